@@ -1,0 +1,5 @@
+"""`python -m vdsgen`"""
+
+from vdsgen.cli.main import main
+
+main()

@@ -1,0 +1,1 @@
+"""What a configuration costs: pure functions, one physical thing a file."""

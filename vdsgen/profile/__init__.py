@@ -1,0 +1,1 @@
+"""Traces a model's real layers into a ModelProfile; the only door from planning to torch."""

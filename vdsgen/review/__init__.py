@@ -1,0 +1,1 @@
+"""Readers of rendered files: diff, check, lint."""

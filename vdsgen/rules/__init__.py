@@ -1,0 +1,1 @@
+"""What DeepSpeed allows: one Rule a constraint."""

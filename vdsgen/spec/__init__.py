@@ -1,0 +1,1 @@
+"""What people write (lab, experiment) and what the planner answers (plan), as Pydantic models."""

@@ -1,0 +1,240 @@
+"""The experiment: what to train, on which clips, and how."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from vdsgen.spec.architecture import Geometry, PresetModel, Vdt
+from vdsgen.spec.base import (
+    Fraction,
+    Name,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PathText,
+    PositiveFloat,
+    PositiveInt,
+    Spec,
+)
+
+Dtype = Literal["fp32", "bf16", "fp16"]
+
+
+class SpaceToDepth(Spec):
+    """An exact latent codec without weights: a square of pixels becomes channels."""
+
+    codec: Literal["space_to_depth"] = "space_to_depth"
+    factor: PositiveInt = 8
+
+    @property
+    def channels(self) -> int:
+        return 3 * self.factor**2
+
+    @property
+    def spatial_factor(self) -> int:
+        return self.factor
+
+    @property
+    def temporal_factor(self) -> int:
+        return 1
+
+
+class Autoencoder(Spec):
+    """A diffusers image or video autoencoder in a local folder; its figures, so that plans need no weights."""
+
+    codec: Literal["autoencoder"]
+    path: PathText
+    """Local folder with config.json and safetensors."""
+    channels: PositiveInt
+    spatial_factor: PositiveInt
+    temporal_factor: PositiveInt = 1
+    """Frames a latent frame stands for; a causal video autoencoder keeps the first frame by itself."""
+
+
+class TextEncoder(Spec):
+    """A transformers text encoder in a local folder, run once for each caption."""
+
+    path: PathText
+    max_tokens: PositiveInt = 128
+
+
+class Data(Spec):
+    """The clips, and what the loader makes of them."""
+
+    videos: PathText
+    """Folder searched for .mp4, .webm, .mkv, .mov, .avi and .gif."""
+    frames: PositiveInt
+    height: PositiveInt
+    width: PositiveInt
+    frame_rate: PositiveFloat | None = None
+    """Frames a second that clips are sampled at; None: the video's own."""
+    latents: Annotated[SpaceToDepth | Autoencoder, Field(discriminator="codec")] = SpaceToDepth()
+    text_encoder: TextEncoder | None = None
+    """None: a caption is hashed to a class (condition: class), or not used."""
+    workers: NonNegativeInt = 2
+    """Loader processes a rank; 0 decodes in the training process."""
+    prefetch: PositiveInt = 4
+    """Samples that each worker keeps ready."""
+    random_flip: bool = False
+
+    @property
+    def latent_frames(self) -> int:
+        factor = self.latents.temporal_factor
+        return self.frames if factor == 1 else 1 + (self.frames - 1) // factor
+
+    @model_validator(mode="after")
+    def _sizes_divide(self) -> Self:
+        factor = self.latents.spatial_factor
+        for key in ("height", "width"):
+            if getattr(self, key) % factor:
+                raise ValueError(
+                    f"{key} ({getattr(self, key)}) must be a multiple of the latent codec's spatial "
+                    f"factor ({factor})"
+                )
+        temporal = self.latents.temporal_factor
+        if temporal > 1 and (self.frames - 1) % temporal:
+            raise ValueError(
+                f"frames ({self.frames}) must be 1 + a multiple of the codec's temporal factor ({temporal})"
+            )
+        return self
+
+
+class AdamW(Spec):
+    """Decoupled weight decay Adam (arXiv 1711.05101)."""
+
+    type: Literal["adamw"] = "adamw"
+    learning_rate: PositiveFloat = 1e-4
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.95
+    epsilon: PositiveFloat = 1e-8
+    weight_decay: NonNegativeFloat = 0.01
+
+
+class Schedule(Spec):
+    """The learning rate over steps: a warm-up, then constant, linear or cosine decay."""
+
+    type: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: NonNegativeInt = 0
+
+
+class LossScaling(Spec):
+    """Dynamic loss scaling for fp16; conservative for video (the article's figures)."""
+
+    initial_loss_scale: PositiveInt = 512
+    """A power of two."""
+    loss_scale_window: PositiveInt = 2000
+    minimum_loss_scale: PositiveInt = 1
+    hysteresis: PositiveInt = 2
+
+    @model_validator(mode="after")
+    def _powers_of_two(self) -> Self:
+        if self.initial_loss_scale & (self.initial_loss_scale - 1):
+            raise ValueError(f"initial_loss_scale must be a power of two, is {self.initial_loss_scale}")
+        return self
+
+
+class Diffusion(Spec):
+    """The training objective."""
+
+    prediction: Literal["flow", "epsilon", "v"] = "flow"
+    timestep_sampling: Literal["uniform", "logit_normal"] = "logit_normal"
+    logit_mean: float = 0.0
+    logit_std: PositiveFloat = 1.0
+    shift: PositiveFloat | Literal["resolution"] = 1.0
+    """Time shift of rectified flow (arXiv 2403.03206, section 5.3.2); `resolution` derives it from tokens."""
+    noise_schedule: Literal["cosine", "linear"] = "cosine"
+    """epsilon and v only."""
+    condition_dropout: Fraction = 0.1
+    """Share of samples trained without their condition, for guidance."""
+
+
+class Saving(Spec):
+    """Checkpoints of a run."""
+
+    every_steps: PositiveInt = 500
+    keep: PositiveInt = 3
+
+
+class Sampling(Spec):
+    """The sample video at the end of a run."""
+
+    steps: PositiveInt = 30
+    guidance_scale: NonNegativeFloat = 1.0
+    clips: PositiveInt = 2
+    frame_rate: PositiveFloat = 8.0
+
+
+class Training(Spec):
+    """How to train."""
+
+    global_batch_size: PositiveInt
+    """Clips that one optimizer step sees, over all GPUs."""
+    steps: PositiveInt
+    seed: NonNegativeInt = 0
+    method: Literal["full"] = "full"
+    precision: Literal["auto"] | Dtype = "auto"
+    """auto: bf16 where the GPU has it, else fp16; fp32 where that is faster or no half precision exists."""
+    gradient_accumulation_dtype: Literal["auto", "fp32", "model"] = "auto"
+    """auto: fp32 for bf16 where DeepSpeed allows it, else the model's."""
+    loss_scaling: LossScaling = LossScaling()
+    gradient_clipping: NonNegativeFloat = 1.0
+    """Largest global gradient norm; 0 for none."""
+    optimizer: AdamW = AdamW()
+    schedule: Schedule = Schedule()
+    diffusion: Diffusion = Diffusion()
+    saving: Saving = Saving()
+    sampling: Sampling = Sampling()
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> Self:
+        if self.schedule.warmup_steps > self.steps:
+            raise ValueError(
+                f"schedule.warmup_steps ({self.schedule.warmup_steps}) is more than steps ({self.steps})"
+            )
+        return self
+
+
+class Constraints(Spec):
+    """Pins: what is set here is not searched."""
+
+    pipeline_parallel_size: PositiveInt | None = None
+    data_parallel_size: PositiveInt | None = None
+    zero_stage: Annotated[int, Field(ge=0, le=3)] | None = None
+    micro_batch_size: PositiveInt | None = None
+    gradient_accumulation_steps: PositiveInt | None = None
+    activation_checkpoint_interval: NonNegativeInt | None = None
+    """Blocks a checkpoint segment; 0 for no checkpointing."""
+
+
+class Experiment(Spec):
+    """`experiment.yaml`"""
+
+    name: Name
+    model: str | Vdt | PresetModel
+    """A catalogue name, a catalogue name with changes (`preset:`), or the family's sizes (`family: vdt`)."""
+    data: Data
+    training: Training
+    constraints: Constraints = Constraints()
+    objective: Literal["throughput"] = "throughput"
+
+
+def geometry_of(data: Data, model: Vdt) -> Geometry:
+    """Latent frames, patches a frame and text tokens of one sample.
+
+    Raises ValueError where the patch size does not divide the latent frame.
+    """
+    height = data.height // data.latents.spatial_factor
+    width = data.width // data.latents.spatial_factor
+    if height % model.patch_size or width % model.patch_size:
+        raise ValueError(
+            f"patch_size ({model.patch_size}) must divide the latent frame ({height} x {width})"
+        )
+    has_text = model.condition == "text"
+    return Geometry(
+        frames=data.latent_frames,
+        patches=(height // model.patch_size) * (width // model.patch_size),
+        text_tokens=data.text_encoder.max_tokens if has_text and data.text_encoder else 0,
+        latent_height=height,
+        latent_width=width,
+    )

@@ -1,0 +1,109 @@
+"""The lab: its pools of GPUs, the links between them, and their hosts."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from vdsgen.spec.base import (
+    Fraction,
+    HostName,
+    Name,
+    NonNegativeFloat,
+    PathText,
+    PositiveFloat,
+    PositiveInt,
+    Spec,
+)
+
+
+class Gpu(Spec):
+    """What one accelerator can do. Rates are dense (no sparsity), in units of 1e12 FLOP a second."""
+
+    memory_gib: PositiveFloat | None = None
+    """Memory of one device, GiB. None: the ranks share the host's memory (a processor)."""
+    fp32_tflops: PositiveFloat
+    fp16_tflops: PositiveFloat | None = None
+    """Matrix rate in fp16 with fp32 accumulation. None: not supported."""
+    bf16_tflops: PositiveFloat | None = None
+    fp8_tflops: PositiveFloat | None = None
+    memory_bandwidth_gb_per_second: PositiveFloat
+
+
+class Link(Spec):
+    """A link as one GPU sees it: one direction, 1e9 bytes a second."""
+
+    bandwidth_gb_per_second: PositiveFloat
+    latency_microseconds: NonNegativeFloat
+
+
+class Calibration(Spec):
+    """Figures measured on this pool (`vdsgen calibrate`); they replace the catalogue's estimates."""
+
+    fp32_matmul_tflops: PositiveFloat | None = None
+    fp16_matmul_tflops: PositiveFloat | None = None
+    bf16_matmul_tflops: PositiveFloat | None = None
+    memory_bandwidth_gb_per_second: PositiveFloat | None = None
+    link_bandwidth_gb_per_second: PositiveFloat | None = None
+    link_latency_microseconds: NonNegativeFloat | None = None
+
+
+class Nvme(Spec):
+    """Local flash of one node."""
+
+    path: PathText
+    capacity_gib: PositiveFloat
+    read_gb_per_second: PositiveFloat
+    write_gb_per_second: PositiveFloat
+
+
+class Pool(Spec):
+    """GPUs of one kind that a job may use together."""
+
+    name: Name
+    gpu: Name | Gpu
+    """A name from `vdsgen catalog gpus`, or the figures themselves."""
+    nodes: PositiveInt = 1
+    gpus_per_node: PositiveInt
+    intra_node: Name | Link
+    """The link between GPUs of one node."""
+    inter_node: Name | Link | None = None
+    """The link between nodes; needed when there is more than one."""
+    host_memory_gib: PositiveFloat
+    """Memory of one node, GiB."""
+    memory_reserve_fraction: Fraction | None = None
+    """Part of each GPU's memory that the plan must leave free; default in the planner."""
+    cpu_cores: PositiveInt | None = None
+    nvme: Nvme | None = None
+    hosts: tuple[HostName, ...] | None = None
+    """Names that ssh reaches, one a node; go into the hostfile."""
+    calibration: Calibration | None = None
+
+    @property
+    def world_size(self) -> int:
+        return self.nodes * self.gpus_per_node
+
+    @model_validator(mode="after")
+    def _nodes_agree(self) -> Self:
+        if self.nodes > 1 and self.inter_node is None:
+            raise ValueError(f"inter_node is needed when nodes > 1 (nodes: {self.nodes})")
+        if self.hosts is not None and len(self.hosts) != self.nodes:
+            raise ValueError(f"hosts names {len(self.hosts)} hosts, nodes says {self.nodes}")
+        if self.hosts is not None and len(set(self.hosts)) != len(self.hosts):
+            raise ValueError("hosts names a host twice")
+        return self
+
+
+class Lab(Spec):
+    """`lab.yaml`"""
+
+    pools: tuple[Pool, ...] = Field(min_length=1, max_length=256)
+
+    @model_validator(mode="after")
+    def _pool_names_differ(self) -> Self:
+        names = [pool.name for pool in self.pools]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two pools are named {name!r}")
+        return self

@@ -1,0 +1,132 @@
+"""The plan: what the planner answers, and what `plan.json` holds."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from vdsgen.spec.base import NonNegativeFloat, NonNegativeInt, PositiveInt, Spec
+from vdsgen.spec.experiment import Dtype
+
+SCHEMA_VERSION = 1
+
+
+class Inputs(Spec):
+    """What the plan was made from: hashes of the canonical JSON, and the resolved lab pool."""
+
+    experiment_sha256: str
+    lab_sha256: str
+    profile_sha256: str
+
+
+class PlannedModel(Spec):
+    name: str
+    parameters: PositiveInt
+    trainable_parameters: PositiveInt
+    layers: PositiveInt
+    """Pipeline layers: embedding, blocks and the final projection."""
+
+
+class Parallel(Spec):
+    world_size: PositiveInt
+    pipeline_parallel_size: PositiveInt
+    data_parallel_size: PositiveInt
+    tensor_parallel_size: PositiveInt = 1
+    sequence_parallel_size: PositiveInt = 1
+
+
+class Batch(Spec):
+    micro_batch_size: PositiveInt
+    gradient_accumulation_steps: PositiveInt
+    global_batch_size: PositiveInt
+
+
+class Zero(Spec):
+    stage: NonNegativeInt
+    offload_optimizer: Literal["none", "cpu", "nvme"] = "none"
+    offload_parameters: Literal["none", "cpu", "nvme"] = "none"
+    reduce_bucket_elements: PositiveInt
+    allgather_bucket_elements: PositiveInt
+
+
+class ActivationCheckpointing(Spec):
+    interval: NonNegativeInt
+    """Blocks a segment; 0 for none."""
+    offload: bool = False
+
+
+class Precision(Spec):
+    dtype: Dtype
+    gradient_accumulation_dtype: Dtype
+    initial_loss_scale: PositiveInt | None = None
+    loss_scale_window: PositiveInt | None = None
+
+
+class StageMemory(Spec):
+    """Bytes on each GPU of one stage. `peak_bytes` is what must fit: the reserve and the larger of the
+    peak while activations are held and the peak of the optimizer step."""
+
+    parameters_bytes: NonNegativeInt
+    gradients_bytes: NonNegativeInt
+    optimizer_bytes: NonNegativeInt
+    activations_bytes: NonNegativeInt
+    workspace_bytes: NonNegativeInt
+    communication_bytes: NonNegativeInt
+    reserve_bytes: NonNegativeInt
+    peak_bytes: NonNegativeInt
+
+
+class Stage(Spec):
+    index: NonNegativeInt
+    layers: tuple[NonNegativeInt, NonNegativeInt]
+    """First layer, and one past the last."""
+    memory: StageMemory
+    capacity_bytes: NonNegativeInt
+    forward_seconds: NonNegativeFloat
+    """One micro-batch."""
+    backward_seconds: NonNegativeFloat
+    """One micro-batch, recomputation included."""
+
+
+class Predicted(Spec):
+    step_seconds: NonNegativeFloat
+    samples_per_second: NonNegativeFloat
+    bubble_fraction: NonNegativeFloat
+    communication_fraction: NonNegativeFloat
+    model_flops_utilization: NonNegativeFloat
+
+
+class Rejected(Spec):
+    """A family of candidates that lost, and the one of them that came nearest."""
+
+    reason: str
+    """`out_of_memory`, `slower`, or the id of the rule that forbids it."""
+    count: PositiveInt
+    detail: str
+    """One sentence for people."""
+    nearest: dict[str, Any]
+
+
+class Search(Spec):
+    candidates: NonNegativeInt
+    feasible: NonNegativeInt
+    rejected: tuple[Rejected, ...]
+
+
+class Plan(Spec):
+    """`plan.json`"""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    generator: str
+    inputs: Inputs
+    model: PlannedModel
+    pool: str
+    parallel: Parallel
+    batch: Batch
+    zero: Zero
+    activation_checkpointing: ActivationCheckpointing
+    precision: Precision
+    stages: tuple[Stage, ...]
+    predicted: Predicted
+    reasons: tuple[str, ...]
+    """Why this plan won, one sentence each."""
+    search: Search
