@@ -7,13 +7,15 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from vdsgen.spec.base import PositiveInt, Spec
+from vdsgen.spec.base import Name, PositiveInt, Spec
 
 
 class Vdt(Spec):
     """Sizes of a latent spatio-temporal video diffusion transformer (the bundled family)."""
 
     family: Literal["vdt"] = "vdt"
+    name: Name = "vdt"
+    """What plans call it; no part of the architecture."""
     in_channels: PositiveInt
     """Channels of a latent frame; what the latent codec gives."""
     patch_size: PositiveInt

@@ -21,9 +21,7 @@ class Spec(BaseModel):
     )
 
 
-Name = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", min_length=1, max_length=64)
-]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", min_length=1, max_length=64)]
 """A name that becomes part of file names and shell words: letters, digits, `.`, `_` and `-`."""
 
 HostName = Annotated[

@@ -41,7 +41,7 @@ class SpaceToDepth(Spec):
 
 
 class Autoencoder(Spec):
-    """A diffusers image or video autoencoder in a local folder; its figures, so that plans need no weights."""
+    """A diffusers autoencoder in a local folder, and its figures, so that plans need no weights."""
 
     codec: Literal["autoencoder"]
     path: PathText
@@ -49,7 +49,7 @@ class Autoencoder(Spec):
     channels: PositiveInt
     spatial_factor: PositiveInt
     temporal_factor: PositiveInt = 1
-    """Frames a latent frame stands for; a causal video autoencoder keeps the first frame by itself."""
+    """Frames a latent frame stands for; a causal autoencoder keeps the first frame by itself."""
 
 
 class TextEncoder(Spec):
@@ -227,9 +227,7 @@ def geometry_of(data: Data, model: Vdt) -> Geometry:
     height = data.height // data.latents.spatial_factor
     width = data.width // data.latents.spatial_factor
     if height % model.patch_size or width % model.patch_size:
-        raise ValueError(
-            f"patch_size ({model.patch_size}) must divide the latent frame ({height} x {width})"
-        )
+        raise ValueError(f"patch_size ({model.patch_size}) must divide the latent frame ({height} x {width})")
     has_text = model.condition == "text"
     return Geometry(
         frames=data.latent_frames,

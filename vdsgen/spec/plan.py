@@ -6,16 +6,17 @@ from typing import Any, Literal
 
 from vdsgen.spec.base import NonNegativeFloat, NonNegativeInt, PositiveInt, Spec
 from vdsgen.spec.experiment import Dtype
-
-SCHEMA_VERSION = 1
+from vdsgen.spec.lab import Pool
 
 
 class Inputs(Spec):
-    """What the plan was made from: hashes of the canonical JSON, and the resolved lab pool."""
+    """What the plan was made from: hashes of the canonical JSON, and the pool."""
 
     experiment_sha256: str
     lab_sha256: str
     profile_sha256: str
+    pool: Pool
+    """The pool as the lab file gives it: with train.yaml, what `vdsgen check` plans again from."""
 
 
 class PlannedModel(Spec):
@@ -115,7 +116,7 @@ class Search(Spec):
 class Plan(Spec):
     """`plan.json`"""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     generator: str
     inputs: Inputs
     model: PlannedModel

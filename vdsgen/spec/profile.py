@@ -41,7 +41,7 @@ class LayerCosts(Spec):
     output_bytes: Polynomial
     """The hidden state that the layer hands on."""
     side_bytes: Polynomial
-    """Tensors this layer adds that all later layers share (modulation, text condition); handed on with the hidden state."""
+    """Tensors this layer adds that all later layers share (modulation, text condition)."""
     forward_transient_bytes: Polynomial
     """Peak of temporaries in forward beyond what is saved and put out."""
     backward_transient_bytes: Polynomial
@@ -49,7 +49,7 @@ class LayerCosts(Spec):
     matmul_flops: Polynomial
     """Forward, matrix products outside attention; backward is twice this."""
     attention_flops: Polynomial
-    """Forward, inside scaled dot product attention; backward is 2.5 times this (arXiv 2307.08691, section 4.1)."""
+    """Forward, inside attention; backward is 2.5 times this (arXiv 2307.08691, section 4.1)."""
     forward_traffic_bytes: Polynomial
     """Read and written by everything that is not a matrix product, forward."""
     backward_traffic_bytes: Polynomial
