@@ -37,7 +37,7 @@ class LayerCosts(Spec):
     """One layer type at one element width, traced. Bytes unless named otherwise."""
 
     saved_bytes: Polynomial
-    """Held from forward to backward beyond the layer's own inputs and parameters: what no checkpointing costs."""
+    """Held from forward to backward beyond the layer's own inputs and parameters."""
     output_bytes: Polynomial
     """The hidden state that the layer hands on."""
     side_bytes: Polynomial
