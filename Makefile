@@ -1,0 +1,51 @@
+# make demo   set up, plan for this machine, train a small video diffusion model on its processor
+# make test   set up and run every test
+PYTHON ?= python3
+VENV ?= .venv
+DEMO ?= runs/demo
+BIN := $(VENV)/bin
+# The ranks share the machine's cores; the demo is two pipeline stages times two data ranks.
+DEMO_RANKS := 4
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast lint examples clean
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+$(BIN)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,pretrained,test,dev]'
+	@touch $@
+
+$(BIN)/.installed-demo: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train]'
+	@touch $@
+
+data/clips/.fetched: | $(BIN)/.installed-demo
+	$(BIN)/python -m vdsgen.model.data.fetch_demo --out data/clips
+	@touch $@
+
+demo: $(BIN)/.installed-demo data/clips/.fetched
+	rm -rf $(DEMO)
+	$(BIN)/vdsgen calibrate --ranks $(DEMO_RANKS) --out $(DEMO)/lab.yaml
+	$(BIN)/vdsgen generate examples/experiments/cpu-demo.yaml --lab $(DEMO)/lab.yaml --out $(DEMO)/plan
+	$(BIN)/vdsgen launch $(DEMO)/plan --output $(DEMO)/run
+
+test: $(BIN)/.installed
+	$(BIN)/python -m pytest
+
+test-fast: $(BIN)/.installed
+	$(BIN)/python -m pytest -m 'not slow'
+
+lint: $(BIN)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) runs build dist .cache
