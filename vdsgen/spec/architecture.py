@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from vdsgen.spec.base import Name, PositiveInt, Spec
+from vdsgen.spec.canonical import canonical_json
 
 
 class Vdt(Spec):
@@ -49,6 +51,11 @@ class Vdt(Spec):
         if self.temporal_kernel_size % 2 == 0:
             raise ValueError(f"temporal_kernel_size must be odd, is {self.temporal_kernel_size}")
         return self
+
+
+def architecture_sha256(model: Vdt) -> str:
+    """Names the layers that these sizes give, whatever the model is called: what profiles are kept by."""
+    return hashlib.sha256(canonical_json(model, without=frozenset({"name"}))).hexdigest()
 
 
 class PresetModel(Spec):
