@@ -1,0 +1,220 @@
+"""Seconds of one optimizer step of a plan: pipeline, gradient reduction, optimizer, gathers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+from vdsgen.cost.communication import (
+    Topology,
+    gather_seconds,
+    reduction_seconds,
+    step_traffic,
+    uses_bf16_optimizer,
+)
+from vdsgen.cost.compute import (
+    LayerTimes,
+    Rates,
+    accumulation_seconds,
+    costs_of,
+    layer_times,
+    optimizer_seconds,
+)
+from vdsgen.cost.schedule import StageTimes, makespan_lower_bound, simulate
+from vdsgen.cost.settings import Settings
+from vdsgen.spec.architecture import Geometry
+from vdsgen.spec.experiment import Dtype
+from vdsgen.spec.lab import Pool
+from vdsgen.spec.plan import Predicted
+from vdsgen.spec.profile import ModelProfile
+
+TRANSFERRED_TENSORS = 2
+"""Messages of one activation between stages: hidden state and modulation (a text condition adds one)."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepTime:
+    """One optimizer step, split into parts that add up to `step_seconds`."""
+
+    stages: tuple[StageTimes, ...]
+    compute_seconds: float
+    """Forward and backward of the average stage, recomputation left out."""
+    recompute_seconds: float
+    """Forwards run again for checkpointed blocks, on the average stage."""
+    bubble_seconds: float
+    """The average stage waits for others, were transfers free."""
+    transfer_seconds: float
+    """What sending activations and their gradients between stages adds."""
+    reduction_seconds: float
+    """What reducing gradients over data-parallel ranks adds (ZeRO-2 and 3: after every micro-batch)."""
+    gather_seconds: float
+    """What gathering parameters adds."""
+    optimizer_seconds: float
+    samples: int
+    model_flops: float
+    """Of the whole step over all GPUs, recomputation not counted."""
+    peak_flops_per_second: float
+    """Of all GPUs."""
+
+    @property
+    def step_seconds(self) -> float:
+        return (
+            self.compute_seconds
+            + self.recompute_seconds
+            + self.bubble_seconds
+            + self.transfer_seconds
+            + self.reduction_seconds
+            + self.gather_seconds
+            + self.optimizer_seconds
+        )
+
+    @property
+    def samples_per_second(self) -> float:
+        return self.samples / self.step_seconds
+
+    def predicted(self) -> Predicted:
+        """The plan's figures. The bubble is relative to the pipeline's time were transfers free."""
+        step = self.step_seconds
+        pipeline = self.compute_seconds + self.recompute_seconds + self.bubble_seconds
+        communication = self.transfer_seconds + self.reduction_seconds + self.gather_seconds
+        return Predicted(
+            step_seconds=step,
+            samples_per_second=self.samples / step,
+            bubble_fraction=max(0.0, self.bubble_seconds / pipeline),
+            communication_fraction=communication / step,
+            model_flops_utilization=self.model_flops / step / self.peak_flops_per_second,
+        )
+
+
+class StepTimeModel:
+    """Times steps of one model on one pool; remembers layer times, so that many plans are cheap to time."""
+
+    def __init__(self, profile: ModelProfile, geometry: Geometry, pool: Pool) -> None:
+        self.profile = profile
+        self.geometry = geometry
+        self.pool = pool
+        self.topology = Topology.of(pool)
+        self._rates: dict[Dtype, Rates] = {}
+        self._layers: dict[tuple[int, Dtype], tuple[LayerTimes, ...]] = {}
+        self._boundaries: dict[tuple[int, Dtype], tuple[float, ...]] = {}
+        types = [profile.layer_types[name] for name in profile.layers]
+        self._parameters = [0, *accumulate(layer.parameters for layer in types)]
+        self._trainable = [0, *accumulate(layer.trainable_parameters for layer in types)]
+
+    def rates(self, dtype: Dtype) -> Rates:
+        if dtype not in self._rates:
+            self._rates[dtype] = Rates.of(self.pool, dtype)
+        return self._rates[dtype]
+
+    def layers(self, micro_batch_size: int, dtype: Dtype) -> tuple[LayerTimes, ...]:
+        """Every layer's times for one micro-batch."""
+        key = (micro_batch_size, dtype)
+        if key not in self._layers:
+            by_type = {
+                name: layer_times(
+                    costs_of(self.profile, name, dtype), micro_batch_size, self.geometry, self.rates(dtype)
+                )
+                for name in self.profile.layer_types
+            }
+            self._layers[key] = tuple(by_type[name] for name in self.profile.layers)
+        return self._layers[key]
+
+    def boundary_bytes(self, micro_batch_size: int, dtype: Dtype) -> tuple[float, ...]:
+        """Bytes that each layer hands to the next: its output, and all side tensors made so far."""
+        key = (micro_batch_size, dtype)
+        if key not in self._boundaries:
+            side, volumes = 0.0, []
+            for name in self.profile.layers:
+                costs = costs_of(self.profile, name, dtype)
+                side += costs.side_bytes.at(micro_batch_size, self.geometry)
+                volumes.append(costs.output_bytes.at(micro_batch_size, self.geometry) + side)
+            self._boundaries[key] = tuple(volumes)
+        return self._boundaries[key]
+
+    def layer_seconds(self, settings: Settings) -> list[float]:
+        """What each layer adds to its stage's time for one micro-batch: what a partition balances.
+
+        Checkpointing runs every layer's forward again: segments cover the whole stage, embedding and
+        final projection included (model/pipeline.py, run_segments).
+        """
+        rates = self.rates(settings.dtype)
+        recompute = settings.activation_checkpoint_interval > 0
+        return [
+            times.forward_seconds * (2 if recompute else 1)
+            + times.backward_seconds
+            + accumulation_seconds(self._trainable[index + 1] - self._trainable[index], settings, rates)
+            for index, times in enumerate(self.layers(settings.micro_batch_size, settings.dtype))
+        ]
+
+    def stage_times(self, settings: Settings, partition: Sequence[int]) -> list[StageTimes]:
+        """One micro-batch on each stage. `partition` holds the stages' boundaries, len stages + 1."""
+        layers = self.layers(settings.micro_batch_size, settings.dtype)
+        seconds = self.layer_seconds(settings)
+        stages = []
+        for start, stop in pairwise(partition):
+            forward = sum(times.forward_seconds for times in layers[start:stop])
+            stages.append(StageTimes(forward, sum(seconds[start:stop]) - forward))
+        return stages
+
+    def lower_bound_seconds(self, settings: Settings, partition: Sequence[int]) -> float:
+        """Seconds that the step takes at least: its pipeline with free transfers, and nothing else."""
+        stages = self.stage_times(settings, partition)
+        return makespan_lower_bound(stages, settings.gradient_accumulation_steps)
+
+    def step(self, settings: Settings, partition: Sequence[int]) -> StepTime:
+        """Time one optimizer step.
+
+        After its last backward each stage reduces its gradients; the gradient norm then waits for all.
+        Communication never overlaps with compute: plans set `overlap_comm: false` (engine_defaults.py), which
+        the engine forces for pipelines anyway (runtime/engine.py:2664).
+        """
+        micro_batches = settings.gradient_accumulation_steps
+        stages = self.stage_times(settings, partition)
+        transfers = self._transfers(settings, partition)
+        run = simulate(stages, transfers, micro_batches)
+        free = run if not any(transfers) else simulate(stages, [0.0] * len(transfers), micro_batches)
+
+        reduced, gathered, updated = [], 0.0, 0.0
+        for stage, (start, stop) in enumerate(pairwise(partition)):
+            parameters = self._parameters[stop] - self._parameters[start]
+            trainable = self._trainable[stop] - self._trainable[start]
+            traffic = step_traffic(settings, parameters, trainable, stop - start)
+            path = self.topology.data_group(settings, stage)
+            reduce = traffic.reductions * reduction_seconds(traffic, path, settings)
+            reduced.append(run.stage_end_seconds[stage] + reduce)
+            gathered = max(gathered, traffic.gathers * gather_seconds(traffic, path, settings))
+            updated = max(updated, self._optimizer(settings, trainable))
+
+        layers = self.layers(settings.micro_batch_size, settings.dtype)
+        recompute = 0.0
+        if settings.activation_checkpoint_interval > 0:
+            recompute = micro_batches * sum(times.forward_seconds for times in layers) / len(stages)
+        return StepTime(
+            stages=tuple(stages),
+            compute_seconds=free.busy_seconds - recompute,
+            recompute_seconds=recompute,
+            bubble_seconds=free.makespan_seconds - free.busy_seconds,
+            transfer_seconds=run.makespan_seconds - free.makespan_seconds,
+            reduction_seconds=max(reduced) - run.makespan_seconds,
+            gather_seconds=gathered,
+            optimizer_seconds=updated,
+            samples=settings.micro_batch_size * micro_batches * settings.data_parallel_size,
+            model_flops=sum(times.model_flops for times in layers)
+            * micro_batches
+            * settings.data_parallel_size,
+            peak_flops_per_second=self.rates(settings.dtype).peak_flops_per_second * settings.world_size,
+        )
+
+    def _transfers(self, settings: Settings, partition: Sequence[int]) -> list[float]:
+        volumes = self.boundary_bytes(settings.micro_batch_size, settings.dtype)
+        messages = TRANSFERRED_TENSORS + (1 if self.geometry.text_tokens else 0)
+        return [
+            self.topology.stage_boundary(settings, stage).send_seconds(volumes[boundary - 1], messages)
+            for stage, boundary in enumerate(partition[1:-1])
+        ]
+
+    def _optimizer(self, settings: Settings, trainable: int) -> float:
+        sharded = settings.zero_stage > 0 or uses_bf16_optimizer(settings)
+        mine = -(-trainable // settings.data_parallel_size) if sharded else trainable
+        return optimizer_seconds(mine, settings, self.rates(settings.dtype))
