@@ -1,0 +1,143 @@
+"""Everything that can be refused before a rank starts."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from vdsgen.errors import VdsgenError
+from vdsgen.launch.commands import Job, Machine
+from vdsgen.spec.experiment import Autoencoder, Experiment
+from vdsgen.spec.plan import Plan
+from vdsgen.spec.rendered import Rendered
+from vdsgen.spec.run import read_checkpoints
+
+TRAINING_PACKAGES = ("torch", "deepspeed", "av", "numpy", "matplotlib", "tensorboard")
+VIDEO_SUFFIXES = frozenset({".mp4", ".webm", ".mkv", ".mov", ".avi", ".gif"})
+
+
+def check_output(output: Path, *, resume: bool) -> None:
+    """Nothing of an earlier run is ever overwritten: a run directory is new, or it is resumed."""
+    if output.exists() and not output.is_dir():
+        raise VdsgenError(f"{output} is a file", remedy="choose another --output")
+    complete, incomplete = read_checkpoints(output)
+    if resume and not complete:
+        half = f"; {'; '.join(incomplete)}" if incomplete else ""
+        raise VdsgenError(
+            f"nothing to resume: {output} has no complete checkpoint{half}",
+            remedy="start without --resume, into a new --output",
+        )
+    if not resume and output.is_dir() and any(output.iterdir()):
+        remedy = "choose a new --output" + (", or add --resume to continue that run" if complete else "")
+        raise VdsgenError(f"{output} is not empty", remedy=remedy)
+
+
+def check_training_installed(packages: Sequence[str] = TRAINING_PACKAGES) -> None:
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise VdsgenError(
+            f"training needs packages that are not installed here: {', '.join(missing)}",
+            remedy="pip install 'vdsgen[train]'",
+        )
+
+
+def check_inputs(experiment: Experiment) -> None:
+    """The folders that training reads from, before ranks start. The clips themselves are the loader's."""
+    folder = Path(experiment.data.videos)
+    try:
+        found = any(
+            Path(name).suffix.lower() in VIDEO_SUFFIXES
+            for _, _, names in os.walk(folder, onerror=_raise, followlinks=True)
+            for name in names
+        )
+    except OSError as error:
+        raise VdsgenError(
+            f"train.yaml: data.videos: {error.filename}: {error.strerror} (relative to {Path.cwd()})",
+            remedy="start where the experiment's relative paths hold, or put data.videos right",
+        ) from error
+    if not found:
+        raise VdsgenError(
+            f"train.yaml: data.videos: no video ({', '.join(sorted(VIDEO_SUFFIXES))}) below {folder} "
+            f"(relative to {Path.cwd()})"
+        )
+    folders = {}
+    if experiment.data.text_encoder is not None:
+        folders["data.text_encoder.path"] = experiment.data.text_encoder.path
+    if isinstance(experiment.data.latents, Autoencoder):
+        folders["data.latents.path"] = experiment.data.latents.path
+    for key, path in folders.items():
+        if not Path(path).is_dir():
+            raise VdsgenError(f"train.yaml: {key}: {path} is no directory (relative to {Path.cwd()})")
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def runs_on_cpu(plan: Plan, environment: Mapping[str, str]) -> bool:
+    """Whether ranks share the processor: the pool has no memory of its own, or the user asks for it."""
+    gpu = plan.inputs.pool.gpu
+    shares_host = gpu == "cpu" if isinstance(gpu, str) else gpu.memory_gib is None
+    return shares_host or environment.get("DS_ACCELERATOR") == "cpu"
+
+
+def check_devices(job: Job, plan: Plan, python: Path) -> None:
+    """Ranks of this machine against its devices, asked of DeepSpeed itself in a process of its own."""
+    if job.on_cpu:
+        return
+    script = (
+        "from deepspeed.accelerator import get_accelerator as a;"
+        "print(); print('vdsgen', a().device_name(), a().device_count() if a().is_available() else 0)"
+    )
+    answer = subprocess.run(  # noqa: S603 - an argument list of our own
+        [str(python), "-c", script], capture_output=True, text=True, check=False
+    )
+    words = next(
+        (line.split()[1:] for line in answer.stdout.splitlines() if line.startswith("vdsgen ")), None
+    )
+    if words is None:
+        raise VdsgenError(f"DeepSpeed does not start here:\n{answer.stderr.strip()}")
+    name, count = words[0], 0 if words[0] == "cpu" else int(words[1])
+    needed = job.world_size // job.nodes
+    if count < needed:
+        raise VdsgenError(
+            f"the plan needs {needed} GPUs ({plan.pool}) on this machine, DeepSpeed finds {count} "
+            f"(accelerator: {name})",
+            remedy="plan for a pool of the GPUs that are here, or set DS_ACCELERATOR=cpu to try it, slowly",
+        )
+
+
+def this_machine(environment: Mapping[str, str]) -> Machine:
+    """Reads what the command depends on; `free_port` is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    name = socket.gethostname()
+    return Machine(
+        python=Path(sys.executable),
+        working_directory=Path.cwd(),
+        host_names=frozenset({"localhost", "127.0.0.1", name, name.partition(".")[0], socket.getfqdn()}),
+        cores=len(os.sched_getaffinity(0)),
+        free_port=port,
+        environment=environment,
+    )
+
+
+def job_of(
+    rendered: Rendered, output: Path, *, steps: int | None, resume: bool, environment: Mapping[str, str]
+) -> Job:
+    return Job(
+        directory=Path(os.path.abspath(rendered.path)),  # noqa: PTH100
+        output=Path(os.path.abspath(output)),  # noqa: PTH100 - links stay as the user wrote them
+        world_size=rendered.layout.world_size,
+        hosts=tuple(rendered.hosts),
+        nodes=len(rendered.hosts) or rendered.plan.inputs.pool.nodes,
+        on_cpu=runs_on_cpu(rendered.plan, environment),
+        steps=steps,
+        resume=resume,
+    )

@@ -1,0 +1,107 @@
+"""What a person sees of a run: messages, and on a terminal a bar with the time left."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from vdsgen.launch.logs import Tail
+from vdsgen.spec.run import MESSAGE, STEP
+
+RECENT_STEPS = 20
+"""Steps whose median makes the estimate of the time left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run is, from its metrics."""
+
+    step: int
+    steps: int
+    loss: float
+    seconds_left: float
+
+
+def bar(progress: Progress, width: int) -> str:
+    """One line of at most `width` characters."""
+    done = min(1.0, progress.step / max(1, progress.steps))
+    text = (
+        f" {progress.step}/{progress.steps}  loss {progress.loss:.4f}  {duration(progress.seconds_left)} left"
+    )
+    cells = max(0, min(40, width - len(text) - 3))
+    filled = int(done * cells)
+    return (f"[{'#' * filled}{'.' * (cells - filled)}]" + text)[: max(0, width - 1)]
+
+
+def duration(seconds: float) -> str:
+    """`42s`, `3m 05s`, `2h 07m`, `3d 04h`."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d {whole % 86400 // 3600:02d}h"
+
+
+class Display:
+    """Writes the trainer's messages to `stream`; where that is a terminal, step lines become a bar."""
+
+    def __init__(self, stream: TextIO, metrics: Path, steps: int) -> None:
+        self._stream = stream
+        self._steps = steps
+        self._terminal = stream.isatty()
+        self._tail = Tail(metrics, from_end=True)
+        self._recent: deque[float] = deque(maxlen=RECENT_STEPS)
+        self._bar = ""
+
+    def rank_line(self, rank: int, line: str) -> None:
+        """A line of a rank's log: shown if the trainer meant it for people."""
+        if line.startswith(STEP):
+            if not self._terminal:
+                self.say(line.removeprefix(STEP))
+        elif line.startswith(MESSAGE):
+            who = f"rank {rank}: " if rank else ""
+            self.say(who + line.removeprefix(MESSAGE))
+
+    def say(self, text: str) -> None:
+        self._erase()
+        self._stream.write(text + "\n")
+        self._draw()
+        self._stream.flush()
+
+    def refresh(self) -> None:
+        """Move the bar to the newest step."""
+        if not self._terminal:
+            return
+        for line in self._tail.lines():
+            try:
+                metrics = json.loads(line)
+                self._recent.append(float(metrics["step_seconds"]))
+                step, loss = int(metrics["step"]), float(metrics["loss"])
+            except (ValueError, KeyError, TypeError):
+                continue
+            left = max(0, self._steps - step) * statistics.median(self._recent)
+            self._erase()
+            self._bar = bar(Progress(step, self._steps, loss, left), shutil.get_terminal_size().columns)
+        self._draw()
+        self._stream.flush()
+
+    def close(self) -> None:
+        self._erase()
+        self._bar = ""
+        self._stream.flush()
+
+    def _erase(self) -> None:
+        if self._bar:
+            self._stream.write("\r\x1b[K")
+
+    def _draw(self) -> None:
+        if self._bar:
+            self._stream.write("\r" + self._bar)

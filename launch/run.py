@@ -1,0 +1,163 @@
+"""Runs a training command to its end: shows progress, ends everything with it, and says who died of what."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TextIO
+
+from vdsgen.launch.commands import Command, Job
+from vdsgen.launch.logs import RankLogs, last_lines
+from vdsgen.launch.progress import Display
+from vdsgen.launch.watch import Death, RankWatch, kill_all
+from vdsgen.spec.run import MESSAGE
+
+LOOK_SECONDS = 0.2
+"""Between two looks at logs and metrics; a rank's death is noticed at once."""
+GRACE_SECONDS = 5.0
+"""For the launcher to end the other ranks (it asks once a second), before everything is killed."""
+SHOWN_LINES = 15
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+EXPLAINED = (2, 4)
+"""Exit codes whose message the trainer has printed itself: bad input, a diverged loss."""
+
+
+@dataclass(slots=True)
+class Stop:
+    """Set by a signal to this process."""
+
+    signal: int | None = None
+
+    def __call__(self, number: int, _frame: FrameType | None) -> None:
+        self.signal = number
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended."""
+
+    returncode: int | None
+    """The runner's; None where it had to be killed."""
+    first_failure: Death | None
+    ranks_ended: bool
+    """Every rank of this machine was seen to end before the runner did."""
+    stopped_by: int | None
+    """The signal that told this process to stop."""
+
+    @property
+    def exit_code(self) -> int:
+        if self.stopped_by is not None:
+            return 128 + self.stopped_by
+        if self.first_failure is not None and self.first_failure.exit_code is not None:
+            return self.first_failure.exit_code
+        if self.returncode is None:
+            return 1
+        if self.returncode == 0:
+            # The runner reports success when its launcher was killed (runner.py:639).
+            return 0 if self.ranks_ended else 1
+        return _normalised(self.returncode)
+
+    @property
+    def explained(self) -> bool:
+        """The trainer has said why it ended."""
+        return self.first_failure is not None and self.exit_code in EXPLAINED
+
+
+def run(command: Command, job: Job, launch_id: str, stream: TextIO, steps: int) -> int:
+    """Start `command` and stay until none of its processes is left.
+
+    Messages go to `stream`; what each rank prints to RUN/logs, the runner's own output to
+    RUN/logs/launcher.log. Returns the exit code of the rank that failed first (128 + N for signal N), else
+    the runner's; 128 + N when this process was told to stop by signal N.
+    """
+    folder = job.output / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    logs = RankLogs(folder)
+    display = Display(stream, job.output / "metrics.jsonl", steps)
+    watch = RankWatch(launch_id, command.local_ranks)
+    stop = Stop()
+    previous = {number: signal.signal(number, stop) for number in STOPPING}
+    launcher_log = folder / "launcher.log"
+    try:
+        with launcher_log.open("ab") as output:
+            process = subprocess.Popen(  # noqa: S603 - an argument list, built by training_command
+                command.argv,
+                env=_environment(command),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            _follow(process, watch, logs, display, stop)
+            watch.wait(0)
+            outcome = Outcome(process.poll(), watch.first_failure, watch.all_ended, stop.signal)
+        finally:
+            kill_all(launch_id)
+            process.wait()
+            _show_new(logs, display)
+            display.close()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        watch.close()
+    if outcome.stopped_by is not None:
+        display.say(f"Stopped by {signal.Signals(outcome.stopped_by).name}; no process is left.")
+    elif outcome.exit_code and not outcome.explained:
+        _explain(outcome, logs, launcher_log, display)
+    return outcome.exit_code
+
+
+def _follow(
+    process: subprocess.Popen[bytes], watch: RankWatch, logs: RankLogs, display: Display, stop: Stop
+) -> None:
+    """Until the runner ends; past a failure or a request to stop, for GRACE_SECONDS at most."""
+    deadline: float | None = None
+    while process.poll() is None and (deadline is None or time.monotonic() < deadline):
+        watch.wait(LOOK_SECONDS)
+        _show_new(logs, display)
+        if deadline is None and stop.signal is not None:
+            display.say(f"Stopping ({signal.Signals(stop.signal).name}).")
+            # To the whole session: the runner has no handler on one node, and would leave the ranks behind.
+            os.killpg(process.pid, signal.SIGTERM)
+        if deadline is None and (stop.signal is not None or watch.first_failure is not None):
+            deadline = time.monotonic() + GRACE_SECONDS
+
+
+def _show_new(logs: RankLogs, display: Display) -> None:
+    for rank, line in logs.new_lines():
+        display.rank_line(rank, line)
+    display.refresh()
+
+
+def _environment(command: Command) -> dict[str, str]:
+    environment = {key: value for key, value in os.environ.items() if key not in command.environment}
+    return environment | {key: value for key, value in command.environment.items() if value is not None}
+
+
+def _explain(outcome: Outcome, logs: RankLogs, launcher_log: Path, display: Display) -> None:
+    """Which rank died first, of what, and the last lines of its log; else the runner's log."""
+    first = outcome.first_failure
+    if first is not None:
+        display.say(f"error: {first}; the job was ended.")
+    else:
+        display.say(f"error: the run ended with code {outcome.exit_code}, and no rank was seen to fail.")
+    if outcome.exit_code == 128 + signal.SIGKILL:
+        display.say("  -> where nobody killed it, the kernel may have, for want of memory: see `dmesg`")
+    path = logs.path(first.rank) if first is not None else None
+    for shown in [path] if path is not None else [launcher_log, *map(logs.path, logs.ranks()[:1])]:
+        if shown is not None and (lines := last_lines(shown, SHOWN_LINES)):
+            display.say(f"The last lines of {shown}:")
+            display.say("\n".join(f"    {line.removeprefix(MESSAGE)}" for line in lines))
+
+
+def _normalised(returncode: int) -> int:
+    """DeepSpeed's launcher passes a rank's signal N on as 256 - N (sys.exit(-N), launcher/launch.py:260)."""
+    if returncode < 0:
+        return 128 - returncode
+    return 128 + 256 - returncode if returncode > 256 - 65 else returncode

@@ -1,0 +1,47 @@
+"""`vdsgen launch`: train what a rendered directory says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--output", required=True, metavar="RUN", type=click.Path(path_type=Path), help="Run directory to make."
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    help="Stop after this many optimizer steps in total, resumed ones included; default: the experiment's.",
+)
+@click.option("--resume", is_flag=True, help="Continue RUN from its last complete checkpoint.")
+@click.option("--dry-run", is_flag=True, help="Print the command and change nothing.")
+@click.option("--launcher", type=click.Choice(["deepspeed"]), default="deepspeed", show_default=True)
+@click.option("--clear-stale-locks", is_flag=True, help="Remove locks that killed compiles left behind.")
+def command(
+    directory: Path,
+    output: Path,
+    steps: int | None,
+    resume: bool,
+    dry_run: bool,
+    launcher: str,  # noqa: ARG001 - one choice so far
+    clear_stale_locks: bool,
+) -> None:
+    """Train what the rendered directory DIR says, into the run directory RUN.
+
+    Exits with the training's own code; with 128 + N if signal N ended a rank.
+    """
+    from vdsgen.launch.start import Request, start
+
+    request = Request(
+        directory=directory,
+        output=output,
+        steps=steps,
+        resume=resume,
+        dry_run=dry_run,
+        clear_stale_locks=clear_stale_locks,
+    )
+    click.get_current_context().exit(start(request))

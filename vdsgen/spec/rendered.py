@@ -1,0 +1,86 @@
+"""Reading a rendered directory: what launching and training both start from."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from vdsgen.errors import VdsgenError
+from vdsgen.spec.experiment import Experiment
+from vdsgen.spec.plan import Plan
+from vdsgen.spec.run import Layout, layout_of, read_json_object
+
+NEEDED = ("ds_config.json", "plan.json", "train.yaml", "hostfile")
+AGAIN = "render the directory again: vdsgen generate EXPERIMENT --lab LAB --out DIR"
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A rendered directory, read and checked."""
+
+    path: Path
+    plan: Plan
+    plan_sha256: str
+    """Of plan.json's bytes."""
+    experiment: Experiment
+    ds_config: Mapping[str, Any]
+    layout: Layout
+    """What ds_config.json asks for; where it was edited by hand, the plan says something else."""
+    hosts: Mapping[str, int]
+    """Host -> slots of the hostfile; empty where it names none."""
+
+
+def read_rendered(directory: Path) -> Rendered:
+    """Raises VdsgenError where a file is missing or is not what `vdsgen generate` writes."""
+    import yaml
+
+    if not directory.is_dir():
+        raise VdsgenError(f"{directory} is no directory", remedy=AGAIN)
+    missing = [name for name in NEEDED if not (directory / name).is_file()]
+    if missing:
+        raise VdsgenError(f"{directory} is no rendered directory: it has no {', '.join(missing)}", remedy=AGAIN)
+    plan_bytes = (directory / "plan.json").read_bytes()
+    try:
+        plan = Plan.model_validate_json(plan_bytes)
+        experiment = Experiment.model_validate(yaml.safe_load((directory / "train.yaml").read_bytes()))
+    except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise VdsgenError(f"{directory}: {error}", remedy=AGAIN) from error
+    ds_config = read_json_object(directory / "ds_config.json")
+    rendered = Rendered(
+        path=directory,
+        plan=plan,
+        plan_sha256=hashlib.sha256(plan_bytes).hexdigest(),
+        experiment=experiment,
+        ds_config=ds_config,
+        layout=layout_of(ds_config),
+        hosts=parse_hostfile((directory / "hostfile").read_text()),
+    )
+    slots = sum(rendered.hosts.values())
+    if rendered.hosts and rendered.layout.world_size != slots:
+        raise VdsgenError(
+            f"{directory}: ds_config.json makes {rendered.layout.world_size} ranks "
+            f"({rendered.layout}), hostfile has {slots} slots",
+            remedy="change both, or render the directory again",
+        )
+    return rendered
+
+
+def parse_hostfile(text: str) -> dict[str, int]:
+    """Host -> slots, of a hostfile as DeepSpeed reads it (launcher/runner.py:225-254)."""
+    slots: dict[str, int] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        match = re.fullmatch(r"\s*(\S+)\s+slots=(\d+)\s*", line)
+        if match is None:
+            raise VdsgenError(f"hostfile:{number}: {line!r} is no `HOST slots=N`")
+        if match[1] in slots:
+            raise VdsgenError(f"hostfile:{number}: {match[1]} is there twice")
+        slots[match[1]] = int(match[2])
+    return slots

@@ -1,0 +1,156 @@
+"""What launching and training agree on: the engine's layout, and the checkpoints of a run directory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from vdsgen.errors import VdsgenError
+from vdsgen.spec.base import NonNegativeInt, PositiveInt, Spec
+from vdsgen.spec.experiment import Dtype
+
+CHECKPOINTS = "checkpoints"
+"""Folder of a run directory; holds one folder a checkpoint, and `latest`."""
+MESSAGE = "[vdsgen] "
+"""Begins every line that the trainer says to people; what else ranks print stays in their logs."""
+STEP = "[vdsgen step] "
+"""Begins the plain progress lines, which a terminal shows as a bar."""
+RECORD = "complete.json"
+"""Written into a checkpoint's folder last: a folder without it was interrupted while it was written."""
+
+
+class Layout(Spec):
+    """How the engine spreads a model over ranks: what a checkpoint can be resumed on."""
+
+    pipeline_parallel_size: PositiveInt
+    data_parallel_size: PositiveInt
+    zero_stage: NonNegativeInt
+    partition: tuple[NonNegativeInt, ...]
+    """First layer of each stage, and one past the last layer; empty without a pipeline."""
+    dtype: Dtype
+
+    @property
+    def world_size(self) -> int:
+        return self.pipeline_parallel_size * self.data_parallel_size
+
+    def __str__(self) -> str:
+        stages = f", stages at layers {list(self.partition)}" if self.partition else ""
+        return (
+            f"{self.pipeline_parallel_size} pipeline x {self.data_parallel_size} data, "
+            f"ZeRO-{self.zero_stage}, {self.dtype}{stages}"
+        )
+
+
+def layout_of(ds_config: Mapping[str, Any]) -> Layout:
+    """The layout that a ds_config.json asks for; ranks follow from its three batch sizes and its stages.
+
+    Raises VdsgenError where a figure is missing or the batch sizes do not divide.
+    """
+    pipeline = ds_config.get("pipeline") or {}
+    stages = pipeline.get("stages", 1)
+    total = _positive(ds_config, "train_batch_size")
+    micro = _positive(ds_config, "train_micro_batch_size_per_gpu")
+    accumulation = _positive(ds_config, "gradient_accumulation_steps")
+    if total % (micro * accumulation):
+        raise VdsgenError(
+            f"ds_config.json: train_batch_size ({total}) is no multiple of train_micro_batch_size_per_gpu x "
+            f"gradient_accumulation_steps ({micro} x {accumulation})",
+            remedy="put the batch sizes right, or render the directory again",
+        )
+    try:
+        return Layout(
+            pipeline_parallel_size=stages,
+            data_parallel_size=total // (micro * accumulation),
+            zero_stage=(ds_config.get("zero_optimization") or {}).get("stage", 0),
+            partition=tuple(pipeline.get("partition") or ()) if stages != 1 else (),
+            dtype=_dtype(ds_config),
+        )
+    except (ValidationError, TypeError) as error:
+        raise VdsgenError(f"ds_config.json: {error}") from error
+
+
+def _positive(ds_config: Mapping[str, Any], key: str) -> int:
+    value = ds_config.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        raise VdsgenError(
+            f"ds_config.json: {key} is {value!r}, must be a positive whole number",
+            remedy="write the figure out: ranks and stages are worked out from it",
+        )
+    return value
+
+
+def _dtype(ds_config: Mapping[str, Any]) -> Dtype:
+    if (ds_config.get("bf16") or {}).get("enabled"):
+        return "bf16"
+    return "fp16" if (ds_config.get("fp16") or {}).get("enabled") else "fp32"
+
+
+class CheckpointRecord(Spec):
+    """`complete.json` of a checkpoint: what it is, and the files that must be there."""
+
+    schema_version: Literal[1] = 1
+    step: NonNegativeInt
+    plan_sha256: str
+    layout: Layout
+    files: dict[str, NonNegativeInt]
+    """Size in bytes of each file, by its path within the checkpoint's folder."""
+
+
+def tag_of(step: int) -> str:
+    """The folder that holds the checkpoint of `step`; sorts by step."""
+    return f"step-{step:08d}"
+
+
+def read_checkpoints(run: Path) -> tuple[dict[Path, CheckpointRecord], list[str]]:
+    """The complete checkpoints of a run directory in order of their steps, and a sentence for each other one.
+
+    A checkpoint is complete when its record is there and every file that the record names has the size
+    that it names.
+    """
+    complete: dict[Path, CheckpointRecord] = {}
+    incomplete: list[str] = []
+    folder = run / CHECKPOINTS
+    for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if not entry.is_dir():
+            continue
+        record = _read_record(entry)
+        if isinstance(record, str):
+            incomplete.append(record)
+        else:
+            complete[entry] = record
+    return dict(sorted(complete.items(), key=lambda item: item[1].step)), incomplete
+
+
+def _read_record(folder: Path) -> CheckpointRecord | str:
+    try:
+        record = CheckpointRecord.model_validate_json((folder / RECORD).read_bytes())
+    except FileNotFoundError:
+        return f"{folder} is half written (no {RECORD})"
+    except (OSError, ValueError) as error:
+        return f"{folder} cannot be read: {error}"
+    for name, size_bytes in record.files.items():
+        path = folder / name
+        found = path.stat().st_size if path.is_file() else None
+        if found != size_bytes:
+            state = "missing" if found is None else f"{found} bytes"
+            return f"{folder} is damaged ({name}: {state}, should be {size_bytes} bytes)"
+    return record
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`. Raises VdsgenError, naming the file and the place."""
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise VdsgenError(f"{path}: {error.strerror}") from error
+    except json.JSONDecodeError as error:
+        raise VdsgenError(f"{path}:{error.lineno}:{error.colno}: no valid JSON: {error.msg}") from error
+    except UnicodeDecodeError as error:
+        raise VdsgenError(f"{path}: no UTF-8 text: {error.reason}") from error
+    if not isinstance(value, dict):
+        raise VdsgenError(f"{path}: holds a {type(value).__name__}, should hold a JSON object")
+    return value
