@@ -1,1 +1,1 @@
-"""Layers of the bundled family."""
+"""The layers of the bundled family; each file documents its shapes."""

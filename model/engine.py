@@ -1,0 +1,200 @@
+"""DeepSpeed's engine around the model: one face for the pipelined and the plain one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import deepspeed
+import torch
+from deepspeed import comm as dist
+from deepspeed.runtime.pipe import schedule
+from deepspeed.runtime.pipe.engine import PipelineEngine
+from torch import Tensor
+
+from vdsgen.errors import VdsgenError
+from vdsgen.model.distributed import init_distributed
+from vdsgen.model.objective import diffusion_loss
+from vdsgen.model.pipeline import PlannedPipelineModule, SequentialModel, check_partition, layer_specs
+from vdsgen.spec.architecture import Geometry, Vdt
+
+Batch = tuple[tuple[Tensor, ...], Tensor]
+"""((noised, timestep[, condition]), target) of one micro-batch, on any device."""
+
+
+class TrainingEngine:
+    """What the trainer and the sampler call. Every method is collective: call it on all ranks alike."""
+
+    def __init__(self, engine: Any) -> None:
+        self.engine = engine
+        self.pipelined = isinstance(engine, PipelineEngine)
+        self._plain_grad_norm: float | None = None
+        if self.pipelined:
+            self._instrument_pipeline()
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.engine.device)
+
+    @property
+    def data_parallel_rank(self) -> int:
+        """This rank's place among those that see different clips."""
+        if self.pipelined:
+            return int(self.engine.grid.get_data_parallel_id())
+        return int(dist.get_rank())
+
+    @property
+    def data_parallel_size(self) -> int:
+        return int(self.engine.dp_world_size)
+
+    @property
+    def needs_data(self) -> bool:
+        """Only a pipeline's first and last stage read batches."""
+        return not self.pipelined or self.engine.is_first_stage() or self.engine.is_last_stage()
+
+    def train_step(self, batches: Iterator[Batch]) -> float:
+        """One optimizer step; takes gradient_accumulation_steps micro-batches from `batches` where
+        `needs_data`. Returns the mean loss over the global batch, the same on every rank."""
+        if self.pipelined:
+            return float(self.engine.train_batch(data_iter=batches))
+        self.engine.train()
+        total = torch.zeros((), dtype=torch.float32, device=self.device)
+        steps = self.engine.gradient_accumulation_steps()
+        for _ in range(steps):
+            inputs, target = next(batches)
+            loss = self.engine(tuple(x.to(self.device) for x in inputs), target.to(self.device))
+            self.engine.backward(loss)
+            if self.engine.is_gradient_accumulation_boundary():
+                self._plain_grad_norm = self._measured_grad_norm()
+            self.engine.step()
+            total += loss.detach()
+        total /= steps
+        dist.all_reduce(total, group=self.engine.data_parallel_group)
+        return float(total / self.data_parallel_size)
+
+    @property
+    def global_grad_norm(self) -> float:
+        """Norm of the whole model's gradient in the last step, before clipping; inf after an overflow."""
+        norm = self.engine.get_global_grad_norm()
+        norm = self._plain_grad_norm if norm is None else norm
+        assert norm is not None, "global_grad_norm is known after the first step"
+        return float(norm)
+
+    @property
+    def loss_scale(self) -> float:
+        """The fp16 loss scale; 1 in other precisions."""
+        return float(self.engine.optimizer.cur_scale) if self.engine.fp16_enabled() else 1.0
+
+    @property
+    def learning_rate(self) -> float:
+        return float(self.engine.get_lr()[0])
+
+    @torch.no_grad()
+    def predict(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        """The network's prediction (B, C, T, H, W) float32 for `(noised, timestep[, condition])`, on every
+        rank. All data ranks must pass the same number of samples; B need not be the micro-batch size."""
+        placed = tuple(x.to(self.device) for x in inputs)
+        if not self.pipelined:
+            self.engine.eval()
+            prediction: Tensor = self.engine(placed)
+            return prediction
+        return self._predict_through_stages(placed)
+
+    def _predict_through_stages(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        engine = self.engine
+        engine.reset_activation_shape()  # receive buffers are of the training micro-batch's size
+        engine.total_loss = None  # the engine adds this forward's output to it (pipe/engine.py:777)
+        noised = inputs[0]
+        _, outputs = engine.eval_batch(
+            iter([(inputs, noised)]),
+            return_logits=True,
+            compute_loss=False,
+            reduce_output=None,
+            num_micro_batches=1,
+        )
+        engine.reset_activation_shape()
+        engine.total_loss = None
+        prediction = outputs if engine.is_last_stage() else torch.empty_like(noised, dtype=torch.float32)
+        last = engine.grid.stage_to_global(engine.num_stages - 1)
+        dist.broadcast(prediction, src=last, group=engine.grid.get_pipe_parallel_group())
+        return prediction
+
+    def _measured_grad_norm(self) -> float | None:
+        """fp32 without ZeRO has no optimizer wrapper that keeps the norm; gradients are final here."""
+        engine = self.engine
+        if engine.zero_optimization() or engine.fp16_enabled() or engine.bfloat16_enabled():
+            return None
+        squares = [p.grad.float().square().sum() for p in engine.module.parameters() if p.grad is not None]
+        total = torch.stack(squares).sum()
+        if self.pipelined:
+            dist.all_reduce(total, group=engine.grid.get_pipe_parallel_group())
+        return float(total.sqrt())
+
+    def _instrument_pipeline(self) -> None:
+        """Replaces two of this engine's instruction handlers (PipelineEngine._INSTRUCTION_MAP)."""
+
+        def optimizer_step(engine: Any, lr_kwargs: Any = None) -> None:
+            self._plain_grad_norm = self._measured_grad_norm()
+            engine._exec_optimizer_step(lr_kwargs)
+
+        self.engine._INSTRUCTION_MAP = {
+            **self.engine._INSTRUCTION_MAP,
+            schedule.OptimizerStep: optimizer_step,
+            schedule.BackwardPass: _backward_pass,
+        }
+
+
+def _backward_pass(engine: Any, buffer_id: int) -> None:
+    """PipelineEngine._exec_backward_pass (runtime/pipe/engine.py:804-876), with one traversal of the graph.
+
+    The engine calls backward once for each tensor that a stage hands on, keeping the graph until the
+    last. With non-reentrant checkpointing the recomputed activations live as long as the graph does, so
+    every segment of the stage would be in memory at once: as if nothing were checkpointed. All of a
+    stage's outputs are one graph; one backward from all of them frees each segment as it goes.
+    """
+    if engine.is_last_stage():
+        engine._exec_backward_pass(buffer_id)
+        return
+    outputs = engine.pipe_buffers["outputs"][buffer_id]
+    if engine.using_bf16_optimizer:
+        engine.optimizer.clear_lp_grads()
+    engine._running_engine_backward = True
+    try:
+        torch.autograd.backward(outputs, grad_tensors=tuple(engine.grad_layer))
+    finally:
+        engine._running_engine_backward = False
+    if engine.using_bf16_optimizer and not engine._config.bfloat16_config.immediate_grad_update:
+        engine.optimizer.update_hp_grads(clear_lp_grads=False)
+    engine.pipe_buffers["output_tensors"][buffer_id] = None
+    engine.pipe_buffers["outputs"][buffer_id] = None
+
+
+def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, seed: int) -> TrainingEngine:
+    """Builds this rank's part of the model and DeepSpeed's engine around it.
+
+    Reads `pipeline.stages`, `pipeline.partition` and `pipeline.activation_checkpoint_interval`; everything
+    else in `ds_config` is DeepSpeed's own. Collective. Raises VdsgenError where the config contradicts
+    the model or the number of ranks.
+    """
+    init_distributed()
+    section = ds_config.get("pipeline", {})
+    stages = int(section.get("stages", 1))
+    interval = int(section.get("activation_checkpoint_interval", 0))
+    specs = layer_specs(model, geometry, seed)
+    partition = list(section.get("partition", [0, len(specs)]))
+    if len(partition) != stages + 1:
+        raise VdsgenError(f"pipeline.partition {partition} needs {stages + 1} entries for {stages} stages")
+    check_partition(partition, len(specs))
+    if dist.get_world_size() % stages:
+        raise VdsgenError(
+            f"pipeline.stages ({stages}) must divide the number of ranks ({dist.get_world_size()})"
+        )
+    if stages > 1:
+        module: torch.nn.Module = PlannedPipelineModule(specs, partition, interval, diffusion_loss)
+    else:
+        stage_3 = ds_config.get("zero_optimization", {}).get("stage", 0) == 3
+        with deepspeed.zero.Init(config_dict_or_path=dict(ds_config), enabled=stage_3):
+            module = SequentialModel(specs, interval, diffusion_loss)
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    engine, *_ = deepspeed.initialize(model=module, model_parameters=trainable, config=dict(ds_config))
+    return TrainingEngine(engine)

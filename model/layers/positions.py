@@ -1,0 +1,95 @@
+"""Positions: factorised rotary tables, or learned embeddings.
+
+Legend: T latent frames, S patches a frame (row by row), N positions of either kind, K head size,
+`...` any leading dimensions.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vdsgen.model.layers.initial import fill_normal
+
+BASE = 10_000.0
+"""Longest wavelength over the shortest (arXiv 2104.09864, section 3.2.2)."""
+
+Rotation = tuple[Tensor, Tensor]
+"""Cosines and sines, each (N, K/2)."""
+
+
+def _frequencies(count: int, device: torch.device) -> Tensor:
+    """(count,), from 1 down towards 1/BASE, fp32."""
+    return BASE ** (-torch.arange(count, dtype=torch.float32, device=device) / max(count, 1))
+
+
+def _angles_1d(length: int, count: int, device: torch.device) -> Tensor:
+    """(length, count): position times frequency."""
+    return torch.outer(torch.arange(length, dtype=torch.float32, device=device), _frequencies(count, device))
+
+
+class RotaryTables:
+    """Rotations of spatial and temporal positions, computed in fp32 once and shared by a model's layers.
+
+    Deliberately no buffers: the engine would cast buffers to half precision before any angle is taken,
+    and a pipeline would save them once a layer. Spatial attention turns the first half of the channel
+    pairs by the patch's row and the second by its column (arXiv 2403.13298, axial frequencies); temporal
+    attention turns all of them by the frame.
+    """
+
+    def __init__(self, head_size: int, rows: int, columns: int) -> None:
+        assert head_size % 2 == 0, f"rotary positions need an even head size, not {head_size}"
+        self.pairs = head_size // 2
+        self.rows = rows
+        self.columns = columns
+        self._cache: dict[tuple[str, int, torch.dtype, torch.device], Rotation] = {}
+
+    def spatial(self, like: Tensor) -> Rotation:
+        """(S, K/2) cosines and sines in the dtype and on the device of `like`."""
+        return self._get("spatial", self.rows * self.columns, like)
+
+    def temporal(self, frames: int, like: Tensor) -> Rotation:
+        """(T, K/2) cosines and sines in the dtype and on the device of `like`."""
+        return self._get("temporal", frames, like)
+
+    def _get(self, kind: str, length: int, like: Tensor) -> Rotation:
+        key = (kind, length, like.dtype, like.device)
+        if key not in self._cache:
+            with torch.no_grad():
+                if kind == "spatial":
+                    angles_NP = self._spatial_angles(like.device)
+                else:
+                    angles_NP = _angles_1d(length, self.pairs, like.device)
+                self._cache[key] = (angles_NP.cos().to(like.dtype), angles_NP.sin().to(like.dtype))
+        return self._cache[key]
+
+    def _spatial_angles(self, device: torch.device) -> Tensor:
+        by_row = _angles_1d(self.rows, self.pairs - self.pairs // 2, device)
+        by_column = _angles_1d(self.columns, self.pairs // 2, device)
+        return torch.cat(
+            (by_row.repeat_interleave(self.columns, dim=0), by_column.repeat(self.rows, 1)), dim=1
+        )
+
+
+def rotated(x_NK: Tensor, rotation: Rotation) -> Tensor:
+    """Turns channel pairs (i, i + K/2) of (..., N, K) by each position's angles."""
+    cosine_NP, sine_NP = rotation
+    first, second = x_NK.chunk(2, dim=-1)
+    return torch.cat((first * cosine_NP - second * sine_NP, second * cosine_NP + first * sine_NP), dim=-1)
+
+
+class LearnedPositions(nn.Module):
+    """One learned vector a patch and one a frame, added to the embedded patches."""
+
+    def __init__(
+        self, max_frames: int, max_patches: int, hidden_size: int, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.frames = nn.Parameter(torch.empty(max_frames, hidden_size))
+        self.patches = nn.Parameter(torch.empty(max_patches, hidden_size))
+        fill_normal(self.frames, 0.02, generator)
+        fill_normal(self.patches, 0.02, generator)
+
+    def forward(self, hidden_BTSD: Tensor) -> Tensor:
+        frames, patches = hidden_BTSD.shape[1:3]
+        return hidden_BTSD + self.frames[:frames, None] + self.patches[:patches]

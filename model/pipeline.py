@@ -1,0 +1,162 @@
+"""A model as a list of pipeline layers: the one description that training and profiles share.
+
+Layer 0 is `Embed`, layers 1 to depth are `Block`s, the last is `Final`. One rank's part of that list is
+a `PlannedPipelineModule` where there are several stages, and a `SequentialModel` where there is one; both
+give layer i the parameter prefix "i", and both recompute the same segments in backward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from deepspeed.pipe import LayerSpec, PipelineModule
+from deepspeed.runtime.activation_checkpointing.checkpointing import non_reentrant_checkpoint
+from torch import Tensor, nn
+
+from vdsgen.errors import VdsgenError
+from vdsgen.model.layers.block import Block
+from vdsgen.model.layers.embedding import Embed
+from vdsgen.model.layers.final import Final
+from vdsgen.model.layers.positions import RotaryTables
+from vdsgen.spec.architecture import Geometry, Vdt
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+Activations = tuple[Tensor, ...]
+"""What one layer hands to the next: (hidden, modulation[, context])."""
+
+
+def layer_specs(model: Vdt, geometry: Geometry, seed: int) -> list[LayerSpec]:
+    """[Embed, Block x depth, Final]; each builds itself with the initial weights that `seed` gives its index.
+
+    Raises VdsgenError where the geometry does not fit the model.
+    """
+    _check_fits(model, geometry)
+    rows = geometry.latent_height // model.patch_size
+    columns = geometry.latent_width // model.patch_size
+    rotary = None
+    if model.position == "rotary":
+        rotary = RotaryTables(model.hidden_size // model.heads, rows, columns)
+    blocks = [LayerSpec(Block, model, seed, index, rotary) for index in range(1, model.depth + 1)]
+    return [
+        LayerSpec(Embed, model, seed, 0),
+        *blocks,
+        LayerSpec(Final, model, geometry, seed, model.depth + 1),
+    ]
+
+
+def _check_fits(model: Vdt, geometry: Geometry) -> None:
+    patch = model.patch_size
+    height, width = geometry.latent_height, geometry.latent_width
+    if height % patch or width % patch:
+        raise VdsgenError(f"patch_size ({patch}) must divide the latent frame ({height} x {width})")
+    if (height // patch) * (width // patch) != geometry.patches:
+        raise VdsgenError(
+            f"{geometry.patches} patches a frame do not make a latent frame of {height} x {width} "
+            f"in patches of {patch} x {patch}"
+        )
+    if model.position == "learned" and (
+        geometry.frames > model.max_frames or geometry.patches > model.max_patches
+    ):
+        raise VdsgenError(
+            f"{geometry.frames} latent frames of {geometry.patches} patches are more than the learned "
+            f"positions hold (max_frames {model.max_frames}, max_patches {model.max_patches})",
+            remedy="raise the model's max_frames or max_patches, or use position: rotary",
+        )
+    if model.condition == "text" and geometry.text_tokens < 1:
+        raise VdsgenError(
+            "condition: text needs text tokens, and this geometry has none",
+            remedy="give data.text_encoder, or set the model's condition to class or none",
+        )
+
+
+class PlannedPipelineModule(PipelineModule):  # type: ignore[misc]
+    """DeepSpeed's PipelineModule with the stages' boundaries given, not derived.
+
+    `partition` holds len(stages) + 1 layer indices; stage i owns layers partition[i] to partition[i + 1].
+    The distributed backend must be initialised. Call on every rank; each builds only its own layers.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[LayerSpec],
+        partition: Sequence[int],
+        activation_checkpoint_interval: int,
+        loss_fn: LossFunction,
+    ) -> None:
+        check_partition(partition, len(layers))
+        # Before super().__init__, which calls _partition_layers; a plain list needs no nn.Module yet.
+        self.parts = list(partition)
+        super().__init__(
+            layers=list(layers),
+            num_stages=len(partition) - 1,
+            loss_fn=loss_fn,
+            partition_method="planned",
+            activation_checkpoint_interval=activation_checkpoint_interval,
+            activation_checkpoint_func=non_reentrant_checkpoint,
+        )
+
+    def _partition_layers(self, method: str = "planned") -> None:
+        assert method == "planned", f"this module's stages are given, not derived by {method!r}"
+        stage = self._topo.get_coord(self.global_rank).pipe
+        self._set_bounds(start=self.parts[stage], stop=self.parts[stage + 1])
+
+
+def check_partition(partition: Sequence[int], layers: int) -> None:
+    """Raises VdsgenError unless the boundaries rise from 0 to `layers` and every stage holds a block.
+
+    A stage without a block would hand the modulation on without using it, and DeepSpeed asserts a
+    gradient for every tensor that it sends back (runtime/pipe/engine.py:1098).
+    """
+    shown = list(partition)
+    if len(shown) < 2 or shown[0] != 0 or shown[-1] != layers:
+        raise VdsgenError(f"pipeline.partition must go from 0 to {layers} (the number of layers), is {shown}")
+    for stage, (start, stop) in enumerate(pairwise(shown)):
+        if min(stop, layers - 1) - max(start, 1) < 1:
+            raise VdsgenError(
+                f"stage {stage} of pipeline.partition {shown} holds no block: layers {start} to {stop - 1}"
+            )
+
+
+class SequentialModel(nn.Module):
+    """All layers in one process: what pipeline_parallel_size 1 trains, with any ZeRO stage."""
+
+    def __init__(
+        self, layers: Sequence[LayerSpec], activation_checkpoint_interval: int, loss_fn: LossFunction
+    ) -> None:
+        super().__init__()
+        self.interval = activation_checkpoint_interval
+        self.loss_fn = loss_fn
+        self.depth = len(layers)
+        for index, spec in enumerate(layers):
+            self.add_module(str(index), spec.build())
+
+    def forward(self, inputs: Activations, target: Tensor | None = None) -> Tensor:
+        """The prediction (B, C, T, H, W) float32, or with a target the scalar loss."""
+        layers = [self.get_submodule(str(index)) for index in range(self.depth)]
+        prediction = run_segments(layers, inputs, self.interval if torch.is_grad_enabled() else 0)
+        return prediction if target is None else self.loss_fn(prediction, target)
+
+
+def run_segments(layers: Sequence[nn.Module], inputs: Any, interval: int) -> Any:
+    """Runs `layers` in order, recomputing each run of `interval` of them in backward (0: none).
+
+    The same segments, by the same function, as DeepSpeed's PipelineModule.forward
+    (runtime/pipe/module.py:346-396): counted from the first layer of the stage, the embedding included.
+    """
+    if interval == 0:
+        return _run(layers, inputs)
+    x = inputs
+    for start in range(0, len(layers), interval):
+        segment = layers[start : start + interval]
+        arguments = x if isinstance(x, tuple) else (x,)
+        x = non_reentrant_checkpoint(lambda *args, segment=segment: _run(segment, args), *arguments)
+    return x
+
+
+def _run(layers: Sequence[nn.Module], x: Any) -> Any:
+    for layer in layers:
+        x = layer(x)
+    return x

@@ -1,0 +1,102 @@
+"""One rank of a layout test: trains a tiny model for a few steps on the real engine, under several configs.
+
+Reads a job from standard input: {"cases": [...]} with one case after another on the same process group.
+Prints, as its last line, a list with one result a case.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from vdsgen.model.engine import Batch, TrainingEngine, build_engine
+from vdsgen.model.objective import training_pair
+from vdsgen.spec.architecture import Geometry, Vdt
+from vdsgen.spec.experiment import Diffusion
+
+MODEL = Vdt(
+    in_channels=3,
+    patch_size=2,
+    hidden_size=32,
+    depth=6,
+    heads=2,
+    mlp_hidden_size=64,
+    condition="text",
+    text_hidden_size=16,
+)
+GEOMETRY = Geometry(frames=3, patches=6, text_tokens=5, latent_height=4, latent_width=6)
+SEED = 7
+GLOBAL_BATCH = 8
+
+
+def sample(index: int) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+    """Sample `index` of the data order, from nothing but its index."""
+    generator = torch.Generator().manual_seed(1000 + index)
+    shape = (MODEL.in_channels, GEOMETRY.frames, GEOMETRY.latent_height, GEOMETRY.latent_width)
+    latents = torch.randn(shape, generator=generator)
+    text = torch.randn(GEOMETRY.text_tokens, MODEL.text_hidden_size, generator=generator)
+    pair = training_pair(latents, generator, Diffusion(), GEOMETRY)
+    return (pair.noised, pair.timestep, text), pair.target
+
+
+def batches(engine: TrainingEngine, micro_batch_size: int, accumulation: int) -> Iterator[Batch]:
+    """Micro-batches of this rank: the same global batch in every layout."""
+    step = 0
+    while True:
+        for micro in range(accumulation):
+            first = (
+                step * GLOBAL_BATCH
+                + micro * micro_batch_size * engine.data_parallel_size
+                + engine.data_parallel_rank * micro_batch_size
+            )
+            samples = [sample(first + i) for i in range(micro_batch_size)]
+            inputs = tuple(torch.stack(column) for column in zip(*(s[0] for s in samples), strict=True))
+            yield inputs, torch.stack([s[1] for s in samples])
+        step += 1
+
+
+def run_case(case: dict[str, Any]) -> dict[str, Any]:
+    if case.get("allow_fp16"):
+        from deepspeed.accelerator import get_accelerator
+
+        get_accelerator().is_fp16_supported = lambda: True
+    config = case["config"]
+    engine = build_engine(config, MODEL, GEOMETRY, SEED)
+    data = batches(engine, config["train_micro_batch_size_per_gpu"], config["gradient_accumulation_steps"])
+    steps = []
+    for _ in range(case["steps"]):
+        loss = engine.train_step(data)
+        steps.append(
+            {
+                "loss": loss,
+                "grad_norm": engine.global_grad_norm,
+                "loss_scale": engine.loss_scale,
+                "learning_rate": engine.learning_rate,
+            }
+        )
+    probe = [sample(index) for index in range(3)]
+    inputs = tuple(torch.stack(column) for column in zip(*(s[0] for s in probe), strict=True))
+    prediction = engine.predict(inputs)
+    steps.append({"loss": engine.train_step(data), "grad_norm": engine.global_grad_norm})
+    return {
+        "steps": steps,
+        "optimizer": type(engine.engine.optimizer).__name__,
+        "prediction": prediction.flatten().double().tolist(),
+        "prediction_dtype": str(prediction.dtype),
+    }
+
+
+def main() -> None:
+    job = json.load(sys.stdin)
+    torch.set_num_threads(1)
+    results = [run_case(case) for case in job["cases"]]
+    print(flush=True)
+    print(json.dumps(results), flush=True)
+
+
+if __name__ == "__main__":
+    main()
