@@ -1,0 +1,161 @@
+"""The sections of ds_config.json: what a plan and an experiment are in DeepSpeed's own words.
+
+File and line are of DeepSpeed 0.19.8.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vdsgen.cost import engine_defaults as defaults
+from vdsgen.spec.experiment import AdamW, Experiment, Training
+from vdsgen.spec.plan import Plan
+
+STEPS_PER_PRINT = 100
+"""How often the engine prints a line of its own; the trainer prints its own lines besides."""
+
+
+def engine_config(plan: Plan, experiment: Experiment) -> dict[str, Any]:
+    """ds_config.json by section, in the order of the file; only what applies to this plan."""
+    training = experiment.training
+    sections: dict[str, Any] = {
+        "train_batch_size": plan.batch.global_batch_size,
+        "train_micro_batch_size_per_gpu": plan.batch.micro_batch_size,
+        "gradient_accumulation_steps": plan.batch.gradient_accumulation_steps,
+        "pipeline": pipeline_section(plan),
+        "zero_optimization": zero_section(plan),
+        **precision_sections(plan, training),
+        "optimizer": optimizer_section(training.optimizer),
+    }
+    scheduler = scheduler_section(training)
+    if scheduler is not None:
+        sections["scheduler"] = scheduler
+    if training.gradient_clipping > 0:
+        sections["gradient_clipping"] = training.gradient_clipping
+    sections["steps_per_print"] = STEPS_PER_PRINT
+    return sections
+
+
+def pipeline_section(plan: Plan) -> dict[str, Any]:
+    """Read by the training entrypoint; the engine itself applies the interval and `use_reentrant`
+    (runtime/pipe/engine.py:205-218)."""
+    return {
+        "stages": plan.parallel.pipeline_parallel_size,
+        "partition": [stage.layers[0] for stage in plan.stages] + [plan.stages[-1].layers[1]],
+        "activation_checkpoint_interval": plan.activation_checkpointing.interval,
+        "use_reentrant": False,
+    }
+
+
+def zero_section(plan: Plan) -> dict[str, Any]:
+    """The stage, and the sizes of the buckets that this stage's optimizer has.
+
+    The engine's choice of optimizer is in runtime/engine.py:2288-2326 and :2636-2800. Without ZeRO, gradients
+    are reduced in buckets of a fixed size; BF16_Optimizer, which it takes for bf16 in a pipeline without ZeRO
+    and for bf16 with fp32 accumulation at stage 1, only gathers in buckets of a size that can be set.
+    """
+    stage, precision = plan.zero.stage, plan.precision
+    section: dict[str, Any] = {"stage": stage}
+    bf16_optimizer = precision.dtype == "bf16" and (
+        (stage == 0 and plan.parallel.pipeline_parallel_size > 1)
+        or (stage == 1 and precision.gradient_accumulation_dtype == "fp32")
+    )
+    if bf16_optimizer:
+        section["allgather_bucket_size"] = plan.zero.allgather_bucket_elements
+    elif stage > 0:
+        section |= {
+            "reduce_bucket_size": plan.zero.reduce_bucket_elements,
+            "reduce_scatter": defaults.REDUCE_SCATTER,
+            "contiguous_gradients": defaults.CONTIGUOUS_GRADIENTS,
+            "overlap_comm": defaults.OVERLAP_COMM,
+        }
+        section |= _stage_3_sizes() if stage == 3 else _stage_1_and_2_sizes(plan)
+    return section
+
+
+def _stage_1_and_2_sizes(plan: Plan) -> dict[str, Any]:
+    return {
+        "allgather_bucket_size": plan.zero.allgather_bucket_elements,
+        "round_robin_gradients": defaults.ROUND_ROBIN_GRADIENTS,
+    }
+
+
+def _stage_3_sizes() -> dict[str, Any]:
+    return {
+        "sub_group_size": defaults.STAGE3_SUB_GROUP_ELEMENTS,
+        "stage3_max_live_parameters": defaults.STAGE3_MAX_LIVE_PARAMETERS,
+        "stage3_max_reuse_distance": defaults.STAGE3_MAX_REUSE_DISTANCE,
+        "stage3_prefetch_bucket_size": defaults.STAGE3_PREFETCH_BUCKET_ELEMENTS,
+        "stage3_param_persistence_threshold": defaults.STAGE3_PARAM_PERSISTENCE_THRESHOLD,
+    }
+
+
+def precision_sections(plan: Plan, training: Training) -> dict[str, Any]:
+    """`fp16` or `bf16` (fp32 has no section), and `data_types` where gradients accumulate in another dtype.
+
+    Left out, the engine accumulates in the model's dtype (runtime/engine.py:1806).
+    """
+    precision = plan.precision
+    sections: dict[str, Any] = {}
+    if precision.dtype == "bf16":
+        sections["bf16"] = {"enabled": True}
+    elif precision.dtype == "fp16":
+        scaling = training.loss_scaling
+        sections["fp16"] = {
+            "enabled": True,
+            "loss_scale": 0,
+            "initial_scale_power": scaling.initial_loss_scale.bit_length() - 1,
+            "loss_scale_window": scaling.loss_scale_window,
+            "hysteresis": scaling.hysteresis,
+            "min_loss_scale": scaling.minimum_loss_scale,
+        }
+    if precision.gradient_accumulation_dtype != precision.dtype:
+        sections["data_types"] = {"grad_accum_dtype": precision.gradient_accumulation_dtype}
+    return sections
+
+
+def optimizer_section(optimizer: AdamW) -> dict[str, Any]:
+    """torch's own fused AdamW: no compiler needed, no temporaries (runtime/engine.py:2377-2382)."""
+    return {
+        "type": "AdamW",
+        "params": {
+            "lr": optimizer.learning_rate,
+            "betas": [optimizer.beta1, optimizer.beta2],
+            "eps": optimizer.epsilon,
+            "weight_decay": optimizer.weight_decay,
+            "torch_adam": True,
+            "fused": True,
+        },
+    }
+
+
+def scheduler_section(training: Training) -> dict[str, Any] | None:
+    """The learning rate's course, by the engine's own schedulers (runtime/lr_schedules.py:678-953).
+
+    The engine steps its scheduler after each optimizer step, and starts it one before the beginning. So with
+    a warm-up of W steps, step k = 1, 2, ... runs at (k - 2) / W of the peak, the first two at zero, and the
+    decay is two steps late. W = 1 counts as 2 (:720).
+
+    Without a warm-up, a constant rate needs no scheduler. A decaying one is started behind the two steps
+    of warm-up that it cannot be without: step 1 then runs at the optimizer's `lr`, and step k of n at
+    (n + 1 - k) / n of it (linear), or at (1 + cos(pi (k - 1) / n)) / 2 (cosine).
+    """
+    schedule, peak = training.schedule, training.optimizer.learning_rate
+    warmup: dict[str, Any] = {"warmup_num_steps": max(1, schedule.warmup_steps), "warmup_type": "linear"}
+    if schedule.type == "constant":
+        if schedule.warmup_steps == 0:
+            return None
+        return {"type": "WarmupLR", "params": {"warmup_min_lr": 0, "warmup_max_lr": peak, **warmup}}
+    total: dict[str, Any] = {"total_num_steps": training.steps}
+    if schedule.type == "linear":
+        if schedule.warmup_steps == 0:
+            total = {"total_num_steps": training.steps + 2, "last_batch_iteration": 2}
+        params = {"warmup_min_lr": 0, "warmup_max_lr": peak, **warmup, **total}
+        return {"type": "WarmupDecayLR", "params": params}
+    if schedule.warmup_steps == 0:
+        total = {"total_num_steps": training.steps + 2, "last_batch_iteration": 1}
+    # The peak is the optimizer's own `lr`; the end is zero, as with the linear decay.
+    return {
+        "type": "WarmupCosineLR",
+        "params": {"warmup_min_ratio": 0, "cos_min_ratio": 0, **warmup, **total},
+    }
