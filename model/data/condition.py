@@ -65,7 +65,7 @@ def conditions_for(index: Index, data: Data, model: Vdt, device: torch.device | 
     if data.text_encoder is None:
         raise VdsgenError(
             "model.condition is text, but data.text_encoder is not set",
-            remedy="name a local text encoder under data.text_encoder, or set model.condition to class or none",
+            remedy="name a local encoder under data.text_encoder, or set model.condition to class or none",
         )
     captions = tuple(entry.caption for entry in index.entries)
     table = embed_captions(data.text_encoder, captions, device)
