@@ -172,4 +172,3 @@ def _environment(job: Job, machine: Machine, launch_id: str) -> dict[str, str | 
         threads = max(1, machine.cores // job.world_size)
         environment["OMP_NUM_THREADS"] = present.get("OMP_NUM_THREADS", str(threads))
     return environment
-

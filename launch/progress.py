@@ -23,16 +23,16 @@ class Progress:
 
     step: int
     steps: int
-    loss: float
+    loss: float | None
+    """None where it is no number."""
     seconds_left: float
 
 
 def bar(progress: Progress, width: int) -> str:
     """One line of at most `width` characters."""
     done = min(1.0, progress.step / max(1, progress.steps))
-    text = (
-        f" {progress.step}/{progress.steps}  loss {progress.loss:.4f}  {duration(progress.seconds_left)} left"
-    )
+    loss = "none" if progress.loss is None else f"{progress.loss:.4f}"
+    text = f" {progress.step}/{progress.steps}  loss {loss}  {duration(progress.seconds_left)} left"
     cells = max(0, min(40, width - len(text) - 3))
     filled = int(done * cells)
     return (f"[{'#' * filled}{'.' * (cells - filled)}]" + text)[: max(0, width - 1)]
@@ -84,7 +84,7 @@ class Display:
             try:
                 metrics = json.loads(line)
                 self._recent.append(float(metrics["step_seconds"]))
-                step, loss = int(metrics["step"]), float(metrics["loss"])
+                step, loss = int(metrics["step"]), metrics["loss"]
             except (ValueError, KeyError, TypeError):
                 continue
             left = max(0, self._steps - step) * statistics.median(self._recent)
