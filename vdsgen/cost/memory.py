@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vdsgen.cost.activations import activation_bytes, layer_bytes
-from vdsgen.cost.model_states import model_states
+from vdsgen.cost.model_states import StageSizes, model_states
 from vdsgen.cost.settings import Settings
 from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.plan import StageMemory
@@ -23,24 +23,19 @@ def stage_memory(
     reserve_fraction: float | None = None,
 ) -> StageMemory:
     """Bytes by component on each GPU of pipeline stage `stage` holding the pipeline layers `layers`."""
-    types = [profile.layer_types[profile.layers[index]] for index in layers]
-    states = model_states(
-        sum(layer.parameters for layer in types),
-        sum(layer.trainable_parameters for layer in types),
-        settings,
-    )
+    states = model_states(StageSizes.of(profile, layers), settings)
     activations = activation_bytes(layer_bytes(profile, geometry, settings), stage, layers, settings)
     fraction = DEFAULT_RESERVE_FRACTION if reserve_fraction is None else reserve_fraction
     reserve = round(fraction * capacity_bytes)
-    held = states.parameters_bytes + states.gradients_bytes + states.optimizer_bytes
-    during = activations + states.backward_communication_bytes
+    activations += states.fresh_gradient_bytes
+    during = activations + states.communication_bytes
     return StageMemory(
         parameters_bytes=states.parameters_bytes,
         gradients_bytes=states.gradients_bytes,
         optimizer_bytes=states.optimizer_bytes,
         activations_bytes=activations,
-        workspace_bytes=states.step_workspace_bytes,
-        communication_bytes=states.backward_communication_bytes,
+        workspace_bytes=states.workspace_bytes,
+        communication_bytes=states.communication_bytes,
         reserve_bytes=reserve,
-        peak_bytes=reserve + held + max(during, states.step_workspace_bytes),
+        peak_bytes=reserve + states.held_bytes + max(during, states.workspace_bytes),
     )

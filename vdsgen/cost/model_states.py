@@ -1,43 +1,299 @@
-"""Parameters, gradients and optimizer states, as DeepSpeed's own optimizers allocate them."""
+"""Parameters, gradients and optimizer states, as DeepSpeed's own optimizers allocate them.
+
+Which optimizer the engine wraps around torch's AdamW depends on precision, ZeRO stage and pipeline
+(runtime/engine.py:2288-2326, 2533-2590, 2636-2800); each has one function here. Files and lines are of
+DeepSpeed 0.19.8, below deepspeed/runtime. The settings assumed are those of `engine_defaults.py`.
+
+Legend: n parameters of the stage, t trainable ones, w bytes of the model's element, a bytes of the
+accumulation's, d data-parallel size, P = ceil(t / d) elements of one rank's share, R reduce bucket
+elements, m elements of the largest parameter.
+
+Not modelled: the few bytes of step counters, losses and norms, and what construction holds for a moment
+(flat copies of the parameters), which is less than what the first step needs.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+from math import prod
+from typing import Literal
 
+from vdsgen.cost import engine_defaults as defaults
 from vdsgen.cost.settings import BYTES_PER_ELEMENT, Settings
+from vdsgen.spec.profile import ModelProfile
+
+MASTER_AND_MOMENTS = 12
+"""Bytes a parameter: fp32 master weight and Adam's two fp32 moments (torch.optim.AdamW, fused)."""
+MOMENTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class StageSizes:
+    """What the optimizer of one stage is given, in elements."""
+
+    parameters: int
+    trainable_parameters: int
+    largest_parameter: int
+    counts: tuple[tuple[int, int], ...]
+    """(elements of a trainable parameter, how many have as many): what ZeRO-3 rounds one by one."""
+
+    @classmethod
+    def of(cls, profile: ModelProfile, layers: range) -> StageSizes:
+        """The stage that holds these pipeline layers. Frozen parameters are taken to come last."""
+        counts: Counter[int] = Counter()
+        parameters = trainable = 0
+        for name, copies in Counter(profile.layers[index] for index in layers).items():
+            layer = profile.layer_types[name]
+            parameters += copies * layer.parameters
+            trainable += copies * layer.trainable_parameters
+            for elements in _trainable_sizes(layer.parameter_shapes, layer.trainable_parameters):
+                counts[elements] += copies
+        return cls(parameters, trainable, max(counts, default=0), tuple(sorted(counts.items())))
+
+
+def _trainable_sizes(shapes: tuple[tuple[int, ...], ...], trainable: int) -> list[int]:
+    sizes = []
+    for shape in shapes:
+        if trainable <= 0:
+            break
+        sizes.append(prod(shape))
+        trainable -= sizes[-1]
+    return sizes
 
 
 @dataclass(frozen=True, slots=True)
 class ModelStates:
-    """Bytes on each GPU of one stage."""
+    """Bytes on each GPU of one stage (of the rank that needs most)."""
 
     parameters_bytes: int
-    """Held all the time."""
+    """All the time; ZeRO-3: this rank's share, and the small parameters that are never released."""
     gradients_bytes: int
-    """Held from the first backward of a step to its optimizer step."""
+    """At the end of a step's last backward."""
     optimizer_bytes: int
-    """Master weights and Adam's moments, held all the time after the first step."""
-    backward_communication_bytes: int
-    """Buckets that are alive while activations are."""
-    step_workspace_bytes: int
-    """What reduction and the optimizer step hold beyond the above."""
+    """Master weights and moments, from the first step on."""
+    fresh_gradient_bytes: int
+    """The gradient that autograd has just made, and its copy in another dtype, before it is accumulated."""
+    communication_bytes: int
+    """Buckets and gathered parameters while activations are held."""
+    workspace_bytes: int
+    """What reduction or the optimizer step, whichever needs more, holds beyond parameters, gradients and
+    optimizer states. No activations are alive then."""
+
+    @property
+    def held_bytes(self) -> int:
+        return self.parameters_bytes + self.gradients_bytes + self.optimizer_bytes
 
 
-def model_states(parameters: int, trainable_parameters: int, settings: Settings) -> ModelStates:
-    """Bytes of one stage with so many parameters. First version: exact terms follow."""
-    world = settings.data_parallel_size
-    width = settings.element_bytes
-    accumulation = BYTES_PER_ELEMENT[settings.gradient_accumulation_dtype]
-    share = -(-trainable_parameters // world)
-    sharded = share if settings.zero_stage >= 1 else trainable_parameters
-    master = 0 if settings.dtype == "fp32" and settings.zero_stage == 0 else 4
-    held_parameters = -(-parameters // world) if settings.zero_stage == 3 else parameters
-    held_gradients = share if settings.zero_stage >= 2 else trainable_parameters
-    bucket = min(settings.reduce_bucket_elements, trainable_parameters) * width if world > 1 else 0
+EngineOptimizer = Literal[
+    "AdamW",
+    "FP16_UnfusedOptimizer",
+    "BF16_Optimizer",
+    "DeepSpeedZeroOptimizer",
+    "DeepSpeedZeroOptimizer_Stage3",
+]
+"""Class names of `engine.optimizer`."""
+
+
+def model_states(sizes: StageSizes, settings: Settings) -> ModelStates:
+    """The states of one stage. Raises ValueError for combinations that the engine refuses."""
+    match engine_optimizer(settings):
+        case "AdamW":
+            return _torch_adamw(sizes)
+        case "FP16_UnfusedOptimizer":
+            return _unfused_optimizer(sizes)
+        case "BF16_Optimizer":
+            return _bf16_optimizer(sizes, settings)
+        case "DeepSpeedZeroOptimizer":
+            return _zero_1(sizes, settings) if settings.zero_stage == 1 else _zero_2(sizes, settings)
+        case "DeepSpeedZeroOptimizer_Stage3":
+            return _zero_3(sizes, settings)
+
+
+def engine_optimizer(settings: Settings) -> EngineOptimizer:
+    """The engine's choice (engine.py:2288-2326, `_do_optimizer_sanity_check`).
+
+    Raises ValueError where the engine does (NotImplementedError or an assertion there).
+    """
+    stage, dtype, accumulation = settings.zero_stage, settings.dtype, settings.gradient_accumulation_dtype
+    pipelined = settings.pipeline_parallel_size > 1
+    if stage >= 2 and pipelined:
+        raise ValueError(f"ZeRO-{stage} with a pipeline: refused (pipe/engine.py:76)")
+    if stage == 0 and accumulation != dtype:
+        raise ValueError(f"{accumulation} sums of {dtype} gradients without ZeRO: refused (engine.py:2323)")
+    if stage == 0 and dtype == "fp32":
+        return "AdamW"
+    if stage == 0:
+        return "BF16_Optimizer" if dtype == "bf16" and pipelined else "FP16_UnfusedOptimizer"
+    if stage == 1 and dtype == "bf16" and accumulation == "fp32":
+        return "BF16_Optimizer"
+    return "DeepSpeedZeroOptimizer" if stage <= 2 else "DeepSpeedZeroOptimizer_Stage3"
+
+
+def _torch_adamw(sizes: StageSizes) -> ModelStates:
+    """fp32 without ZeRO: torch's AdamW on the model's own parameters (engine.py:2313)."""
+    t = sizes.trainable_parameters
     return ModelStates(
-        parameters_bytes=held_parameters * width,
-        gradients_bytes=held_gradients * accumulation,
-        optimizer_bytes=sharded * (master + 8),
-        backward_communication_bytes=bucket if settings.zero_stage >= 2 else 0,
-        step_workspace_bytes=sharded * (4 if settings.dtype != "fp32" else 0) + bucket,
+        parameters_bytes=4 * sizes.parameters,
+        gradients_bytes=4 * t,
+        optimizer_bytes=MOMENTS * t,
+        fresh_gradient_bytes=4 * sizes.largest_parameter,
+        communication_bytes=0,
+        workspace_bytes=4 * _allreduce_elements(sizes),
     )
+
+
+def _unfused_optimizer(sizes: StageSizes) -> ModelStates:
+    """Half precision without ZeRO (and, in bf16, without a pipeline): FP16_UnfusedOptimizer, since
+    torch's AdamW is not DeepSpeed's FusedAdam (engine.py:2543).
+
+    An fp32 copy of every parameter (fp16/unfused_optimizer.py:78); the step adds an fp32 gradient for
+    each, beside the half precision ones (:222): 20 bytes a parameter at its peak.
+    """
+    t = sizes.trainable_parameters
+    return ModelStates(
+        parameters_bytes=2 * sizes.parameters,
+        gradients_bytes=2 * t,
+        optimizer_bytes=MASTER_AND_MOMENTS * t,
+        fresh_gradient_bytes=2 * sizes.largest_parameter,
+        communication_bytes=0,
+        workspace_bytes=max(4 * t, 2 * _allreduce_elements(sizes)),
+    )
+
+
+def _allreduce_elements(sizes: StageSizes) -> int:
+    """Elements of the engine's own all-reduce buffer (engine.py:3796, 3828-3839): a copy of a bucket of
+    gradients, which closes after the gradient that fills it. Made even where there is nothing to reduce."""
+    bucket = defaults.ALLREDUCE_BUCKET_ELEMENTS + sizes.largest_parameter
+    return min(sizes.trainable_parameters, bucket)
+
+
+def _bf16_optimizer(sizes: StageSizes, settings: Settings) -> ModelStates:
+    """bf16 in a pipeline without ZeRO, and bf16 with fp32 accumulation at stage 1: BF16_Optimizer.
+
+    Both share master weights and moments between data-parallel ranks, of flat parameters padded to 2 d
+    (bf16_optimizer.py:167, 182). Gradients accumulate in one flat buffer for the whole stage, not shared
+    (:191). Reduction copies it to the communication dtype, which is bf16 (engine.py:3801); the step makes
+    fp32 gradients of this rank's share where accumulation was in bf16 (:417), after norms that cast one
+    gradient at a time (utils.py:950).
+    """
+    d = settings.data_parallel_size
+    t, m = sizes.trainable_parameters, sizes.largest_parameter
+    padded = _rounded_up(t, 2 * d)
+    share = padded // d
+    a = BYTES_PER_ELEMENT[settings.gradient_accumulation_dtype]
+    converts = a == 4
+    # Half precision gradients live until the step unless each is accumulated at once (:715).
+    kept = 0 if defaults.BF16_IMMEDIATE_GRADIENT_UPDATE else 2 * t
+    return ModelStates(
+        parameters_bytes=2 * (padded + sizes.parameters - t),
+        gradients_bytes=a * padded + kept,
+        optimizer_bytes=MASTER_AND_MOMENTS * share,
+        fresh_gradient_bytes=(2 + a if converts else 2) * m,
+        communication_bytes=0,
+        workspace_bytes=2 * padded if converts else max(4 * share, 4 * m),
+    )
+
+
+def _zero_1(sizes: StageSizes, settings: Settings) -> ModelStates:
+    """Stage 1: DeepSpeedZeroOptimizer; all gradients until the step, then this rank's share.
+
+    Flat parameters padded to 2 d (zero/stage_1_and_2.py:446), an fp32 master copy of the share even of an
+    fp32 model (:560). The step holds the share's gradients, a flat copy of them and its fp32 copy
+    (:3117-3118): up to 8 bytes for each of P. Reduction flattens a bucket at a time (:2367).
+    fp16 with fp32 accumulation keeps the sums in `grad_accum` (:1237) and a second, flat copy of the
+    share (:1268) while it reduces and steps; norms cast one gradient to fp64 (:2684).
+    """
+    d, w = settings.data_parallel_size, settings.element_bytes
+    t, m = sizes.trainable_parameters, sizes.largest_parameter
+    padded = _rounded_up(t, 2 * d)
+    share = padded // d
+    a = BYTES_PER_ELEMENT[settings.gradient_accumulation_dtype]
+    gradients = a * t
+    bucket = min(t, settings.reduce_bucket_elements + m)
+    if a == w:
+        own = min(t, share + m)
+        step = w * own + w * share + (4 * share if w == 2 else 0) - gradients
+        reduce = 2 * w * bucket
+    else:
+        step = 4 * share + 8 * m
+        reduce = 4 * share + a * bucket
+    return ModelStates(
+        parameters_bytes=w * (padded + sizes.parameters - t),
+        gradients_bytes=gradients,
+        optimizer_bytes=MASTER_AND_MOMENTS * share,
+        fresh_gradient_bytes=(w if a == w else w + a) * m,
+        communication_bytes=0,
+        workspace_bytes=max(step, reduce),
+    )
+
+
+def _zero_2(sizes: StageSizes, settings: Settings) -> ModelStates:
+    """Stage 2: DeepSpeedZeroOptimizer; each micro-batch's gradients are reduced as they come, and only
+    this rank's share is kept.
+
+    The bucket of R elements is there from a micro-batch's first gradient to its last
+    (zero/stage_1_and_2.py:3266), beside it a flat copy of what is being reduced (:2367). Accumulating in
+    the model's dtype, a micro-batch's share gets a buffer of its own (:2192), which is added to the one
+    before (:1045): two where there is more than one micro-batch. Accumulating in fp32 there is one flat
+    fp32 share (:1268), to which slices are cast and added (:1324).
+    """
+    d, w = settings.data_parallel_size, settings.element_bytes
+    t, m = sizes.trainable_parameters, sizes.largest_parameter
+    padded = _rounded_up(t, 2 * d)
+    share = padded // d
+    bucket = settings.reduce_bucket_elements
+    a = BYTES_PER_ELEMENT[settings.gradient_accumulation_dtype]
+    own = min(t, share + m) if d > 1 else t
+    if a == w:
+        gradients = w * own * (2 if settings.gradient_accumulation_steps > 1 else 1)
+        step = w * own + w * share + (4 * share if w == 2 else 0) - gradients
+        fresh = w * m
+    else:
+        gradients = a * share
+        step = 8 * m
+        fresh = (w + a) * m
+    return ModelStates(
+        parameters_bytes=w * (padded + sizes.parameters - t),
+        gradients_bytes=gradients,
+        optimizer_bytes=MASTER_AND_MOMENTS * share,
+        fresh_gradient_bytes=fresh,
+        communication_bytes=w * (bucket + min(t, max(bucket, m))),
+        workspace_bytes=max(0, step),
+    )
+
+
+def _zero_3(sizes: StageSizes, settings: Settings) -> ModelStates:
+    """Stage 3: DeepSpeedZeroOptimizer_Stage3; parameters too are shared, each rounded up to d by itself
+    (zero/partition_parameters.py:1693).
+
+    Small parameters stay whole besides (zero/parameter_offload.py:317). The accumulation buffer of the
+    share is allocated once for all (zero/stage3.py:791), and so is the bucket (:782). An fp32 model has
+    a master copy too (:1172). The step flattens the gradients of one sub-group of the share and casts
+    them to fp32 (:2686). While computing: gathered parameters, what is gathered ahead as one flat message
+    and again as parameters (zero/partition_parameters.py:795), and a flat copy of the bucket
+    (runtime/comm/coalesced_collectives.py:122).
+    """
+    d, w = settings.data_parallel_size, settings.element_bytes
+    m = sizes.largest_parameter
+    share = sum(-(-elements // d) * count for elements, count in sizes.counts)
+    threshold = defaults.STAGE3_PARAM_PERSISTENCE_THRESHOLD
+    persistent = sum(elements * count for elements, count in sizes.counts if elements <= threshold)
+    frozen = sizes.parameters - sizes.trainable_parameters
+    a = BYTES_PER_ELEMENT[settings.gradient_accumulation_dtype]
+    bucket = settings.reduce_bucket_elements
+    live = min(sizes.parameters, max(defaults.STAGE3_MAX_LIVE_PARAMETERS, defaults.STAGE3_MAX_REUSE_DISTANCE))
+    ahead = min(sizes.parameters, defaults.STAGE3_PREFETCH_BUCKET_ELEMENTS)
+    stepped = min(share, defaults.STAGE3_SUB_GROUP_ELEMENTS + m)
+    return ModelStates(
+        parameters_bytes=w * (share + persistent + -(-frozen // d)),
+        gradients_bytes=a * share,
+        optimizer_bytes=MASTER_AND_MOMENTS * share,
+        fresh_gradient_bytes=w * m,
+        communication_bytes=w * (bucket + min(sizes.trainable_parameters, max(bucket, m)) + live + ahead),
+        workspace_bytes=w * bucket + (a if a == 4 else a + 4) * stepped,
+    )
+
+
+def _rounded_up(elements: int, multiple: int) -> int:
+    return -(-elements // multiple) * multiple
