@@ -87,6 +87,15 @@ class StepTime:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Tail:
+    """What a step does besides its micro-batches; of the slowest stage, reductions of each."""
+
+    reduce_seconds: tuple[float, ...]
+    gather_seconds: float
+    optimizer_seconds: float
+
+
 class StepTimeModel:
     """Times steps of one model on one pool; remembers layer times, so that many plans are cheap to time."""
 
@@ -98,6 +107,7 @@ class StepTimeModel:
         self._rates: dict[Dtype, Rates] = {}
         self._layers: dict[tuple[int, Dtype], tuple[LayerTimes, ...]] = {}
         self._boundaries: dict[tuple[int, Dtype], tuple[float, ...]] = {}
+        self._seconds: dict[tuple[object, ...], tuple[float, ...]] = {}
         types = [profile.layer_types[name] for name in profile.layers]
         self._parameters = [0, *accumulate(layer.parameters for layer in types)]
         self._trainable = [0, *accumulate(layer.trainable_parameters for layer in types)]
@@ -132,20 +142,25 @@ class StepTimeModel:
             self._boundaries[key] = tuple(volumes)
         return self._boundaries[key]
 
-    def layer_seconds(self, settings: Settings) -> list[float]:
+    def layer_seconds(self, settings: Settings) -> tuple[float, ...]:
         """What each layer adds to its stage's time for one micro-batch: what a partition balances.
 
         Checkpointing runs every layer's forward again: segments cover the whole stage, embedding and
         final projection included (model/pipeline.py, run_segments).
         """
-        rates = self.rates(settings.dtype)
         recompute = settings.activation_checkpoint_interval > 0
-        return [
-            times.forward_seconds * (2 if recompute else 1)
-            + times.backward_seconds
-            + accumulation_seconds(self._trainable[index + 1] - self._trainable[index], settings, rates)
-            for index, times in enumerate(self.layers(settings.micro_batch_size, settings.dtype))
-        ]
+        several = settings.gradient_accumulation_steps > 1
+        accumulation = settings.gradient_accumulation_dtype
+        key = (settings.micro_batch_size, settings.dtype, accumulation, several, recompute)
+        if key not in self._seconds:
+            rates = self.rates(settings.dtype)
+            self._seconds[key] = tuple(
+                times.forward_seconds * (2 if recompute else 1)
+                + times.backward_seconds
+                + accumulation_seconds(self._trainable[index + 1] - self._trainable[index], settings, rates)
+                for index, times in enumerate(self.layers(settings.micro_batch_size, settings.dtype))
+            )
+        return self._seconds[key]
 
     def stage_times(self, settings: Settings, partition: Sequence[int]) -> list[StageTimes]:
         """One micro-batch on each stage. `partition` holds the stages' boundaries, len stages + 1."""
@@ -158,9 +173,15 @@ class StepTimeModel:
         return stages
 
     def lower_bound_seconds(self, settings: Settings, partition: Sequence[int]) -> float:
-        """Seconds that the step takes at least: its pipeline with free transfers, and nothing else."""
+        """Seconds that the step takes at least, found without running the pipeline; exact for one stage."""
         stages = self.stage_times(settings, partition)
-        return makespan_lower_bound(stages, settings.gradient_accumulation_steps)
+        micro_batches = settings.gradient_accumulation_steps
+        tail = self._tail(settings, partition)
+        bound, forwards_before = makespan_lower_bound(stages, micro_batches), 0.0
+        for stage, reduce_seconds in zip(stages, tail.reduce_seconds, strict=True):
+            bound = max(bound, forwards_before + micro_batches * stage.busy_seconds + reduce_seconds)
+            forwards_before += stage.forward_seconds
+        return bound + tail.gather_seconds + tail.optimizer_seconds
 
     def step(self, settings: Settings, partition: Sequence[int]) -> StepTime:
         """Time one optimizer step.
@@ -175,17 +196,10 @@ class StepTimeModel:
         run = simulate(stages, transfers, micro_batches)
         free = run if not any(transfers) else simulate(stages, [0.0] * len(transfers), micro_batches)
 
-        reduced, gathered, updated = [], 0.0, 0.0
-        for stage, (start, stop) in enumerate(pairwise(partition)):
-            parameters = self._parameters[stop] - self._parameters[start]
-            trainable = self._trainable[stop] - self._trainable[start]
-            traffic = step_traffic(settings, parameters, trainable, stop - start)
-            path = self.topology.data_group(settings, stage)
-            reduce = traffic.reductions * reduction_seconds(traffic, path, settings)
-            reduced.append(run.stage_end_seconds[stage] + reduce)
-            gathered = max(gathered, traffic.gathers * gather_seconds(traffic, path, settings))
-            updated = max(updated, self._optimizer(settings, trainable))
-
+        tail = self._tail(settings, partition)
+        reduced = max(
+            end + seconds for end, seconds in zip(run.stage_end_seconds, tail.reduce_seconds, strict=True)
+        )
         layers = self.layers(settings.micro_batch_size, settings.dtype)
         recompute = 0.0
         if settings.activation_checkpoint_interval > 0:
@@ -196,15 +210,27 @@ class StepTimeModel:
             recompute_seconds=recompute,
             bubble_seconds=free.makespan_seconds - free.busy_seconds,
             transfer_seconds=run.makespan_seconds - free.makespan_seconds,
-            reduction_seconds=max(reduced) - run.makespan_seconds,
-            gather_seconds=gathered,
-            optimizer_seconds=updated,
+            reduction_seconds=reduced - run.makespan_seconds,
+            gather_seconds=tail.gather_seconds,
+            optimizer_seconds=tail.optimizer_seconds,
             samples=settings.micro_batch_size * micro_batches * settings.data_parallel_size,
             model_flops=sum(times.model_flops for times in layers)
             * micro_batches
             * settings.data_parallel_size,
             peak_flops_per_second=self.rates(settings.dtype).peak_flops_per_second * settings.world_size,
         )
+
+    def _tail(self, settings: Settings, partition: Sequence[int]) -> _Tail:
+        reduces, gathers, updates = [], [], []
+        for stage, (start, stop) in enumerate(pairwise(partition)):
+            parameters = self._parameters[stop] - self._parameters[start]
+            trainable = self._trainable[stop] - self._trainable[start]
+            traffic = step_traffic(settings, parameters, trainable, stop - start)
+            path = self.topology.data_group(settings, stage)
+            reduces.append(traffic.reductions * reduction_seconds(traffic, path, settings))
+            gathers.append(traffic.gathers * gather_seconds(traffic, path, settings))
+            updates.append(self._optimizer(settings, trainable))
+        return _Tail(tuple(reduces), max(gathers), max(updates))
 
     def _transfers(self, settings: Settings, partition: Sequence[int]) -> list[float]:
         volumes = self.boundary_bytes(settings.micro_batch_size, settings.dtype)

@@ -1,0 +1,165 @@
+"""Demands that no plan can meet, refused before the search with both values and the nearest that work."""
+
+from __future__ import annotations
+
+from math import prod
+
+from vdsgen.errors import InputError, Problem
+from vdsgen.planner.space import Layout, batch_splits, divisors, layouts
+from vdsgen.planner.workload import Workload
+from vdsgen.rules.registry import all_rules
+from vdsgen.rules.rule import Facts, violations
+from vdsgen.spec.experiment import Constraints
+
+
+def whole_pool_layouts(workload: Workload) -> list[Layout]:
+    """The layouts to search: of all GPUs of the pool, or of fewer where pins or the global batch ask for it.
+
+    Raises InputError where pins contradict each other, the pool, the model or the global batch.
+    """
+    problems = _contradictions(workload) or _batch_problems(workload)
+    if problems:
+        raise InputError(problems)
+    pins, world = workload.experiment.constraints, workload.pool.world_size
+    if pins.pipeline_parallel_size is not None and pins.data_parallel_size is not None:
+        world = pins.pipeline_parallel_size * pins.data_parallel_size
+    total = workload.experiment.training.global_batch_size
+    for size in (size for size in range(world, 0, -1) if _is_startable(workload, size)):
+        usable = [
+            layout
+            for layout in layouts(workload, size, pins)
+            if batch_splits(total, layout.data_parallel_size, pins)
+        ]
+        if usable:
+            return usable
+        if pins.pipeline_parallel_size is not None or pins.data_parallel_size is not None:
+            break
+    raise InputError([_no_layout(workload)])
+
+
+def _is_startable(workload: Workload, ranks: int) -> bool:
+    """Whether so many ranks are part of one node or fill some nodes."""
+    per_node = workload.pool.gpus_per_node
+    return ranks <= per_node or ranks % per_node == 0
+
+
+def _contradictions(workload: Workload) -> list[Problem]:
+    """Pins that break a rule by themselves."""
+    training, pins = workload.experiment.training, workload.experiment.constraints
+    precision = training.precision
+    known = Facts(
+        pipeline_parallel_size=pins.pipeline_parallel_size,
+        zero_stage=pins.zero_stage,
+        activation_checkpoint_interval=pins.activation_checkpoint_interval,
+        fp16_enabled=None if precision == "auto" else precision == "fp16",
+        bf16_enabled=None if precision == "auto" else precision == "bf16",
+        gradient_accumulation_dtype="fp32" if training.gradient_accumulation_dtype == "fp32" else None,
+        gpu=workload.gpu_name,
+        gpu_has_fp16=workload.has_rate("fp16"),
+        gpu_has_bf16=workload.has_rate("bf16"),
+        blocks=workload.blocks,
+    )
+    problems = [
+        Problem(f"{violation.message} (rule {violation.rule.id})", remedy=violation.rule.remedy)
+        for violation in violations(known, all_rules())
+    ]
+    return problems + _layout_problems(workload, pins)
+
+
+def _layout_problems(workload: Workload, pins: Constraints) -> list[Problem]:
+    world = workload.pool.world_size
+    pool = f"pool {workload.pool.name} has {world} GPUs"
+    stages, data = pins.pipeline_parallel_size, pins.data_parallel_size
+    if stages is not None and data is not None:
+        size = stages * data
+        if size > world or not _is_startable(workload, size):
+            return [
+                Problem(
+                    f"pipeline {stages} x data {data} is {size} ranks, {pool}",
+                    key="constraints",
+                    remedy=f"pin one of the two, or make the product {world}",
+                )
+            ]
+        return []
+    problems = []
+    most = {"pipeline_parallel_size": workload.blocks, "data_parallel_size": world}
+    for key, pinned in (("pipeline_parallel_size", stages), ("data_parallel_size", data)):
+        if pinned is not None and world % pinned:
+            workable = [value for value in divisors(world) if value <= most[key]]
+            problems.append(
+                Problem(
+                    f"{pinned} does not divide the {world} GPUs of pool {workload.pool.name}",
+                    key=f"constraints.{key}",
+                    remedy=f"use {_nearest(workable, pinned)}",
+                )
+            )
+    return problems
+
+
+def _batch_problems(workload: Workload) -> list[Problem]:
+    """Pinned factors of the global batch that do not divide it."""
+    pins, total = workload.experiment.constraints, workload.experiment.training.global_batch_size
+    pinned = {
+        "micro_batch_size": pins.micro_batch_size,
+        "gradient_accumulation_steps": pins.gradient_accumulation_steps,
+        "data_parallel_size": pins.data_parallel_size,
+    }
+    factors = {key: value for key, value in pinned.items() if value is not None}
+    product = prod(factors.values())
+    exact = len(factors) == len(pinned)
+    if not factors or (total == product if exact else total % product == 0):
+        return []
+    text = " x ".join(f"{key} {value}" for key, value in factors.items())
+    if exact:
+        remedy = f"set training.global_batch_size to {product}, or leave one of the pins out"
+    else:
+        below, above = total // product * product, -(-total // product) * product
+        sizes = " or ".join(str(size) for size in (below, above) if size > 0)
+        remedy = f"set training.global_batch_size to {sizes}"
+        if len(factors) == 1:
+            ((key, value),) = factors.items()
+            remedy += f", or {key} to {_nearest(divisors(total), value)}"
+    verb = "is" if exact else "does not divide"
+    shown = f"{text} = {product}" if len(factors) > 1 else text
+    if exact:
+        return [Problem(f"{shown}, global_batch_size {verb} {total}", key="constraints", remedy=remedy)]
+    return [Problem(f"{shown} {verb} global_batch_size {total}", key="constraints", remedy=remedy)]
+
+
+def _no_layout(workload: Workload) -> Problem:
+    """The pins leave data-parallel sizes over that do not divide the rest of the batch."""
+    pins, total = workload.experiment.constraints, workload.experiment.training.global_batch_size
+    pinned = prod(value for value in (pins.micro_batch_size, pins.gradient_accumulation_steps) if value)
+    world = workload.pool.world_size
+    sizes = sorted({layout.data_parallel_size for layout in layouts(workload, world, pins)})
+    if not sizes:
+        most = max(stages for stages in divisors(world) if stages <= workload.blocks)
+        return Problem(
+            f"the model has {workload.blocks} blocks, too few for the pipeline stages that "
+            f"{world} GPUs need with these pins",
+            key="constraints",
+            remedy=f"use at most {most} pipeline stages",
+        )
+    wanted = " or ".join(str(size * pinned) for size in sizes)
+    nearest = sorted({total // (size * pinned) * size * pinned for size in sizes} - {0}) or [
+        sizes[0] * pinned
+    ]
+    exact = pins.micro_batch_size is not None and pins.gradient_accumulation_steps is not None
+    if exact:
+        return Problem(
+            f"with these pins a step sees {wanted} samples on {world} GPUs, global_batch_size is {total}",
+            key="constraints",
+            remedy=f"set training.global_batch_size to {wanted}, or leave one of the pins out",
+        )
+    return Problem(
+        f"global_batch_size {total} is no multiple of {wanted}, as these pins need on {world} GPUs",
+        key="constraints",
+        remedy=f"set training.global_batch_size to {' or '.join(map(str, nearest))}, or leave a pin out",
+    )
+
+
+def _nearest(values: list[int], wanted: int) -> str:
+    """The values next to `wanted` on both sides, for people."""
+    below = [value for value in values if value <= wanted][-1:]
+    above = [value for value in values if value > wanted][:1]
+    return " or ".join(str(value) for value in below + above)
