@@ -6,9 +6,9 @@ import hashlib
 from dataclasses import dataclass
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from vdsgen.spec.base import Name, PositiveInt, Spec
+from vdsgen.spec.base import CatalogName, Name, PositiveInt, Spec, SpecError
 from vdsgen.spec.canonical import canonical_json
 
 
@@ -42,14 +42,15 @@ class Vdt(Spec):
     @model_validator(mode="after")
     def _sizes_agree(self) -> Self:
         if self.hidden_size % self.heads:
-            raise ValueError(f"heads ({self.heads}) must divide hidden_size ({self.hidden_size})")
+            raise SpecError("heads", f"heads ({self.heads}) must divide hidden_size ({self.hidden_size})")
         if (self.hidden_size // self.heads) % 2 and self.position == "rotary":
-            raise ValueError(
+            raise SpecError(
+                "heads",
                 f"rotary positions need an even head size, hidden_size / heads is "
-                f"{self.hidden_size // self.heads}"
+                f"{self.hidden_size // self.heads}",
             )
         if self.temporal_kernel_size % 2 == 0:
-            raise ValueError(f"temporal_kernel_size must be odd, is {self.temporal_kernel_size}")
+            raise SpecError("temporal_kernel_size", f"must be odd, is {self.temporal_kernel_size}")
         return self
 
 
@@ -61,7 +62,7 @@ def architecture_sha256(model: Vdt) -> str:
 class PresetModel(Spec):
     """A catalogue model with some of its sizes changed."""
 
-    preset: str = Field(min_length=1, max_length=64)
+    preset: CatalogName
     in_channels: PositiveInt | None = None
     patch_size: PositiveInt | None = None
     depth: PositiveInt | None = None

@@ -21,19 +21,39 @@ class Spec(BaseModel):
     )
 
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", min_length=1, max_length=64)]
+class SpecError(ValueError):
+    """Raised by validators that compare several keys: names the key that the message should point at.
+
+    `key` is relative to the validated spec and may be dotted: `latents.factor`, `pools[1].name`.
+    """
+
+    def __init__(self, key: str, message: str, *, remedy: str | None = None) -> None:
+        super().__init__(message)
+        self.key = key
+        self.remedy = remedy
+
+
+LARGEST = 10**15
+"""No size, count or rate in a spec is larger; what is computed from them stays far from overflow."""
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+HOST_NAME_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$"
+PATH_PATTERN = r"^[^\x00-\x1f]+$"
+CATALOG_NAME_PATTERN = r"^[^\x00-\x1f\x7f]+$"
+
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, min_length=1, max_length=64)]
 """A name that becomes part of file names and shell words: letters, digits, `.`, `_` and `-`."""
 
-HostName = Annotated[
-    str,
-    StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$", min_length=1, max_length=253),
-]
+CatalogName = Annotated[str, StringConstraints(pattern=CATALOG_NAME_PATTERN, min_length=1, max_length=256)]
+"""A name that is only looked up: anything the catalogue does not hold is refused there, with what is near."""
 
-PathText = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]+$", min_length=1, max_length=4096)]
+HostName = Annotated[str, StringConstraints(pattern=HOST_NAME_PATTERN, min_length=1, max_length=253)]
+
+PathText = Annotated[str, StringConstraints(pattern=PATH_PATTERN, min_length=1, max_length=4096)]
 """A path as the user wrote it; relative ones are resolved where the run starts."""
 
-PositiveInt = Annotated[int, Field(gt=0, le=10**15)]
-NonNegativeInt = Annotated[int, Field(ge=0, le=10**15)]
-PositiveFloat = Annotated[float, Field(gt=0, le=1e15)]
-NonNegativeFloat = Annotated[float, Field(ge=0, le=1e15)]
+PositiveInt = Annotated[int, Field(gt=0, le=LARGEST)]
+NonNegativeInt = Annotated[int, Field(ge=0, le=LARGEST)]
+PositiveFloat = Annotated[float, Field(gt=0, le=LARGEST)]
+NonNegativeFloat = Annotated[float, Field(ge=0, le=LARGEST)]
 Fraction = Annotated[float, Field(ge=0, le=1)]

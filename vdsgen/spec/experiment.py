@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from vdsgen.spec.architecture import Geometry, PresetModel, Vdt
 from vdsgen.spec.base import (
+    CatalogName,
     Fraction,
     Name,
     NonNegativeFloat,
@@ -16,6 +17,7 @@ from vdsgen.spec.base import (
     PositiveFloat,
     PositiveInt,
     Spec,
+    SpecError,
 )
 
 Dtype = Literal["fp32", "bf16", "fp16"]
@@ -76,7 +78,14 @@ class Data(Spec):
     """Loader processes a rank; 0 decodes in the training process."""
     prefetch: PositiveInt = 4
     """Samples that each worker keeps ready."""
+    decoded_cache_mib: NonNegativeInt = 128
+    """Where all clips, decoded and resized, fit into this, each worker decodes them once and keeps them
+    (not with random crops). Changes no sample."""
     random_flip: bool = False
+    """Mirror half of the samples left to right."""
+    crop: Literal["center", "random"] = "center"
+    """Where along the side that is too long for height x width. A model trained on random crops learns
+    to cut heads off (arXiv 2307.01952, section 2.2)."""
 
     @property
     def latent_frames(self) -> int:
@@ -88,14 +97,16 @@ class Data(Spec):
         factor = self.latents.spatial_factor
         for key in ("height", "width"):
             if getattr(self, key) % factor:
-                raise ValueError(
+                raise SpecError(
+                    key,
                     f"{key} ({getattr(self, key)}) must be a multiple of the latent codec's spatial "
-                    f"factor ({factor})"
+                    f"factor ({factor})",
                 )
         temporal = self.latents.temporal_factor
         if temporal > 1 and (self.frames - 1) % temporal:
-            raise ValueError(
-                f"frames ({self.frames}) must be 1 + a multiple of the codec's temporal factor ({temporal})"
+            raise SpecError(
+                "frames",
+                f"frames ({self.frames}) must be 1 + a multiple of the codec's temporal factor ({temporal})",
             )
         return self
 
@@ -130,7 +141,7 @@ class LossScaling(Spec):
     @model_validator(mode="after")
     def _powers_of_two(self) -> Self:
         if self.initial_loss_scale & (self.initial_loss_scale - 1):
-            raise ValueError(f"initial_loss_scale must be a power of two, is {self.initial_loss_scale}")
+            raise SpecError("initial_loss_scale", f"must be a power of two, is {self.initial_loss_scale}")
         return self
 
 
@@ -189,8 +200,9 @@ class Training(Spec):
     @model_validator(mode="after")
     def _schedule_fits(self) -> Self:
         if self.schedule.warmup_steps > self.steps:
-            raise ValueError(
-                f"schedule.warmup_steps ({self.schedule.warmup_steps}) is more than steps ({self.steps})"
+            raise SpecError(
+                "schedule.warmup_steps",
+                f"schedule.warmup_steps ({self.schedule.warmup_steps}) is more than steps ({self.steps})",
             )
         return self
 
@@ -211,7 +223,7 @@ class Experiment(Spec):
     """`experiment.yaml`"""
 
     name: Name
-    model: str | Vdt | PresetModel
+    model: CatalogName | Vdt | PresetModel
     """A catalogue name, a catalogue name with changes (`preset:`), or the family's sizes (`family: vdt`)."""
     data: Data
     training: Training

@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from vdsgen.spec.base import (
+    CatalogName,
     Fraction,
     HostName,
     Name,
@@ -15,6 +16,7 @@ from vdsgen.spec.base import (
     PositiveFloat,
     PositiveInt,
     Spec,
+    SpecError,
 )
 
 
@@ -62,13 +64,13 @@ class Pool(Spec):
     """GPUs of one kind that a job may use together."""
 
     name: Name
-    gpu: Name | Gpu
+    gpu: CatalogName | Gpu
     """A name from `vdsgen catalog gpus`, or the figures themselves."""
     nodes: PositiveInt = 1
     gpus_per_node: PositiveInt
-    intra_node: Name | Link
+    intra_node: CatalogName | Link
     """The link between GPUs of one node."""
-    inter_node: Name | Link | None = None
+    inter_node: CatalogName | Link | None = None
     """The link between nodes; needed when there is more than one."""
     host_memory_gib: PositiveFloat
     """Memory of one node, GiB."""
@@ -87,11 +89,15 @@ class Pool(Spec):
     @model_validator(mode="after")
     def _nodes_agree(self) -> Self:
         if self.nodes > 1 and self.inter_node is None:
-            raise ValueError(f"inter_node is needed when nodes > 1 (nodes: {self.nodes})")
+            raise SpecError(
+                "inter_node",
+                f"is missing; a pool of {self.nodes} nodes needs the link between them",
+                remedy="see `vdsgen catalog links`",
+            )
         if self.hosts is not None and len(self.hosts) != self.nodes:
-            raise ValueError(f"hosts names {len(self.hosts)} hosts, nodes says {self.nodes}")
+            raise SpecError("hosts", f"hosts names {len(self.hosts)} hosts, nodes says {self.nodes}")
         if self.hosts is not None and len(set(self.hosts)) != len(self.hosts):
-            raise ValueError("hosts names a host twice")
+            raise SpecError("hosts", "hosts names a host twice")
         return self
 
 
@@ -102,8 +108,12 @@ class Lab(Spec):
 
     @model_validator(mode="after")
     def _pool_names_differ(self) -> Self:
-        names = [pool.name for pool in self.pools]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two pools are named {name!r}")
+        first: dict[str, int] = {}
+        for index, pool in enumerate(self.pools):
+            if pool.name in first:
+                other = f"pools[{first[pool.name]}]"
+                raise SpecError(
+                    f"pools[{index}].name", f"two pools are named {pool.name!r}: {other} and this"
+                )
+            first[pool.name] = index
         return self
