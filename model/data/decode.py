@@ -12,7 +12,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from vdsgen.model.data.picture import Picture, to_rgb
+from vdsgen.model.data.picture import Picture, RgbConverter
 from vdsgen.model.data.video import VideoError, average_rate, open_video, origin, pixel_aspect_of
 
 Transform = Callable[[Picture], Picture]
@@ -43,16 +43,36 @@ def decode_clip(
 
     Raises VideoError where the window reaches beyond the last frame, or too much of it is damaged.
     """
-    start = Fraction(start_seconds)
-    try:
-        if frame_rate is None:
-            pictures = _consecutive(path, start, frames, transform)
-        else:
-            rate = Fraction(frame_rate).limit_denominator(10_000)
-            pictures = _resampled(path, [start + i / rate for i in range(frames)], transform)
-    except av.FFmpegError as error:
-        raise VideoError(path, f"has frames that cannot be converted ({error})") from error
-    return np.stack(pictures)
+
+    forgiven = max(1, int(frames * _DAMAGE_SHARE))
+    return _window(
+        path,
+        lambda start: _frames_from(path, start, forgiven),
+        Fraction(start_seconds),
+        frames,
+        frame_rate,
+        transform,
+    )
+
+
+class Reel:
+    """A whole video in memory, from which windows are cut as `decode_clip` cuts them from the file."""
+
+    def __init__(self, path: str | Path, transform: Transform | None = None) -> None:
+        """Decodes everything. Raises VideoError where any of it is damaged."""
+        self.path = str(path)
+        self._shown = []
+        for shown in _frames_from(path, Fraction(0), forgiven=0):
+            shown.converted(transform)
+            shown.frame = None
+            self._shown.append(shown)
+
+    def window(
+        self, start_seconds: Fraction | float, frames: int, frame_rate: Fraction | float | None = None
+    ) -> npt.NDArray[np.uint8]:
+        """uint8 (T, H, W, 3), the very bytes that decode_clip returns."""
+        start = Fraction(start_seconds)
+        return _window(self.path, lambda _: iter(self._shown), start, frames, frame_rate, None)
 
 
 @dataclass(slots=True)
@@ -65,15 +85,20 @@ class _Shown:
     vanishes: Fraction
     """If it is the last one: up to here it may be taken."""
     clock: _Clock
+    """Of the stream that it comes from."""
     picture: Picture | None = None
 
     def converted(self, transform: Transform | None) -> Picture:
         """Converts once, however often the picture is repeated."""
         if self.picture is None:
             clock = self.clock
-            picture = to_rgb(self.frame, size=clock.size, pixel_aspect=clock.pixel_aspect)
+            picture = clock.to_rgb(self.frame, size=clock.size, pixel_aspect=clock.pixel_aspect)
             self.picture = transform(picture) if transform else picture
         return self.picture
+
+
+FramesFrom = Callable[[Fraction], Iterator[_Shown]]
+"""From a start to the frames in order, the first of them shown at the start or before."""
 
 
 class _Clock:
@@ -87,6 +112,7 @@ class _Clock:
         self.size: tuple[int, int] | None = None
         """Stored width and height of the first frame seen; all others are scaled to them."""
         self.previous: Fraction | None = None
+        self.to_rgb = RgbConverter()
 
     def shown(self, frame: Any) -> _Shown:
         self.size = self.size or (frame.width, frame.height)
@@ -101,10 +127,32 @@ class _Clock:
         return _Shown(frame, appears, time + max(duration, 2 * self.interval), self)
 
 
-def _resampled(path: str | Path, targets: list[Fraction], transform: Transform | None) -> list[Picture]:
+def _window(
+    path: str | Path,
+    frames_from: FramesFrom,
+    start: Fraction,
+    frames: int,
+    frame_rate: Fraction | float | None,
+    transform: Transform | None,
+) -> npt.NDArray[np.uint8]:
+    try:
+        if frame_rate is None:
+            pictures = _consecutive(path, frames_from, start, frames, transform)
+        else:
+            rate = Fraction(frame_rate).limit_denominator(10_000)
+            targets = [start + i / rate for i in range(frames)]
+            pictures = _resampled(path, frames_from(start), targets, transform)
+    except av.FFmpegError as error:
+        raise VideoError(path, f"has frames that cannot be converted ({error})") from error
+    return np.stack(pictures)
+
+
+def _resampled(
+    path: str | Path, source: Iterator[_Shown], targets: list[Fraction], transform: Transform | None
+) -> list[Picture]:
     pictures: list[Picture] = []
     held: _Shown | None = None
-    for shown in _frames_from(path, targets[0], len(targets)):
+    for shown in source:
         while held and len(pictures) < len(targets) and targets[len(pictures)] < shown.appears:
             pictures.append(held.converted(transform))
         held = shown
@@ -119,11 +167,17 @@ def _resampled(path: str | Path, targets: list[Fraction], transform: Transform |
 
 
 def _consecutive(
-    path: str | Path, start: Fraction, frames: int, transform: Transform | None, *, retry: bool = True
+    path: str | Path,
+    frames_from: FramesFrom,
+    start: Fraction,
+    frames: int,
+    transform: Transform | None,
+    *,
+    retry: bool = True,
 ) -> list[Picture]:
     pictures: list[Picture] = []
     held: _Shown | None = None
-    for shown in _frames_from(path, start, frames):
+    for shown in frames_from(start):
         if held and shown.appears > start:
             pictures.append(held.converted(transform))
             if len(pictures) == frames:
@@ -133,21 +187,24 @@ def _consecutive(
         pictures.append(held.converted(transform))
     if held and len(pictures) < frames and retry:
         # Where frames are not evenly spaced, the last window starts earlier than the average rate says.
-        earlier = start - (frames - len(pictures)) * held.clock.interval
-        return _consecutive(path, max(earlier, Fraction(0)), frames, transform, retry=False)
+        earlier = max(Fraction(0), start - (frames - len(pictures)) * held.clock.interval)
+        return _consecutive(path, frames_from, earlier, frames, transform, retry=False)
     if len(pictures) < frames:
         raise VideoError(path, f"has {len(pictures)} frames from {float(start):.2f} s on, not {frames}")
     return pictures
 
 
-def _frames_from(path: str | Path, start: Fraction, frames: int) -> Iterator[_Shown]:
-    """Undamaged frames in order, beginning at or before the one that is shown at `start`."""
+def _frames_from(path: str | Path, start: Fraction, forgiven: int) -> Iterator[_Shown]:
+    """Undamaged frames in order, beginning at or before the one that is shown at `start`.
+
+    Raises VideoError after more than `forgiven` damaged packets and frames.
+    """
     for seeking in (True, False) if start > _SEEK_BEYOND_SECONDS else (False,):
         with open_video(path) as (container, stream):
             clock = _Clock(stream)
             if seeking and not _seek(container, stream, clock.first + start):
                 continue
-            decoded = _undamaged(path, container, stream, clock, frames)
+            decoded = _undamaged(path, container, stream, clock, forgiven)
             head = next(decoded, None)
             if seeking and (head is None or head.appears > start):
                 continue  # the file's index is wrong: decode from the first frame
@@ -168,9 +225,10 @@ def _seek(container: Any, stream: Any, time: Fraction) -> bool:
     return True
 
 
-def _undamaged(path: str | Path, container: Any, stream: Any, clock: _Clock, frames: int) -> Iterator[_Shown]:
-    """Leaves damaged packets and frames out; raises VideoError where they are too many for one window."""
-    forgiven = max(1, int(frames * _DAMAGE_SHARE))
+def _undamaged(
+    path: str | Path, container: Any, stream: Any, clock: _Clock, forgiven: int
+) -> Iterator[_Shown]:
+    """Leaves damaged packets and frames out."""
     damaged = 0
     for packet in container.demux(stream):
         try:
@@ -186,4 +244,4 @@ def _undamaged(path: str | Path, container: Any, stream: Any, clock: _Clock, fra
             else:
                 yield clock.shown(frame)
         if damaged > forgiven:
-            raise VideoError(path, f"has {damaged} damaged frames around a window of {frames}")
+            raise VideoError(path, f"has {damaged} damaged frames or more in one place")

@@ -1,0 +1,170 @@
+"""Micro-batches for one data rank: decoded in worker processes, in an order that nothing can change."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from vdsgen.errors import VdsgenError
+from vdsgen.model.data.index import NAMED_AT_MOST
+from vdsgen.model.data.order import Share
+from vdsgen.model.data.samples import Preparation, Prepared, Sample, SampleSource
+from vdsgen.model.data.video import printable
+from vdsgen.model.data.workers import begin_worker, without_main_module, worker_context
+
+log = logging.getLogger("vdsgen.data")
+
+MicroBatch = tuple[tuple[torch.Tensor, ...], torch.Tensor]
+"""((noised (B, C, T, H, W), timestep (B,)[, condition (B,) or (B, L, D)]), target (B, C, T, H, W))"""
+
+
+class Batches:
+    """An iterator of micro-batches, as DeepSpeed's engines take it. Close it, or use it in a `with`.
+
+    `waited_seconds` counts the time that the consumer spent inside `next`; `skipped` names the clips
+    that turned out to be unreadable, with how often each was passed over.
+    """
+
+    def __init__(
+        self, source: SampleSource, share: Share, indices: Iterator[int], *, pin_memory: bool = False
+    ) -> None:
+        self.waited_seconds = 0.0
+        self.skipped: dict[str, int] = {}
+        self._source = source
+        self._share = share
+        self._pin_memory = pin_memory
+        self._prepared: Iterator[Prepared | VdsgenError] | None = _start(source, indices)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> MicroBatch:
+        began = time.perf_counter()
+        try:
+            samples = [self._next_sample() for _ in range(self._share.micro_batch_size)]
+            return _stacked(samples, pin_memory=self._pin_memory)
+        finally:
+            self.waited_seconds += time.perf_counter() - began
+
+    def close(self) -> None:
+        """Ends the worker processes. The iterator is exhausted afterwards."""
+        self._prepared = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _next_sample(self) -> Sample:
+        if self._prepared is None:
+            raise StopIteration
+        try:
+            prepared = next(self._prepared)
+        except RuntimeError as error:
+            raise _worker_died(error) from error
+        if isinstance(prepared, VdsgenError):
+            raise prepared
+        for case in prepared.clip.skipped:
+            self._count(case.path, case.reason)
+        return self._source.finish(prepared)
+
+    def _count(self, path: str, reason: str) -> None:
+        if path not in self.skipped and len(self.skipped) < NAMED_AT_MOST:
+            log.warning("skipped %s: %s; the next clip takes its place", printable(path), reason)
+        self.skipped[path] = self.skipped.get(path, 0) + 1
+
+
+def batches_for(
+    source: SampleSource,
+    share: Share,
+    *,
+    start_step: int = 0,
+    stop_step: int | None = None,
+    pin_memory: bool = False,
+) -> Batches:
+    """The micro-batches of one data rank from `start_step` on, `gradient_accumulation_steps` a step.
+
+    What they hold is a function of the experiment, the clips and the sample's global index alone:
+    the same for any number of workers, and for a run that resumes at `start_step`.
+    `pin_memory` where the accelerator copies faster from pinned memory and nothing clones the batch.
+    """
+    return Batches(source, share, share.indices(start_step, stop_step), pin_memory=pin_memory)
+
+
+class _Prepared(Dataset[Prepared | VdsgenError]):
+    """What workers run. An error of the user's making comes back as a value, not as a traceback."""
+
+    def __init__(self, preparation: Preparation) -> None:
+        self.preparation = preparation
+
+    def __getitem__(self, sample: int) -> Prepared | VdsgenError:
+        try:
+            return self.preparation.prepare(sample)
+        except VdsgenError as error:
+            return VdsgenError(error.message, remedy=error.remedy)
+
+
+class _InOrder(Sampler[int]):
+    def __init__(self, indices: Iterator[int]) -> None:
+        self.indices = indices
+
+    def __iter__(self) -> Iterator[int]:
+        return self.indices
+
+
+def _start(source: SampleSource, indices: Iterator[int]) -> Iterator[Prepared | VdsgenError]:
+    """One task a sample, not a micro-batch: all workers then work on the next micro-batch."""
+    data = source.reader.data
+    processes: dict[str, Any] = {}
+    if data.workers:
+        processes = {
+            "num_workers": data.workers,
+            "prefetch_factor": data.prefetch,
+            "multiprocessing_context": worker_context(),
+            "worker_init_fn": begin_worker,
+        }
+    loader = DataLoader(
+        _Prepared(source.preparation),
+        batch_size=None,
+        sampler=_InOrder(indices),
+        collate_fn=_as_it_is,  # type: ignore[arg-type]  # one sample, since batch_size is None
+        # Otherwise DataLoader draws its workers' seeds from torch's global generator.
+        generator=torch.Generator(),
+        **processes,
+    )
+    with without_main_module():
+        return iter(loader)
+
+
+def _as_it_is(prepared: Prepared | VdsgenError) -> Prepared | VdsgenError:
+    return prepared
+
+
+def _stacked(samples: list[Sample], *, pin_memory: bool) -> MicroBatch:
+    def stack(tensors: list[torch.Tensor]) -> torch.Tensor:
+        stacked = torch.stack(tensors)
+        return stacked.pin_memory() if pin_memory else stacked
+
+    inputs = [stack([sample.noised for sample in samples]), stack([sample.timestep for sample in samples])]
+    conditions = [sample.condition for sample in samples if sample.condition is not None]
+    if conditions:
+        inputs.append(stack(conditions))
+    return tuple(inputs), stack([sample.target for sample in samples])
+
+
+def _worker_died(error: RuntimeError) -> VdsgenError:
+    words = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return VdsgenError(
+        f"a loader process ended unexpectedly: {words}",
+        remedy="'Killed' means that memory ran out, 'Bus error' that /dev/shm is too small for "
+        "data.prefetch; data.workers: 0 decodes in the training process",
+    )

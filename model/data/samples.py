@@ -1,0 +1,120 @@
+"""From a sample's global index to what the model trains on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from vdsgen.errors import VdsgenError
+from vdsgen.model.data.clips import Clip, ClipReader
+from vdsgen.model.data.condition import Conditions, conditions_for
+from vdsgen.model.data.index import Index
+from vdsgen.model.data.order import generator_for
+from vdsgen.model.data.picture import to_unit_range
+from vdsgen.model.latents import LatentCodec, codec_for
+from vdsgen.model.objective import Pair, training_pair
+from vdsgen.spec.architecture import Geometry, Vdt
+from vdsgen.spec.experiment import Diffusion, Experiment, geometry_of
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One training sample."""
+
+    noised: torch.Tensor
+    """(C, T, H, W) float32"""
+    timestep: torch.Tensor
+    """() float32 in [0, 1]"""
+    condition: torch.Tensor | None
+    """() int64 class, (L, D) float32 text embedding, or None"""
+    target: torch.Tensor
+    """(C, T, H, W) float32"""
+
+
+@dataclass(frozen=True, slots=True)
+class Noising:
+    """From pixels to the training pair. Noise and timestep depend on the sample's index alone."""
+
+    codec: LatentCodec
+    diffusion: Diffusion
+    geometry: Geometry
+    seed: int
+
+    def pair(self, video: torch.Tensor, sample: int) -> Pair:
+        """uint8 (3, T, H, W) -> noised and target (C, T', H', W') and the timestep, on the CPU."""
+        latents = self.codec.encode(to_unit_range(video)).cpu()
+        generator = generator_for(self.seed, "objective", sample)
+        return training_pair(latents, generator, self.diffusion, self.geometry)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A sample as it comes from a loader worker."""
+
+    sample: int
+    clip: Clip
+    pair: Pair | None
+    """None: the codec has weights, and runs in the training process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """The part of making a sample that loader workers do: no weights, nothing on the accelerator."""
+
+    reader: ClipReader
+    noising: Noising | None
+
+    def prepare(self, sample: int) -> Prepared:
+        clip = self.reader.read(sample)
+        if self.noising is None:
+            return Prepared(sample, clip, None)
+        pair = self.noising.pair(clip.video, sample)
+        # The pixels have done their work; what is left would be copied from process to process.
+        without = Clip(clip.video[:, :0], clip.position, clip.dropped, clip.skipped)
+        return Prepared(sample, without, pair)
+
+
+@dataclass(frozen=True, slots=True)
+class SampleSource:
+    """A pure function from a sample's global index to the sample, in two halves."""
+
+    reader: ClipReader
+    noising: Noising
+    conditions: Conditions
+
+    @property
+    def preparation(self) -> Preparation:
+        return Preparation(self.reader, self.noising if self.noising.codec.cheap else None)
+
+    def finish(self, prepared: Prepared) -> Sample:
+        """The half that stays in the training process."""
+        clip = prepared.clip
+        pair = prepared.pair or self.noising.pair(clip.video, prepared.sample)
+        condition = self.conditions.of(clip.position, dropped=clip.dropped)
+        return Sample(pair.noised, pair.timestep, condition, pair.target)
+
+    def sample(self, index: int) -> Sample:
+        return self.finish(self.preparation.prepare(index))
+
+
+def source_for(experiment: Experiment, index: Index, device: torch.device | str = "cpu") -> SampleSource:
+    """The samples of an experiment whose model is resolved, over the clips of `index`.
+
+    An autoencoder's weights stay on `device`; a text encoder runs there, and is dropped.
+    Raises VdsgenError where clips, codec, encoder and model do not fit each other.
+    """
+    model, data, training = experiment.model, experiment.data, experiment.training
+    assert isinstance(model, Vdt), "the experiment's model has not been resolved"
+    codec = codec_for(data, device)
+    if codec.channels != model.in_channels:
+        raise VdsgenError(
+            f"the latent codec gives {codec.channels} channels, model.in_channels is {model.in_channels}",
+            remedy=f"set model.in_channels to {codec.channels}",
+        )
+    dropout = training.diffusion.condition_dropout
+    return SampleSource(
+        reader=ClipReader(index, data, training.seed, dropout),
+        noising=Noising(codec, training.diffusion, geometry_of(data, model), training.seed),
+        conditions=conditions_for(index, data, model, device),
+    )
