@@ -93,9 +93,9 @@ def check_shell(text: str) -> None:
     if bash is None:
         return
     result = subprocess.run(  # noqa: S603 - `-n` reads commands without executing them
-        [bash, "-n"], input=text.encode(), capture_output=True, timeout=30, check=False
+        [bash, "-n"], input=text.encode(), capture_output=True, timeout=30, check=False, env={"LC_ALL": "C"}
     )
-    if result.returncode != 0:
+    if result.returncode != 0 or result.stderr:  # an error inside [[ ]] leaves the status at 0
         _raise("launch.sh.j2", [Problem(f"bash cannot parse it: {result.stderr.decode().strip()}")])
 
 

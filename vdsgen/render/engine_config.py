@@ -47,26 +47,29 @@ def pipeline_section(plan: Plan) -> dict[str, Any]:
     }
 
 
-def zero_section(plan: Plan) -> dict[str, Any]:
-    """The stage, and the sizes of the buckets that this stage's optimizer has.
-
-    The engine's choice of optimizer is in runtime/engine.py:2288-2326 and :2636-2800. Without ZeRO, gradients
-    are reduced in buckets of a fixed size; BF16_Optimizer, which it takes for bf16 in a pipeline without ZeRO
-    and for bf16 with fp32 accumulation at stage 1, only gathers in buckets of a size that can be set.
-    """
-    stage, precision = plan.zero.stage, plan.precision
-    section: dict[str, Any] = {"stage": stage}
-    bf16_optimizer = precision.dtype == "bf16" and (
-        (stage == 0 and plan.parallel.pipeline_parallel_size > 1)
-        or (stage == 1 and precision.gradient_accumulation_dtype == "fp32")
+def uses_bf16_optimizer(plan: Plan) -> bool:
+    """Whether the engine takes BF16_Optimizer: for bf16 in a pipeline without ZeRO, and for bf16 with fp32
+    accumulation at stage 1 (runtime/engine.py:2288-2326). It has sizes and a schedule of its own."""
+    if plan.precision.dtype != "bf16":
+        return False
+    in_pipeline = plan.parallel.pipeline_parallel_size > 1
+    return (plan.zero.stage == 0 and in_pipeline) or (
+        plan.zero.stage == 1 and plan.precision.gradient_accumulation_dtype == "fp32"
     )
-    if bf16_optimizer:
+
+
+def zero_section(plan: Plan) -> dict[str, Any]:
+    """The stage, and what this stage's optimizer can be told (runtime/engine.py:2615-2800). Without ZeRO,
+    gradients are reduced in buckets of a fixed size."""
+    stage = plan.zero.stage
+    section: dict[str, Any] = {"stage": stage}
+    if uses_bf16_optimizer(plan):
         section["allgather_bucket_size"] = plan.zero.allgather_bucket_elements
     elif stage > 0:
         section |= {
             "reduce_bucket_size": plan.zero.reduce_bucket_elements,
             "reduce_scatter": defaults.REDUCE_SCATTER,
-            "contiguous_gradients": defaults.CONTIGUOUS_GRADIENTS,
+            "contiguous_gradients": defaults.contiguous_gradients(stage),
             "overlap_comm": defaults.OVERLAP_COMM,
         }
         section |= _stage_3_sizes() if stage == 3 else _stage_1_and_2_sizes(plan)
@@ -99,6 +102,8 @@ def precision_sections(plan: Plan, training: Training) -> dict[str, Any]:
     sections: dict[str, Any] = {}
     if precision.dtype == "bf16":
         sections["bf16"] = {"enabled": True}
+        if uses_bf16_optimizer(plan):
+            sections["bf16"]["immediate_grad_update"] = defaults.BF16_IMMEDIATE_GRADIENT_UPDATE
     elif precision.dtype == "fp16":
         scaling = training.loss_scaling
         sections["fp16"] = {

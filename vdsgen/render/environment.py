@@ -71,6 +71,12 @@ class Environment(ImmutableSandboxedEnvironment):
         self.filters.update(FILTERS)
 
 
+@cache
+def bundled_environment() -> Environment:
+    """The environment without a lab's templates; what it compiled is kept."""
+    return Environment(None)
+
+
 def unknown_templates(template_dir: Path) -> list[str]:
     """Names in `template_dir` that replace nothing; worth a warning."""
     return sorted(entry.name for entry in template_dir.iterdir() if entry.name not in TEMPLATES)

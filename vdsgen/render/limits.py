@@ -6,6 +6,7 @@ import contextlib
 import resource
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -19,8 +20,9 @@ MEMORY_BYTES = 512 * 1024**2
 OUTPUT_CHARACTERS = 4 * 1024**2
 
 
-class TookTooLongError(Exception):
-    """Raised into a rendering whose time is up."""
+class TookTooLong(BaseException):
+    """Raised into a rendering whose time is up. jinja2 takes any Exception while it folds constants for a
+    sign that they are none, and goes on."""
 
 
 @contextlib.contextmanager
@@ -33,7 +35,7 @@ def limited(what: str) -> Iterator[None]:
     try:
         with _address_space(MEMORY_BYTES), _timer(SECONDS):
             yield
-    except TookTooLongError:
+    except TookTooLong:
         raise VdsgenError(f"{what}: rendering took over {SECONDS:g} s", remedy="look for a loop") from None
     except MemoryError:
         raise VdsgenError(
@@ -49,15 +51,18 @@ def _timer(seconds: float) -> Iterator[None]:
         return
 
     def stop(_signum: int, _frame: FrameType | None) -> None:
-        raise TookTooLongError
+        raise TookTooLong
 
     handler = signal.signal(signal.SIGALRM, stop)
-    before, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
+    began = time.monotonic()
+    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, before, interval)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, handler)
+        if left:  # somebody else's alarm: it goes off when it would have, or at once
+            signal.setitimer(signal.ITIMER_REAL, max(1e-6, left - (time.monotonic() - began)), interval)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from vdsgen.render.check_rendered import (
     check_shell,
 )
 from vdsgen.render.context import template_context
-from vdsgen.render.environment import TEMPLATES, Environment, render_template
+from vdsgen.render.environment import TEMPLATES, Environment, bundled_environment, render_template
 from vdsgen.render.serialise import pretty_json
 from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.plan import Plan
@@ -31,7 +31,7 @@ def render_plan(plan: Plan, experiment: Experiment, template_dir: Path | None = 
     and compared with the plan and the experiment; JSON is written in one canonical form whatever the
     template's spacing. Raises VdsgenError where a template fails or says something else than the plan.
     """
-    environment = Environment(template_dir)
+    environment = bundled_environment() if template_dir is None else Environment(template_dir)
     context = template_context(plan, experiment)
     texts = {
         name: render_template(environment, template, context)

@@ -45,7 +45,8 @@ def pretty_yaml(value: Any) -> str:
             return True
 
     def represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-        style = "'" if LOOKS_LIKE_A_NUMBER.match(text) else None
+        # Only double quotes can hold line separators, of which Unicode has more than YAML writers know.
+        style = '"' if not text.isprintable() else "'" if LOOKS_LIKE_A_NUMBER.match(text) else None
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
     Dumper.add_representer(str, represent_text)

@@ -1,0 +1,205 @@
+"""The rendered sections against DeepSpeed's own classes."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.render.plans import plan_of, small_experiment
+from vdsgen.render.engine_config import engine_config, scheduler_section, uses_bf16_optimizer
+from vdsgen.render.engine_keys import SECTIONS, TOP_LEVEL, unread_keys
+from vdsgen.render.render import render_plan
+from vdsgen.spec.experiment import Schedule, Training
+from vdsgen.spec.plan import Plan
+
+
+def legal_plans() -> list[Plan]:
+    """Every engine mode: pipeline or not, each ZeRO stage that it allows, each precision."""
+    plans = []
+    for pipeline, stage in [(1, 0), (1, 1), (1, 2), (1, 3), (2, 0), (2, 1)]:
+        for dtype, accumulation in itertools.product(["fp32", "bf16", "fp16"], ["model", "fp32"]):
+            if accumulation == "fp32" and (stage == 0 or dtype == "fp32"):
+                continue
+            plans.append(
+                plan_of(
+                    pipeline=pipeline,
+                    data=4 // pipeline,
+                    zero_stage=stage,
+                    dtype=dtype,
+                    accumulation_dtype=dtype if accumulation == "model" else accumulation,
+                )
+            )
+    return plans
+
+
+def _id(plan: Plan) -> str:
+    precision = plan.precision
+    return (
+        f"pp{plan.parallel.pipeline_parallel_size}-zero{plan.zero.stage}-{precision.dtype}"
+        f"-{precision.gradient_accumulation_dtype}"
+    )
+
+
+class RecordingKeys:
+    """The keys of a dict; notes what is asked for with `in`."""
+
+    def __init__(self, keys: Any, asked: set[str]) -> None:
+        self.keys, self.asked = keys, asked
+
+    def __contains__(self, key: str) -> bool:
+        self.asked.add(key)
+        return key in self.keys
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys)
+
+
+class RecordingDict(dict[str, Any]):
+    """Notes every key that its reader asks for, whether it is there or not."""
+
+    def __init__(self, content: dict[str, Any]) -> None:
+        super().__init__(content)
+        self.asked: set[str] = set()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.asked.add(key)
+        return super().get(key, default)
+
+    def __getitem__(self, key: str) -> Any:
+        self.asked.add(key)
+        return super().__getitem__(key)
+
+    def __contains__(self, key: object) -> bool:
+        self.asked.add(str(key))
+        return super().__contains__(key)
+
+    def keys(self) -> Any:
+        return RecordingKeys(super().keys(), self.asked)
+
+    def __copy__(self) -> RecordingDict:
+        return self
+
+
+def test_known_keys_are_those_that_deepspeed_asks_for() -> None:
+    from deepspeed.runtime import config as engine
+
+    sections = {name: RecordingDict({}) for name in ("optimizer", "scheduler", "data_types")}
+    for name in ("optimizer", "scheduler"):
+        sections[name].update(type="x", params={})
+    config = RecordingDict({"train_micro_batch_size_per_gpu": 1, **sections})
+    engine.DeepSpeedConfig(config)
+    assert config.asked - set(engine._REMOVED_TOP_LEVEL_CONFIG_KEYS) == TOP_LEVEL
+    for name, section in sections.items():
+        assert section.asked == SECTIONS[name], name
+
+
+def test_unread_keys_are_found_with_the_nearest_that_is_read() -> None:
+    config = {"gradient_cliping": 1.0, "bf16": {}, "pipeline": {"stages": 2, "seed_layers": True}}
+    assert unread_keys(config) == [
+        ("gradient_cliping", "gradient_clipping"),
+        ("pipeline.seed_layers", None),
+    ]
+
+
+@pytest.mark.parametrize("plan", legal_plans(), ids=_id)
+def test_deepspeed_loads_the_rendered_file_and_reads_the_planned_values(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from deepspeed import comm
+    from deepspeed.runtime.config import DeepSpeedConfig
+
+    class Topology:
+        def get_data_parallel_world_size(self) -> int:
+            return plan.parallel.data_parallel_size
+
+    monkeypatch.setattr(comm, "get_rank", lambda: 0)
+    path = tmp_path / "ds_config.json"
+    path.write_bytes(render_plan(plan, small_experiment())["ds_config.json"])
+    config = DeepSpeedConfig(json.loads(path.read_bytes()), mpu=Topology())
+    assert config.train_batch_size == plan.batch.global_batch_size
+    assert config.gradient_accumulation_steps == plan.batch.gradient_accumulation_steps
+    assert config.zero_optimization_stage == plan.zero.stage
+    assert config.float16_config.enabled == (plan.precision.dtype == "fp16")
+    assert config.bfloat16_config.enabled == (plan.precision.dtype == "bf16")
+    if plan.precision.dtype == "fp16":
+        assert config.float16_config.initial_dynamic_scale() == plan.precision.initial_loss_scale
+        assert config.float16_config.loss_scale_window == plan.precision.loss_scale_window
+    assert (config.grad_accum_dtype or plan.precision.dtype) == plan.precision.gradient_accumulation_dtype
+    assert config.pipeline["stages"] == plan.parallel.pipeline_parallel_size
+    assert config.pipeline["use_reentrant"] is False
+    zero = json.loads(path.read_text())["zero_optimization"]
+    if "reduce_bucket_size" in zero:
+        assert config.zero_config.reduce_bucket_size == plan.zero.reduce_bucket_elements
+    if plan.zero.stage == 3:
+        assert not config.zero_config.overlap_comm
+
+
+@pytest.mark.parametrize("plan", legal_plans(), ids=_id)
+def test_bucket_sizes_are_given_only_where_an_optimizer_has_them(plan: Plan) -> None:
+    zero = engine_config(plan, small_experiment())["zero_optimization"]
+    bf16_optimizer = uses_bf16_optimizer(plan)
+    assert ("reduce_bucket_size" in zero) == (plan.zero.stage > 0 and not bf16_optimizer)
+    assert ("allgather_bucket_size" in zero) == (plan.zero.stage in (1, 2) or bf16_optimizer)
+    assert any(key.startswith("stage3_") for key in zero) == (plan.zero.stage == 3)
+
+
+def rates(kind: Any, warmup_steps: int, steps: int) -> list[float]:
+    """The learning rate, of peak 1, that the engine's own scheduler gives each of `steps` steps."""
+    import torch
+    from deepspeed.runtime import lr_schedules
+
+    training = Training(
+        global_batch_size=1,
+        steps=steps,
+        optimizer={"learning_rate": 1.0},  # type: ignore[arg-type]
+        schedule=Schedule(type=kind, warmup_steps=warmup_steps),
+    )
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    section = scheduler_section(training)
+    scheduler = None
+    if section is not None:
+        scheduler = getattr(lr_schedules, section["type"])(optimizer, **section["params"])
+    seen = []
+    for _ in range(steps):
+        seen.append(float(optimizer.param_groups[0]["lr"]))
+        if scheduler is not None:
+            scheduler.step()
+    return seen
+
+
+def test_constant_rate_without_warm_up_is_the_peak_from_the_first_step() -> None:
+    assert rates("constant", 0, 5) == [1.0] * 5
+
+
+def test_linear_decay_without_warm_up_starts_at_the_peak() -> None:
+    assert rates("linear", 0, 5) == pytest.approx([5 / 5, 4 / 5, 3 / 5, 2 / 5, 1 / 5])
+
+
+def test_cosine_decay_without_warm_up_starts_at_the_peak() -> None:
+    expected = [(1 + math.cos(math.pi * k / 6)) / 2 for k in range(6)]
+    assert rates("cosine", 0, 6) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", ["constant", "linear", "cosine"])
+def test_warm_up_rises_by_equal_steps_from_zero(kind: str) -> None:
+    assert rates(kind, 4, 20)[:6] == pytest.approx([0, 0, 0.25, 0.5, 0.75, 1.0], abs=0.02)
+
+
+@pytest.mark.parametrize(("kind", "end"), [("linear", 2 / 16), ("cosine", 0.01)])
+def test_decay_behind_a_warm_up_falls_to_almost_nothing(kind: str, end: float) -> None:
+    after = rates(kind, 4, 20)[6:]
+    assert after == sorted(after, reverse=True)
+    assert after[-1] <= end + 1e-9
+
+
+@pytest.mark.parametrize("kind", ["constant", "linear", "cosine"])
+@pytest.mark.parametrize("warmup_steps", [0, 1, 2, 3])
+@pytest.mark.parametrize("steps", [3, 4])
+def test_the_shortest_runs_have_a_schedule_too(kind: str, warmup_steps: int, steps: int) -> None:
+    assert all(0 <= rate <= 1 for rate in rates(kind, warmup_steps, steps))
