@@ -60,15 +60,18 @@ class Display:
         self._tail = Tail(metrics, from_end=True)
         self._recent: deque[float] = deque(maxlen=RECENT_STEPS)
         self._bar = ""
+        self._said: dict[str, int] = {}
+        """Message -> the rank that was first to say it."""
 
     def rank_line(self, rank: int, line: str) -> None:
-        """A line of a rank's log: shown if the trainer meant it for people."""
+        """A line of a rank's log: shown if the trainer meant it for people, once where several ranks say it."""
         if line.startswith(STEP):
             if not self._terminal:
                 self.say(line.removeprefix(STEP))
         elif line.startswith(MESSAGE):
-            who = f"rank {rank}: " if rank else ""
-            self.say(who + line.removeprefix(MESSAGE))
+            text = line.removeprefix(MESSAGE)
+            if self._said.setdefault(text, rank) == rank:
+                self.say(f"rank {rank}: {text}" if rank else text)
 
     def say(self, text: str) -> None:
         self._erase()

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from vdsgen.errors import VdsgenError
 from vdsgen.spec.experiment import Experiment
+from vdsgen.spec.load import load_experiment
 from vdsgen.spec.plan import Plan
 from vdsgen.spec.run import Layout, layout_of, read_json_object
 
@@ -38,25 +39,24 @@ class Rendered:
 
 def read_rendered(directory: Path) -> Rendered:
     """Raises VdsgenError where a file is missing or is not what `vdsgen generate` writes."""
-    import yaml
-
     if not directory.is_dir():
         raise VdsgenError(f"{directory} is no directory", remedy=AGAIN)
     missing = [name for name in NEEDED if not (directory / name).is_file()]
     if missing:
-        raise VdsgenError(f"{directory} is no rendered directory: it has no {', '.join(missing)}", remedy=AGAIN)
+        raise VdsgenError(
+            f"{directory} is no rendered directory: it has no {', '.join(missing)}", remedy=AGAIN
+        )
     plan_bytes = (directory / "plan.json").read_bytes()
     try:
         plan = Plan.model_validate_json(plan_bytes)
-        experiment = Experiment.model_validate(yaml.safe_load((directory / "train.yaml").read_bytes()))
-    except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise VdsgenError(f"{directory}: {error}", remedy=AGAIN) from error
+    except ValidationError as error:
+        raise VdsgenError(f"{directory / 'plan.json'}: {error}", remedy=AGAIN) from error
     ds_config = read_json_object(directory / "ds_config.json")
     rendered = Rendered(
         path=directory,
         plan=plan,
         plan_sha256=hashlib.sha256(plan_bytes).hexdigest(),
-        experiment=experiment,
+        experiment=load_experiment(directory / "train.yaml"),
         ds_config=ds_config,
         layout=layout_of(ds_config),
         hosts=parse_hostfile((directory / "hostfile").read_text()),

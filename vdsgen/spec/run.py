@@ -37,6 +37,14 @@ class Layout(Spec):
     def world_size(self) -> int:
         return self.pipeline_parallel_size * self.data_parallel_size
 
+    def stage_of(self, rank: int) -> int:
+        """Ranks count through the data ranks of a stage first (runtime/pipe/topology.py, axes pipe, data)."""
+        return rank // self.data_parallel_size
+
+    def reads_clips(self, rank: int) -> bool:
+        """Only the first and the last stage of a pipeline see clips."""
+        return self.stage_of(rank) in (0, self.pipeline_parallel_size - 1)
+
     def __str__(self) -> str:
         stages = f", stages at layers {list(self.partition)}" if self.partition else ""
         return (

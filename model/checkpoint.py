@@ -1,0 +1,112 @@
+"""Checkpoints that are whole or are not there: saved by the engine, vouched for by a record written last.
+
+A checkpoint is DeepSpeed's own (runtime/engine.py:4869), which any DeepSpeed program can load. DeepSpeed
+reads it back with `torch.load(weights_only=False)`, which runs code that the file may hold: resume only
+runs whose files you trust.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from deepspeed import comm as dist
+
+from vdsgen.errors import VdsgenError
+from vdsgen.files import write_atomically
+from vdsgen.model.console import is_first_rank, say_first
+from vdsgen.model.engine import TrainingEngine
+from vdsgen.spec.rendered import Rendered
+from vdsgen.spec.run import CHECKPOINTS, RECORD, CheckpointRecord, read_checkpoints, tag_of
+
+
+class CheckpointError(VdsgenError):
+    """A checkpoint could not be written: no fault of the input."""
+
+    exit_code = 1
+
+
+def save(engine: TrainingEngine, run: Path, step: int, rendered: Rendered, keep: int) -> Path:
+    """Write the checkpoint of `step`, then move `latest` to it, then delete all but the last `keep`.
+
+    Collective. An interruption at any point leaves the earlier checkpoints and `latest` as they were.
+    Raises CheckpointError where a file cannot be written.
+    """
+    folder = run / CHECKPOINTS
+    target = folder / tag_of(step)
+    if is_first_rank() and target.exists():
+        _remove(target)
+    dist.barrier()
+    try:
+        engine.engine.save_checkpoint(
+            str(folder), tag=target.name, client_state={"vdsgen_step": step}, save_latest=False
+        )
+        # DeepSpeed ends with a barrier where it writes `latest`; here the ranks must be told apart from it.
+        dist.barrier()
+        if is_first_rank():
+            _vouch(target, step, rendered)
+            write_atomically(folder / "latest", target.name.encode())
+            _keep_last(run, keep)
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(
+            f"the checkpoint {target} could not be written: {error}",
+            remedy="free space, then --resume continues from the last complete one",
+        ) from error
+    dist.barrier()
+    return target
+
+
+def resume(engine: TrainingEngine, run: Path, rendered: Rendered) -> int:
+    """Load the last complete checkpoint and return its step. Collective.
+
+    Raises VdsgenError where there is none, or it was made with another layout.
+    """
+    complete, incomplete = read_checkpoints(run)
+    for sentence in incomplete:
+        say_first(f"warning: skipped: {sentence}")
+    if not complete:
+        raise VdsgenError(
+            f"nothing to resume: {run} has no complete checkpoint", remedy="start without --resume"
+        )
+    folder, record = list(complete.items())[-1]
+    if record.layout != rendered.layout:
+        raise VdsgenError(
+            f"{folder} was made with another layout than {rendered.path} asks for:\n"
+            f"  checkpoint: {record.layout}\n"
+            f"  now:        {rendered.layout}",
+            remedy="resume with the rendered directory that the run was started with",
+        )
+    if record.plan_sha256 != rendered.plan_sha256:
+        say_first(f"warning: the plan has changed since {folder} was written; its layout has not")
+    loaded, _ = engine.engine.load_checkpoint(str(folder.parent), tag=folder.name)
+    if loaded is None:
+        raise VdsgenError(f"DeepSpeed could not load {folder}; its warnings are in the rank's log")
+    return record.step
+
+
+def _vouch(target: Path, step: int, rendered: Rendered) -> None:
+    """Only now does the checkpoint count as one: every file is on the disk."""
+    files = sorted(path for path in target.rglob("*") if path.is_file())
+    for path in files:
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
+    record = CheckpointRecord(
+        step=step,
+        plan_sha256=rendered.plan_sha256,
+        layout=rendered.layout,
+        files={str(path.relative_to(target)): path.stat().st_size for path in files},
+    )
+    write_atomically(target / RECORD, (record.model_dump_json(indent=2) + "\n").encode())
+
+
+def _keep_last(run: Path, keep: int) -> None:
+    complete, _ = read_checkpoints(run)
+    for old in list(complete)[:-keep]:
+        _remove(old)
+
+
+def _remove(folder: Path) -> None:
+    """The record first: an interruption then leaves a half-written checkpoint, not a damaged one."""
+    (folder / RECORD).unlink(missing_ok=True)
+    shutil.rmtree(folder)

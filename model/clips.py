@@ -1,0 +1,58 @@
+"""The clips of a run: looked for by one rank, known to all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from deepspeed import comm as dist
+from deepspeed.accelerator import get_accelerator
+
+from vdsgen.errors import VdsgenError
+from vdsgen.model.configuration import Configuration
+from vdsgen.model.console import is_first_rank
+from vdsgen.model.data.index import Index, report, scan
+from vdsgen.model.data.order import Share
+from vdsgen.model.engine import TrainingEngine
+from vdsgen.spec.experiment import Data
+
+
+def shared_index(data: Data) -> Index:
+    """What rank 0 finds in the folder. Collective: a folder is searched once, and all ranks agree on it.
+
+    Raises VdsgenError on every rank where the folder holds nothing usable.
+    """
+    found: list[Any] = [None]
+    if is_first_rank():
+        try:
+            index = scan(data)
+            report(index, data)
+            found = [index]
+        except VdsgenError as error:
+            found = [VdsgenError(error.message, remedy=error.remedy)]
+    device = torch.device(get_accelerator().current_device_name())
+    torch.distributed.broadcast_object_list(found, src=0, device=device)
+    if isinstance(found[0], VdsgenError):
+        raise found[0]
+    index = found[0]
+    assert isinstance(index, Index)
+    return index
+
+
+def share_of(configuration: Configuration, engine: TrainingEngine) -> Share:
+    """This rank's part of every global batch."""
+    ds_config = configuration.rendered.ds_config
+    return Share(
+        data_parallel_rank=engine.data_parallel_rank,
+        data_parallel_size=engine.data_parallel_size,
+        micro_batch_size=configuration.micro_batch_size,
+        gradient_accumulation_steps=int(ds_config["gradient_accumulation_steps"]),
+    )
+
+
+def gather_counts(values: list[int], device: torch.device) -> list[list[int]]:
+    """Every rank's `values`, rank by rank. Collective."""
+    mine = torch.tensor(values, dtype=torch.int64, device=device)
+    rows = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    dist.all_gather(rows, mine)
+    return [[int(value) for value in row] for row in rows]

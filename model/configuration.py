@@ -1,0 +1,102 @@
+"""What a training run is told: its command line, and the rendered directory."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vdsgen.errors import VdsgenError
+from vdsgen.spec.architecture import Geometry, Vdt
+from vdsgen.spec.experiment import geometry_of
+from vdsgen.spec.rendered import Rendered, read_rendered
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Everything that the run follows from."""
+
+    rendered: Rendered
+    model: Vdt
+    geometry: Geometry
+    output: Path
+    """The run directory."""
+    steps: int
+    """Optimizer steps in total, resumed ones included."""
+    resume: bool
+
+    @property
+    def global_batch_size(self) -> int:
+        return int(self.rendered.ds_config["train_batch_size"])
+
+    @property
+    def micro_batch_size(self) -> int:
+        return int(self.rendered.ds_config["train_micro_batch_size_per_gpu"])
+
+
+def read_configuration(arguments: Sequence[str] | None, environment: Mapping[str, str]) -> Configuration:
+    """Raises VdsgenError where the directory, the run directory or the number of ranks is not right."""
+    parsed = parse_arguments(arguments)
+    rendered = read_rendered(parsed.plan_dir)
+    model = rendered.experiment.model
+    if not isinstance(model, Vdt):
+        raise VdsgenError(
+            f"{parsed.plan_dir}/train.yaml: model is {model!r}, should be the family's sizes",
+            remedy="render the directory again: vdsgen generate",
+        )
+    _check_ranks(rendered, environment)
+    _check_output(parsed.output, resume=parsed.resume)
+    return Configuration(
+        rendered=rendered,
+        model=model,
+        geometry=geometry_of(rendered.experiment.data, model),
+        output=parsed.output,
+        steps=parsed.steps or rendered.experiment.training.steps,
+        resume=parsed.resume,
+    )
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Exits with code 2 and usage where the command line is not right, as argparse does."""
+    parser = argparse.ArgumentParser(
+        prog="vdsgen.model.train",
+        description="Train what a rendered directory says; one process a rank, started by `vdsgen launch` or "
+        "`deepspeed --module`.",
+    )
+    parser.add_argument("--plan-dir", type=Path, required=True, help="rendered directory")
+    parser.add_argument("--output", type=Path, required=True, help="run directory")
+    parser.add_argument(
+        "--steps",
+        type=_positive,
+        help="optimizer steps in total, resumed ones included; default: train.yaml's",
+    )
+    parser.add_argument("--resume", action="store_true", help="continue from the last complete checkpoint")
+    parser.add_argument("--local_rank", type=int, help="set by the launcher; LOCAL_RANK says the same")
+    return parser.parse_args(arguments)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive whole number")
+    return int(text)
+
+
+def _check_ranks(rendered: Rendered, environment: Mapping[str, str]) -> None:
+    needed, started = rendered.layout.world_size, environment.get("WORLD_SIZE")
+    if started != str(needed):
+        how = "is not started by a launcher" if started is None else f"runs on {started} ranks"
+        raise VdsgenError(
+            f"{rendered.path}/ds_config.json needs {needed} ranks ({rendered.layout}); this process {how}",
+            remedy=f"vdsgen launch {rendered.path} --output RUN starts that many",
+        )
+
+
+def _check_output(output: Path, *, resume: bool) -> None:
+    """The launcher makes RUN/logs before: only what a run itself writes counts."""
+    written = [name for name in ("metrics.jsonl", "checkpoints") if (output / name).exists()]
+    if written and not resume:
+        raise VdsgenError(
+            f"{output} holds an earlier run ({', '.join(written)})",
+            remedy="choose a new --output, or add --resume to continue that run",
+        )

@@ -1,0 +1,109 @@
+"""metrics.jsonl: one object a step, written by rank 0."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vdsgen.errors import VdsgenError
+from vdsgen.files import write_atomically
+
+FILE = "metrics.jsonl"
+NON_FINITE_LIMIT = 5
+"""Steps in a row without a finite loss after which training has no chance left."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepMetrics:
+    """One optimizer step. A value that is not finite is `null` in the file."""
+
+    step: int
+    """Counts from 1."""
+    loss: float
+    """Mean over the global batch."""
+    grad_norm: float
+    """Of the whole model, before clipping; not finite where fp16 overflowed and the step was skipped."""
+    loss_scale: float
+    """In force during the step; 1 but in fp16."""
+    learning_rate: float
+    """That the step was made with."""
+    step_seconds: float
+    """From asking for the first micro-batch to the end of the optimizer's work."""
+    data_seconds: float
+    """Part of it in which a rank waited for clips: the rank that waited longest."""
+    samples_per_second: float
+    peak_memory_bytes: list[int]
+    """The step's peak, one a rank; vdsgen.model.memory says of what."""
+
+    def line(self) -> str:
+        values = {key: _finite(value) for key, value in asdict(self).items()}
+        return json.dumps(values, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class MetricsFile:
+    """Appends; a line is in the file, whole, before the next step begins."""
+
+    def __init__(self, run: Path, *, resumed_step: int) -> None:
+        """Drops what an interrupted run wrote past the step that it is resumed from."""
+        self._path = run / FILE
+        kept = [metrics for metrics in read_metrics(run) if metrics["step"] <= resumed_step]
+        write_atomically(self._path, "".join(json.dumps(metrics) + "\n" for metrics in kept).encode())
+        self._stream = self._path.open("a", encoding="utf-8")
+
+    def append(self, metrics: StepMetrics) -> None:
+        self._stream.write(metrics.line())
+        self._stream.flush()
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """Every whole line of a run's metrics, [] where there are none."""
+    path = run / FILE
+    return list(_parsed(path.read_text(encoding="utf-8").splitlines())) if path.is_file() else []
+
+
+def _parsed(lines: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            # The last line of a run that was killed as it wrote.
+            continue
+
+
+class DivergedError(VdsgenError):
+    """The loss is not a number any more, and will not become one again."""
+
+    exit_code = 4
+
+
+class DivergenceAlarm:
+    """Warns when a loss is not finite, and ends the run after NON_FINITE_LIMIT of them in a row."""
+
+    def __init__(self) -> None:
+        self._in_a_row = 0
+
+    def check(self, metrics: StepMetrics) -> str | None:
+        """A warning, or None. Raises DivergedError (the same on every rank: all see the same loss)."""
+        if math.isfinite(metrics.loss):
+            self._in_a_row = 0
+            return None
+        self._in_a_row += 1
+        what = f"step {metrics.step}: the loss is {metrics.loss} (gradient norm {metrics.grad_norm})"
+        if self._in_a_row >= NON_FINITE_LIMIT:
+            raise DivergedError(
+                f"{what}, the {self._in_a_row}th step in a row without a finite loss: training has diverged",
+                remedy="lower training.optimizer.learning_rate, lengthen the warm-up, or train in bf16 or "
+                "fp32; --resume continues from the last checkpoint",
+            )
+        return f"divergence: {what}"

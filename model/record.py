@@ -1,0 +1,126 @@
+"""What a run leaves in its directory besides checkpoints: run.json, metrics, TensorBoard events."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from deepspeed import __version__ as deepspeed_version
+from deepspeed import comm as dist
+from deepspeed.accelerator import get_accelerator
+
+from vdsgen import __version__
+from vdsgen.errors import VdsgenError
+from vdsgen.files import write_atomically
+from vdsgen.model.configuration import Configuration
+from vdsgen.model.console import is_first_rank, say_first, say_step
+from vdsgen.model.data.index import Index
+from vdsgen.model.metrics import MetricsFile, StepMetrics
+from vdsgen.spec.run import read_json_object
+
+LINES = 50
+"""Progress lines of a long run, about."""
+MOST_SECONDS_BETWEEN_LINES = 30.0
+
+
+def record_run(configuration: Configuration, index: Index, from_step: int) -> None:
+    """Writes run.json: what runs, on what. A resumed run adds its start to those before. Collective.
+
+    Warns where the clips are others than those the run was begun with.
+    """
+    devices: list[Any] = [None] * dist.get_world_size()
+    torch.distributed.all_gather_object(devices, _device_name())
+    if not is_first_rank():
+        return
+    path = configuration.output / "run.json"
+    before = _earlier(path) if configuration.resume else {}
+    clips = {"usable": len(index.entries), "skipped": len(index.skipped), "fingerprint": index.fingerprint}
+    if before.get("clips", clips)["fingerprint"] != index.fingerprint:
+        say_first("warning: the clips are not those that this run was begun with: the order of clips changes")
+    start = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "from_step": from_step}
+    rendered = configuration.rendered
+    content = {
+        "schema_version": 1,
+        "versions": {
+            "vdsgen": __version__,
+            "torch": str(torch.__version__),
+            "deepspeed": deepspeed_version,
+            "python": platform.python_version(),
+        },
+        "accelerator": get_accelerator().device_name(),
+        "devices": devices,
+        "world_size": rendered.layout.world_size,
+        "layout": rendered.layout.model_dump(mode="json"),
+        "plan_sha256": rendered.plan_sha256,
+        "rendered": str(rendered.path),
+        "steps": configuration.steps,
+        "clips": clips,
+        "starts": [*before.get("starts", []), start],
+    }
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def _earlier(path: Path) -> dict[str, Any]:
+    try:
+        return read_json_object(path)
+    except VdsgenError:
+        return {}
+
+
+def _device_name() -> str:
+    """The accelerator's name; a processor's from the kernel."""
+    if get_accelerator().device_name() != "cpu":
+        return str(torch.get_device_module().get_device_name())
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "cpu")
+
+
+class RunLog:
+    """Every step's metrics, on rank 0: into metrics.jsonl, TensorBoard and now and then a line of text."""
+
+    def __init__(self, configuration: Configuration, resumed_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        run = configuration.output
+        self._steps = configuration.steps
+        self._metrics = MetricsFile(run, resumed_step=resumed_step)
+        self._events = SummaryWriter(str(run / "tensorboard"), purge_step=resumed_step + 1)
+        self._said_at = 0.0
+
+    def append(self, metrics: StepMetrics) -> None:
+        self._metrics.append(metrics)
+        for key in ("loss", "grad_norm", "loss_scale", "learning_rate", "step_seconds", "data_seconds"):
+            self._events.add_scalar(f"train/{key}", getattr(metrics, key), metrics.step)
+        self._events.add_scalar("train/samples_per_second", metrics.samples_per_second, metrics.step)
+        for rank, peak in enumerate(metrics.peak_memory_bytes):
+            self._events.add_scalar(f"peak_memory_bytes/rank_{rank}", peak, metrics.step)
+        if self._is_due(metrics.step):
+            self._said_at = time.monotonic()
+            say_step(self._line(metrics))
+
+    def _is_due(self, step: int) -> bool:
+        late = time.monotonic() - self._said_at > MOST_SECONDS_BETWEEN_LINES
+        return step in (1, self._steps) or step % max(1, self._steps // LINES) == 0 or late
+
+    def _line(self, metrics: StepMetrics) -> str:
+        return (
+            f"step {metrics.step}/{self._steps}  loss {metrics.loss:.4f}  "
+            f"gradient norm {metrics.grad_norm:.3f}  learning rate {metrics.learning_rate:.2e}  "
+            f"{metrics.step_seconds:.2f} s  {metrics.samples_per_second:.2f} samples/s  "
+            f"{metrics.data_seconds / metrics.step_seconds:.0%} waiting for clips"
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._metrics.close()
+        self._events.close()

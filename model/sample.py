@@ -1,0 +1,159 @@
+"""Sample videos: from noise to clips through the engine as it trains, whatever its layout.
+
+Every rank takes part in every prediction: a pipeline's stages each run their layers, ZeRO-3 gathers its
+parameters. Data ranks do the same work side by side. Rank 0 decodes and writes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vdsgen.model.configuration import Configuration
+from vdsgen.model.console import is_first_rank
+from vdsgen.model.data.encode import write_video
+from vdsgen.model.data.order import generator_for
+from vdsgen.model.data.samples import SampleSource
+from vdsgen.model.engine import TrainingEngine
+from vdsgen.model.objective import denoised, sampling_times
+from vdsgen.spec.architecture import Geometry, Vdt
+from vdsgen.spec.experiment import Diffusion, Sampling
+
+SHEET_FRAMES = 8
+"""Most frames a clip that the contact sheet shows, evenly spread."""
+
+Predict = Callable[[tuple[Tensor, ...]], Tensor]
+"""(noised, timestep[, condition]) -> prediction (B, C, T, H, W) float32; collective."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What each clip is to show, and what stands for nothing; one row a clip."""
+
+    wanted: Tensor
+    """int64 (B,) classes, or float32 (B, L, D_text) text embeddings."""
+    none: Tensor
+    """The same shape."""
+
+
+def sample_latents(
+    predict: Predict,
+    noise: Tensor,
+    conditions: Conditions | None,
+    diffusion: Diffusion,
+    sampling: Sampling,
+    geometry: Geometry,
+) -> Tensor:
+    """Latents (B, C, T, H, W) float32 from `noise` of that shape: Euler's method for rectified flow, DDIM for
+    epsilon and v (vdsgen.model.objective.denoised), with classifier-free guidance (arXiv 2207.12598)."""
+    times = sampling_times(sampling.steps, diffusion, geometry).to(noise.device)
+    x = noise
+    for now, later in pairwise(times):
+        timestep = now.expand(len(x)).contiguous()
+        prediction = guided(predict, x, timestep, conditions, sampling.guidance_scale)
+        x = denoised(prediction, x, now, later, diffusion)
+    return x
+
+
+def guided(
+    predict: Predict, noised: Tensor, timestep: Tensor, conditions: Conditions | None, scale: float
+) -> Tensor:
+    """none + scale * (wanted - none); a scale of 1 or 0 needs one prediction only."""
+    if conditions is None:
+        return predict((noised, timestep))
+    if scale == 1:
+        return predict((noised, timestep, conditions.wanted))
+    nothing = predict((noised, timestep, conditions.none))
+    if scale == 0:
+        return nothing
+    wanted = predict((noised, timestep, conditions.wanted))
+    return nothing + scale * (wanted - nothing)
+
+
+def noise_for(model: Vdt, geometry: Geometry, clips: int, seed: int) -> Tensor:
+    """(clips, C, T, H, W) float32, the same on every rank and every machine."""
+    shape = (model.in_channels, geometry.frames, geometry.latent_height, geometry.latent_width)
+    return torch.stack(
+        [torch.randn(shape, generator=generator_for(seed, "sample video", clip)) for clip in range(clips)]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SampleFiles:
+    """What `write_sample` has written."""
+
+    video: Path
+    contact_sheet: Path
+
+
+def write_sample(
+    configuration: Configuration, engine: TrainingEngine, source: SampleSource | None, step: int
+) -> SampleFiles:
+    """Samples clips with the conditions of the first training clips, and writes RUN/samples/step-N.mp4 (the
+    clips side by side) and .png (their frames). Collective; `source` may be None where no clips are read.
+    Leaves weights, optimizer and the order of data as they are."""
+    experiment = configuration.rendered.experiment
+    sampling, diffusion = experiment.training.sampling, experiment.training.diffusion
+    noise = noise_for(configuration.model, configuration.geometry, sampling.clips, experiment.training.seed)
+    clips = []
+    # A micro-batch at a time: no more memory than training takes.
+    for first in range(0, sampling.clips, configuration.micro_batch_size):
+        part = noise[first : first + configuration.micro_batch_size].to(engine.device)
+        conditions = _conditions(source, range(first, first + len(part)))
+        clips.append(
+            sample_latents(engine.predict, part, conditions, diffusion, sampling, configuration.geometry)
+        )
+    name = configuration.output / "samples" / f"step-{step:08d}"
+    files = SampleFiles(name.with_suffix(".mp4"), name.with_suffix(".png"))
+    if is_first_rank():
+        assert source is not None, "rank 0 is in the first stage, which reads clips"
+        pixels = [to_pixels(source.noising.codec.decode(latents)) for latents in torch.cat(clips)]
+        files.video.parent.mkdir(exist_ok=True)
+        write_video(files.video, side_by_side(pixels), sampling.frame_rate)
+        write_contact_sheet(pixels, files.contact_sheet)
+    return files
+
+
+def _conditions(source: SampleSource | None, clips: range) -> Conditions | None:
+    """Those of training clips `clips` (again from the first where there are fewer); None without conditions,
+    and on stages that do not see them."""
+    if source is None:
+        return None
+    count = len(source.reader.index.entries)
+    wanted = [source.conditions.of(clip % count) for clip in clips]
+    nothing = [source.conditions.of(clip % count, dropped=True) for clip in clips]
+    rows = [tensor for tensor in wanted if tensor is not None]
+    if not rows:
+        return None
+    return Conditions(torch.stack(rows), torch.stack([tensor for tensor in nothing if tensor is not None]))
+
+
+def to_pixels(video: Tensor) -> Tensor:
+    """(3, T, H, W) in about [-1, 1] -> uint8 (T, H, W, 3)."""
+    scaled = ((video.float().cpu().clamp(-1, 1) + 1) * 127.5).round()
+    return scaled.to(torch.uint8).permute(1, 2, 3, 0).contiguous()
+
+
+def side_by_side(clips: list[Tensor]) -> Tensor:
+    """uint8 (T, H, W, 3) each -> one of (T, rows * H, columns * W, 3), about square, spare places black."""
+    columns = math.ceil(math.sqrt(len(clips)))
+    spare = [torch.zeros_like(clips[0])] * (-len(clips) % columns)
+    places = [*clips, *spare]
+    rows = [torch.cat(places[first : first + columns], dim=2) for first in range(0, len(places), columns)]
+    return torch.cat(rows, dim=1)
+
+
+def write_contact_sheet(clips: list[Tensor], path: Path) -> None:
+    """A PNG with a row a clip: up to SHEET_FRAMES of its frames, first and last included."""
+    from matplotlib import image
+
+    frames = len(clips[0])
+    shown = torch.linspace(0, frames - 1, min(frames, SHEET_FRAMES)).round().long()
+    rows = [torch.cat(list(clip[shown]), dim=1) for clip in clips]
+    image.imsave(str(path), torch.cat(rows, dim=0).numpy())

@@ -1,0 +1,159 @@
+"""The closing summary: what was planned beside what was measured, on one screen."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vdsgen.model.configuration import Configuration
+from vdsgen.model.curves import first_and_last
+from vdsgen.spec.run import Layout
+
+WARM_UP_STEPS = 2
+"""The first steps allocate optimizer states and fill caches; they are left out of the medians."""
+MIB = 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class Artefacts:
+    """Where the results lie."""
+
+    loss_curve: Path
+    sample_video: Path
+    contact_sheet: Path
+    checkpoint: Path | None
+    """None: none could be saved."""
+
+
+def summarise(
+    configuration: Configuration,
+    metrics: Sequence[Mapping[str, Any]],
+    artefacts: Artefacts,
+    memory_meaning: str,
+) -> dict[str, Any]:
+    """The contents of summary.json. `metrics` are all steps of the run, earlier parts of it included."""
+    rendered = configuration.rendered
+    plan, layout = rendered.plan, rendered.layout
+    section = rendered.ds_config.get("pipeline", {})
+    timed = metrics[WARM_UP_STEPS:] or metrics
+    step_seconds = statistics.median(m["step_seconds"] for m in timed)
+    losses = [m["loss"] for m in metrics if m["loss"] is not None]
+    first, last = first_and_last(losses) if losses else (math.nan, math.nan)
+    return {
+        "schema_version": 1,
+        "steps": metrics[-1]["step"],
+        "plan": {
+            "pool": plan.pool,
+            "layout": str(layout),
+            "world_size": layout.world_size,
+            "micro_batch_size": configuration.micro_batch_size,
+            "gradient_accumulation_steps": int(rendered.ds_config["gradient_accumulation_steps"]),
+            "global_batch_size": configuration.global_batch_size,
+            "activation_checkpoint_interval": int(section.get("activation_checkpoint_interval", 0)),
+            "parameters": plan.model.parameters,
+        },
+        "predicted": {
+            "step_seconds": plan.predicted.step_seconds,
+            "samples_per_second": plan.predicted.samples_per_second,
+            "peak_memory_bytes_by_stage": [
+                stage.memory.peak_bytes - stage.memory.reserve_bytes for stage in plan.stages
+            ],
+        },
+        "measured": {
+            "step_seconds": step_seconds,
+            "samples_per_second": configuration.global_batch_size / step_seconds,
+            "peak_memory_bytes_by_rank": _peaks(metrics),
+            "peak_memory_bytes_by_stage": _by_stage(_peaks(metrics), layout),
+            "memory_meaning": memory_meaning,
+            "data_wait_fraction": sum(m["data_seconds"] for m in timed)
+            / sum(m["step_seconds"] for m in timed),
+        },
+        "loss": {"first": _finite(first), "last": _finite(last), "steps_without": len(metrics) - len(losses)},
+        "files": {
+            "rendered": str(rendered.path),
+            "checkpoint": _text(artefacts.checkpoint),
+            "loss_curve": str(artefacts.loss_curve),
+            "sample_video": str(artefacts.sample_video),
+            "contact_sheet": str(artefacts.contact_sheet),
+        },
+    }
+
+
+def _peaks(metrics: Sequence[Mapping[str, Any]]) -> list[int]:
+    """The highest peak of each rank."""
+    return [max(peaks) for peaks in zip(*(m["peak_memory_bytes"] for m in metrics), strict=True)]
+
+
+def _by_stage(by_rank: Sequence[int], layout: Layout) -> list[int]:
+    """The highest rank of each stage."""
+    stages = range(layout.pipeline_parallel_size)
+    return [
+        max(peak for rank, peak in enumerate(by_rank) if layout.stage_of(rank) == stage) for stage in stages
+    ]
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def summary_text(summary: Mapping[str, Any]) -> str:
+    """The same for people."""
+    plan, predicted, measured = summary["plan"], summary["predicted"], summary["measured"]
+    interval = plan["activation_checkpoint_interval"]
+    rows = [
+        ("step time", predicted["step_seconds"], measured["step_seconds"], "s"),
+        ("samples a second", predicted["samples_per_second"], measured["samples_per_second"], ""),
+    ]
+    planned_peaks, peaks = (part["peak_memory_bytes_by_stage"] for part in (predicted, measured))
+    rows += [
+        (f"peak memory, stage {stage}", planned / MIB, peak / MIB, "MiB")
+        for stage, (planned, peak) in enumerate(zip(planned_peaks, peaks, strict=False))
+    ]
+    lines = [
+        f"Trained to step {summary['steps']}: loss {_shown(summary['loss']['first'])} -> "
+        f"{_shown(summary['loss']['last'])} (means of the first and last tenth)",
+        "",
+        f"Plan      {plan['pool']}: {plan['layout']}",
+        f"          micro-batch {plan['micro_batch_size']}, "
+        f"accumulation {plan['gradient_accumulation_steps']}, global batch {plan['global_batch_size']}, "
+        + (f"checkpoint every {interval} blocks" if interval else "no activation checkpointing"),
+        "",
+        f"{'':24}{'predicted':>12}{'measured':>12}{'measured / predicted':>24}",
+        *(_row(*row) for row in rows),
+        f"  (memory: {measured['memory_meaning']}; predicted without the reserve)",
+        f"Waiting for clips: {measured['data_wait_fraction']:.1%} of the step",
+        "",
+        *(f"{name:14}{summary['files'][key]}" for name, key in FILES if summary["files"][key] is not None),
+    ]
+    return "\n".join(lines)
+
+
+FILES = (
+    ("Loss curve", "loss_curve"),
+    ("Sample video", "sample_video"),
+    ("Its frames", "contact_sheet"),
+    ("Checkpoint", "checkpoint"),
+    ("Rendered plan", "rendered"),
+)
+
+
+def _row(name: str, planned: float, found: float, unit: str) -> str:
+    ratio = f"{found / planned:.2f}" if planned else "-"
+    return f"  {name:22}{_number(planned, unit):>12}{_number(found, unit):>12}{ratio:>24}"
+
+
+def _number(value: float, unit: str) -> str:
+    digits = 0 if value >= 100 else 2 if value >= 1 else 3
+    return f"{value:.{digits}f} {unit}".rstrip()
+
+
+def _shown(loss: float | None) -> str:
+    return "none" if loss is None else f"{loss:.4f}"

@@ -1,0 +1,175 @@
+"""The training entrypoint: one process a rank, started by `vdsgen launch` or by DeepSpeed's own command:
+
+    deepspeed --num_gpus 4 --module vdsgen.model.train --plan-dir DIR --output RUN [--steps N] [--resume]
+
+Every rank runs all of this file. DIR/ds_config.json says how the engine runs, DIR/train.yaml what is
+trained; plan.json is only compared with what is measured. `--steps N` ends the run at step N in total;
+the learning rate's schedule stays that of ds_config.json.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from deepspeed import comm as dist
+from deepspeed.accelerator import get_accelerator
+
+from vdsgen.errors import VdsgenError
+from vdsgen.files import write_atomically
+from vdsgen.model import checkpoint
+from vdsgen.model.clips import gather_counts, share_of, shared_index
+from vdsgen.model.configuration import Configuration, read_configuration
+from vdsgen.model.console import configure_logging, is_first_rank, say, say_first
+from vdsgen.model.curves import LOSS_CURVE, draw_loss
+from vdsgen.model.data.loader import Batches, batches_for
+from vdsgen.model.data.samples import SampleSource, source_for
+from vdsgen.model.distributed import init_distributed
+from vdsgen.model.engine import TrainingEngine, build_engine
+from vdsgen.model.memory import PeakMemory
+from vdsgen.model.metrics import DivergenceAlarm, StepMetrics, read_metrics
+from vdsgen.model.record import RunLog, record_run
+from vdsgen.model.sample import SampleFiles, write_sample
+from vdsgen.model.summary import Artefacts, summarise, summary_text
+from vdsgen.spec.run import CHECKPOINTS, tag_of
+
+
+def train(configuration: Configuration) -> None:
+    """From the rendered directory to the closing summary."""
+    init_distributed()
+    rendered, experiment = configuration.rendered, configuration.rendered.experiment
+    index = shared_index(experiment.data)
+    source = None
+    if rendered.layout.reads_clips(dist.get_rank()):
+        source = source_for(experiment, index, get_accelerator().current_device_name())
+    memory = PeakMemory()
+    engine = build_engine(
+        rendered.ds_config, configuration.model, configuration.geometry, experiment.training.seed
+    )
+    first_step = checkpoint.resume(engine, configuration.output, rendered) if configuration.resume else 0
+    record_run(configuration, index, first_step)
+    say_first(
+        f"Training {rendered.plan.model.parameters:,} parameters on {len(index.entries)} clips, "
+        f"{configuration.global_batch_size} a step, from step {first_step + 1} to {configuration.steps}."
+    )
+    try:
+        run_steps(configuration, engine, source, memory, first_step)
+    finally:
+        if is_first_rank():
+            draw_loss(configuration.output)
+    sample = write_sample(configuration, engine, source, step=max(first_step, configuration.steps))
+    if is_first_rank():
+        conclude(configuration, sample, memory)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def run_steps(
+    configuration: Configuration,
+    engine: TrainingEngine,
+    source: SampleSource | None,
+    memory: PeakMemory,
+    first_step: int,
+) -> None:
+    """Trains from `first_step` to the configured one, with checkpoints on the way and at the end."""
+    saving = configuration.rendered.experiment.training.saving
+    alarm = DivergenceAlarm()
+    with ExitStack() as open_files:
+        batches = log = None
+        if source is not None:
+            share = share_of(configuration, engine)
+            batches = open_files.enter_context(batches_for(source, share, start_step=first_step))
+        if is_first_rank():
+            log = open_files.enter_context(RunLog(configuration, first_step))
+        memory.take()
+        for step in range(first_step + 1, configuration.steps + 1):
+            metrics = one_step(configuration, engine, batches, memory, step)
+            if log is not None:
+                log.append(metrics)
+            if warning := alarm.check(metrics):
+                say_first(f"warning: {warning}")
+            due = step % saving.every_steps == 0 or step == configuration.steps
+            # Weights that give no finite loss are not worth the place of those that did.
+            if due and math.isfinite(metrics.loss):
+                checkpoint.save(engine, configuration.output, step, configuration.rendered, saving.keep)
+
+
+def one_step(
+    configuration: Configuration,
+    engine: TrainingEngine,
+    batches: Batches | None,
+    memory: PeakMemory,
+    step: int,
+) -> StepMetrics:
+    """One optimizer step, measured; the same metrics on every rank."""
+    learning_rate, loss_scale = engine.learning_rate, engine.loss_scale
+    waited_before = batches.waited_seconds if batches is not None else 0.0
+    began = time.perf_counter()
+    loss = engine.train_step(batches if batches is not None else iter(()))
+    get_accelerator().synchronize()
+    seconds = time.perf_counter() - began
+    waited = batches.waited_seconds - waited_before if batches is not None else 0.0
+    counts = gather_counts([memory.take(), round(waited * 1e6), round(seconds * 1e6)], engine.device)
+    peaks, waits_microseconds, step_microseconds = zip(*counts, strict=True)
+    step_seconds = max(step_microseconds) / 1e6
+    return StepMetrics(
+        step=step,
+        loss=loss,
+        grad_norm=engine.global_grad_norm,
+        loss_scale=loss_scale,
+        learning_rate=learning_rate,
+        step_seconds=step_seconds,
+        data_seconds=max(waits_microseconds) / 1e6,
+        samples_per_second=configuration.global_batch_size / step_seconds,
+        peak_memory_bytes=list(peaks),
+    )
+
+
+def conclude(configuration: Configuration, sample: SampleFiles, memory: PeakMemory) -> None:
+    """Rank 0: the summary, for people and for programs."""
+    run = configuration.output
+    metrics = read_metrics(run)
+    saved = run / CHECKPOINTS / tag_of(metrics[-1]["step"])
+    artefacts = Artefacts(
+        loss_curve=run / LOSS_CURVE,
+        sample_video=sample.video,
+        contact_sheet=sample.contact_sheet,
+        checkpoint=saved if saved.is_dir() else None,
+    )
+    summary = summarise(configuration, metrics, artefacts, memory.meaning)
+    write_atomically(run / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+    say(summary_text(summary))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code: 0; 2 for bad input; 4 for a loss that has diverged; 1 for everything else."""
+    configure_logging()
+    try:
+        configuration = read_configuration(arguments, os.environ)
+    except VdsgenError as error:
+        say_first(f"error: {error}")
+        return error.exit_code
+    try:
+        train(configuration)
+    except VdsgenError as error:
+        say(f"error: {error}")
+        return error.exit_code
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if code:
+        # At once: tearing down a process group whose other ranks are still training may take minutes.
+        os._exit(code)

@@ -1,0 +1,101 @@
+"""A training run small enough for tests: synthetic clips, a tiny model, a directory from the real renderer."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from tests.render.plans import plan_of, pool_of
+from vdsgen.render.render import render_plan
+from vdsgen.spec.architecture import Vdt
+from vdsgen.spec.experiment import AdamW, Data, Experiment, Sampling, Saving, SpaceToDepth, Training
+
+FRAMES, SIZE = 4, 16
+
+
+def write_clips(folder: Path, count: int = 3) -> Path:
+    """Moving stripes, half a second each."""
+    folder.mkdir(parents=True)
+    for clip in range(count):
+        with av.open(str(folder / f"stripes {clip}.mp4"), "w") as container:
+            stream = container.add_stream("libx264", rate=Fraction(16))
+            stream.width, stream.height, stream.pix_fmt = 2 * SIZE, SIZE, "yuv420p"
+            for time in range(8):
+                columns = 128 + 100 * np.sin((np.arange(2 * SIZE) + 2 * time) * (clip + 1) / 4)
+                picture = np.broadcast_to(columns[None, :, None], (SIZE, 2 * SIZE, 3)).astype(np.uint8)
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+    return folder
+
+
+def tiny_experiment(videos: Path, **training: Any) -> Experiment:
+    sampling = Sampling(steps=3, guidance_scale=2.0, clips=3)
+    values: dict[str, Any] = {
+        "global_batch_size": 4,
+        "steps": 6,
+        "saving": Saving(every_steps=3, keep=2),
+        "sampling": sampling,
+        "optimizer": AdamW(learning_rate=1e-3),
+    }
+    return Experiment(
+        name="tiny",
+        model=Vdt(
+            in_channels=48,
+            patch_size=2,
+            hidden_size=16,
+            depth=4,
+            heads=2,
+            mlp_hidden_size=32,
+            condition="class",
+            classes=8,
+        ),
+        data=Data(
+            videos=str(videos), frames=FRAMES, height=SIZE, width=SIZE, latents=SpaceToDepth(factor=4), workers=1
+        ),
+        training=Training(**(values | training)),
+    )
+
+
+def render_tiny(directory: Path, videos: Path, *, training: dict[str, Any] | None = None, **plan: Any) -> Path:
+    """Four processor ranks, 2 pipeline x 2 data, fp32, unless told otherwise."""
+    values: dict[str, Any] = {"pipeline": 2, "data": 2, "zero_stage": 1, "dtype": "fp32", "accumulation": 2}
+    values |= plan
+    pool = pool_of(1, values["pipeline"] * values["data"], gpu="cpu")
+    files = render_plan(plan_of(pool=pool, **values), tiny_experiment(videos, **(training or {})))
+    directory.mkdir(parents=True)
+    for name, content in files.items():
+        (directory / name).write_bytes(content)
+    return directory
+
+
+def launch_command(directory: Path, run: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "vdsgen", "launch", str(directory), "--output", str(run), *arguments]
+
+
+def launch(directory: Path, run: Path, *arguments: str, timeout_seconds: float = 150) -> "Finished":
+    result = subprocess.run(
+        launch_command(directory, run, *arguments),
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout_seconds,
+        check=False,
+    )
+    return Finished(result.returncode, result.stdout)
+
+
+class Finished:
+    """How a launched run ended."""
+
+    def __init__(self, code: int, shown: str) -> None:
+        self.code = code
+        self.shown = shown
