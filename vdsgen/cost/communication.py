@@ -16,6 +16,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
+from vdsgen.cost.model_states import engine_optimizer
 from vdsgen.cost.settings import Settings
 from vdsgen.spec.lab import Link, Pool
 
@@ -154,7 +155,7 @@ def step_traffic(settings: Settings, parameters: int, trainable_parameters: int,
     if settings.zero_stage == 3:
         gathered = float(parameters * width)
         return StepTraffic(gradients, micro_batches, 1, gathered, 2 * micro_batches, layers)
-    shards_states = settings.zero_stage > 0 or uses_bf16_optimizer(settings)
+    shards_states = shards_optimizer(settings)
     return StepTraffic(
         reduce_bytes=gradients,
         reductions=micro_batches if settings.zero_stage == 2 else 1,
@@ -165,13 +166,9 @@ def step_traffic(settings: Settings, parameters: int, trainable_parameters: int,
     )
 
 
-def uses_bf16_optimizer(settings: Settings) -> bool:
-    """Whether the engine wraps the optimizer in BF16_Optimizer (engine.py:2305-2321)."""
-    if settings.dtype != "bf16":
-        return False
-    if settings.zero_stage == 0:
-        return settings.pipeline_parallel_size > 1 and settings.gradient_accumulation_dtype == "bf16"
-    return settings.zero_stage == 1 and settings.gradient_accumulation_dtype == "fp32"
+def shards_optimizer(settings: Settings) -> bool:
+    """Whether each data rank updates a share of the parameters, and gathers the rest."""
+    return settings.zero_stage > 0 or engine_optimizer(settings) == "BF16_Optimizer"
 
 
 def reduction_seconds(traffic: StepTraffic, path: Path, settings: Settings) -> float:

@@ -10,8 +10,8 @@ from vdsgen.cost.communication import (
     Topology,
     gather_seconds,
     reduction_seconds,
+    shards_optimizer,
     step_traffic,
-    uses_bf16_optimizer,
 )
 from vdsgen.cost.compute import (
     LayerTimes,
@@ -241,6 +241,6 @@ class StepTimeModel:
         ]
 
     def _optimizer(self, settings: Settings, trainable: int) -> float:
-        sharded = settings.zero_stage > 0 or uses_bf16_optimizer(settings)
-        mine = -(-trainable // settings.data_parallel_size) if sharded else trainable
+        ranks = settings.data_parallel_size if shards_optimizer(settings) else 1
+        mine = -(-trainable // ranks)
         return optimizer_seconds(mine, settings, self.rates(settings.dtype))

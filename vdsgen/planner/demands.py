@@ -60,7 +60,11 @@ def _contradictions(workload: Workload) -> list[Problem]:
         blocks=workload.blocks,
     )
     problems = [
-        Problem(f"{violation.message} (rule {violation.rule.id})", remedy=violation.rule.remedy)
+        Problem(
+            f"{violation.message} (rule {violation.rule.id})",
+            key="training.precision" if violation.rule.id.startswith("gpu-has") else "constraints",
+            remedy=violation.rule.remedy,
+        )
         for violation in violations(known, all_rules())
     ]
     return problems + _layout_problems(workload, pins)

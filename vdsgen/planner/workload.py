@@ -62,6 +62,12 @@ class Workload:
     def layers(self) -> int:
         return len(self.profile.layers)
 
+    @property
+    def ranks_share_host_memory(self) -> bool:
+        """Ranks are processes on processors, without memory of their own."""
+        assert isinstance(self.pool.gpu, Gpu)
+        return self.pool.gpu.memory_gib is None
+
     @cached_property
     def capacity_bytes(self) -> int:
         """Memory of one rank: its GPU's, or its share of the host's where ranks are processes."""

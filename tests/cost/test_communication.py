@@ -1,0 +1,115 @@
+"""Volumes and links: the layout is the engine's, and a ring moves what the formula says."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.planner.examples import pool
+from vdsgen.cost.communication import GB, Path, Topology, reduction_seconds, step_traffic
+from vdsgen.cost.settings import Settings
+from vdsgen.spec.lab import Calibration
+
+
+def settings(pipeline: int, data: int, zero: int = 1, **changes: object) -> Settings:
+    values: dict[str, object] = {
+        "pipeline_parallel_size": pipeline,
+        "data_parallel_size": data,
+        "zero_stage": zero,
+        "micro_batch_size": 1,
+        "gradient_accumulation_steps": 4,
+        "activation_checkpoint_interval": 0,
+        "dtype": "bf16",
+        "gradient_accumulation_dtype": "fp32" if zero else "bf16",
+        "reduce_bucket_elements": 1000,
+        "allgather_bucket_elements": 1000,
+        **changes,
+    }
+    return Settings(**values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("nodes", "per_node"), [(1, 8), (2, 4), (4, 2)])
+@pytest.mark.parametrize(("pipeline", "data"), [(1, 8), (2, 4), (4, 2), (8, 1)])
+def test_groups_cross_nodes_where_the_engines_groups_do(
+    nodes: int, per_node: int, pipeline: int, data: int
+) -> None:
+    from deepspeed.runtime.pipe.topology import PipeDataParallelTopology
+
+    engine = PipeDataParallelTopology(num_pp=pipeline, num_dp=data)
+    ours = Topology.of(pool(per_node, nodes=nodes))
+    layout = settings(pipeline, data)
+
+    def shared_by(groups: list[list[int]]) -> dict[int, int]:
+        """How many of the groups that cross nodes touch each node."""
+        counts: dict[int, int] = {}
+        for group in groups:
+            touched = {rank // per_node for rank in group}
+            if len(touched) > 1:
+                for node in touched:
+                    counts[node] = counts.get(node, 0) + 1
+        return counts
+
+    rings = engine.get_axis_comm_lists("data") if data > 1 else [[rank] for rank in range(pipeline)]
+    crossing = shared_by(rings)
+    for stage, ring in enumerate(rings):
+        touched = {rank // per_node for rank in ring}
+        bandwidth = 20.0 if len(touched) == 1 else 5.0 / max(crossing[node] for node in touched)
+        assert ours.data_group(layout, stage).bytes_per_second == pytest.approx(bandwidth * GB)
+
+    for stage in range(pipeline - 1):
+        pairs = [
+            (engine.get_rank(pipe=stage, data=index), engine.get_rank(pipe=stage + 1, data=index))
+            for index in range(data)
+        ]
+        senders = [a // per_node for a, b in pairs if a // per_node != b // per_node]
+        bandwidth = 20.0 if not senders else 5.0 / max(senders.count(node) for node in senders)
+        assert ours.stage_boundary(layout, stage).bytes_per_second == pytest.approx(bandwidth * GB)
+
+
+@given(st.integers(1, 64), st.floats(1, 1e12))
+def test_an_all_reduce_is_a_scatter_and_a_gather(ranks: int, volume: float) -> None:
+    path = Path(bytes_per_second=1e9, latency_seconds=1e-6)
+    whole = path.ring_seconds(ranks, volume, passes=2)
+    assert whole == pytest.approx(2 * path.ring_seconds(ranks, volume, passes=1))
+    assert whole <= 2 * volume / 1e9 + 2 * ranks * 1e-6
+    if ranks == 1:
+        assert whole == 0.0
+
+
+def test_a_ring_of_four_moves_one_and_a_half_times_the_data() -> None:
+    assert Path(1e9, 0.0).ring_seconds(4, 1e9, passes=2) == pytest.approx(1.5)
+
+
+def test_gradients_travel_in_the_models_dtype() -> None:
+    traffic = step_traffic(settings(2, 2, zero=1), 1000, 1000, 3)
+    assert traffic.reduce_bytes == 2000.0
+    assert traffic.gather_bytes == 2000.0
+
+
+def test_zero_stages_differ_in_how_often_they_communicate() -> None:
+    by_stage = {stage: step_traffic(settings(1, 4, stage), 1000, 1000, 3) for stage in range(4)}
+    assert [by_stage[stage].reductions for stage in range(4)] == [1, 1, 4, 4]
+    assert [by_stage[stage].gathers for stage in range(4)] == [0, 1, 1, 8]
+    assert [by_stage[stage].reduce_passes for stage in range(4)] == [2, 2, 2, 1]
+
+
+def test_a_bf16_pipeline_shards_its_optimizer_even_without_zero() -> None:
+    assert step_traffic(settings(2, 2, 0), 1000, 1000, 3).gathers == 1
+    assert (
+        step_traffic(settings(2, 2, 0, dtype="fp16", gradient_accumulation_dtype="fp16"), 9, 9, 3).gathers
+        == 0
+    )
+
+
+def test_smaller_buckets_pay_more_latency() -> None:
+    path, layout = Path(1e9, 1e-5), settings(1, 4)
+    traffic = step_traffic(layout, 10**6, 10**6, 3)
+    larger = settings(1, 4, reduce_bucket_elements=10**6)
+    assert reduction_seconds(traffic, path, layout) > reduction_seconds(traffic, path, larger)
+
+
+def test_measured_links_replace_the_catalogues() -> None:
+    calibration = Calibration(link_bandwidth_gb_per_second=3.0, link_latency_microseconds=0.0)
+    path = Topology.of(pool(calibration=calibration)).data_group(settings(1, 4), 0)
+    assert path == Path(3.0 * GB, 0.0)

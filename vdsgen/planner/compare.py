@@ -1,0 +1,59 @@
+"""One candidate beside the winner: what would become of other settings, and how much slower they are."""
+
+from __future__ import annotations
+
+from vdsgen.cost.settings import Settings
+from vdsgen.planner.numerics import loses_sums
+from vdsgen.planner.place import Miss, place
+from vdsgen.planner.search import SIMPLER_WITHIN, Candidate
+from vdsgen.planner.space import facts
+from vdsgen.planner.words import miss_words, percent, seconds
+from vdsgen.planner.workload import Workload
+from vdsgen.rules.registry import all_rules
+from vdsgen.rules.rule import violations
+
+Outcome = str | Miss | Candidate
+"""What becomes of settings: a rule's message, what does not fit, or a timed candidate."""
+
+
+def compared(other: Candidate, winner: Candidate) -> str:
+    """Speed of a candidate that lost, relative to the winner: a verb and what follows."""
+    extra = other.time.step_seconds / winner.time.step_seconds - 1
+    if extra <= SIMPLER_WITHIN:
+        faster = f", {percent(-extra)} faster" if extra < -0.0005 else ""
+        return f"takes {seconds(other.time.step_seconds)} a step{faster}; the simpler plan was taken"
+    parts = {
+        "recomputation": "recompute_seconds",
+        "the pipeline's bubble": "bubble_seconds",
+        "transfers between stages": "transfer_seconds",
+        "reducing gradients": "reduction_seconds",
+        "gathering parameters": "gather_seconds",
+        "the optimizer": "optimizer_seconds",
+        "computing": "compute_seconds",
+    }
+    gains = {name: getattr(other.time, key) - getattr(winner.time, key) for name, key in parts.items()}
+    cause = max(gains, key=lambda name: gains[name])
+    return (
+        f"takes {seconds(other.time.step_seconds)} a step, {percent(extra)} longer: "
+        f"{cause} takes {seconds(gains[cause])} more"
+    )
+
+
+def what_if(workload: Workload, settings: Settings) -> Outcome:
+    """Checks, places and times these settings."""
+    broken = violations(facts(workload, settings), all_rules())
+    if broken:
+        return f"is refused: {broken[0].message}"
+    if loses_sums(settings.dtype, settings.gradient_accumulation_dtype, settings.gradient_accumulation_steps):
+        return "would add up several micro-batches' gradients in bf16"
+    placed = place(workload, settings)
+    if isinstance(placed, Miss):
+        return placed
+    return Candidate(placed, workload.times.step(settings, placed.partition))
+
+
+def outcome_words(outcome: Outcome, winner: Candidate) -> str:
+    """An outcome beside the winner: a verb and what follows."""
+    if isinstance(outcome, str):
+        return outcome
+    return miss_words(outcome) if isinstance(outcome, Miss) else compared(outcome, winner)

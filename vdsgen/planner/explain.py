@@ -1,0 +1,154 @@
+"""Why a plan won, in numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from math import isqrt
+
+from vdsgen.cost.settings import Settings
+from vdsgen.planner.compare import compared, outcome_words, what_if
+from vdsgen.planner.numerics import accumulation_dtype, dtypes
+from vdsgen.planner.place import Placed, place
+from vdsgen.planner.search import Candidate, Search
+from vdsgen.planner.space import Layout
+from vdsgen.planner.words import gib, interval_words, miss_words, percent, seconds, settings_words
+from vdsgen.planner.workload import Workload
+
+
+def reasons(workload: Workload, found: Search, winner: Candidate) -> tuple[str, ...]:
+    """One sentence each: the layout, ZeRO, checkpointing, micro-batch, precision, and what binds."""
+    return tuple(
+        sentence
+        for sentence in (
+            *_layout_reasons(workload, found, winner),
+            _zero_reason(workload, winner),
+            *_checkpoint_reasons(workload, winner),
+            _micro_batch_reason(workload, winner),
+            _precision_reason(workload, winner),
+            _memory_reason(workload, winner),
+        )
+        if sentence
+    )
+
+
+def _layout_reasons(workload: Workload, found: Search, winner: Candidate) -> list[str]:
+    chosen = winner.settings.pipeline_parallel_size
+    lines = []
+    for layout in found.layouts:
+        stages = layout.pipeline_parallel_size
+        if stages == chosen:
+            continue
+        fitting = found.fitting.get(stages)
+        if fitting is not None and fitting.fastest is not None:
+            best = settings_words(fitting.fastest.settings, layout=False)
+            lines.append(f"{_name(layout)} at its best ({best}) {compared(fitting.fastest, winner)}.")
+            continue
+        tally = found.out_of_memory.get(stages)
+        if tally is not None and tally.nearest_miss is not None:
+            best = settings_words(tally.nearest_miss.settings, layout=False)
+            lines.append(
+                f"{_name(layout)} fits in no way: at best ({best}) it {miss_words(tally.nearest_miss)}."
+            )
+    used, there = winner.settings.world_size, workload.pool.world_size
+    if used < there:
+        lines.append(
+            f"{used} of {there} GPUs are used: the pins or the global batch size "
+            f"({workload.experiment.training.global_batch_size}) leave no work for more."
+        )
+    return lines
+
+
+def _name(layout: Layout) -> str:
+    return str(layout).capitalize()
+
+
+def _zero_reason(workload: Workload, winner: Candidate) -> str:
+    stage = winner.settings.zero_stage
+    if workload.experiment.constraints.zero_stage is not None:
+        return f"ZeRO-{stage} is pinned."
+    if stage == 0:
+        return "ZeRO-0: model states fit unsharded, which communicates least."
+    less = _less_zero(workload, winner.settings)
+    outcome = what_if(workload, less)
+    return f"ZeRO-{stage} rather than ZeRO-{stage - 1}, which {outcome_words(outcome, winner)}."
+
+
+def _less_zero(workload: Workload, settings: Settings) -> Settings:
+    stage = settings.zero_stage - 1
+    accumulation = accumulation_dtype(workload.experiment.training, settings.dtype, stage)
+    return replace(settings, zero_stage=stage, gradient_accumulation_dtype=accumulation)
+
+
+def _checkpoint_reasons(workload: Workload, winner: Candidate) -> list[str]:
+    settings = winner.settings
+    interval = settings.activation_checkpoint_interval
+    pinned = workload.experiment.constraints.activation_checkpoint_interval is not None
+    if interval == 0:
+        spared = sum(stage.forward_seconds for stage in winner.time.stages) / len(winner.time.stages)
+        spared *= settings.gradient_accumulation_steps
+        return [
+            "No checkpointing is pinned."
+            if pinned
+            else f"No checkpointing: activations fit, and recomputing them would add about "
+            f"{seconds(spared)} a step ({percent(spared / winner.time.step_seconds)})."
+        ]
+    without = what_if(workload, replace(settings, activation_checkpoint_interval=0))
+    lines = [
+        f"{interval_words(interval).capitalize()}{' (pinned)' if pinned else ''}: recomputation takes "
+        f"{percent(winner.time.recompute_seconds / winner.time.step_seconds)} of the step; without "
+        f"checkpointing the plan {outcome_words(without, winner)}."
+    ]
+    rule_of_thumb = max(1, isqrt(max(stop - start for start, stop in pairwise(winner.placed.partition))))
+    if not pinned and rule_of_thumb != interval:
+        other = place(workload, replace(settings, activation_checkpoint_interval=rule_of_thumb))
+        peak = other.peak_bytes if isinstance(other, Placed) else other.memory.peak_bytes
+        lines.append(
+            f"The square-root rule would checkpoint every {rule_of_thumb} blocks and need {gib(peak)} on the "
+            f"fullest stage; this plan needs {gib(winner.placed.peak_bytes)}."
+        )
+    return lines
+
+
+def _micro_batch_reason(workload: Workload, winner: Candidate) -> str:
+    settings = winner.settings
+    if settings.gradient_accumulation_steps == 1:
+        return ""
+    pins = workload.experiment.constraints
+    if pins.micro_batch_size is not None or pins.gradient_accumulation_steps is not None:
+        return ""
+    steps = settings.gradient_accumulation_steps
+    factor = next(value for value in range(2, steps + 1) if steps % value == 0)
+    larger = replace(
+        settings,
+        micro_batch_size=settings.micro_batch_size * factor,
+        gradient_accumulation_steps=steps // factor,
+    )
+    outcome = what_if(workload, larger)
+    return (
+        f"Micro-batch {settings.micro_batch_size}: {larger.micro_batch_size} "
+        f"{outcome_words(outcome, winner)}."
+    )
+
+
+def _precision_reason(workload: Workload, winner: Candidate) -> str:
+    settings, training = winner.settings, workload.experiment.training
+    accumulated = (
+        f", gradients accumulated in {settings.gradient_accumulation_dtype}"
+        if settings.gradient_accumulation_dtype != settings.dtype
+        else ""
+    )
+    if training.precision != "auto":
+        return f"{settings.dtype} is pinned{accumulated}."
+    if settings.dtype == "bf16":
+        return f"bf16: {workload.gpu_name} has it, and it needs no loss scale{accumulated}."
+    if settings.dtype == "fp16":
+        return f"fp16: {workload.gpu_name} has no bf16; loss scaling starts low, as video needs{accumulated}."
+    if dtypes(training, workload.pool) == ("fp32",):
+        return f"fp32: {workload.gpu_name} has no half precision."
+    return f"fp32: half precision is no faster on {workload.gpu_name}."
+
+
+def _memory_reason(workload: Workload, winner: Candidate) -> str:
+    peak, capacity = winner.placed.peak_bytes, workload.capacity_bytes
+    return f"The fullest stage needs {gib(peak)} of {gib(capacity)}; {gib(capacity - peak)} stay free."

@@ -1,0 +1,128 @@
+"""From an experiment, a pool and a layer profile to a Plan: the planner's front door."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from vdsgen import __version__
+from vdsgen.planner.compare import compared
+from vdsgen.planner.demands import whole_pool_layouts
+from vdsgen.planner.explain import reasons
+from vdsgen.planner.no_fit import no_fit_error
+from vdsgen.planner.rejected import rejected
+from vdsgen.planner.resolve import workload_of
+from vdsgen.planner.search import Candidate, search, settled
+from vdsgen.planner.workload import Workload
+from vdsgen.spec.canonical import sha256_of
+from vdsgen.spec.experiment import Experiment
+from vdsgen.spec.lab import Pool
+from vdsgen.spec.plan import (
+    ActivationCheckpointing,
+    Batch,
+    Inputs,
+    Parallel,
+    Plan,
+    PlannedModel,
+    Precision,
+    Stage,
+    Zero,
+)
+from vdsgen.spec.plan import Search as SearchSummary
+from vdsgen.spec.profile import ModelProfile
+
+
+def make_plan(experiment: Experiment, pool: Pool, profile: ModelProfile) -> Plan:
+    """The best plan.
+
+    `experiment` is resolved (its model is a Vdt); `pool` is as the lab file gives it, and recorded so.
+    Raises InputError where the demands contradict each other, NoPlanFitsError where nothing fits.
+    """
+    return best_plans(experiment, pool, profile, top=1)[0]
+
+
+def best_plans(experiment: Experiment, pool: Pool, profile: ModelProfile, top: int) -> list[Plan]:
+    """The best plan first, then the next fastest that differ in layout, ZeRO stage, batch split,
+    precision or in whether they checkpoint; at most `top`. Raises as `make_plan`."""
+    workload = workload_of(experiment, pool, profile)
+    layouts = whole_pool_layouts(workload)
+    found = search(workload, layouts, time_all=top > 1)
+    if not found.ranked:
+        # Sums in bf16 are better than no plan; the reasons say that they are made.
+        found = search(workload, layouts, exact_sums=False, time_all=top > 1)
+    if not found.ranked:
+        raise no_fit_error(workload, found)
+    winner = settled(workload, found.ranked[0])
+    inputs = Inputs(
+        experiment_sha256=sha256_of(experiment),
+        lab_sha256=sha256_of(pool),
+        profile_sha256=sha256_of(profile),
+        pool=pool,
+    )
+    summary = SearchSummary(
+        candidates=found.candidates, feasible=found.feasible, rejected=rejected(found, winner)
+    )
+    plans = [_plan(workload, inputs, winner, reasons(workload, found, winner), summary)]
+    for runner_up in found.ranked[1:top]:
+        sentence = f"Beside the best plan it {compared(runner_up, winner)}."
+        plans.append(_plan(workload, inputs, settled(workload, runner_up), (sentence,), summary))
+    return plans
+
+
+def _plan(
+    workload: Workload, inputs: Inputs, candidate: Candidate, why: tuple[str, ...], summary: SearchSummary
+) -> Plan:
+    settings, profile, training = candidate.settings, workload.profile, workload.experiment.training
+    scaling = training.loss_scaling if settings.dtype == "fp16" else None
+    return Plan(
+        generator=f"vdsgen {__version__}",
+        inputs=inputs,
+        model=PlannedModel(
+            name=profile.model,
+            parameters=profile.parameters,
+            trainable_parameters=profile.trainable_parameters,
+            layers=workload.layers,
+        ),
+        pool=workload.pool.name,
+        parallel=Parallel(
+            world_size=settings.world_size,
+            pipeline_parallel_size=settings.pipeline_parallel_size,
+            data_parallel_size=settings.data_parallel_size,
+        ),
+        batch=Batch(
+            micro_batch_size=settings.micro_batch_size,
+            gradient_accumulation_steps=settings.gradient_accumulation_steps,
+            global_batch_size=training.global_batch_size,
+        ),
+        zero=Zero(
+            stage=settings.zero_stage,
+            reduce_bucket_elements=settings.reduce_bucket_elements,
+            allgather_bucket_elements=settings.allgather_bucket_elements,
+        ),
+        activation_checkpointing=ActivationCheckpointing(interval=settings.activation_checkpoint_interval),
+        precision=Precision(
+            dtype=settings.dtype,
+            gradient_accumulation_dtype=settings.gradient_accumulation_dtype,
+            initial_loss_scale=scaling.initial_loss_scale if scaling else None,
+            loss_scale_window=scaling.loss_scale_window if scaling else None,
+        ),
+        stages=_stages(workload, candidate),
+        predicted=candidate.time.predicted(),
+        reasons=why,
+        search=summary,
+    )
+
+
+def _stages(workload: Workload, candidate: Candidate) -> tuple[Stage, ...]:
+    return tuple(
+        Stage(
+            index=index,
+            layers=(start, stop),
+            memory=workload.memory(candidate.settings, index, start, stop),
+            capacity_bytes=workload.capacity_bytes,
+            forward_seconds=times.forward_seconds,
+            backward_seconds=times.backward_seconds,
+        )
+        for index, ((start, stop), times) in enumerate(
+            zip(pairwise(candidate.placed.partition), candidate.time.stages, strict=True)
+        )
+    )

@@ -1,0 +1,91 @@
+"""The candidates that lost, by family: why, how many, and the one that came nearest."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from vdsgen.planner.compare import compared
+from vdsgen.planner.search import Candidate, Search, Tally
+from vdsgen.planner.words import miss_words, settings_words
+from vdsgen.spec.plan import Rejected
+
+INEXACT_SUMS = "inexact_sums"
+"""Reason of candidates that were set aside because gradients would add up in bf16."""
+
+
+def rejected(found: Search, winner: Candidate) -> tuple[Rejected, ...]:
+    """The families that lost: those that do not fit, slower ones, and those that a rule forbids."""
+    entries = [
+        _out_of_memory(stages, tally) for stages, tally in sorted(found.out_of_memory.items()) if tally.count
+    ]
+    entries += [
+        entry
+        for stages, tally in sorted(found.fitting.items())
+        if (entry := _slower(stages, tally, winner, found)) is not None
+    ]
+    for rule_id, tally in sorted(found.refused.items()):
+        assert tally.violation is not None and tally.settings is not None
+        entries.append(
+            Rejected(
+                reason=rule_id,
+                count=tally.count,
+                detail=f"{tally.violation.rule.summary} For one: {tally.violation.message}.",
+                nearest={"settings": asdict(tally.settings)},
+            )
+        )
+    if found.inexact_sums:
+        entries.append(
+            Rejected(
+                reason=INEXACT_SUMS,
+                count=found.inexact_sums,
+                detail="ZeRO-0 with bf16 would add up several micro-batches' gradients in bf16 "
+                "(pin zero_stage: 0 or gradient_accumulation_dtype: model to allow it).",
+                nearest={},
+            )
+        )
+    return tuple(entries)
+
+
+def _out_of_memory(stages: int, tally: Tally) -> Rejected:
+    miss = tally.nearest_miss
+    assert miss is not None, "a count of misses without one"
+    return Rejected(
+        reason="out_of_memory",
+        count=tally.count,
+        detail=f"Pipeline {stages}: the nearest miss, {settings_words(miss.settings, layout=False)}, "
+        f"{miss_words(miss)}.",
+        nearest={
+            "settings": asdict(miss.settings),
+            "stage": miss.stage,
+            "missing_bytes": miss.over_bytes,
+            "biggest_component": miss.biggest_component,
+        },
+    )
+
+
+def _slower(stages: int, tally: Tally, winner: Candidate, found: Search) -> Rejected | None:
+    """The fitting candidates of one pipeline size that are not the winner."""
+    own = stages == winner.settings.pipeline_parallel_size
+    count = tally.count - int(own)
+    if count < 1 or tally.fastest is None:
+        return None
+    best = tally.fastest
+    if own:
+        others = [
+            one for one in found.ranked[1:] if one.settings.pipeline_parallel_size == stages
+        ]  # fmt: skip
+        if not others:
+            return Rejected(
+                reason="slower",
+                count=count,
+                detail=f"Pipeline {stages}: none of its other candidates is faster.",
+                nearest={},
+            )
+        best = others[0]
+    return Rejected(
+        reason="slower",
+        count=count,
+        detail=f"Pipeline {stages}: the best of these, {settings_words(best.settings, layout=False)}, "
+        f"{compared(best, winner)}.",
+        nearest={"settings": asdict(best.settings), "samples_per_second": best.time.samples_per_second},
+    )

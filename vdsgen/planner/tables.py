@@ -1,0 +1,131 @@
+"""A plan as tables: data that the command line prints and that PLAN.md can share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vdsgen.cost.settings import Settings
+from vdsgen.cost.step import StepTime
+from vdsgen.planner.baseline import Baseline
+from vdsgen.planner.place import COMPONENTS
+from vdsgen.planner.words import GIB, duration, interval_words, percent, seconds
+from vdsgen.planner.workload import Workload
+from vdsgen.spec.experiment import Training
+from vdsgen.spec.plan import Plan, StageMemory
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of cells; the first row heads the columns where there are more than two."""
+
+    title: str
+    rows: tuple[tuple[str, ...], ...]
+
+
+def settings_of(plan: Plan) -> Settings:
+    """A plan's engine settings, as the cost functions take them."""
+    return Settings(
+        pipeline_parallel_size=plan.parallel.pipeline_parallel_size,
+        data_parallel_size=plan.parallel.data_parallel_size,
+        zero_stage=plan.zero.stage,
+        micro_batch_size=plan.batch.micro_batch_size,
+        gradient_accumulation_steps=plan.batch.gradient_accumulation_steps,
+        activation_checkpoint_interval=plan.activation_checkpointing.interval,
+        dtype=plan.precision.dtype,
+        gradient_accumulation_dtype=plan.precision.gradient_accumulation_dtype,
+        reduce_bucket_elements=plan.zero.reduce_bucket_elements,
+        allgather_bucket_elements=plan.zero.allgather_bucket_elements,
+    )
+
+
+def step_time_of(plan: Plan, workload: Workload) -> StepTime:
+    """The parts of a planned step."""
+    boundaries = [stage.layers[0] for stage in plan.stages] + [plan.stages[-1].layers[1]]
+    return workload.times.step(settings_of(plan), boundaries)
+
+
+def choice_table(plan: Plan) -> Table:
+    """What was chosen."""
+    parallel, batch, precision = plan.parallel, plan.batch, plan.precision
+    dtype: str = precision.dtype
+    if precision.gradient_accumulation_dtype != precision.dtype:
+        dtype += f", gradients accumulated in {precision.gradient_accumulation_dtype}"
+    if precision.initial_loss_scale is not None:
+        dtype += f", loss scale from {precision.initial_loss_scale}, window {precision.loss_scale_window}"
+    return Table(
+        "Plan",
+        (
+            (
+                "pipeline stages x data ranks",
+                f"{parallel.pipeline_parallel_size} x {parallel.data_parallel_size}",
+            ),
+            ("ZeRO stage", str(plan.zero.stage)),
+            (
+                "batch",
+                f"micro-batch {batch.micro_batch_size} x {batch.gradient_accumulation_steps} accumulation "
+                f"steps x {parallel.data_parallel_size} data ranks = {batch.global_batch_size}",
+            ),
+            ("activations", interval_words(plan.activation_checkpointing.interval)),
+            ("precision", dtype),
+        ),
+    )
+
+
+def memory_table(plan: Plan, baseline: Baseline) -> Table:
+    """GiB on each GPU, by stage and component; the naive baseline last."""
+    head = ("GiB", "layers", *COMPONENTS, "peak", "capacity", "free")
+    rows = [
+        (
+            f"stage {stage.index}",
+            f"{stage.layers[0]}-{stage.layers[1] - 1}",
+            *_memory_cells(stage.memory, stage.capacity_bytes),
+        )
+        for stage in plan.stages
+    ]
+    naive = ("naive", f"0-{plan.model.layers - 1}", *_memory_cells(baseline.memory, baseline.capacity_bytes))
+    return Table("Memory of each GPU", (head, *rows, naive))
+
+
+def _memory_cells(memory: StageMemory, capacity_bytes: int) -> tuple[str, ...]:
+    parts = [getattr(memory, f"{name}_bytes") for name in COMPONENTS]
+    values = [*parts, memory.peak_bytes, capacity_bytes, capacity_bytes - memory.peak_bytes]
+    return tuple(f"{value / GIB:.2f}" for value in values)
+
+
+def time_table(time: StepTime) -> Table:
+    """Where the seconds of a step go, on the average stage."""
+    parts = (
+        ("forward and backward", time.compute_seconds),
+        ("recomputation", time.recompute_seconds),
+        ("pipeline bubble", time.bubble_seconds),
+        ("stage transfers", time.transfer_seconds),
+        ("gradient reduction", time.reduction_seconds),
+        ("parameter gathers", time.gather_seconds),
+        ("optimizer", time.optimizer_seconds),
+    )
+    rows = tuple(
+        (name, seconds(value), percent(value / time.step_seconds)) for name, value in parts if value > 0
+    )
+    head = ("", "time", "share")
+    return Table("One step", (head, *rows, ("step", seconds(time.step_seconds), "")))
+
+
+def speed_table(plan: Plan, training: Training) -> Table:
+    """What the step time means for the run. Data loading and saving are not in it."""
+    predicted = plan.predicted
+    return Table(
+        "Speed (predicted)",
+        (
+            ("samples/s", f"{predicted.samples_per_second:.3g}"),
+            ("run", f"{duration(predicted.step_seconds * training.steps)} for {training.steps} steps"),
+            ("bubble", percent(predicted.bubble_fraction)),
+            ("communication", percent(predicted.communication_fraction)),
+            ("model FLOP utilization", percent(predicted.model_flops_utilization)),
+        ),
+    )
+
+
+def rejected_table(plan: Plan) -> Table:
+    """The families that lost."""
+    rows = tuple((entry.reason, str(entry.count), entry.detail) for entry in plan.search.rejected)
+    return Table("Rejected", (("why", "count", "nearest"), *rows))

@@ -1,0 +1,64 @@
+"""How plans speak: bytes, seconds and settings in words, the same in reasons, errors and tables."""
+
+from __future__ import annotations
+
+from vdsgen.cost.settings import Settings
+from vdsgen.planner.place import Miss
+
+GIB = 1024**3
+
+
+def gib(number_bytes: float) -> str:
+    """Two decimals: 10 MiB are seen."""
+    return f"{number_bytes / GIB:.2f} GiB"
+
+
+def seconds(value: float) -> str:
+    """Three figures or so."""
+    if value >= 100:
+        return f"{value:.0f} s"
+    if value >= 1:
+        return f"{value:.2f} s"
+    return f"{value * 1000:.3g} ms"
+
+
+def duration(value: float) -> str:
+    """A run's length: the two largest units."""
+    minutes, hours, days = value / 60, value / 3600, value / 86400
+    if value < 120:
+        return seconds(value)
+    if minutes < 120:
+        return f"{minutes:.0f} min"
+    if hours < 48:
+        return f"{hours:.1f} h"
+    return f"{days:.1f} days"
+
+
+def percent(fraction: float) -> str:
+    """One decimal below ten."""
+    return f"{100 * fraction:.1f} %" if abs(fraction) < 0.1 else f"{100 * fraction:.0f} %"
+
+
+def interval_words(interval: int) -> str:
+    """A checkpoint interval."""
+    if interval == 0:
+        return "no checkpointing"
+    return "checkpoint every block" if interval == 1 else f"checkpoint every {interval} blocks"
+
+
+def settings_words(settings: Settings, *, layout: bool = True) -> str:
+    """A candidate in one line, with or without its layout."""
+    place = f"pipeline {settings.pipeline_parallel_size} x data {settings.data_parallel_size}, "
+    return (
+        f"{place if layout else ''}ZeRO-{settings.zero_stage}, micro-batch {settings.micro_batch_size} x "
+        f"{settings.gradient_accumulation_steps} steps, "
+        f"{interval_words(settings.activation_checkpoint_interval)}, {settings.dtype}"
+    )
+
+
+def miss_words(miss: Miss) -> str:
+    """What does not fit, where, and why."""
+    return (
+        f"needs {gib(miss.memory.peak_bytes)} on stage {miss.stage}, {gib(miss.over_bytes)} more than "
+        f"there is (most of it {miss.biggest_component})"
+    )
