@@ -172,7 +172,7 @@ def test_a_setting_that_the_plan_rests_on_cannot_be_changed_in_a_template(tmp_pa
         ("train.yaml.j2", "a: 1", "no experiment"),
         ("train.yaml.j2", '{{ experiment | yaml | replace("seed: 0", "seed: 1") }}', "another experiment"),
         ("hostfile.j2", "localhost 4\n", "line 1 is 'localhost 4'"),
-        ("hostfile.j2", "localhost slots=2\n", "the pool has {'localhost': 4}"),
+        ("hostfile.j2", "localhost slots=2\n", "the plan has {'localhost': 4}"),
         ("launch.sh.j2", "if [[ ; then\n", "bash cannot parse it"),
     ],
 )

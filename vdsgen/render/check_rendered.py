@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from vdsgen.errors import InputError, Problem
 from vdsgen.render.engine_keys import unread_keys
+from vdsgen.render.placement import Placement
 from vdsgen.spec.experiment import Experiment
-from vdsgen.spec.lab import Pool
 from vdsgen.spec.plan import Plan
 
 HOST_LINE = re.compile(r"^(\S+)\s+slots=(\d+)$")
@@ -36,7 +36,7 @@ def check_ds_config(text: str, planned: Mapping[str, Any]) -> None:
         Problem(
             f"{key} is {_text(found)}, the plan says {_text(wanted)}", remedy="plan what you want instead"
         )
-        for key, found, wanted in _differences(rendered, planned)
+        for key, found, wanted in differences(rendered, planned)
     ]
     _raise("ds_config.json.j2", problems)
 
@@ -68,8 +68,8 @@ def check_experiment(text: str, experiment: Experiment) -> None:
         _raise("train.yaml.j2", other)
 
 
-def check_hostfile(text: str, pool: Pool) -> None:
-    """Raises InputError where a line is none of DeepSpeed's, or the hosts are not the pool's."""
+def check_hostfile(text: str, place: Placement) -> None:
+    """Raises InputError where a line is none of DeepSpeed's, or the hosts are not the plan's."""
     found: dict[str, int] = {}
     problems = []
     for number, line in enumerate(text.splitlines(), start=1):
@@ -80,10 +80,10 @@ def check_hostfile(text: str, pool: Pool) -> None:
             problems.append(Problem(f"line {number} is {line!r}, should be one line 'HOST slots=N' a host"))
         else:
             found[match[1]] = int(match[2])
-    hosts = pool.hosts if pool.hosts is not None else ("localhost",) if pool.nodes == 1 else ()
-    wanted = dict.fromkeys(hosts, pool.gpus_per_node)
+    hosts = place.hosts or (("localhost",) if place.nodes == 1 else ())
+    wanted = dict.fromkeys(hosts, place.ranks_per_node)
     if not problems and found != wanted:
-        problems.append(Problem(f"it names {found or 'no hosts'}, the pool has {wanted or 'none to name'}"))
+        problems.append(Problem(f"it names {found or 'no hosts'}, the plan has {wanted or 'none to name'}"))
     _raise("hostfile.j2", problems)
 
 
@@ -99,8 +99,8 @@ def check_shell(text: str) -> None:
         _raise("launch.sh.j2", [Problem(f"bash cannot parse it: {result.stderr.decode().strip()}")])
 
 
-def _differences(rendered: Mapping[str, Any], planned: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """(key, found, wanted); None stands for absent."""
+def differences(rendered: Mapping[str, Any], planned: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """(key, found, wanted) where ds_config.json leaves the planned sections; None stands for absent."""
     for key, wanted in planned.items():
         found = rendered.get(key)
         if key in FREE or found == wanted:

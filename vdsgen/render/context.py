@@ -4,42 +4,37 @@ from __future__ import annotations
 
 from typing import Any
 
+from vdsgen.planner.tables import choice_table, speed_table
+from vdsgen.planner.words import seconds
 from vdsgen.render.engine_config import engine_config
-from vdsgen.render.formats import gib, seconds
+from vdsgen.render.formats import gib
+from vdsgen.render.placement import is_cpu, placement
 from vdsgen.spec.experiment import Experiment
-from vdsgen.spec.lab import Gpu, Pool
 from vdsgen.spec.plan import Plan, Stage
-
-CPU = "cpu"
-"""The catalogue's name for a processor."""
 
 
 def template_context(plan: Plan, experiment: Experiment) -> dict[str, Any]:
     """The same for every template: `plan` and `experiment` as in their files, `engine` (the sections of
     ds_config.json), `launch` (nodes, ranks, hosts) and `tables` (rows for PLAN.md)."""
-    pool = plan.inputs.pool
+    place = placement(plan)
     return {
         "plan": plan.model_dump(mode="json"),
         "experiment": experiment.model_dump(mode="json"),
         "engine": engine_config(plan, experiment),
         "launch": {
-            "nodes": pool.nodes,
-            "ranks_per_node": pool.gpus_per_node,
-            "hosts": list(pool.hosts) if pool.hosts is not None else [],
-            "on_cpu": is_cpu(pool),
+            "nodes": place.nodes,
+            "ranks_per_node": place.ranks_per_node,
+            "hosts": list(place.hosts),
+            "on_cpu": is_cpu(plan.inputs.pool),
         },
         "tables": {
             "choice": choice_rows(plan),
             "memory": memory_rows(plan),
+            "speed": speed_rows(plan, experiment),
             "time": time_rows(plan),
         },
         "peak": peak_facts(plan),
     }
-
-
-def is_cpu(pool: Pool) -> bool:
-    """Whether the ranks run on processors: there are no devices to choose between."""
-    return pool.gpu.memory_gib is None if isinstance(pool.gpu, Gpu) else pool.gpu == CPU
 
 
 def peak_facts(plan: Plan) -> dict[str, Any]:
@@ -55,33 +50,14 @@ def peak_facts(plan: Plan) -> dict[str, Any]:
 
 def choice_rows(plan: Plan) -> list[list[str]]:
     """The settings that a reviewer looks for first."""
-    parallel, batch, precision = plan.parallel, plan.batch, plan.precision
-    interval = plan.activation_checkpointing.interval
-    dtype: str = precision.dtype
-    if precision.gradient_accumulation_dtype != dtype:
-        dtype = f"{dtype}, gradients accumulated in {precision.gradient_accumulation_dtype}"
-    if precision.initial_loss_scale is not None:
-        dtype += f", loss scale from {precision.initial_loss_scale}, window {precision.loss_scale_window}"
-    return [
-        ["setting", "value"],
-        ["GPUs", f"{parallel.world_size}"],
-        [
-            "pipeline stages x data ranks",
-            f"{parallel.pipeline_parallel_size} x {parallel.data_parallel_size}",
-        ],
-        ["ZeRO stage", f"{plan.zero.stage}"],
-        [
-            "micro-batch x accumulation x data ranks = global batch",
-            f"{batch.micro_batch_size} x {batch.gradient_accumulation_steps} x {parallel.data_parallel_size}"
-            f" = {batch.global_batch_size}",
-        ],
-        ["activation checkpoint", _interval_text(interval)],
-        ["precision", dtype],
-    ]
+    rows = [["setting", "value"], ["GPUs", str(plan.parallel.world_size)]]
+    return rows + [list(row) for row in choice_table(plan).rows]
 
 
-def _interval_text(interval: int) -> str:
-    return "none" if interval == 0 else "every block" if interval == 1 else f"every {interval} blocks"
+def speed_rows(plan: Plan, experiment: Experiment) -> list[list[str]]:
+    """What a step takes, and what that means for the run."""
+    rows = [["predicted", "value"], ["step", seconds(plan.predicted.step_seconds)]]
+    return rows + [list(row) for row in speed_table(plan, experiment.training).rows]
 
 
 def memory_rows(plan: Plan) -> list[list[str]]:

@@ -14,6 +14,7 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from vdsgen.errors import InputError, Problem, VdsgenError
+from vdsgen.planner import words
 from vdsgen.render import formats
 from vdsgen.render.limits import OUTPUT_CHARACTERS, limited
 from vdsgen.render.serialise import pretty_json, pretty_yaml
@@ -43,10 +44,10 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     "code": formats.code,
     "table": formats.markdown_table,
     "gib": formats.gib,
-    "seconds": formats.seconds,
-    "duration": formats.duration,
+    "seconds": words.seconds,
+    "duration": words.duration,
     "decimal": formats.decimal,
-    "percent": formats.percent,
+    "percent": words.percent,
     "thousands": formats.thousands,
 }
 """Beyond jinja2's own."""

@@ -16,27 +16,10 @@ def gib(size_bytes: float) -> str:
     return f"{size_bytes / 1024**3:.2f}"
 
 
-def seconds(value: float) -> str:
-    """`1.234 s` from one second up, else `12.3 ms`."""
-    return f"{value:.3f} s" if value >= 1 else f"{value * 1e3:.1f} ms"
-
-
-def duration(value_seconds: float) -> str:
-    """A long time: `35.2 h`, under two hours `75.0 min`, under two minutes `42.0 s`."""
-    if value_seconds >= 7200:
-        return f"{value_seconds / 3600:.1f} h"
-    return f"{value_seconds / 60:.1f} min" if value_seconds >= 120 else f"{value_seconds:.1f} s"
-
-
 def decimal(value: float) -> str:
     """Three significant digits, never in exponents: `0.812`, `12.3`, `1234`."""
     digits = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 2
     return f"{value:.{digits}f}"
-
-
-def percent(fraction: float) -> str:
-    """`12.3 %`."""
-    return f"{fraction * 100:.1f} %"
 
 
 def thousands(value: int) -> str:

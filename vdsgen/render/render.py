@@ -16,6 +16,7 @@ from vdsgen.render.check_rendered import (
 )
 from vdsgen.render.context import template_context
 from vdsgen.render.environment import TEMPLATES, Environment, bundled_environment, render_template
+from vdsgen.render.placement import placement
 from vdsgen.render.serialise import pretty_json
 from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.plan import Plan
@@ -42,7 +43,7 @@ def render_plan(plan: Plan, experiment: Experiment, template_dir: Path | None = 
     check_ds_config(texts["ds_config.json"], context["engine"])
     check_plan(texts["plan.json"], plan)
     check_experiment(texts["train.yaml"], experiment)
-    check_hostfile(texts["hostfile"], plan.inputs.pool)
+    check_hostfile(texts["hostfile"], placement(plan))
     check_shell(texts["launch.sh"])
     return {name: text.encode("utf-8") for name, text in texts.items()}
 
