@@ -1,0 +1,115 @@
+"""`vdsgen plan`: the best plan for a lab, its memory and time, and why it won."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vdsgen.errors import InputError, NoPlanFitsError, Problem
+
+if TYPE_CHECKING:
+    from vdsgen.spec.experiment import Experiment
+    from vdsgen.spec.lab import Lab, Pool
+    from vdsgen.spec.plan import Plan
+    from vdsgen.spec.profile import ModelProfile
+
+
+@click.command()
+@click.argument("experiment", metavar="EXPERIMENT", type=click.Path(path_type=Path))
+@click.option("--lab", required=True, metavar="LAB", type=click.Path(path_type=Path), help="Lab file.")
+@click.option("--pool", "pools", multiple=True, metavar="NAME", help="Plan for this pool only; repeatable.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a key of the experiment; repeatable.",
+)
+@click.option(
+    "--top", type=click.IntRange(min=1), default=1, show_default=True, help="How many plans to print."
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print plan.json (a list of them with --top) and nothing else."
+)
+def command(
+    experiment: Path, lab: Path, pools: Sequence[str], overrides: Sequence[str], top: int, as_json: bool
+) -> None:
+    """Print the best plan for EXPERIMENT on LAB, its predicted memory and time, and why it won.
+
+    Writes nothing. Exits with 3 where no plan fits, and says what would make one fit.
+    """
+    from vdsgen.catalog.resolve import resolve_experiment
+    from vdsgen.cli.profiles import find_profile
+    from vdsgen.spec.load import load_experiment, load_lab
+
+    chosen = chosen_pools(load_lab(lab), pools)
+    resolved = resolve_experiment(load_experiment(experiment, overrides))
+    profile = find_profile(resolved.model)
+    ranked = plans_by_pool(resolved, chosen, profile, top)
+    best = ranked[0]
+    if as_json:
+        click.echo(json_text(best[1]), nl=False)
+        return
+    for number, (pool, plans) in enumerate(ranked):
+        if number:
+            click.echo()
+        click.echo(report(resolved, pool, profile, plans), nl=False)
+    if len(chosen) > 1:
+        click.echo(f"\nBest pool: {best[0].name}, {best[1][0].predicted.samples_per_second:.3g} samples/s")
+
+
+def chosen_pools(lab: Lab, names: Sequence[str]) -> list[Pool]:
+    """The pools of these names, all where none is given. Raises InputError for names that are not there."""
+    known = {pool.name: pool for pool in lab.pools}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InputError(
+            [
+                Problem(f"the lab has no pool {name!r}", key="--pool", remedy=f"it has {', '.join(known)}")
+                for name in unknown
+            ]
+        )
+    return [pool for pool in lab.pools if not names or pool.name in names]
+
+
+def plans_by_pool(
+    experiment: Experiment, pools: Sequence[Pool], profile: ModelProfile, top: int
+) -> list[tuple[Pool, list[Plan]]]:
+    """Each pool's best plans, the fastest pool first; pools that nothing fits are named on standard error.
+
+    Raises NoPlanFitsError where nothing fits any of them.
+    """
+    from vdsgen.planner.plan import best_plans
+
+    planned: list[tuple[Pool, list[Plan]]] = []
+    errors = []
+    for pool in pools:
+        try:
+            planned.append((pool, best_plans(experiment, pool, profile, top)))
+        except NoPlanFitsError as error:
+            errors.append(error)
+    if not planned:
+        raise errors[0] if len(errors) == 1 else NoPlanFitsError("\n".join(str(error) for error in errors))
+    for error in errors:
+        click.echo(f"warning: {error}", err=True)
+    return sorted(planned, key=lambda entry: -entry[1][0].predicted.samples_per_second)
+
+
+def report(experiment: Experiment, pool: Pool, profile: ModelProfile, plans: Sequence[Plan]) -> str:
+    """One pool's plan on a screen, and its runners-up."""
+    from vdsgen.planner.resolve import workload_of
+    from vdsgen.planner.text import plan_text, ranking_text
+
+    text = plan_text(plans[0], workload_of(experiment, pool, profile))
+    return text + ("\n" + ranking_text(plans) if len(plans) > 1 else "")
+
+
+def json_text(plans: Sequence[Plan]) -> str:
+    """One JSON document: the plan, or a list of several."""
+    from vdsgen.render.serialise import pretty_json
+
+    documents = [plan.model_dump(mode="json") for plan in plans]
+    return pretty_json(documents[0] if len(documents) == 1 else documents)
