@@ -78,7 +78,7 @@ def _slower(stages: int, tally: Tally, winner: Candidate, found: Search) -> Reje
             return Rejected(
                 reason="slower",
                 count=count,
-                detail=f"Pipeline {stages}: none of its other candidates is faster.",
+                detail=f"Pipeline {stages}: the same plan with another checkpoint interval is no faster.",
                 nearest={},
             )
         best = others[0]

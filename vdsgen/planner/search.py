@@ -156,19 +156,21 @@ def _order(workload: Workload, placed: Placed) -> tuple[float, int, int]:
 
 
 def _rank(workload: Workload, placed: list[Placed], result: Search, *, time_all: bool) -> None:
-    """Times candidates, those that may be fastest first; leaves out those that cannot win any more."""
+    """Times candidates, those that may be fastest first.
+
+    Left out are those that can be neither the winner nor the best or second best of their layout.
+    """
     bounded = [(workload.times.lower_bound_seconds(one.settings, one.partition), one) for one in placed]
     bounded.sort(key=lambda pair: pair[0])
-    limit: dict[int, float] = {}
+    best_two: dict[int, list[float]] = {}
     timed = []
     for bound, one in bounded:
-        stages = one.settings.pipeline_parallel_size
-        if bound > limit.get(stages, float("inf")) and not time_all:
+        best = best_two.setdefault(one.settings.pipeline_parallel_size, [])
+        if len(best) == 2 and bound > max(best[0] * (1 + SIMPLER_WITHIN), best[1]) and not time_all:
             continue
         candidate = Candidate(one, workload.times.step(one.settings, one.partition))
         timed.append(candidate)
-        reach = candidate.time.step_seconds * (1 + SIMPLER_WITHIN)
-        limit[stages] = min(limit.get(stages, float("inf")), reach)
+        best[:] = sorted([*best, candidate.time.step_seconds])[:2]
     for candidate in timed:
         tally = result.fitting[candidate.settings.pipeline_parallel_size]
         if tally.fastest is None or _faster(candidate, tally.fastest):
