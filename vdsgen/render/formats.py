@@ -44,7 +44,8 @@ def code(text: object) -> str:
 
 def markdown_table(rows: Sequence[Sequence[object]], numbers: Literal["left", "right"] = "right") -> str:
     """A Markdown table, columns padded; the first row is its head, the first column is aligned left."""
-    cells = [[str(cell) for cell in row] for row in rows]
+    # A bar ends a cell even inside a code span (GitHub Flavored Markdown, section 4.10).
+    cells = [[re.sub(r"(?<!\\)\|", r"\|", str(cell)) for cell in row] for row in rows]
     widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(cells[0]))]
     right = [column > 0 and numbers == "right" for column in range(len(widths))]
 

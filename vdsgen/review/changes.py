@@ -55,6 +55,8 @@ def changes_between(old: RenderedDirectory, new: RenderedDirectory) -> tuple[Cha
         file, _, path = key.partition(":")
         was, now = before.get(key, ABSENT), after.get(key, ABSENT)
         source = follows_from(key, was is ABSENT or now is ABSENT, own)
+        if source is None and key == "PLAN.md:" and old.plan != new.plan:
+            source = "plan.json:predicted"
         changes.append(Change(file, path, was, now, effect_of(key).affects, source))
     return tuple(sorted(changes, key=lambda change: GROUPS.index(change.group)))
 

@@ -30,15 +30,14 @@ def as_text(result: Diff) -> str:
 
 
 def _edited(result: Diff) -> list[str]:
-    return [
-        line
-        for directory in result.edited
-        for line in (
+    lines = []
+    for directory in result.edited:
+        lines += [
             "",
-            f"{directory}/ds_config.json no longer says what was planned: what is predicted for it",
-        )
-        + ("is the plan's. `vdsgen check` shows the lines; pin what you want and generate again.",)
-    ]
+            f"{directory}/ds_config.json no longer says what was planned; what is predicted for it is",
+            "the plan's. `vdsgen check` shows the lines; pin what you want and generate again.",
+        ]
+    return lines
 
 
 def _repeats(result: Diff) -> list[str]:

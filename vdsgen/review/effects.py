@@ -73,7 +73,12 @@ DS_CONFIG = _in(
     _keys("scheduler.type", "numerics"),
     _keys("scheduler.params.*", "numerics", comes_with=SCHEDULER),
     _keys("scheduler.params.warmup_num_steps", "numerics"),
-    _keys("scheduler.params.warmup_max_lr", "numerics", mirrors=("ds_config.json:optimizer.params.lr",)),
+    _keys(
+        "scheduler.params.warmup_max_lr",
+        "numerics",
+        mirrors=("ds_config.json:optimizer.params.lr",),
+        comes_with=SCHEDULER,
+    ),
     _keys(
         "scheduler.params.total_num_steps",
         "numerics",
@@ -93,12 +98,12 @@ TRAIN = _in(
     "train.yaml",
     _keys("name model.name", "housekeeping"),
     _keys("model model.*", "numerics", "memory", "speed"),
-    _keys("data.videos data.frame_rate data.random_flip", "numerics"),
+    _keys("data.videos data.frame_rate data.crop data.random_flip", "numerics"),
     _keys("data.frames data.height data.width", "numerics", "memory", "speed"),
     _keys("data.latents.*", "numerics", "memory", "speed"),
     _keys("data.latents.path data.text_encoder.path", "numerics"),
     _keys("data.text_encoder data.text_encoder.max_tokens", "numerics", "memory", "speed"),
-    _keys("data.workers data.prefetch", "speed"),
+    _keys("data.workers data.prefetch data.decoded_cache_mib", "speed"),
     _same("training.global_batch_size", "train_batch_size", "numerics", "speed"),
     _keys("training.steps training.seed", "numerics"),
     _keys("training.method", "numerics", "memory", "speed"),
@@ -182,7 +187,7 @@ WHOLE_FILES = {
 """Files that are compared as text."""
 
 EFFECTS: Mapping[str, Effect] = {**DS_CONFIG, **TRAIN, **PLAN, **WHOLE_FILES}
-"""`FILE:key.path` -> effect. A last `*` stands for one or more parts; the longest pattern that fits counts."""
+"""`FILE:key.path` -> effect. A last `*` stands for one or more parts; the longest that fits counts."""
 
 UNKNOWN = Effect(("unknown",))
 

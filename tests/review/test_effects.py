@@ -1,0 +1,101 @@
+"""Every key that rendering can write has its place in the table of effects."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel
+
+from tests.render.plans import plan_of, small_experiment
+from tests.render.test_engine_config import legal_plans
+from vdsgen.render.engine_config import engine_config
+from vdsgen.review.changes import NOT_SETTINGS, ONE_VALUE, TEXT_FILES, flatten
+from vdsgen.review.effects import ANYTHING, EFFECTS, GROUPS, UNKNOWN, effect_of, fits
+from vdsgen.spec.architecture import PresetModel
+from vdsgen.spec.experiment import Experiment, Schedule
+from vdsgen.spec.plan import Plan
+
+
+def leaves(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    """Every key path that a value of `model` can have, whichever branch its unions take."""
+    for name, field in model.model_fields.items():
+        yield from _leaves_of(field.annotation, f"{prefix}{name}")
+
+
+def _leaves_of(annotation: Any, path: str) -> Iterator[str]:
+    if typing.get_origin(annotation) is typing.Annotated:
+        yield from _leaves_of(typing.get_args(annotation)[0], path)
+    elif typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        for branch in typing.get_args(annotation):
+            yield from _leaves_of(branch, path)
+    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield from leaves(annotation, f"{path}.")
+    else:
+        yield path
+
+
+def every_key() -> set[str]:
+    keys = set()
+    for plan in legal_plans():
+        for kind in ("constant", "linear", "cosine"):
+            for warmup_steps in (0, 2):
+                experiment = small_experiment(schedule=Schedule(type=kind, warmup_steps=warmup_steps))
+                keys |= {key for key, _ in flatten("ds_config.json:", engine_config(plan, experiment))}
+    keys |= set(leaves(Experiment, "train.yaml:"))
+    keys |= {
+        key
+        for key in leaves(Plan, "plan.json:")
+        if key.split(":")[1].split(".")[0] not in NOT_SETTINGS + ONE_VALUE
+    }
+    keys |= {f"plan.json:{key}" for key in ONE_VALUE} | {f"{name}:" for name in TEXT_FILES}
+    # An experiment is resolved before it is rendered: its model is never a preset.
+    presets = set(leaves(PresetModel, "train.yaml:model.")) - {"train.yaml:model.in_channels"}
+    return keys - {key for key in presets if key == "train.yaml:model.preset"}
+
+
+def test_every_key_that_rendering_can_write_has_a_group() -> None:
+    keys = every_key()
+    assert len(keys) > 150, "the walk over the specs has lost its way"
+    assert {key for key in keys if effect_of(key) is UNKNOWN} == set()
+
+
+def test_every_entry_of_the_table_is_of_use() -> None:
+    keys = every_key()
+    used = {pattern for pattern in EFFECTS for key in keys if effect_of(key) is EFFECTS[pattern]}
+    assert set(EFFECTS) - used == set()
+
+
+def test_every_entry_names_groups_that_there_are() -> None:
+    for pattern, effect in EFFECTS.items():
+        assert effect.affects, pattern
+        assert set(effect.affects) <= set(GROUPS) - {"unknown"}, pattern
+
+
+def test_what_a_key_repeats_is_a_key_too_and_never_itself_in_a_circle() -> None:
+    """Otherwise two changes could each be left out because of the other."""
+    keys = every_key()
+    follows: dict[str, set[str]] = {}
+    for key in keys:
+        effect = effect_of(key)
+        patterns = [pattern for pattern in effect.mirrors + effect.comes_with if pattern != ANYTHING]
+        for pattern in patterns:
+            assert any(fits(other, pattern) for other in keys), f"{key} repeats {pattern}, which is no key"
+        follows[key] = {other for other in keys for pattern in patterns if fits(other, pattern)} - {key}
+    settled: set[str] = set()
+    while len(settled) < len(keys):
+        free = {key for key in keys - settled if follows[key] <= settled}
+        assert free, f"a circle among {sorted(keys - settled)}"
+        settled |= free
+
+
+def test_a_key_that_vdsgen_does_not_write_is_unknown() -> None:
+    assert effect_of("ds_config.json:wall_clock_breakdown") is UNKNOWN
+
+
+def test_the_longest_pattern_counts() -> None:
+    assert effect_of("ds_config.json:zero_optimization.stage").affects == ("memory", "speed")
+    assert effect_of("ds_config.json:zero_optimization.reduce_scatter").affects == ("speed",)
+    assert plan_of().zero.stage == 1

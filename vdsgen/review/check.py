@@ -1,0 +1,150 @@
+"""Whether a rendered directory still follows from what it was rendered from."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from vdsgen.errors import NoPlanFitsError
+from vdsgen.render.render import FILES, render_plan
+from vdsgen.review.directory import RenderedDirectory
+from vdsgen.spec.canonical import sha256_of
+from vdsgen.spec.experiment import Experiment
+from vdsgen.spec.lab import Pool
+from vdsgen.spec.plan import Plan
+
+Replan = Callable[[Experiment, Pool], Plan]
+"""Plans for a resolved experiment and a pool, as `vdsgen generate` does."""
+
+Verdict = Literal["fresh", "stale", "edited", "missing"]
+"""stale: as it was rendered, but today's would differ. edited: not what its own plan renders to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One file that is not what rendering it today would give."""
+
+    name: str
+    verdict: Verdict
+    lines: tuple[str, ...]
+    """Unified diff from the file to what it should be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What `vdsgen check` found."""
+
+    path: Path
+    causes: tuple[str, ...]
+    """What is different from when the plan was made; empty where nothing is."""
+    findings: tuple[Finding, ...]
+
+    @property
+    def fresh(self) -> bool:
+        return not self.findings
+
+
+def check(directory: RenderedDirectory, replan: Replan, template_dir: Path | None = None) -> Checked:
+    """Plans again from train.yaml and the pool in plan.json, renders, and compares bytes.
+
+    Raises InputError where the recorded inputs cannot be planned for at all.
+    """
+    plan, experiment = directory.plan, directory.experiment
+    recorded = render_plan(plan, experiment, template_dir)
+    try:
+        today = replan(experiment, plan.inputs.pool)
+    except NoPlanFitsError as error:
+        causes = (*input_changes(plan, experiment), f"no plan fits any more: {error.message}")
+        return Checked(
+            directory.path, causes, tuple(_findings(directory.files, recorded, recorded)) or _all()
+        )
+    expected = render_plan(today, experiment, template_dir)
+    edited = {"plan.json"} if _was_edited(plan, today, experiment) else set()
+    return Checked(
+        path=directory.path,
+        causes=(*input_changes(plan, experiment), *_planner_changes(plan, today)),
+        findings=tuple(_findings(directory.files, recorded, expected, edited)),
+    )
+
+
+def _all() -> tuple[Finding, ...]:
+    """Every file is stale, and there is nothing to compare it with."""
+    return tuple(Finding(name, "stale", ()) for name in FILES)
+
+
+def _was_edited(plan: Plan, today: Plan, experiment: Experiment) -> bool:
+    """Planning gives the same plan for the same inputs: another one in plan.json was written by hand."""
+    return (
+        plan != today
+        and plan.inputs == today.inputs
+        and plan.generator == today.generator
+        and not input_changes(plan, experiment)
+    )
+
+
+def input_changes(plan: Plan, experiment: Experiment) -> tuple[str, ...]:
+    """Recorded inputs that no longer have the hash they were planned with."""
+    causes = []
+    if sha256_of(experiment) != plan.inputs.experiment_sha256:
+        causes.append("train.yaml does not say what was planned for: it was edited since")
+    if sha256_of(plan.inputs.pool) != plan.inputs.lab_sha256:
+        causes.append("the pool in plan.json is not what was planned for: it was edited since")
+    return tuple(causes)
+
+
+def _planner_changes(plan: Plan, today: Plan) -> Iterator[str]:
+    if plan.generator != today.generator:
+        yield f"it was planned by {plan.generator}, this is {today.generator}"
+    if plan.inputs.profile_sha256 != today.inputs.profile_sha256:
+        yield f"the layer profile of {plan.model.name} is another than it was planned with"
+
+
+def _findings(
+    files: Mapping[str, bytes],
+    recorded: Mapping[str, bytes],
+    expected: Mapping[str, bytes],
+    edited: set[str] | frozenset[str] = frozenset(),
+) -> Iterator[Finding]:
+    for name in FILES:
+        found = files.get(name)
+        if found == expected[name]:
+            continue
+        verdict: Verdict = "stale"
+        if found is None:
+            verdict = "missing"
+        elif name in edited or found != recorded[name]:
+            verdict = "edited"
+        yield Finding(name, verdict, _difference(name, found or b"", expected[name]))
+
+
+def _difference(name: str, found: bytes, expected: bytes) -> tuple[str, ...]:
+    before, after = (_printable(text).split("\n") for text in (found, expected))
+    return tuple(difflib.unified_diff(before, after, f"{name} (found)", f"{name} (rendered)", lineterm=""))
+
+
+def _printable(text: bytes) -> str:
+    """Without what a terminal would obey instead of show."""
+    characters = text.decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in characters)
+
+
+def as_text(checked: Checked) -> str:
+    """For the terminal: one line a file, its lines below."""
+    if checked.fresh and not checked.causes:
+        return f"{checked.path}: fresh\n"
+    lines = [f"{checked.path}: {'fresh' if checked.fresh else 'not fresh'}"]
+    lines += [f"  because {cause}" for cause in checked.causes]
+    words = {
+        "stale": "stale: rendering it again gives something else",
+        "edited": "edited by hand: it is not what its plan renders to",
+        "missing": "missing",
+        "fresh": "fresh",
+    }
+    for finding in checked.findings:
+        lines += ["", f"{finding.name}: {words[finding.verdict]}", *(f"  {line}" for line in finding.lines)]
+    if not checked.fresh:
+        lines += ["", "-> generate the directory again, or take the edits back; pins go into the experiment"]
+    return "\n".join(lines) + "\n"
