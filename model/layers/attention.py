@@ -18,7 +18,7 @@ class SelfAttention(nn.Module):
     """Attention within N independent sequences of length M; queries and keys are normalised per head.
 
     LayerNorm on queries and keys keeps attention logits bounded in half precision (ViT-22B,
-    arXiv 2302.05442, section 2). No mask: torch then takes its flash kernel on every device.
+    arXiv 2302.05442, section 2).
     """
 
     def __init__(self, hidden_size: int, heads: int, generator: torch.Generator) -> None:
@@ -32,14 +32,11 @@ class SelfAttention(nn.Module):
     def forward(self, x_NMD: Tensor, rotation: Rotation | None) -> Tensor:
         sequences, length, width = x_NMD.shape
         qkv: Tensor = self.qkv(x_NMD)
-        q_NHMK, k_NHMK, v_NHMK = (
-            qkv.view(sequences, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
-        )
-        q_NHMK, k_NHMK = self.query_norm(q_NHMK), self.key_norm(k_NHMK)
+        q_NMHK, k_NMHK, v_NMHK = qkv.view(sequences, length, 3, self.heads, -1).unbind(2)
+        q_NMHK, k_NMHK = self.query_norm(q_NMHK), self.key_norm(k_NMHK)
         if rotation is not None:
-            q_NHMK, k_NHMK = rotated(q_NHMK, rotation), rotated(k_NHMK, rotation)
-        mixed_NHMK = F.scaled_dot_product_attention(q_NHMK, k_NHMK, v_NHMK)
-        out: Tensor = self.out(mixed_NHMK.transpose(1, 2).reshape(sequences, length, width))
+            q_NMHK, k_NMHK = rotated(q_NMHK, rotation), rotated(k_NMHK, rotation)
+        out: Tensor = self.out(_attended(q_NMHK, k_NMHK, v_NMHK).view(sequences, length, width))
         return out
 
 
@@ -58,12 +55,23 @@ class CrossAttention(nn.Module):
         self.out = Linear(hidden_size, hidden_size, generator, zero=True)
 
     def forward(self, hidden_BTSD: Tensor, context_BLD: Tensor) -> Tensor:
-        batch, frames, patches, width = hidden_BTSD.shape
-        head_size = width // self.heads
+        batch, frames, patches, _ = hidden_BTSD.shape
         q: Tensor = self.query(self.norm(hidden_BTSD))
-        q_BHMK = q.view(batch, frames * patches, self.heads, head_size).transpose(1, 2)
         key_value: Tensor = self.key_value(context_BLD)
-        k_BHLK, v_BHLK = key_value.view(batch, -1, 2, self.heads, head_size).permute(2, 0, 3, 1, 4).unbind(0)
-        mixed_BHMK = F.scaled_dot_product_attention(self.query_norm(q_BHMK), self.key_norm(k_BHLK), v_BHLK)
-        out: Tensor = self.out(mixed_BHMK.transpose(1, 2).reshape(batch, frames, patches, width))
+        q_BMHK = q.view(batch, frames * patches, self.heads, -1)
+        k_BLHK, v_BLHK = key_value.view(batch, context_BLD.shape[1], 2, self.heads, -1).unbind(2)
+        mixed_BMHK = _attended(self.query_norm(q_BMHK), self.key_norm(k_BLHK), v_BLHK)
+        out: Tensor = self.out(mixed_BMHK.view_as(hidden_BTSD))
         return out
+
+
+def _attended(q_NMHK: Tensor, k_NLHK: Tensor, v_NLHK: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(K)) v for each head: (N, M, H, K), contiguous.
+
+    The transposes are views, and no mask is given: torch then takes its flash kernel on every device,
+    and that kernel keeps positions before heads in memory.
+    """
+    mixed_NHMK = F.scaled_dot_product_attention(
+        q_NMHK.transpose(1, 2), k_NLHK.transpose(1, 2), v_NLHK.transpose(1, 2)
+    )
+    return mixed_NHMK.transpose(1, 2).contiguous()

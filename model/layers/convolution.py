@@ -1,26 +1,66 @@
 """Temporal convolution: each channel over time, then a linear across channels.
 
-Legend: B micro-batch, T latent frames, S patches a frame, D hidden size.
+Legend: B micro-batch, T latent frames, S patches a frame, D hidden size, W taps of the kernel.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vdsgen.model.layers.initial import Linear, fill_normal
 
 
-class TemporalConvolution(nn.Module):
-    """A depthwise kernel over frames (zeros beyond the clip) and a pointwise linear.
+class _DepthwiseOverTime(torch.autograd.Function):
+    """out[t] = bias + sum over k of x[t + k - reach] * kernel[k], zeros beyond the clip.
 
-    The depthwise part is a sum of shifted products on the layout that everything else uses, (B, T, S, D).
-    A library convolution wants channels first: two transposed copies, and a workspace that depends on the
-    card and its library version. This way costs the same bytes on every device.
+    A sum of shifted products on the layout that everything else uses, (B, T, S, D). A library convolution
+    wants channels first: two transposed copies, and a workspace that depends on the card and its library
+    version. Written by hand because autograd would keep a padded copy of x and three gradients of it.
     """
+
+    @staticmethod
+    def forward(ctx: Any, x_BTSD: Tensor, kernel_WD: Tensor, bias_D: Tensor) -> Tensor:
+        ctx.save_for_backward(x_BTSD, kernel_WD)
+        reach = kernel_WD.shape[0] // 2
+        out = torch.addcmul(bias_D, x_BTSD, kernel_WD[reach])
+        for tap, seen, told in _shifts(x_BTSD.shape[1], kernel_WD.shape[0]):
+            out[:, told].addcmul_(x_BTSD[:, seen], kernel_WD[tap])
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x_BTSD, kernel_WD = ctx.saved_tensors
+        gradient = gradients[0]
+        reach = kernel_WD.shape[0] // 2
+        to_x = gradient * kernel_WD[reach]
+        to_kernel = torch.zeros_like(kernel_WD)
+        to_kernel[reach] = (gradient * x_BTSD).sum((0, 1, 2))
+        for tap, seen, told in _shifts(x_BTSD.shape[1], kernel_WD.shape[0]):
+            to_x[:, seen].addcmul_(gradient[:, told], kernel_WD[tap])
+            to_kernel[tap] = (gradient[:, told] * x_BTSD[:, seen]).sum((0, 1, 2))
+        return to_x, to_kernel, gradient.sum((0, 1, 2))
+
+
+def _shifts(frames: int, taps: int) -> Iterator[tuple[int, slice, slice]]:
+    """(tap, frames it reads, frames it writes) for every tap but the centre; never beyond the clip."""
+    reach = taps // 2
+    for tap in range(taps):
+        shift = tap - reach
+        if shift and abs(shift) < frames:
+            yield (
+                tap,
+                slice(max(shift, 0), frames + min(shift, 0)),
+                slice(max(-shift, 0), frames - max(shift, 0)),
+            )
+
+
+class TemporalConvolution(nn.Module):
+    """A depthwise kernel over frames, then a linear across channels: a separable convolution in time."""
 
     def __init__(self, hidden_size: int, kernel_size: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -31,11 +71,6 @@ class TemporalConvolution(nn.Module):
         self.pointwise = Linear(hidden_size, hidden_size, generator)
 
     def forward(self, x_BTSD: Tensor) -> Tensor:
-        frames = x_BTSD.shape[1]
-        reach = self.kernel.shape[0] // 2
-        padded = F.pad(x_BTSD, (0, 0, 0, 0, reach, reach))
-        mixed: Tensor = self.bias
-        for offset, weight_D in enumerate(self.kernel.unbind(0)):
-            mixed = torch.addcmul(mixed, padded[:, offset : offset + frames], weight_D)
+        mixed = _DepthwiseOverTime.apply(x_BTSD, self.kernel, self.bias)  # type: ignore[no-untyped-call]
         out: Tensor = self.pointwise(mixed)
         return out

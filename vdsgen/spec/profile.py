@@ -2,35 +2,55 @@
 
 from __future__ import annotations
 
+import math
+
 from pydantic import Field
 
 from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.base import NonNegativeInt, PositiveInt, Spec
 
+ATTENTION_TILE = 128
+"""What CUDA's flash attention rounds a sequence up to for its fp32 gradient accumulator."""
+
+
+def _tiled(length: int) -> int:
+    return -(-length // ATTENTION_TILE) * ATTENTION_TILE
+
 
 class Polynomial(Spec):
-    """A sum of monomials in B (micro-batch), T (latent frames), S (patches a frame) and L (text tokens).
+    """A sum of monomials with integer coefficients, exact at every geometry.
 
-    Keys are products of the variables' letters, such as `BTSS`; the constant's key is `1`.
+    Keys are products of variables, one letter each, such as `BTSS`; the constant's key is `1`. B is the
+    micro-batch size, T latent frames, S patches a frame, L text tokens. Lower-case t, s and n are T, S and
+    T * S rounded up to ATTENTION_TILE.
     """
 
-    terms: dict[str, float]
+    terms: dict[str, int]
 
-    def at(self, micro_batch_size: int, geometry: Geometry) -> float:
+    def at(self, micro_batch_size: int, geometry: Geometry) -> int:
         values = {
             "1": 1,
             "B": micro_batch_size,
             "T": geometry.frames,
             "S": geometry.patches,
             "L": geometry.text_tokens,
+            "t": _tiled(geometry.frames),
+            "s": _tiled(geometry.patches),
+            "n": _tiled(geometry.frames * geometry.patches),
         }
-        total = 0.0
-        for monomial, coefficient in self.terms.items():
-            product = coefficient
-            for letter in monomial:
-                product *= values[letter]
-            total += product
-        return total
+        return sum(
+            coefficient * math.prod(values[letter] for letter in monomial)
+            for monomial, coefficient in self.terms.items()
+        )
+
+
+class Peak(Spec):
+    """The largest of several polynomials: which operator is the peak depends on the geometry."""
+
+    candidates: tuple[Polynomial, ...] = Field(min_length=1)
+
+    def at(self, micro_batch_size: int, geometry: Geometry) -> int:
+        return max(polynomial.at(micro_batch_size, geometry) for polynomial in self.candidates)
 
 
 class LayerCosts(Spec):
@@ -39,20 +59,24 @@ class LayerCosts(Spec):
     saved_bytes: Polynomial
     """Held from forward to backward beyond the layer's own inputs and parameters."""
     output_bytes: Polynomial
-    """The hidden state that the layer hands on."""
+    """The hidden state that the layer hands on; of the last layer, its fp32 prediction."""
     side_bytes: Polynomial
     """Tensors this layer adds that all later layers share (modulation, text condition)."""
-    forward_transient_bytes: Polynomial
-    """Peak of temporaries in forward beyond what is saved and put out."""
-    backward_transient_bytes: Polynomial
-    """Peak of temporaries in backward beyond what was saved, parameter gradients excluded."""
+    forward_transient_bytes: Peak
+    """Peak of temporaries in forward beyond what is held at its end: saved, output and side."""
+    backward_transient_bytes: Peak
+    """Peak of temporaries in backward beyond saved_bytes. It includes the gradients of the layer's outputs
+    and inputs and each new parameter gradient until it is added to its accumulator; the accumulators
+    themselves are excluded, and so is the layer's output, which this layer's backward does not need."""
     matmul_flops: Polynomial
     """Forward, matrix products outside attention; backward is twice this."""
     attention_flops: Polynomial
     """Forward, inside attention; backward is 2.5 times this (arXiv 2307.08691, section 4.1)."""
     forward_traffic_bytes: Polynomial
-    """Read and written by everything that is not a matrix product, forward."""
+    """Read and written by everything that is not a matrix product; attention's queries, keys, values and
+    outputs are included, because short sequences (temporal attention) are bound by them."""
     backward_traffic_bytes: Polynomial
+    """The same, backward."""
 
 
 class LayerType(Spec):

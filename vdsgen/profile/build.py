@@ -1,0 +1,70 @@
+"""A model's sizes to its ModelProfile, by tracing each kind of layer that it has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from vdsgen.model.pipeline import layer_specs
+from vdsgen.profile.fit import Basis, choose_basis
+from vdsgen.profile.points import candidate_points, monomials_of
+from vdsgen.profile.trace import LAYER_INDEX, Kind, trace_layer
+from vdsgen.spec.architecture import Vdt, architecture_sha256
+from vdsgen.spec.profile import LayerCosts, LayerType, ModelProfile, Polynomial
+
+CHECK_POINTS = 1
+"""Geometries traced beyond those that determine the polynomials, where the fit must be exact."""
+
+
+def build_profile(model: Vdt) -> ModelProfile:
+    """Traces `model` on tensors without contents: no weights, no GPU, seconds at any size.
+
+    Raises NotPolynomialError if a cost is no polynomial of the geometry (a defect of the model code).
+    """
+    basis = choose_basis(candidate_points(model), monomials_of(model), CHECK_POINTS)
+    return ModelProfile(
+        model=model.name,
+        architecture_sha256=architecture_sha256(model),
+        torch_version=torch.__version__.split("+")[0],
+        layer_types={kind: _layer_type(model, kind, basis) for kind in LAYER_INDEX},
+        layers=("embed", *("block",) * model.depth, "final"),
+    )
+
+
+def _layer_type(model: Vdt, kind: Kind, basis: Basis) -> LayerType:
+    spec = layer_specs(model, basis.points[0].geometry, seed=0)[LAYER_INDEX[kind]]
+    with torch.device("meta"):
+        parameters = list(spec.build().parameters())
+    return LayerType(
+        parameters=sum(p.numel() for p in parameters),
+        trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
+        parameter_shapes=tuple(tuple(p.shape) for p in parameters),
+        is_block=kind == "block",
+        half=_costs(model, kind, basis, torch.bfloat16),
+        single=_costs(model, kind, basis, torch.float32),
+    )
+
+
+def _costs(model: Vdt, kind: Kind, basis: Basis, dtype: torch.dtype) -> LayerCosts:
+    traces = [trace_layer(model, point.batch, point.geometry, kind, dtype) for point in basis.points]
+
+    def fitted(name: str) -> Polynomial:
+        return basis.polynomial([getattr(trace, name) for trace in traces])
+
+    return LayerCosts(
+        saved_bytes=fitted("saved_bytes"),
+        output_bytes=fitted("output_bytes"),
+        side_bytes=fitted("side_bytes"),
+        forward_transient_bytes=basis.peak([_with_zero(trace.forward_temporaries) for trace in traces]),
+        backward_transient_bytes=basis.peak([_with_zero(trace.backward_temporaries) for trace in traces]),
+        matmul_flops=fitted("matmul_flops"),
+        attention_flops=fitted("attention_flops"),
+        forward_traffic_bytes=fitted("forward_traffic_bytes"),
+        backward_traffic_bytes=fitted("backward_traffic_bytes"),
+    )
+
+
+def _with_zero(moments: Sequence[int]) -> tuple[int, ...]:
+    """A peak of temporaries is never below none."""
+    return (0, *moments)
