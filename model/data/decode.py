@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -34,8 +35,9 @@ def decode_clip(
 ) -> npt.NDArray[np.uint8]:
     """`frames` pictures from `start_seconds` (after the first frame) on: uint8 (T, H, W, 3), RGB.
 
-    With a `frame_rate`, the i-th picture is the one nearest to start + i / frame_rate: pictures repeat
-    or are left out as presentation times say. Without, pictures are consecutive frames of the file.
+    With a `frame_rate`, the i-th picture is the one presented nearest to start + i / frame_rate, so
+    that frames repeat or are left out; a frame that is held long stays until the next is due. Without,
+    pictures are consecutive frames of the file.
 
     Pictures are upright (rotation metadata is applied), their pixels square, transparency lies on
     white. `transform` is applied to each picture at once, so that a window of a large video need not
@@ -80,8 +82,12 @@ class _Shown:
     """A decoded frame and when it is the one to take, seconds after the first frame."""
 
     frame: Any
+    time: Fraction
+    """When it is presented."""
     appears: Fraction
-    """Half an average interval before its presentation time, which makes the choice the nearest frame."""
+    """From here on it is taken: half-way from the frame before, but at most half an average interval
+    early. Where the rate is constant, that takes the nearest frame; one that is held long stays until
+    the next is due."""
     vanishes: Fraction
     """If it is the last one: up to here it may be taken."""
     clock: _Clock
@@ -120,11 +126,12 @@ class _Clock:
             time = frame.pts * self.base - self.first
         else:
             time = Fraction(0) if self.previous is None else self.previous + self.interval
+        gap = self.interval if self.previous is None else max(Fraction(0), time - self.previous)
+        appears = time - min(gap, self.interval) / 2
         self.previous = time
         # PyAV before 16 does not tell a frame's duration.
         duration = (getattr(frame, "duration", None) or 0) * self.base
-        appears = time - self.interval / 2
-        return _Shown(frame, appears, time + max(duration, 2 * self.interval), self)
+        return _Shown(frame, time, appears, time + max(duration, 2 * self.interval), self)
 
 
 def _window(
@@ -167,13 +174,7 @@ def _resampled(
 
 
 def _consecutive(
-    path: str | Path,
-    frames_from: FramesFrom,
-    start: Fraction,
-    frames: int,
-    transform: Transform | None,
-    *,
-    retry: bool = True,
+    path: str | Path, frames_from: FramesFrom, start: Fraction, frames: int, transform: Transform | None
 ) -> list[Picture]:
     pictures: list[Picture] = []
     held: _Shown | None = None
@@ -183,12 +184,13 @@ def _consecutive(
             if len(pictures) == frames:
                 return pictures
         held = shown
-    if held:
+    if held and held.vanishes >= start:
         pictures.append(held.converted(transform))
-    if held and len(pictures) < frames and retry:
-        # Where frames are not evenly spaced, the last window starts earlier than the average rate says.
-        earlier = max(Fraction(0), start - (frames - len(pictures)) * held.clock.interval)
-        return _consecutive(path, frames_from, earlier, frames, transform, retry=False)
+        if len(pictures) < frames:
+            # Where frames are not evenly spaced, the last window starts earlier than the average says.
+            earlier = max(Fraction(0), start - 4 * frames * held.clock.interval)
+            last = deque(frames_from(earlier), maxlen=frames)
+            pictures = [shown.converted(transform) for shown in last]
     if len(pictures) < frames:
         raise VideoError(path, f"has {len(pictures)} frames from {float(start):.2f} s on, not {frames}")
     return pictures
@@ -206,7 +208,7 @@ def _frames_from(path: str | Path, start: Fraction, forgiven: int) -> Iterator[_
                 continue
             decoded = _undamaged(path, container, stream, clock, forgiven)
             head = next(decoded, None)
-            if seeking and (head is None or head.appears > start):
+            if seeking and (head is None or head.time > start):
                 continue  # the file's index is wrong: decode from the first frame
             if head is not None:
                 yield head

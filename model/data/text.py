@@ -119,6 +119,13 @@ def _load(encoder: TextEncoder) -> tuple[Any, Any]:
             remedy="it must hold config.json, safetensors weights and a tokenizer that transformers knows "
             "by itself",
         ) from error
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions is not None and encoder.max_tokens > positions:
+        raise VdsgenError(
+            f"data.text_encoder.max_tokens is {encoder.max_tokens}, the encoder in {shown} has positions "
+            f"for {positions}",
+            remedy=f"set data.text_encoder.max_tokens to {positions} at most",
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer, model.eval().requires_grad_(False)

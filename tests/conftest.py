@@ -1,0 +1,20 @@
+"""Fixtures that tests of several rooms share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def demo_clips() -> Path:
+    """The folder with the demo's real clips; skips where they cannot be fetched."""
+    pytest.importorskip("av")
+    from tests.clips import real_clips
+    from vdsgen.errors import VdsgenError
+
+    try:
+        return real_clips()
+    except VdsgenError as error:
+        pytest.skip(f"no real clips: {error.message}")
