@@ -1,0 +1,43 @@
+"""The catalogue's data files, read when first asked for."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+from typing import TypeVar
+
+from pydantic import TypeAdapter
+
+from vdsgen.catalog.entries import CatalogGpu, CatalogLink, CatalogModel
+
+Entry = TypeVar("Entry")
+
+
+@cache
+def gpus() -> dict[str, CatalogGpu]:
+    """Name -> GPU, in the order of the file."""
+    return _read("gpus.json", CatalogGpu)
+
+
+@cache
+def links() -> dict[str, CatalogLink]:
+    """Name -> link, in the order of the file."""
+    return _read("links.json", CatalogLink)
+
+
+@cache
+def models() -> dict[str, CatalogModel]:
+    """Name -> model, smallest first; each model's sizes carry its name."""
+    entries = json.loads(_content("models.json"))
+    for name, entry in entries.items():
+        entry["sizes"]["name"] = name
+    return TypeAdapter(dict[str, CatalogModel]).validate_json(json.dumps(entries))
+
+
+def _read(file: str, kind: type[Entry]) -> dict[str, Entry]:
+    return TypeAdapter(dict[str, kind]).validate_json(_content(file))  # type: ignore[valid-type]
+
+
+def _content(file: str) -> bytes:
+    return (files("vdsgen.catalog") / "data" / file).read_bytes()
