@@ -1,10 +1,10 @@
 """Data that is built in: GPUs, links, models and their layer profiles, each figure with its source."""
 
 from vdsgen.catalog.hardware import lab_problems, pool_problems, resolve_gpu, resolve_link
-from vdsgen.catalog.inputs import open_experiment, open_lab
+from vdsgen.catalog.inputs import open_experiment, open_inputs, open_lab
 from vdsgen.catalog.load import gpus, links, models
-from vdsgen.catalog.models import resolve_experiment, resolve_model
 from vdsgen.catalog.profiles import profile_for, store_profile
+from vdsgen.catalog.resolve import resolve_experiment, resolve_model
 
 __all__ = [
     "gpus",
@@ -12,6 +12,7 @@ __all__ = [
     "links",
     "models",
     "open_experiment",
+    "open_inputs",
     "open_lab",
     "pool_problems",
     "profile_for",

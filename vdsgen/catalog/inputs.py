@@ -7,12 +7,30 @@ from dataclasses import replace
 from pathlib import Path
 
 from vdsgen.catalog.hardware import lab_problems
-from vdsgen.catalog.models import resolve_experiment
+from vdsgen.catalog.resolve import resolve_experiment
 from vdsgen.errors import InputError, Problem
 from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.lab import Lab
 from vdsgen.spec.load import read_experiment, read_lab
 from vdsgen.spec.source import Source, key_path
+
+
+def open_inputs(
+    lab: Path | str, experiment: Path | str, overrides: Sequence[str] = ()
+) -> tuple[Lab, Experiment]:
+    """`open_lab` and `open_experiment`. Raises InputError with the problems of both files."""
+    problems: list[Problem] = []
+    try:
+        opened_lab = open_lab(lab)
+    except InputError as error:
+        problems += error.problems
+    try:
+        opened_experiment = open_experiment(experiment, overrides)
+    except InputError as error:
+        problems += error.problems
+    if problems:
+        raise InputError(problems)
+    return opened_lab, opened_experiment
 
 
 def open_lab(path: Path | str) -> Lab:

@@ -41,12 +41,11 @@ def command(
 
     Writes nothing. Exits with 3 where no plan fits, and says what would make one fit.
     """
-    from vdsgen.catalog.resolve import resolve_experiment
+    from vdsgen.catalog.inputs import open_inputs
     from vdsgen.cli.profiles import find_profile
-    from vdsgen.spec.load import load_experiment, load_lab
 
-    chosen = chosen_pools(load_lab(lab), pools)
-    resolved = resolve_experiment(load_experiment(experiment, overrides))
+    opened, resolved = open_inputs(lab, experiment, overrides)
+    chosen = chosen_pools(opened, pools)
     profile = find_profile(resolved.model)
     ranked = plans_by_pool(resolved, chosen, profile, top)
     best = ranked[0]
@@ -93,8 +92,8 @@ def plans_by_pool(
             errors.append(error)
     if not planned:
         raise errors[0] if len(errors) == 1 else NoPlanFitsError("\n".join(str(error) for error in errors))
-    for error in errors:
-        click.echo(f"warning: {error}", err=True)
+    for failure in errors:
+        click.echo(f"warning: {failure}", err=True)
     return sorted(planned, key=lambda entry: -entry[1][0].predicted.samples_per_second)
 
 

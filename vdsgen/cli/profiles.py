@@ -9,17 +9,19 @@ import click
 from vdsgen.errors import VdsgenError
 
 if TYPE_CHECKING:
-    from vdsgen.spec.architecture import Vdt
+    from vdsgen.spec.architecture import PresetModel, Vdt
     from vdsgen.spec.profile import ModelProfile
 
 
-def find_profile(model: Vdt) -> ModelProfile:
+def find_profile(model: str | Vdt | PresetModel) -> ModelProfile:
     """Known sizes are looked up; others are traced, which takes seconds and needs torch, and remembered.
 
     Raises VdsgenError where sizes must be traced and torch is missing.
     """
     from vdsgen.catalog.profiles import profile_for, store_profile
+    from vdsgen.catalog.resolve import resolve_model
 
+    model = resolve_model(model)
     known = profile_for(model)
     if known is not None:
         return known
@@ -35,5 +37,5 @@ def find_profile(model: Vdt) -> ModelProfile:
             remedy="pip install 'vdsgen[train]', or use a model of `vdsgen catalog models`",
         ) from error
     profile = build_profile(model)
-    store_profile(model, profile)
+    store_profile(profile)
     return profile
