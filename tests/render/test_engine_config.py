@@ -38,7 +38,7 @@ def legal_plans() -> list[Plan]:
     return plans
 
 
-def _id(plan: Plan) -> str:
+def plan_id(plan: Plan) -> str:
     precision = plan.precision
     return (
         f"pp{plan.parallel.pipeline_parallel_size}-zero{plan.zero.stage}-{precision.dtype}"
@@ -107,7 +107,7 @@ def test_unread_keys_are_found_with_the_nearest_that_is_read() -> None:
     ]
 
 
-@pytest.mark.parametrize("plan", legal_plans(), ids=_id)
+@pytest.mark.parametrize("plan", legal_plans(), ids=plan_id)
 def test_deepspeed_loads_the_rendered_file_and_reads_the_planned_values(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,7 +140,7 @@ def test_deepspeed_loads_the_rendered_file_and_reads_the_planned_values(
         assert not config.zero_config.overlap_comm
 
 
-@pytest.mark.parametrize("plan", legal_plans(), ids=_id)
+@pytest.mark.parametrize("plan", legal_plans(), ids=plan_id)
 def test_bucket_sizes_are_given_only_where_an_optimizer_has_them(plan: Plan) -> None:
     zero = engine_config(plan, small_experiment())["zero_optimization"]
     bf16_optimizer = uses_bf16_optimizer(plan)

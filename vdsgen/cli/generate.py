@@ -1,0 +1,94 @@
+"""`vdsgen generate`: plan, and render the files that training runs from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vdsgen.errors import VdsgenError
+
+if TYPE_CHECKING:
+    from vdsgen.spec.plan import Plan
+
+
+@click.command()
+@click.argument("experiment", metavar="EXPERIMENT", type=click.Path(path_type=Path))
+@click.option("--lab", required=True, metavar="LAB", type=click.Path(path_type=Path), help="Lab file.")
+@click.option(
+    "--out", required=True, metavar="DIR", type=click.Path(path_type=Path), help="Directory to write into."
+)
+@click.option("--pool", "pools", multiple=True, metavar="NAME", help="Plan for this pool only; repeatable.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a key of the experiment; repeatable.",
+)
+@click.option(
+    "--templates",
+    "template_dir",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Templates of your own, by the names of the bundled ones.",
+)
+def command(
+    experiment: Path,
+    lab: Path,
+    out: Path,
+    pools: Sequence[str],
+    overrides: Sequence[str],
+    template_dir: Path | None,
+) -> None:
+    """Plan EXPERIMENT for LAB and write the files that training runs from.
+
+    With one pool they go straight into the directory, with several into one folder a pool. All are rendered
+    before any is written. Exits with 3 where no plan fits.
+    """
+    from vdsgen.catalog.inputs import open_inputs
+    from vdsgen.cli.plan import chosen_pools, plans_by_pool
+    from vdsgen.cli.profiles import find_profile
+    from vdsgen.render.render import render_plan
+    from vdsgen.render.write import write_files
+
+    checked_templates(template_dir)
+    opened, resolved = open_inputs(lab, experiment, overrides)
+    chosen = chosen_pools(opened, pools)
+    planned = plans_by_pool(resolved, chosen, find_profile(resolved.model), top=1)
+    rendered = [
+        (out if len(chosen) == 1 else out / pool.name, plan, render_plan(plan, resolved, template_dir))
+        for pool, (plan, *_) in planned
+    ]
+    for directory, plan, files in rendered:
+        write_files(directory, files)
+        click.echo(f"{directory}: {', '.join(files)}")
+        click.echo(f"  {summary(plan)}")
+
+
+def checked_templates(template_dir: Path | None) -> None:
+    """Raises VdsgenError where there is no such directory; warns of names that replace nothing."""
+    from vdsgen.render.environment import TEMPLATES, unknown_templates
+
+    if template_dir is None:
+        return
+    if not template_dir.is_dir():
+        raise VdsgenError(f"--templates: {template_dir} is no directory")
+    for name in unknown_templates(template_dir):
+        click.echo(
+            f"warning: {template_dir / name} replaces no template; there are {', '.join(TEMPLATES)}", err=True
+        )
+
+
+def summary(plan: Plan) -> str:
+    """The plan in one line."""
+    from vdsgen.planner.tables import settings_of
+    from vdsgen.planner.words import gib, settings_words
+
+    peak = max(stage.memory.peak_bytes for stage in plan.stages)
+    return (
+        f"{settings_words(settings_of(plan))}; {gib(peak)} of {gib(plan.stages[0].capacity_bytes)}, "
+        f"{plan.predicted.samples_per_second:.3g} samples/s predicted"
+    )
