@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vdsgen.errors import VdsgenError
-
 if TYPE_CHECKING:
     from vdsgen.spec.architecture import Vdt
     from vdsgen.spec.profile import ModelProfile
@@ -28,17 +26,19 @@ def command(model: str | None, everything: bool, out: Path | None) -> None:
 
     Needs torch and no GPU; takes seconds at any size.
     """
+    from vdsgen.cli.profiles import trace
+
     if (model is None) != everything:
         raise click.UsageError("name a MODEL, or give --all.")
     if model is not None:
-        write(traced(named(model)), out)
+        write(trace(named(model)), out)
         return
     if out is None:
         raise click.UsageError("--all needs --out, the folder to write to.")
     from vdsgen.catalog.load import models
 
     for name, entry in models().items():
-        write(traced(entry.sizes), out / f"{name}.json")
+        write(trace(entry.sizes), out / f"{name}.json")
 
 
 def named(model: str) -> Vdt:
@@ -48,20 +48,6 @@ def named(model: str) -> Vdt:
     if model in models() or not Path(model).exists():
         return resolve_model(model)
     return resolve_model(open_experiment(model).model)
-
-
-def traced(model: Vdt) -> ModelProfile:
-    """The profile, by running the layers. Raises VdsgenError where torch or DeepSpeed is missing."""
-    try:
-        from vdsgen.profile.build import build_profile
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] == "vdsgen":
-            raise
-        raise VdsgenError(
-            f"tracing a model needs {error.name}, which is not installed",
-            remedy="pip install 'vdsgen[train]'",
-        ) from error
-    return build_profile(model)
 
 
 def write(profile: ModelProfile, out: Path | None) -> None:

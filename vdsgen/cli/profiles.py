@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -26,16 +28,23 @@ def find_profile(model: str | Vdt | PresetModel) -> ModelProfile:
     if known is not None:
         return known
     click.echo(f"tracing the layers of {model.name}: no profile of these sizes is known yet", err=True)
+    profile = trace(model)
+    store_profile(profile)
+    return profile
+
+
+def trace(model: Vdt) -> ModelProfile:
+    """The profile, by running the layers. Raises VdsgenError where torch or DeepSpeed is missing."""
     try:
-        from vdsgen.profile.build import build_profile
+        # DeepSpeed binds its log to what standard output is while it is imported; ours carries JSON.
+        with contextlib.redirect_stdout(sys.stderr):
+            from vdsgen.profile.build import build_profile
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "vdsgen":
             raise
         raise VdsgenError(
-            f"the model {model.name} has sizes that no stored layer profile is of, and tracing them needs "
-            f"{error.name}, which is not installed",
+            f"no stored layer profile is of the sizes of {model.name}, and tracing them needs {error.name}, "
+            f"which is not installed",
             remedy="pip install 'vdsgen[train]', or use a model of `vdsgen catalog models`",
         ) from error
-    profile = build_profile(model)
-    store_profile(profile)
-    return profile
+    return build_profile(model)
