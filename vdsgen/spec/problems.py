@@ -12,6 +12,7 @@ from vdsgen.errors import Problem
 from vdsgen.spec.base import LARGEST, SpecError
 from vdsgen.spec.branches import chosen_model, discriminator, is_label_of
 from vdsgen.spec.describe import as_model, bare, choices, describe, field_types, item_type, listed, members
+from vdsgen.spec.field_docs import field_docs
 from vdsgen.spec.keys import unknown_key_remedy
 from vdsgen.spec.shown import shown
 from vdsgen.spec.source import KeyPath, Source, dotted, key_path
@@ -84,7 +85,7 @@ def _spot(location: tuple[str | int, ...], model: type[BaseModel], source: Sourc
 def _missing(spot: _Spot, source: Source) -> Problem:
     under = dotted(spot.path[:-1])
     key = str(spot.path[-1])
-    doc = spot.model.model_fields[key].description if spot.model is not None else None
+    doc = field_docs(spot.model).get(key) if spot.model is not None else None
     purpose = f": {doc.split(chr(10) + chr(10))[0]}" if doc else ""
     remedy = f"add `{key}:` under {under}{purpose}" if under else f"add `{key}:`{purpose}"
     return source.problem(
