@@ -27,12 +27,14 @@ def chosen_model(kind: Any, node: Node | None) -> type[BaseModel] | None:
         tags = _tags(model) & keys
         if any(node.entries[key][1].value in choices(bare_field(model, key)) for key in tags):
             return model
-    scores = {
-        model: len(keys & set(model.model_fields)) + len(keys & _telling(model, models)) for model in models
-    }
-    best = max(scores.values())
-    winners = [model for model, score in scores.items() if score == best]
-    return winners[0] if best > 0 and len(winners) == 1 else None
+    best = max(models, key=lambda model: _closeness(model, models, keys))
+    return best if keys & set(best.model_fields) else None
+
+
+def _closeness(model: type[BaseModel], models: list[type[BaseModel]], keys: set[str]) -> tuple[int, int]:
+    """How many of `keys` the model has, those that only it has counted twice; then, how few it misses."""
+    missing = sum(field.is_required() and name not in keys for name, field in model.model_fields.items())
+    return len(keys & set(model.model_fields)) + len(keys & _telling(model, models)), -missing
 
 
 def is_label_of(label: object, model: type[BaseModel]) -> bool:

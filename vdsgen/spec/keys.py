@@ -46,15 +46,17 @@ def unknown_key_remedy(
     name = _OTHER_NAMES.get(word, word)
     if name in known:
         return f"did you mean {name}?", name
-    elsewhere = [place for place in key_places(root) if place.rsplit(".", 1)[-1] == name]
+    # What it would be at this very place belongs to another kind of mapping that might stand here.
+    places = [place for place in key_places(root) if place != dotted(path)]
+    elsewhere = [place for place in places if place.rsplit(".", 1)[-1] == name]
     near = did_you_mean(word, known)
     if elsewhere and not (near and _same_letters(near, word)):
         return f"did you mean {elsewhere[0]}?", None
     if near is not None:
         return f"did you mean {near}?", near
-    anywhere = did_you_mean(word, {place.rsplit(".", 1)[-1] for place in key_places(root)})
-    if anywhere is not None and len(word) > 3:
-        place = next(place for place in key_places(root) if place.rsplit(".", 1)[-1] == anywhere)
+    anywhere = did_you_mean(word, [place.rsplit(".", 1)[-1] for place in places])
+    if anywhere is not None and anywhere != word and len(word) > 3:
+        place = next(place for place in places if place.rsplit(".", 1)[-1] == anywhere)
         return f"did you mean {place}?", None
     under = dotted(path[:-1])
     place = f"keys under {under}" if under else "keys here"
