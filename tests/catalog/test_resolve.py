@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vdsgen.catalog.load import models
+from vdsgen.catalog.resolve import resolve_experiment, resolve_model
+from vdsgen.errors import InputError
+from vdsgen.spec.architecture import PresetModel, Vdt
+from vdsgen.spec.experiment import Experiment
+
+DATA = {"videos": "clips", "frames": 8, "height": 64, "width": 64}
+TEXT = {"text_encoder": {"path": "t5"}}
+VAE = {"latents": {"codec": "autoencoder", "path": "vae", "channels": 4, "spatial_factor": 8}}
+SIZES = {
+    "in_channels": 192, "patch_size": 1, "hidden_size": 8, "depth": 1, "heads": 2, "mlp_hidden_size": 8,
+    "condition": "none",
+}  # fmt: skip
+
+
+def experiment(model: Any, **data: Any) -> Experiment:
+    return Experiment.model_validate(
+        {
+            "name": "e",
+            "model": model,
+            "data": {**DATA, **data},
+            "training": {"global_batch_size": 8, "steps": 1},
+        }
+    )
+
+
+def problem_of(model: Any, **data: Any) -> tuple[str | None, str]:
+    with pytest.raises(InputError) as raised:
+        resolve_experiment(experiment(model, **data))
+    (problem,) = raised.value.problems
+    return problem.key, str(problem)
+
+
+def test_names_presets_and_sizes_become_sizes() -> None:
+    assert resolve_model("vdt-1.5b") == models()["vdt-1.5b"].sizes
+    own = Vdt.model_validate(SIZES)
+    assert resolve_model(own) is own
+    changed = resolve_model(PresetModel(preset="vdt-1.5b", depth=24))
+    assert (changed.depth, changed.hidden_size, changed.name) == (24, 1280, "vdt-1.5b-changed")
+    assert resolve_model(PresetModel(preset="vdt-1.5b", depth=48)) == models()["vdt-1.5b"].sizes
+
+
+def test_resolving_again_changes_nothing() -> None:
+    once = resolve_experiment(experiment("vdt-demo"))
+    assert isinstance(once.model, Vdt)
+    assert resolve_experiment(once) == once
+    assert Experiment.model_validate_json(once.model_dump_json()) == once
+
+
+@pytest.mark.parametrize("model", ["vdt-1.2b", "vdt-1.5b", "vdt-2.1b"])
+def test_the_articles_models_fit_an_autoencoder_and_text(model: str) -> None:
+    resolve_experiment(experiment(model, **VAE, **TEXT))
+
+
+def test_unknown_models_list_those_that_are_there() -> None:
+    key, message = problem_of("vdt-15b")
+    assert key == "model"
+    assert "did you mean vdt-1.5b" in message
+    key, message = problem_of({"preset": "nothing-like-it"})
+    assert key == "model.preset"
+    assert all(name in message for name in models())
+
+
+@pytest.mark.parametrize("path", ["models/svd/config.json", "config.json", "./unet"])
+def test_diffusers_configurations_are_refused_in_so_many_words(path: str) -> None:
+    assert "bundled family only" in problem_of(path)[1]
+
+
+def test_a_folder_that_is_there_is_called_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "unet").mkdir()
+    assert "is a path" in problem_of("unet")[1]
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "key", "words"),
+    [
+        ("vdt-1.5b", TEXT, "model", "takes 4 channels, space_to_depth latents have 192"),
+        ("vdt-1.5b", VAE, "data.text_encoder", "is conditioned on text"),
+        ("vdt-demo", TEXT, "data.text_encoder", "not conditioned on text"),
+        (
+            {**SIZES, "patch_size": 3},
+            {},
+            "data.height",
+            "patch_size (3) must divide the latent frame (8 x 8)",
+        ),
+        ({**SIZES, "position": "learned", "max_frames": 7}, {}, "model.max_frames", "the clips have 8"),
+        ({**SIZES, "position": "learned", "max_patches": 63}, {}, "model.max_patches", "the clips have 64"),
+    ],
+)
+def test_models_that_do_not_fit_the_clips(model: Any, data: dict[str, Any], key: str, words: str) -> None:
+    found, message = problem_of(model, **data)
+    assert found == key
+    assert words in message
+    assert "->" in message
+
+
+def test_the_remedy_for_channels_works() -> None:
+    _, message = problem_of("vdt-1.5b", **TEXT)
+    assert "model: {preset: vdt-1.5b, in_channels: 192}" in message
+    resolve_experiment(experiment({"preset": "vdt-1.5b", "in_channels": 192}, **TEXT))
+
+
+def test_all_that_does_not_fit_is_said_at_once() -> None:
+    with pytest.raises(InputError) as raised:
+        resolve_experiment(experiment("vdt-1.5b", height=72))
+    assert [problem.key for problem in raised.value.problems] == ["model", "data.text_encoder", "data.height"]
