@@ -49,7 +49,7 @@ def command(
     before any is written. Exits with 3 where no plan fits.
     """
     from vdsgen.catalog.inputs import open_inputs
-    from vdsgen.cli.plan import chosen_pools, plans_by_pool
+    from vdsgen.cli.plan import chosen_pools, plans_by_pool, problems_placed
     from vdsgen.cli.profiles import find_profile
     from vdsgen.render.render import render_plan
     from vdsgen.render.write import write_files
@@ -57,7 +57,9 @@ def command(
     checked_templates(template_dir)
     opened, resolved = open_inputs(lab, experiment, overrides)
     chosen = chosen_pools(opened, pools)
-    planned = plans_by_pool(resolved, chosen, find_profile(resolved.model), top=1)
+    profile = find_profile(resolved.model)
+    with problems_placed(experiment, overrides):
+        planned = plans_by_pool(resolved, chosen, profile, top=1)
     rendered = [
         (out if len(chosen) == 1 else out / pool.name, plan, render_plan(plan, resolved, template_dir))
         for pool, (plan, *_) in planned

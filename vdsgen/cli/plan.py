@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,8 @@ def command(
     opened, resolved = open_inputs(lab, experiment, overrides)
     chosen = chosen_pools(opened, pools)
     profile = find_profile(resolved.model)
-    ranked = plans_by_pool(resolved, chosen, profile, top)
+    with problems_placed(experiment, overrides):
+        ranked = plans_by_pool(resolved, chosen, profile, top)
     best = ranked[0]
     if as_json:
         click.echo(json_text(best[1]), nl=False)
@@ -72,6 +74,19 @@ def chosen_pools(lab: Lab, names: Sequence[str]) -> list[Pool]:
             ]
         )
     return [pool for pool in lab.pools if not names or pool.name in names]
+
+
+@contextlib.contextmanager
+def problems_placed(experiment: Path, overrides: Sequence[str]) -> Iterator[None]:
+    """Problems that planning finds in the experiment name the file and line of their key."""
+    try:
+        yield
+    except InputError as error:
+        from vdsgen.catalog.inputs import placed
+        from vdsgen.spec.load import read_experiment
+
+        source = read_experiment(experiment, overrides).source
+        raise InputError(placed(error.problems, source)) from None
 
 
 def plans_by_pool(

@@ -19,9 +19,11 @@ Outcome = str | Miss | Candidate
 def compared(other: Candidate, winner: Candidate) -> str:
     """Speed of a candidate that lost, relative to the winner: a verb and what follows."""
     extra = other.time.step_seconds / winner.time.step_seconds - 1
+    takes = f"takes {seconds(other.time.step_seconds)} a step"
+    if extra < -SIMPLER_WITHIN:
+        return f"{takes}, {percent(-extra)} less"
     if extra <= SIMPLER_WITHIN:
-        faster = f", {percent(-extra)} faster" if extra < -0.0005 else ""
-        return f"takes {seconds(other.time.step_seconds)} a step{faster}; the simpler plan was taken"
+        return f"{takes}, as long within {percent(SIMPLER_WITHIN)}; the simpler plan was taken"
     parts = {
         "recomputation": "recompute_seconds",
         "the pipeline's bubble": "bubble_seconds",
@@ -33,10 +35,7 @@ def compared(other: Candidate, winner: Candidate) -> str:
     }
     gains = {name: getattr(other.time, key) - getattr(winner.time, key) for name, key in parts.items()}
     cause = max(gains, key=lambda name: gains[name])
-    return (
-        f"takes {seconds(other.time.step_seconds)} a step, {percent(extra)} longer: "
-        f"{cause} takes {seconds(gains[cause])} more"
-    )
+    return f"{takes}, {percent(extra)} longer: {cause} takes {seconds(gains[cause])} more"
 
 
 def what_if(workload: Workload, settings: Settings) -> Outcome:

@@ -34,7 +34,10 @@ def reasons(workload: Workload, found: Search, winner: Candidate) -> tuple[str, 
 
 def _layout_reasons(workload: Workload, found: Search, winner: Candidate) -> list[str]:
     chosen = winner.settings.pipeline_parallel_size
+    pins = workload.experiment.constraints
     lines = []
+    if pins.pipeline_parallel_size is not None or pins.data_parallel_size is not None:
+        lines.append(f"Pipeline {chosen} x data {winner.settings.data_parallel_size} is pinned.")
     for layout in found.layouts:
         stages = layout.pipeline_parallel_size
         if stages == chosen:
@@ -126,7 +129,7 @@ def _micro_batch_reason(workload: Workload, winner: Candidate) -> str:
     )
     outcome = what_if(workload, larger)
     return (
-        f"Micro-batch {settings.micro_batch_size}: {larger.micro_batch_size} "
+        f"Micro-batch {settings.micro_batch_size}: one of {larger.micro_batch_size} "
         f"{outcome_words(outcome, winner)}."
     )
 

@@ -125,7 +125,9 @@ def _words(candidate: Candidate) -> str:
 
 def _needed_gib(workload: Workload, miss: Miss) -> int:
     """Memory of a GPU (of a host that its ranks share) that the nearest miss would fit, whole GiB."""
-    reserve = miss.memory.reserve_bytes / workload.capacity_bytes
-    used = miss.memory.peak_bytes - miss.memory.reserve_bytes
+    fraction = workload.pool.memory_reserve_fraction
+    needed = float(miss.memory.peak_bytes)
+    if fraction is not None and fraction < 1:
+        needed = (miss.memory.peak_bytes - miss.memory.reserve_bytes) / (1 - fraction)
     ranks = workload.pool.gpus_per_node if workload.ranks_share_host_memory else 1
-    return ceil(ranks * used / (1 - reserve) / GIB)
+    return ceil(ranks * needed / GIB)

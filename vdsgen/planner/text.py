@@ -16,7 +16,7 @@ from vdsgen.planner.tables import (
 )
 from vdsgen.planner.words import GIB, gib
 from vdsgen.planner.workload import Workload
-from vdsgen.spec.plan import Plan
+from vdsgen.spec.plan import Plan, Rejected
 
 WIDTH = 110
 
@@ -39,9 +39,20 @@ def plan_text(plan: Plan, workload: Workload) -> str:
         "Why",
         *bullets(plan.reasons),
         f"Rejected ({plan.search.candidates} candidates, {plan.search.feasible} fit)",
-        *bullets(f"{entry.reason} ({entry.count}): {entry.detail}" for entry in plan.search.rejected),
+        *bullets(f"{entry.reason} ({entry.count}): {entry.detail}" for entry in _not_yet_told(plan)),
     ]
     return "\n".join(line.rstrip() for line in lines).rstrip() + "\n"
+
+
+def _not_yet_told(plan: Plan) -> list[Rejected]:
+    """The rejected families, without the slower ones of other layouts: the reasons compare those."""
+    own = plan.parallel.pipeline_parallel_size
+    return [
+        entry
+        for entry in plan.search.rejected
+        if entry.reason != "slower"
+        or entry.nearest.get("settings", {}).get("pipeline_parallel_size", own) == own
+    ]
 
 
 def ranking_text(plans: Sequence[Plan]) -> str:

@@ -7,7 +7,7 @@ from functools import cached_property
 from itertools import accumulate
 
 from vdsgen.cost.compute import peak_rate_tflops
-from vdsgen.cost.memory import stage_memory
+from vdsgen.cost.memory import MemoryModel
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.step import StepTimeModel
 from vdsgen.errors import InputError, Problem
@@ -82,6 +82,10 @@ class Workload:
         return peak_rate_tflops(self.pool.gpu, dtype) is not None
 
     @cached_property
+    def _memory_model(self) -> MemoryModel:
+        return MemoryModel(self.profile, self.geometry)
+
+    @cached_property
     def _memory(self) -> dict[Signature, StageMemory]:
         return {}
 
@@ -90,14 +94,14 @@ class Workload:
         key = (settings, stage, self._run(start, stop))
         known = self._memory.get(key)
         if known is None:
-            known = stage_memory(
-                self.profile,
-                self.geometry,
+            known = self._memory_model.stage_memory(
                 settings,
                 stage,
-                range(start, stop),
+                start,
+                stop,
                 self.capacity_bytes,
                 self.pool.memory_reserve_fraction,
+                on_host=self.ranks_share_host_memory,
             )
             self._memory[key] = known
         return known
