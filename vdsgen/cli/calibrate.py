@@ -16,8 +16,16 @@ def command(ranks: int, out: Path | None) -> None:
     Matrix rate, memory bandwidth and the link between ranks, all ranks busy at the same time, and one
     real layer of the bundled model. Takes about half a minute.
     """
+    from importlib.util import find_spec
+
+    from vdsgen.errors import VdsgenError
     from vdsgen.files import write_atomically
     from vdsgen.profile.calibrate import calibrate_cpu, lab_file, this_machine
+
+    if find_spec("torch") is None:
+        raise VdsgenError(
+            "measuring needs torch, which is not installed", remedy="pip install 'vdsgen[train]'"
+        )
 
     click.echo(f"Measuring with {ranks} ranks at once; about half a minute.", err=True)
     text = lab_file(this_machine(), ranks, calibrate_cpu(ranks))

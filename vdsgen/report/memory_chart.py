@@ -112,7 +112,8 @@ def chart_of(directory: Path) -> str:
     baseline = naive_baseline(workload)
     bars = [("plain data parallelism", baseline.memory)]
     bars += [(_stage_label(plan, stage.index), stage.memory) for stage in plan.stages]
-    title = f"{plan.model.name} on {workload.pool.world_size} x {workload.gpu_name}: predicted peak memory of a GPU"
+    gpus = f"{workload.pool.world_size} x {workload.gpu_name}"
+    title = f"{plan.model.name} on {gpus}: predicted peak memory of a GPU"
     return memory_chart(title, bars, workload.capacity_bytes)
 
 
