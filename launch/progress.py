@@ -64,7 +64,7 @@ class Display:
         """Message -> the rank that was first to say it."""
 
     def rank_line(self, rank: int, line: str) -> None:
-        """A line of a rank's log: shown if the trainer meant it for people, once where several ranks say it."""
+        """A line of a rank's log: shown if it is meant for people, once however many ranks say it."""
         if line.startswith(STEP):
             if not self._terminal:
                 self.say(line.removeprefix(STEP))

@@ -15,7 +15,7 @@ from vdsgen.launch.commands import Command, Job
 from vdsgen.launch.logs import RankLogs, last_lines
 from vdsgen.launch.progress import Display
 from vdsgen.launch.watch import Death, RankWatch, kill_all
-from vdsgen.spec.run import MESSAGE
+from vdsgen.spec.run import LAUNCHER_PROCESS, MESSAGE
 
 LOOK_SECONDS = 0.2
 """Between two looks at logs and metrics; a rank's death is noticed at once."""
@@ -87,7 +87,7 @@ def run(command: Command, job: Job, launch_id: str, stream: TextIO, steps: int) 
         with launcher_log.open("ab") as output:
             process = subprocess.Popen(  # noqa: S603 - an argument list, built by training_command
                 command.argv,
-                env=_environment(command),
+                env={**_environment(command), LAUNCHER_PROCESS: str(os.getpid())},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

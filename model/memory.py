@@ -1,4 +1,4 @@
-"""Peak memory of a rank: the accelerator's own count, or on a processor what the process has grown by."""
+"""Peak memory of a rank: the accelerator's own count, or on a processor what the kernel counts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import gc
 import os
 from pathlib import Path
 
+import torch
 from deepspeed.accelerator import get_accelerator
 
 STATUS = Path("/proc/self/status")
@@ -16,36 +17,41 @@ RESET_PEAK = "5"
 
 
 class PeakMemory:
-    """Made before the model; then `take()` gives the peak of each step.
+    """Made before the model; `training_begins()` before the first step; then `take()` gives
+    the peak of each step.
 
     On an accelerator: the largest sum of allocated tensors (max_memory_allocated; neither the allocator's
-    cache nor the driver's context). On a processor: the largest resident size, less what the process had
-    before the model was built. That is tensors, plus what the heap keeps of freed ones and what libraries
-    allocate on first use; data loader workers are processes of their own and not in it.
+    cache nor the driver's context). On a processor: the largest resident memory that is no file's, less
+    what the process had before the model and what building the engine added besides tensors (torch's
+    optimizers import half of torch). What is left is tensors, and what the heap keeps of freed ones. Data
+    loader workers are processes of their own and not in it.
     """
 
     def __init__(self) -> None:
         self.on_cpu = get_accelerator().device_name() == "cpu"
-        self._baseline_bytes = 0
+        self._tensor_bytes_before = _tensor_bytes() if self.on_cpu else 0
+        self._other_bytes = 0
+
+    def training_begins(self) -> None:
+        """From now on the process holds what it will hold besides tensors."""
         if self.on_cpu:
-            gc.collect()
             _return_free_heap()
-            self._reset()
-            self._baseline_bytes = _resident_bytes("VmRSS")
-        else:
-            self._reset()
+            added = _tensor_bytes() - self._tensor_bytes_before
+            self._other_bytes = _resident_bytes("RssAnon") - added
+        self._reset()
 
     @property
     def meaning(self) -> str:
         """For people: what the figures are."""
         if self.on_cpu:
-            return "growth of each rank's resident memory since before the model was built"
+            return "resident memory of each rank, less all but tensors when training began"
         return "tensors allocated on each GPU (max_memory_allocated)"
 
     def take(self) -> int:
         """Bytes at the peak since the last call."""
         if self.on_cpu:
-            peak = max(0, _resident_bytes("VmHWM") - self._baseline_bytes)
+            files = _resident_bytes("RssFile") + _resident_bytes("RssShmem")
+            peak = max(0, _resident_bytes("VmHWM") - files - self._other_bytes)
         else:
             peak = int(get_accelerator().max_memory_allocated())
         self._reset()
@@ -59,13 +65,25 @@ class PeakMemory:
             CLEAR_REFERENCES.write_text(RESET_PEAK)
 
 
+def _tensor_bytes() -> int:
+    """Of all tensors that Python knows, on the processor; storage that several share is counted once."""
+    gc.collect()
+    storages = {}
+    for thing in gc.get_objects():
+        # By type: isinstance would wake up libraries' lazy modules.
+        if issubclass(type(thing), torch.Tensor) and thing.device.type == "cpu":
+            storage = thing.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+    return sum(storages.values())
+
+
 def _resident_bytes(field: str) -> int:
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{field}:"))
     return int(line.split()[1]) * 1024
 
 
 def _return_free_heap() -> None:
-    """Otherwise the first tensors would fill holes that importing left, and count for nothing (glibc)."""
+    """What was freed while the engine was built is no part of what training holds (glibc only)."""
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     except (OSError, AttributeError):

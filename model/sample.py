@@ -115,7 +115,7 @@ def write_sample(
         assert source is not None, "rank 0 is in the first stage, which reads clips"
         pixels = [to_pixels(source.noising.codec.decode(latents)) for latents in torch.cat(clips)]
         files.video.parent.mkdir(exist_ok=True)
-        write_video(files.video, side_by_side(pixels), sampling.frame_rate)
+        write_video(files.video, side_by_side(pixels).numpy(), sampling.frame_rate)
         write_contact_sheet(pixels, files.contact_sheet)
     return files
 

@@ -16,6 +16,7 @@ from vdsgen.spec.run import Layout
 WARM_UP_STEPS = 2
 """The first steps allocate optimizer states and fill caches; they are left out of the medians."""
 MIB = 1024**2
+EDITED = "  ds_config.json was changed after planning: what is predicted is the plan as it was"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ def summarise(
             "global_batch_size": configuration.global_batch_size,
             "activation_checkpoint_interval": int(section.get("activation_checkpoint_interval", 0)),
             "parameters": plan.model.parameters,
+            "edited": _is_edited(configuration),
         },
         "predicted": {
             "step_seconds": plan.predicted.step_seconds,
@@ -81,6 +83,27 @@ def summarise(
             "contact_sheet": str(artefacts.contact_sheet),
         },
     }
+
+
+def _is_edited(configuration: Configuration) -> bool:
+    """Whether ds_config.json says something else than the plan that the figures were predicted for."""
+    plan, layout = configuration.rendered.plan, configuration.rendered.layout
+    planned = (
+        plan.parallel.pipeline_parallel_size,
+        plan.parallel.data_parallel_size,
+        plan.zero.stage,
+        plan.precision.dtype,
+        plan.batch.micro_batch_size,
+        plan.batch.global_batch_size,
+    )
+    return planned != (
+        layout.pipeline_parallel_size,
+        layout.data_parallel_size,
+        layout.zero_stage,
+        layout.dtype,
+        configuration.micro_batch_size,
+        configuration.global_batch_size,
+    )
 
 
 def _peaks(metrics: Sequence[Mapping[str, Any]]) -> list[int]:
@@ -128,7 +151,8 @@ def summary_text(summary: Mapping[str, Any]) -> str:
         "",
         f"{'':24}{'predicted':>12}{'measured':>12}{'measured / predicted':>24}",
         *(_row(*row) for row in rows),
-        f"  (memory: {measured['memory_meaning']}; predicted without the reserve)",
+        f"  memory measured: {measured['memory_meaning']}; predicted: without the reserve",
+        *([EDITED] if plan["edited"] else []),
         f"Waiting for clips: {measured['data_wait_fraction']:.1%} of the step",
         "",
         *(f"{name:14}{summary['files'][key]}" for name, key in FILES if summary["files"][key] is not None),

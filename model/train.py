@@ -32,6 +32,7 @@ from vdsgen.model.data.loader import Batches, batches_for
 from vdsgen.model.data.samples import SampleSource, source_for
 from vdsgen.model.distributed import init_distributed
 from vdsgen.model.engine import TrainingEngine, build_engine
+from vdsgen.model.launcher import end_with_launcher
 from vdsgen.model.memory import PeakMemory
 from vdsgen.model.metrics import DivergenceAlarm, StepMetrics, read_metrics
 from vdsgen.model.record import RunLog, record_run
@@ -87,7 +88,7 @@ def run_steps(
             batches = open_files.enter_context(batches_for(source, share, start_step=first_step))
         if is_first_rank():
             log = open_files.enter_context(RunLog(configuration, first_step))
-        memory.take()
+        memory.training_begins()
         for step in range(first_step + 1, configuration.steps + 1):
             metrics = one_step(configuration, engine, batches, memory, step)
             if log is not None:
@@ -150,6 +151,7 @@ def conclude(configuration: Configuration, sample: SampleFiles, memory: PeakMemo
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 0; 2 for bad input; 4 for a loss that has diverged; 1 for everything else."""
     configure_logging()
+    end_with_launcher(os.environ)
     try:
         configuration = read_configuration(arguments, os.environ)
     except VdsgenError as error:

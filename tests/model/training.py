@@ -1,10 +1,11 @@
-"""A training run small enough for tests: synthetic clips, a tiny model, a directory from the real renderer."""
+"""A training run small enough for tests: synthetic clips, a tiny model, really rendered."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -58,13 +59,20 @@ def tiny_experiment(videos: Path, **training: Any) -> Experiment:
             classes=8,
         ),
         data=Data(
-            videos=str(videos), frames=FRAMES, height=SIZE, width=SIZE, latents=SpaceToDepth(factor=4), workers=1
+            videos=str(videos),
+            frames=FRAMES,
+            height=SIZE,
+            width=SIZE,
+            latents=SpaceToDepth(factor=4),
+            workers=1,
         ),
         training=Training(**(values | training)),
     )
 
 
-def render_tiny(directory: Path, videos: Path, *, training: dict[str, Any] | None = None, **plan: Any) -> Path:
+def render_tiny(
+    directory: Path, videos: Path, *, training: dict[str, Any] | None = None, **plan: Any
+) -> Path:
     """Four processor ranks, 2 pipeline x 2 data, fp32, unless told otherwise."""
     values: dict[str, Any] = {"pipeline": 2, "data": 2, "zero_stage": 1, "dtype": "fp32", "accumulation": 2}
     values |= plan
@@ -80,7 +88,15 @@ def launch_command(directory: Path, run: Path, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "vdsgen", "launch", str(directory), "--output", str(run), *arguments]
 
 
-def launch(directory: Path, run: Path, *arguments: str, timeout_seconds: float = 150) -> "Finished":
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How a launched run ended."""
+
+    code: int
+    shown: str
+
+
+def launch(directory: Path, run: Path, *arguments: str, timeout_seconds: float = 280) -> Finished:
     result = subprocess.run(
         launch_command(directory, run, *arguments),
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -91,11 +107,3 @@ def launch(directory: Path, run: Path, *arguments: str, timeout_seconds: float =
         check=False,
     )
     return Finished(result.returncode, result.stdout)
-
-
-class Finished:
-    """How a launched run ended."""
-
-    def __init__(self, code: int, shown: str) -> None:
-        self.code = code
-        self.shown = shown

@@ -19,6 +19,8 @@ MESSAGE = "[vdsgen] "
 """Begins every line that the trainer says to people; what else ranks print stays in their logs."""
 STEP = "[vdsgen step] "
 """Begins the plain progress lines, which a terminal shows as a bar."""
+LAUNCHER_PROCESS = "VDSGEN_LAUNCHER_PROCESS"
+"""Environment variable: the process id of `vdsgen launch`, for ranks on the same machine to end with it."""
 RECORD = "complete.json"
 """Written into a checkpoint's folder last: a folder without it was interrupted while it was written."""
 

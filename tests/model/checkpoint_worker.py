@@ -1,0 +1,95 @@
+"""One rank of a checkpoint test: trains a tiny model on the real engine, saves, and resumes in a new engine.
+
+Reads {"cases": [...], "folder": ...} from standard input and prints, as its last line, a result a case.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests.model.layout_worker import GEOMETRY, MODEL, SEED, batches
+from vdsgen.errors import VdsgenError
+from vdsgen.model import checkpoint
+from vdsgen.model.console import is_first_rank
+from vdsgen.model.engine import TrainingEngine, build_engine
+from vdsgen.spec.rendered import Rendered
+from vdsgen.spec.run import layout_of, read_checkpoints
+
+
+def rendered_of(config: dict[str, Any], plan_sha256: str = "0" * 64) -> Rendered:
+    """What saving and resuming look at: the config and its layout."""
+    empty: Any = None
+    return Rendered(
+        path=Path("plan"), plan=empty, plan_sha256=plan_sha256, experiment=empty, ds_config=config,
+        layout=layout_of(config), hosts={},
+    )  # fmt: skip
+
+
+def trained(engine: TrainingEngine, config: dict[str, Any], first: int, last: int) -> list[list[float]]:
+    """Losses and gradient norms of steps `first` to `last`; a new iterator begins at the right sample."""
+    micro, accumulation = config["train_micro_batch_size_per_gpu"], config["gradient_accumulation_steps"]
+    data = batches(engine, micro, accumulation)
+    for _ in range(first * accumulation):
+        next(data)
+    return [[engine.train_step(data), engine.global_grad_norm, engine.loss_scale] for _ in range(first, last)]
+
+
+def run_case(case: dict[str, Any], folder: Path) -> dict[str, Any]:
+    if case.get("allow_fp16"):
+        from deepspeed.accelerator import get_accelerator
+
+        get_accelerator().is_fp16_supported = lambda: True
+    config, run = case["config"], folder / case["name"]
+    rendered = rendered_of(config)
+    engine = build_engine(config, MODEL, GEOMETRY, SEED)
+    trained(engine, config, 0, 1)
+    checkpoint.save(engine, run, 1, rendered, keep=2)
+    trained(engine, config, 1, 2)
+    checkpoint.save(engine, run, 2, rendered, keep=2)
+    # Predicting, as the sample video does, must leave no trace.
+    engine.predict(tuple(x[:1] for x in next(batches(engine, 1, 1))[0]))
+    straight = trained(engine, config, 2, 4)
+    checkpoint.save(engine, run, 4, rendered, keep=2)
+    kept = [record.step for record in read_checkpoints(run)[0].values()]
+    if is_first_rank():
+        # The newest is damaged: the one before is resumed.
+        next((run / "checkpoints" / "step-00000004").glob("*model_states.pt")).write_bytes(b"")
+    torch.distributed.barrier()
+    again = build_engine(config, MODEL, GEOMETRY, SEED)
+    step = checkpoint.resume(again, run, rendered)
+    resumed = trained(again, config, step, 4)
+    return {
+        "straight": straight, "resumed": resumed, "step": step, "kept": kept,
+        "latest": (run / "checkpoints" / "latest").read_text(),
+        "refused": refusal(again, run, rendered),
+    }  # fmt: skip
+
+
+def refusal(engine: TrainingEngine, run: Path, rendered: Rendered) -> str:
+    """What is said to a config with another layout."""
+    other = rendered.layout.model_copy(update={"zero_stage": 3 - rendered.layout.zero_stage})
+    try:
+        checkpoint.resume(engine, run, dataclasses.replace(rendered, layout=other))
+    except VdsgenError as error:
+        return str(error)
+    return ""
+
+
+def main() -> None:
+    job = json.load(sys.stdin)
+    torch.set_num_threads(1)
+    assert os.environ["WORLD_SIZE"] == "2"
+    results = [run_case(case, Path(job["folder"])) for case in job["cases"]]
+    print(flush=True)
+    print(json.dumps(results), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.model.layout_worker import GLOBAL_BATCH, MODEL
+from tests.model.ranks import run_ranks
+
+pytestmark = pytest.mark.slow
+
+
+def case(name: str, *, stages: int, zero_stage: int, **sections: Any) -> dict[str, Any]:
+    data = 2 // stages
+    layers = MODEL.depth + 2
+    config = {
+        "train_batch_size": GLOBAL_BATCH,
+        "train_micro_batch_size_per_gpu": 2,
+        "gradient_accumulation_steps": GLOBAL_BATCH // (2 * data),
+        "pipeline": {
+            "stages": stages,
+            "partition": [0, layers // 2, layers] if stages == 2 else [0, layers],
+            "activation_checkpoint_interval": 2,
+            "use_reentrant": False,
+        },
+        "zero_optimization": {"stage": zero_stage},
+        "optimizer": {"type": "AdamW", "params": {"lr": 1e-3, "torch_adam": True, "fused": True}},
+        "scheduler": {
+            "type": "WarmupLR",
+            "params": {"warmup_min_lr": 0, "warmup_max_lr": 1e-3, "warmup_num_steps": 4},
+        },
+        "gradient_clipping": 1.0,
+        **sections,
+    }
+    return {"name": name, "config": config, "allow_fp16": "fp16" in sections}
+
+
+BF16 = {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}}
+FP16 = {"fp16": {"enabled": True, "initial_scale_power": 9, "loss_scale_window": 2, "hysteresis": 1}}
+CASES = [
+    case("pipeline-zero1-bf16", stages=2, zero_stage=1, **BF16),
+    case("pipeline-zero1-fp16", stages=2, zero_stage=1, **FP16),
+    case("data-zero0-fp32", stages=1, zero_stage=0),
+    case("data-zero2-bf16", stages=1, zero_stage=2, **BF16),
+    case("data-zero3-bf16", stages=1, zero_stage=3, bf16={"enabled": True}),
+]
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
+    """Case -> what each rank says."""
+    folder: Path = tmp_path_factory.mktemp("runs")
+    found = {}
+    # DeepSpeed does not build a plain engine in a process that has built a pipelined one.
+    for pipelined in (True, False):
+        cases = [item for item in CASES if (item["config"]["pipeline"]["stages"] > 1) == pipelined]
+        ranks = run_ranks("tests.model.checkpoint_worker", 2, {"cases": cases, "folder": str(folder)})
+        found |= {item["name"]: [rank[index] for rank in ranks] for index, item in enumerate(cases)}
+    return found
+
+
+@pytest.mark.parametrize("name", [item["name"] for item in CASES])
+def test_a_resumed_run_is_the_uninterrupted_one(answers: dict[str, list[dict[str, Any]]], name: str) -> None:
+    for rank in answers[name]:
+        assert rank["step"] == 2, "the newest checkpoint is damaged"
+        assert rank["resumed"] == rank["straight"]
+        assert rank["straight"] == answers[name][0]["straight"]
+
+
+def test_the_last_two_are_kept_and_latest_is_the_newest(answers: dict[str, list[dict[str, Any]]]) -> None:
+    for ranks in answers.values():
+        assert ranks[0]["kept"] == [2, 4]
+        assert ranks[0]["latest"] == "step-00000004"
+
+
+def test_another_layout_is_refused_with_both_sides(answers: dict[str, list[dict[str, Any]]]) -> None:
+    for item in CASES:
+        stage = item["config"]["zero_optimization"]["stage"]
+        refused = answers[item["name"]][1]["refused"]
+        assert "was made with another layout" in refused
+        assert f"ZeRO-{stage}" in refused
+        assert f"ZeRO-{3 - stage}" in refused

@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+import gc
+
+import pytest
+import torch
+
+from vdsgen.model.memory import PeakMemory
+
+MIB = 2**20
+
+
+def test_tensors_are_counted_and_what_python_holds_is_not() -> None:
+    memory = PeakMemory()
+    model = torch.ones(64 * MIB // 4)
+    ballast = [bytearray(100_000) for _ in range(300)]
+    memory.training_begins()
+    activations = torch.ones(128 * MIB // 4)
+    del activations
+    gc.collect()
+    assert memory.take() == pytest.approx((64 + 128) * MIB, abs=8 * MIB)
+    assert memory.take() == pytest.approx(64 * MIB, abs=8 * MIB), "each step has its own peak"
+    assert len(ballast) == 300
+    assert model.numel() > 0

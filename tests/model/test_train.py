@@ -1,0 +1,192 @@
+"""The whole way: `vdsgen launch`, DeepSpeed's runner, four ranks on this processor."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+
+from tests.model.training import FRAMES, SIZE, Finished, launch, launch_command, render_tiny, write_clips
+from vdsgen.launch.watch import processes_of
+from vdsgen.model.metrics import read_metrics
+from vdsgen.spec.run import read_checkpoints
+
+pytestmark = pytest.mark.slow
+
+STEPS = 8
+KEYS = {
+    "step", "loss", "grad_norm", "loss_scale", "learning_rate", "step_seconds", "data_seconds",
+    "samples_per_second", "peak_memory_bytes",
+}  # fmt: skip
+NUMERICS = ("step", "loss", "grad_norm", "loss_scale", "learning_rate")
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with clips, one of them broken, and a directory rendered for 2 pipeline x 2 data."""
+    folder = tmp_path_factory.mktemp("lab with 'quotes' $(touch hacked)")
+    write_clips(folder / "clips")
+    (folder / "clips" / "broken.mp4").write_bytes(b"no video")
+    render_tiny(folder / "plan", folder / "clips", training={"steps": STEPS})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(lab: Path) -> Finished:
+    return launch(lab / "plan", lab / "run")
+
+
+def numerics(run: Path) -> list[tuple[Any, ...]]:
+    return [tuple(metrics[key] for key in NUMERICS) for metrics in read_metrics(run)]
+
+
+def test_a_run_ends_well_and_shows_its_summary(lab: Path, uninterrupted: Finished) -> None:
+    assert uninterrupted.code == 0, uninterrupted.shown
+    shown = uninterrupted.shown
+    assert "skipped broken.mp4" in shown
+    assert f"step {STEPS}/{STEPS}  loss " in shown
+    assert "predicted" in shown and "measured" in shown
+    assert "peak memory, stage 1" in shown
+    assert "[vdsgen]" not in shown
+    assert len(shown.splitlines()) < 50
+    summary = json.loads((lab / "run" / "summary.json").read_text())
+    for path in summary["files"].values():
+        assert Path(path).exists()
+        assert path in shown
+    assert summary["steps"] == STEPS
+    assert not summary["plan"]["edited"]
+    assert not list(Path.cwd().glob("hacked"))
+
+
+def test_every_step_has_its_metrics(lab: Path, uninterrupted: Finished) -> None:
+    assert uninterrupted.code == 0
+    metrics = read_metrics(lab / "run")
+    assert [m["step"] for m in metrics] == list(range(1, STEPS + 1))
+    for step in metrics:
+        assert set(step) >= KEYS
+        assert all(math.isfinite(step[key]) for key in KEYS - {"peak_memory_bytes"})
+        assert len(step["peak_memory_bytes"]) == 4
+        assert 0 <= step["data_seconds"] <= step["step_seconds"]
+        assert step["samples_per_second"] == pytest.approx(4 / step["step_seconds"])
+        assert step["learning_rate"] == 1e-3
+
+
+def test_a_run_directory_is_complete(lab: Path, uninterrupted: Finished) -> None:
+    assert uninterrupted.code == 0
+    run = lab / "run"
+    record = json.loads((run / "run.json").read_text())
+    assert record["world_size"] == 4 == len(record["devices"])
+    assert record["clips"]["skipped"] == 1
+    assert set(record["versions"]) == {"vdsgen", "torch", "deepspeed", "python"}
+    assert (run / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert any((run / "tensorboard").iterdir())
+    assert len(list((run / "logs").glob("*_rank?.log"))) == 4
+    complete, incomplete = read_checkpoints(run)
+    assert [record.step for record in complete.values()] == [6, STEPS], "the last two are kept"
+    assert not incomplete
+    assert (run / "checkpoints" / "latest").read_text() == f"step-{STEPS:08d}"
+
+
+def test_the_sample_video_plays(lab: Path, uninterrupted: Finished) -> None:
+    assert uninterrupted.code == 0
+    with av.open(str(lab / "run" / "samples" / f"step-{STEPS:08d}.mp4")) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    # Three clips in two columns.
+    assert [frame.shape for frame in frames] == [(2 * SIZE, 2 * SIZE, 3)] * FRAMES
+    assert (lab / "run" / "samples" / f"step-{STEPS:08d}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_killed_rank_ends_the_job_and_it_resumes_to_the_same_losses(
+    lab: Path, uninterrupted: Finished
+) -> None:
+    assert uninterrupted.code == 0
+    run = lab / "killed"
+    shown = lab / "killed.txt"
+    with shown.open("wb") as stream:
+        process = subprocess.Popen(
+            launch_command(lab / "plan", run, "--steps", "10000"),
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        )
+    rank, launch_id = wait_for_step(run, process, 4)
+    os.kill(rank[2], signal.SIGKILL)
+    killed = time.monotonic()
+    code = process.wait(timeout=60)
+    assert time.monotonic() - killed < 15
+    assert code == 137
+    assert f"rank 2 (process {rank[2]}) was killed by SIGKILL; the job was ended." in shown.read_text()
+    assert processes_of(launch_id) == {}
+
+    # As if the next save had been interrupted as well.
+    last = list(read_checkpoints(run)[0])[-1]
+    half = run / "checkpoints" / "step-00000999"
+    half.mkdir()
+    (half / "layer_00-model_states.pt").touch()
+    assert int(last.name.removeprefix("step-")) < STEPS
+    resumed = launch(lab / "plan", run, "--resume", "--steps", str(STEPS))
+    assert resumed.code == 0, resumed.shown
+    assert f"skipped: {half} is half written" in resumed.shown
+    assert numerics(run) == numerics(lab / "run")
+
+
+def wait_for_step(run: Path, process: subprocess.Popen[bytes], step: int) -> tuple[dict[int, int], str]:
+    """The ranks' process ids and the launch's id, once `step` is in the metrics."""
+    deadline = time.monotonic() + 280
+    while len(read_metrics(run)) < step:
+        assert process.poll() is None, "the run ended by itself"
+        assert time.monotonic() < deadline, "the run does not get on"
+        time.sleep(0.02)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    environment = Path(f"/proc/{children[0]}/environ").read_bytes().decode()
+    launch_id = next(
+        word.partition("=")[2] for word in environment.split("\0") if word.startswith("VDSGEN_LAUNCH_ID=")
+    )
+    processes = processes_of(launch_id)
+    ranks = {
+        int(values["RANK"]): pid
+        for pid, values in sorted(processes.items(), reverse=True)
+        if "RANK" in values
+    }
+    assert sorted(ranks) == [0, 1, 2, 3]
+    return ranks, launch_id
+
+
+def one_rank(folder: Path, **training: Any) -> Path:
+    return render_tiny(folder, folder.parent / "clips", pipeline=1, data=1, zero_stage=0, training=training)
+
+
+def test_clips_that_are_all_broken_end_the_run_with_code_2(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "a.mp4").write_bytes(b"no video")
+    finished = launch(one_rank(tmp_path / "plan", global_batch_size=2), tmp_path / "run")
+    assert finished.code == 2, finished.shown
+    assert "error: data.videos: none of the 1 videos" in finished.shown
+    assert "Traceback" not in finished.shown
+
+
+def test_a_loss_that_diverges_ends_the_run_with_code_4(tmp_path: Path) -> None:
+    write_clips(tmp_path / "clips")
+    from vdsgen.spec.experiment import AdamW
+
+    plan = one_rank(
+        tmp_path / "plan",
+        global_batch_size=2,
+        steps=40,
+        optimizer=AdamW(learning_rate=1e14, weight_decay=1e9),
+    )
+    finished = launch(plan, tmp_path / "run")
+    assert finished.code == 4, finished.shown
+    assert "warning: divergence: step " in finished.shown
+    assert "training has diverged" in finished.shown
+    assert "Traceback" not in finished.shown
+    assert (tmp_path / "run" / "loss.png").is_file()
+    assert all(record.step < 40 for record in read_checkpoints(tmp_path / "run")[0].values())
