@@ -21,8 +21,11 @@ _BT709_FROM_HEIGHT = 720
 _ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 18 else {}
 """Starting threads for each frame costs more than converting it."""
 
-_UNSPECIFIED_COLORSPACE = 2
-"""AVCOL_SPC_UNSPECIFIED"""
+_MATRICES = {1: "ITU709", 5: "ITU601", 6: "ITU601", 7: "SMPTE240M"}
+"""AVColorSpace -> swscale's name; older PyAV does not look at what the frame says."""
+
+_UNSPECIFIED_COLORSPACE, _FULL_RANGE = 2, 2
+"""AVCOL_SPC_UNSPECIFIED, AVCOL_RANGE_JPEG"""
 
 
 def square_pixels(width: int, height: int, pixel_aspect: Fraction) -> tuple[int, int]:
@@ -47,8 +50,12 @@ class RgbConverter:
         width, height = size or (frame.width, frame.height)
         width, height = square_pixels(width, height, pixel_aspect)
         options = dict(_ONE_THREAD)
-        if frame.colorspace == _UNSPECIFIED_COLORSPACE and frame.height >= _BT709_FROM_HEIGHT:
-            options["src_colorspace"] = "ITU709"
+        matrix = _matrix_of(frame)
+        if matrix:
+            # Of no effect on RGB, but older PyAV converts only where the two differ.
+            options |= {"src_colorspace": matrix, "dst_colorspace": "ITU601"}
+        if frame.color_range == _FULL_RANGE:
+            options["src_color_range"] = "JPEG"
         has_alpha = any(component.is_alpha for component in frame.format.components)
         converted = self._reformatter.reformat(
             frame, width=width, height=height, format="rgba" if has_alpha else "rgb24", **options
@@ -58,6 +65,15 @@ class RgbConverter:
             picture = _on_white(picture)
         quarter_turns = round(frame.rotation / 90) % 4  # counterclockwise, as np.rot90 counts them
         return np.ascontiguousarray(np.rot90(picture, quarter_turns)) if quarter_turns else picture
+
+
+def _matrix_of(frame: Any) -> str | None:
+    """What turns this frame's YUV into RGB, by swscale's name; None: leave it to FFmpeg."""
+    if frame.format.is_rgb:
+        return None
+    if frame.colorspace == _UNSPECIFIED_COLORSPACE:
+        return "ITU709" if frame.height >= _BT709_FROM_HEIGHT else "ITU601"
+    return _MATRICES.get(frame.colorspace)
 
 
 def _on_white(picture: Picture) -> Picture:

@@ -63,8 +63,9 @@ def test_pixel_formats_become_rgb(tmp_path: Path, encoder: str, pixel_format: st
 
 @pytest.mark.parametrize(("matrix", "height"), [("ITU709", 720), ("ITU601", 64)])
 @pytest.mark.parametrize("tagged", [True, False])
+@pytest.mark.parametrize("full_range", [True, False])
 def test_colours_survive_with_and_without_their_matrix_in_the_file(
-    tmp_path: Path, matrix: str, height: int, tagged: bool
+    tmp_path: Path, matrix: str, height: int, tagged: bool, full_range: bool
 ) -> None:
     colour = np.full((1, height, 64, 3), (200, 30, 60), np.uint8)
     path = tmp_path / "colour.mp4"
@@ -73,9 +74,12 @@ def test_colours_survive_with_and_without_their_matrix_in_the_file(
         stream.height, stream.width, stream.pix_fmt = height, 64, "yuv420p"
         if tagged:
             stream.codec_context.colorspace = {"ITU709": 1, "ITU601": 6}[matrix]
+        stream.codec_context.color_range = 2 if full_range else 1
         for _ in range(3):
             frame = av.VideoFrame.from_ndarray(colour[0], format="rgb24")
-            container.mux(stream.encode(frame.reformat(format="yuv420p", dst_colorspace=matrix)))
+            levels = "JPEG" if full_range else "MPEG"
+            frame = frame.reformat(format="yuv420p", dst_colorspace=matrix, dst_color_range=levels)
+            container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     assert np.abs(decode_clip(path, 0, 1).astype(int) - colour).max() <= 4
 
