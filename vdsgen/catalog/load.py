@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import TypeVar
 
 from pydantic import TypeAdapter
 
 from vdsgen.catalog.entries import CatalogGpu, CatalogLink, CatalogModel
+
+# Not importlib.resources: it costs every command some milliseconds, and packages are unpacked anyway.
+FOLDER = Path(__file__).parent / "data"
 
 Entry = TypeVar("Entry")
 
@@ -40,4 +43,4 @@ def _read(file: str, kind: type[Entry]) -> dict[str, Entry]:
 
 
 def _content(file: str) -> bytes:
-    return (files("vdsgen.catalog") / "data" / file).read_bytes()
+    return (FOLDER / file).read_bytes()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from importlib.resources import files
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from vdsgen import __version__
-from vdsgen.files import write_atomically
+from vdsgen.catalog.load import FOLDER
 from vdsgen.spec.architecture import Vdt, architecture_sha256
 from vdsgen.spec.canonical import canonical_json
 from vdsgen.spec.profile import ModelProfile
@@ -29,17 +28,15 @@ def profile_for(model: Vdt) -> ModelProfile | None:
 
 def store_profile(profile: ModelProfile) -> Path:
     """Keeps a traced profile in the user's cache. Raises OSError where it cannot be written."""
+    from vdsgen.files import write_atomically
+
     path = _cache_file(profile.architecture_sha256)
     write_atomically(path, canonical_json(profile) + b"\n")
     return path
 
 
 def _committed() -> list[bytes]:
-    folder = files("vdsgen.catalog") / "data" / "profiles"
-    if not folder.is_dir():
-        return []
-    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".json"))
-    return [(folder / name).read_bytes() for name in names]
+    return [path.read_bytes() for path in sorted((FOLDER / "profiles").glob("*.json"))]
 
 
 def _cache_file(sha256: str) -> Path:
