@@ -8,7 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vdsgen.catalog import models, profile_for
+from vdsgen.cost.memory import MemoryModel
+from vdsgen.cost.settings import Settings
 from vdsgen.planner.partition import partition, slowest_seconds
+from vdsgen.spec.architecture import Geometry
 
 
 def all_partitions(is_block: list[bool], stages: int) -> list[tuple[int, ...]]:
@@ -56,3 +60,36 @@ def test_equal_blocks_are_shared_evenly(stages: int) -> None:
     assert boundaries is not None
     # Nobody does better than the fullest stage: twelve blocks over the stages, an end layer beside one.
     assert slowest_seconds(seconds, boundaries) <= 12 / stages + 0.2 + 1e-9
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_part_of_a_stage_never_needs_more_memory_than_the_whole(data: st.DataObject) -> None:
+    """What the search takes for granted, on the catalogue's models."""
+    model = models()[data.draw(st.sampled_from(sorted(models())))].sizes
+    profile = profile_for(model)
+    assert profile is not None
+    geometry = Geometry(frames=16, patches=256, text_tokens=77, latent_height=32, latent_width=32)
+    stages = data.draw(st.sampled_from([2, 3, 4]))
+    stage = data.draw(st.integers(0, stages - 1))
+    engine = Settings(
+        pipeline_parallel_size=stages,
+        data_parallel_size=data.draw(st.sampled_from([1, 2, 3, 8])),
+        zero_stage=1,
+        micro_batch_size=data.draw(st.integers(1, 4)),
+        gradient_accumulation_steps=data.draw(st.integers(1, 8)),
+        activation_checkpoint_interval=data.draw(st.integers(0, 7)),
+        dtype="bf16",
+        gradient_accumulation_dtype=data.draw(st.sampled_from(["bf16", "fp32"])),
+        reduce_bucket_elements=50_000_000,
+        allgather_bucket_elements=50_000_000,
+    )
+    layers = len(profile.layers)
+    memory = MemoryModel(profile, geometry)
+    first, last = stage == 0, stage == stages - 1
+    start = 0 if first else data.draw(st.integers(2, layers - 2))
+    stop = layers if last else data.draw(st.integers(start + 1, layers - 1))
+    inner_start = start if first else data.draw(st.integers(start, stop - 1))
+    inner_stop = stop if last else data.draw(st.integers(inner_start + 1, stop))
+    part = memory.tensor_bytes(engine, stage, inner_start, inner_stop)
+    assert part <= memory.tensor_bytes(engine, stage, start, stop)

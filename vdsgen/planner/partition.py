@@ -89,11 +89,13 @@ class _Cutter:
         return bisect_left(self.blocks_before, stage)
 
     def _by_memory(self, stage: int, stop: int) -> int:
-        """First layer from which the layers up to `stop` fit `stage`; `stop` where not even one does."""
+        """First layer from which the layers up to `stop` fit `stage`; `stop` where not even one does.
+
+        Starts that would leave no block for an earlier stage are not asked about.
+        """
         key = (stage, stop)
         if key not in self.first_fitting:
-            starts = range(stop)
-            self.first_fitting[key] = bisect_left(
-                starts, True, key=lambda start: self.fits(stage, start, stop)
-            )
+            starts = range(min(self._leaves_blocks(stage), stop), stop)
+            index = bisect_left(starts, True, key=lambda start: self.fits(stage, start, stop))
+            self.first_fitting[key] = starts.start + index
         return self.first_fitting[key]
