@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations, pairwise
 
 import pytest
@@ -93,3 +94,32 @@ def test_part_of_a_stage_never_needs_more_memory_than_the_whole(data: st.DataObj
     inner_stop = stop if last else data.draw(st.integers(inner_start + 1, stop))
     part = memory.tensor_bytes(engine, stage, inner_start, inner_stop)
     assert part <= memory.tensor_bytes(engine, stage, start, stop)
+
+
+@given(st.data())
+@settings(max_examples=100, deadline=None)
+def test_larger_micro_batches_never_need_less_memory(data: st.DataObject) -> None:
+    """Why the search leaves out what a smaller micro-batch could not do."""
+    profile = profile_for(models()["vdt-1.5b"].sizes)
+    assert profile is not None
+    geometry = Geometry(frames=16, patches=256, text_tokens=77, latent_height=32, latent_width=32)
+    stages = data.draw(st.sampled_from([1, 2, 4, 8]))
+    stage = data.draw(st.integers(0, stages - 1))
+    micro = data.draw(st.integers(1, 3))
+    factor, steps = data.draw(st.integers(2, 4)), data.draw(st.integers(1, 4))
+    engine = Settings(
+        pipeline_parallel_size=stages,
+        data_parallel_size=2,
+        zero_stage=data.draw(st.sampled_from([0, 1])),
+        micro_batch_size=micro,
+        gradient_accumulation_steps=steps * factor,
+        activation_checkpoint_interval=data.draw(st.integers(0, 7)),
+        dtype="fp16",
+        gradient_accumulation_dtype="fp16",
+        reduce_bucket_elements=50_000_000,
+        allgather_bucket_elements=50_000_000,
+    )
+    larger = replace(engine, micro_batch_size=micro * factor, gradient_accumulation_steps=steps)
+    start, stop = (0 if stage == 0 else 10), (len(profile.layers) if stage == stages - 1 else 20)
+    memory = MemoryModel(profile, geometry)
+    assert memory.tensor_bytes(engine, stage, start, stop) <= memory.tensor_bytes(larger, stage, start, stop)
