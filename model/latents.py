@@ -41,8 +41,8 @@ class SpaceToDepthCodec:
     """A square of `factor` x `factor` pixels becomes channels: a permutation, hence exact both ways.
 
     Latents are the pixels themselves, in [-1, 1]: no scale is applied, so that the round trip is
-    bit-exact. Natural video then has a standard deviation near 0.5 (0.4 to 0.6; EDM's sigma_data,
-    arXiv 2206.00364, table 1), half of what normalised autoencoder latents have.
+    bit-exact. Natural video then has a standard deviation near 0.5 (the demo's clips: 0.39 to 0.54;
+    EDM's sigma_data, arXiv 2206.00364, table 1), half of what normalised autoencoder latents have.
 
     Latent channel (c * factor + y) * factor + x holds colour c of the pixel in row y, column x of
     each square (torch's pixel_unshuffle).

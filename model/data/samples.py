@@ -70,9 +70,9 @@ class Preparation:
         if self.noising is None:
             return Prepared(sample, clip, None)
         pair = self.noising.pair(clip.video, sample)
-        # The pixels have done their work; what is left would be copied from process to process.
-        without = Clip(clip.video[:, :0], clip.position, clip.dropped, clip.skipped)
-        return Prepared(sample, without, pair)
+        # The pixels have done their work; they would only be copied from process to process.
+        nothing = torch.empty((3, 0, 0, 0), dtype=torch.uint8)
+        return Prepared(sample, Clip(nothing, clip.position, clip.dropped, clip.skipped), pair)
 
 
 @dataclass(frozen=True, slots=True)
