@@ -13,7 +13,7 @@ from vdsgen.planner.demands import whole_pool_layouts
 from vdsgen.planner.no_fit import nearest_miss
 from vdsgen.planner.plan import make_plan
 from vdsgen.planner.search import search
-from vdsgen.spec.experiment import Experiment
+from vdsgen.spec.experiment import Constraints, Experiment
 from vdsgen.spec.lab import Pool
 
 IMPOSSIBLE: list[tuple[dict[str, Any], list[str]]] = [
@@ -71,13 +71,28 @@ def test_impossible_demands_name_both_values_and_what_works(
     assert all(word in text for word in words), text
 
 
-def test_a_small_global_batch_uses_fewer_gpus_only_where_it_must() -> None:
-    # Two clips on four GPUs: pipelines of four stages still use them all.
-    assert {layout.world_size for layout in whole_pool_layouts(workload(8, 256, global_batch_size=2))} == {4}
+def test_all_gpus_are_used_unless_the_global_batch_is_smaller() -> None:
+    assert {layout.world_size for layout in whole_pool_layouts(workload(8, 256))} == {4}
+    # Two clips on four GPUs: a pipeline over all of them is searched beside layouts of fewer.
+    few = whole_pool_layouts(workload(8, 256, global_batch_size=2))
+    assert {layout.world_size for layout in few} == {1, 2, 4}
+    assert all(2 % layout.data_parallel_size == 0 for layout in few)
     # One block cannot be cut, and one clip cannot be shared.
     plan = make_plan(experiment(1, 256, global_batch_size=1), pool(), profile(1, 256))
     assert plan.parallel.world_size == 1
     assert any("1 of 4 GPUs" in reason for reason in plan.reasons)
+
+
+def test_with_few_clips_neither_all_gpus_nor_one_are_faster_than_the_plan() -> None:
+    on = pool(8, nodes=2)
+    few = experiment(16, 1024, global_batch_size=4)
+    plan = make_plan(few, on, profile(16, 1024))
+    for stages in (16, 1):
+        pins = {"pipeline_parallel_size": stages, "data_parallel_size": 1}
+        pinned = few.model_copy(update={"constraints": Constraints(**pins)})
+        other = make_plan(pinned, on, profile(16, 1024))
+        assert other.parallel.world_size == stages
+        assert plan.predicted.samples_per_second >= 0.99 * other.predicted.samples_per_second
 
 
 def test_pinned_layouts_may_leave_gpus_idle_if_they_fill_nodes() -> None:

@@ -59,7 +59,9 @@ def command(
             click.echo()
         click.echo(report(resolved, pool, profile, plans), nl=False)
     if len(chosen) > 1:
-        click.echo(f"\nBest pool: {best[0].name}, {best[1][0].predicted.samples_per_second:.3g} samples/s")
+        from vdsgen.planner.words import rate
+
+        click.echo(f"\nBest pool: {best[0].name}, {rate(best[1][0].predicted.samples_per_second)} samples/s")
 
 
 def chosen_pools(lab: Lab, names: Sequence[str]) -> list[Pool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from typing import NoReturn
 
 from vdsgen.errors import InputError, Problem
 from vdsgen.planner.space import Layout, batch_splits, divisors, layouts
@@ -21,20 +22,35 @@ def whole_pool_layouts(workload: Workload) -> list[Layout]:
     if problems:
         raise InputError(problems)
     pins, world = workload.experiment.constraints, workload.pool.world_size
-    if pins.pipeline_parallel_size is not None and pins.data_parallel_size is not None:
-        world = pins.pipeline_parallel_size * pins.data_parallel_size
+    stages, data = pins.pipeline_parallel_size, pins.data_parallel_size
     total = workload.experiment.training.global_batch_size
+    if stages is not None and data is not None:
+        return _usable_layouts(workload, stages * data) or _refuse(workload)
+    if total < world:
+        # Part of the pool may well be faster than long pipelines over all of it.
+        sizes = [size for size in reversed(divisors(world)) if _is_startable(workload, size)]
+        return [layout for size in sizes for layout in _usable_layouts(workload, size)] or _refuse(workload)
+    if stages is not None or data is not None:
+        return _usable_layouts(workload, world) or _refuse(workload)
     for size in (size for size in range(world, 0, -1) if _is_startable(workload, size)):
-        usable = [
-            layout
-            for layout in layouts(workload, size, pins)
-            if batch_splits(total, layout.data_parallel_size, pins)
-        ]
+        usable = _usable_layouts(workload, size)
         if usable:
             return usable
-        if pins.pipeline_parallel_size is not None or pins.data_parallel_size is not None:
-            break
+    return _refuse(workload)
+
+
+def _refuse(workload: Workload) -> NoReturn:
     raise InputError([_no_layout(workload)])
+
+
+def _usable_layouts(workload: Workload, world_size: int) -> list[Layout]:
+    """The layouts of so many ranks that the global batch can be shared over."""
+    pins, total = workload.experiment.constraints, workload.experiment.training.global_batch_size
+    return [
+        layout
+        for layout in layouts(workload, world_size, pins)
+        if batch_splits(total, layout.data_parallel_size, pins)
+    ]
 
 
 def _is_startable(workload: Workload, ranks: int) -> bool:

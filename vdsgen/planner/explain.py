@@ -38,10 +38,12 @@ def _layout_reasons(workload: Workload, found: Search, winner: Candidate) -> lis
     lines = []
     if pins.pipeline_parallel_size is not None or pins.data_parallel_size is not None:
         lines.append(f"Pipeline {chosen} x data {winner.settings.data_parallel_size} is pinned.")
+    told = {chosen}
     for layout in found.layouts:
         stages = layout.pipeline_parallel_size
-        if stages == chosen:
+        if stages in told:
             continue
+        told.add(stages)
         fitting = found.fitting.get(stages)
         if fitting is not None and fitting.fastest is not None:
             best = settings_words(fitting.fastest.settings, layout=False)
@@ -56,8 +58,8 @@ def _layout_reasons(workload: Workload, found: Search, winner: Candidate) -> lis
     used, there = winner.settings.world_size, workload.pool.world_size
     if used < there:
         lines.append(
-            f"{used} of {there} GPUs are used: the pins or the global batch size "
-            f"({workload.experiment.training.global_batch_size}) leave no work for more."
+            f"{used} of {there} GPUs are used: pins, or a global batch of "
+            f"{workload.experiment.training.global_batch_size}, leave too little work for more."
         )
     return lines
 

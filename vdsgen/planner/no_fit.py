@@ -12,7 +12,7 @@ from vdsgen.errors import InputError, NoPlanFitsError
 from vdsgen.planner.demands import whole_pool_layouts
 from vdsgen.planner.place import Miss, least_memory
 from vdsgen.planner.search import Candidate, Search, search
-from vdsgen.planner.words import GIB, gib, miss_words, settings_words
+from vdsgen.planner.words import GIB, gib, miss_words, rate, settings_words
 from vdsgen.planner.workload import Workload
 from vdsgen.spec.experiment import Constraints, Experiment
 from vdsgen.spec.lab import Pool
@@ -120,7 +120,7 @@ def _fits(workload: Workload, experiment: Experiment, pool: Pool, sentence: str)
 
 def _words(candidate: Candidate) -> str:
     time: StepTime = candidate.time
-    return f"{settings_words(candidate.settings)}, {time.samples_per_second:.3g} samples/s,"
+    return f"{settings_words(candidate.settings)}, {rate(time.samples_per_second)} samples/s,"
 
 
 def _needed_gib(workload: Workload, miss: Miss) -> int:

@@ -8,7 +8,7 @@ from vdsgen.cost.settings import Settings
 from vdsgen.cost.step import StepTime
 from vdsgen.planner.baseline import Baseline
 from vdsgen.planner.place import COMPONENTS
-from vdsgen.planner.words import GIB, duration, interval_words, percent, seconds
+from vdsgen.planner.words import GIB, duration, interval_words, percent, rate, seconds
 from vdsgen.planner.workload import Workload
 from vdsgen.spec.experiment import Training
 from vdsgen.spec.plan import Plan, StageMemory
@@ -116,7 +116,7 @@ def speed_table(plan: Plan, training: Training) -> Table:
     return Table(
         "Speed (predicted)",
         (
-            ("samples/s", f"{predicted.samples_per_second:.3g}"),
+            ("samples/s", rate(predicted.samples_per_second)),
             ("run", f"{duration(predicted.step_seconds * training.steps)} for {training.steps} steps"),
             ("bubble", percent(predicted.bubble_fraction)),
             ("communication", percent(predicted.communication_fraction)),

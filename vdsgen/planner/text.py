@@ -14,7 +14,7 @@ from vdsgen.planner.tables import (
     step_time_of,
     time_table,
 )
-from vdsgen.planner.words import GIB, gib
+from vdsgen.planner.words import GIB, gib, rate
 from vdsgen.planner.workload import Workload
 from vdsgen.spec.plan import Plan, Rejected
 
@@ -68,7 +68,7 @@ def ranking_text(plans: Sequence[Plan]) -> str:
                 str(plan.activation_checkpointing.interval or "none"),
                 plan.precision.dtype,
                 f"{max(stage.memory.peak_bytes for stage in plan.stages) / GIB:.2f}",
-                f"{plan.predicted.samples_per_second:.3g}",
+                rate(plan.predicted.samples_per_second),
             )
         )
     return "\n".join(line.rstrip() for line in columns(Table("Fastest plans", tuple(rows)))).rstrip() + "\n"

@@ -22,6 +22,11 @@ def seconds(value: float) -> str:
     return f"{value * 1000:.3g} ms"
 
 
+def rate(value: float) -> str:
+    """Samples a second: three figures, without an exponent."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def duration(value: float) -> str:
     """A run's length: the two largest units."""
     minutes, hours, days = value / 60, value / 3600, value / 86400
