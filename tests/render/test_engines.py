@@ -15,8 +15,8 @@ from vdsgen.render.render import render_plan
 from vdsgen.spec.experiment import Schedule
 from vdsgen.spec.plan import Plan
 
-RANKS = 4
-STEPS = 3
+RANKS = 2
+STEPS = 2
 OPTIMIZERS = {
     # (pipeline stages, ZeRO stage, dtype, accumulation dtype) -> the class that the engine takes.
     (1, 0, "fp32", "fp32"): "AdamW",
@@ -70,7 +70,7 @@ def trained() -> dict[str, list[dict[str, Any]]]:
         }
         for plan in PLANS.values()
     ]
-    answers = run_ranks("tests.model.layout_worker", RANKS, {"cases": cases}, timeout_seconds=280)
+    answers = run_ranks("tests.model.layout_worker", RANKS, {"cases": cases}, timeout_seconds=500)
     return {mode: [answer[number] for answer in answers] for number, mode in enumerate(PLANS)}
 
 
