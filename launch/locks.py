@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 def extensions_folder(environment: Mapping[str, str]) -> Path:
@@ -25,6 +26,19 @@ def stale_locks(folder: Path) -> list[Path]:
     mine = [path for path in found if path.is_file() and path.stat().st_uid == os.getuid()]
     held = _open_files() if mine else set()
     return sorted(path for path in mine if path.exists() and _identity(path) not in held)
+
+
+def compiles_operators(ds_config: Mapping[str, Any]) -> bool:
+    """Whether DeepSpeed builds operators at the start of such a run: for every optimizer of its own
+    (runtime/engine.py:2476-2590; torch's is asked for by `torch_adam`), and for offload."""
+    optimizer = ds_config.get("optimizer") or {}
+    zero = ds_config.get("zero_optimization") or {}
+    offloads = any(
+        (zero.get(key) or {}).get("device", "none") != "none"
+        for key in ("offload_optimizer", "offload_param")
+    )
+    own = bool(optimizer) and not (optimizer.get("params") or {}).get("torch_adam", False)
+    return own or offloads
 
 
 def _identity(path: Path) -> tuple[int, int]:

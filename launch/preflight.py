@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from vdsgen.errors import VdsgenError
@@ -51,9 +51,7 @@ def check_inputs(experiment: Experiment) -> None:
     folder = Path(experiment.data.videos)
     try:
         found = any(
-            Path(name).suffix.lower() in VIDEO_SUFFIXES
-            for _, _, names in os.walk(folder, onerror=_raise, followlinks=True)
-            for name in names
+            Path(name).suffix.lower() in VIDEO_SUFFIXES for name in _files_below(folder) if name[0] != "."
         )
     except OSError as error:
         raise VdsgenError(
@@ -75,8 +73,18 @@ def check_inputs(experiment: Experiment) -> None:
             raise VdsgenError(f"train.yaml: {key}: {path} is no directory (relative to {Path.cwd()})")
 
 
-def _raise(error: OSError) -> None:
-    raise error
+def _files_below(folder: Path) -> Iterator[str]:
+    """Names of files, links followed, each folder once. Raises OSError for `folder` itself only: a folder
+    below that cannot be read is named by the loader."""
+    entered: set[tuple[int, int]] = set()
+    with os.scandir(folder):
+        pass
+    for path, folders, names in os.walk(folder, followlinks=True):
+        yield from names
+        status = [(name, Path(path, name).stat()) for name in folders if Path(path, name).is_dir()]
+        new = [name for name, found in status if (found.st_dev, found.st_ino) not in entered]
+        entered |= {(found.st_dev, found.st_ino) for _, found in status}
+        folders[:] = new
 
 
 def runs_on_cpu(plan: Plan, environment: Mapping[str, str]) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vdsgen.errors import VdsgenError
 from vdsgen.launch.commands import is_remote, training_command
-from vdsgen.launch.locks import extensions_folder, stale_locks
+from vdsgen.launch.locks import compiles_operators, extensions_folder, stale_locks
 from vdsgen.launch.preflight import (
     check_devices,
     check_inputs,
@@ -51,24 +51,31 @@ def start(request: Request) -> int:
     check_training_installed()
     if not is_remote(job, machine):
         check_devices(job, rendered.plan, machine.python)
-        check_locks(os.environ, clear=request.clear_stale_locks)
+        check_locks(
+            os.environ, needed=compiles_operators(rendered.ds_config), clear=request.clear_stale_locks
+        )
     steps = request.steps or rendered.experiment.training.steps
     print(f"Starting {job.world_size} ranks: {rendered.layout}. Logs: {request.output / 'logs'}", flush=True)
     return run(command, job, launch_id, sys.stdout, steps)
 
 
-def check_locks(environment: Mapping[str, str], *, clear: bool) -> None:
-    """Refuses a start that would wait for ever, or removes what it would wait for."""
+def check_locks(environment: Mapping[str, str], *, needed: bool, clear: bool) -> None:
+    """Refuses a start that would wait for ever, or removes what it would wait for. `needed`: the run compiles
+    operators; else locks are only named."""
     locks = stale_locks(extensions_folder(environment))
     if not locks:
         return
     named = "\n".join(f"  {path}" for path in locks)
-    if not clear:
+    if clear:
+        for path in locks:
+            path.unlink(missing_ok=True)
+        print(f"Removed locks of killed compiles:\n{named}", flush=True)
+        return
+    text = f"a killed compile left its lock behind; a start that compiles would wait for ever:\n{named}"
+    if needed:
         raise VdsgenError(
-            f"a killed compile left its lock behind; a start that compiles would wait for ever:\n{named}",
+            text,
             remedy="add --clear-stale-locks (no process on this machine holds them), unless another host "
             "that shares this folder is compiling right now",
         )
-    for path in locks:
-        path.unlink(missing_ok=True)
-    print(f"Removed locks of killed compiles:\n{named}", flush=True)
+    print(f"note: {text}\n  This run compiles nothing; --clear-stale-locks removes them.", flush=True)

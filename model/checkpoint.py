@@ -54,6 +54,7 @@ def save(engine: TrainingEngine, run: Path, step: int, rendered: Rendered, keep:
             remedy="free space, then --resume continues from the last complete one",
         ) from error
     dist.barrier()
+    say_first(f"Saved {target}")
     return target
 
 

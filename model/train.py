@@ -64,6 +64,7 @@ def train(configuration: Configuration) -> None:
     finally:
         if is_first_rank():
             draw_loss(configuration.output)
+    say_first("Sampling a video.")
     sample = write_sample(configuration, engine, source, step=max(first_step, configuration.steps))
     if is_first_rank():
         conclude(configuration, sample, memory)

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from vdsgen.errors import VdsgenError
-from vdsgen.launch.locks import extensions_folder, stale_locks
+from vdsgen.launch.locks import compiles_operators, extensions_folder, stale_locks
 from vdsgen.launch.start import check_locks
 
 
@@ -45,8 +46,38 @@ def test_the_folder_is_the_one_torch_uses(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_start_that_would_wait_for_ever_is_refused(tmp_path: Path) -> None:
     left = lock(tmp_path, "cpu_adam")
     with pytest.raises(VdsgenError, match=r"cpu_adam/lock[^$]*--clear-stale-locks"):
-        check_locks({"TORCH_EXTENSIONS_DIR": str(tmp_path)}, clear=False)
+        check_locks({"TORCH_EXTENSIONS_DIR": str(tmp_path)}, needed=True, clear=False)
     assert left.exists()
-    check_locks({"TORCH_EXTENSIONS_DIR": str(tmp_path)}, clear=True)
+    check_locks({"TORCH_EXTENSIONS_DIR": str(tmp_path)}, needed=True, clear=True)
     assert not left.exists()
-    check_locks({"TORCH_EXTENSIONS_DIR": str(tmp_path / "none")}, clear=False)
+    check_locks({"TORCH_EXTENSIONS_DIR": str(tmp_path / "none")}, needed=True, clear=False)
+
+
+def test_a_start_that_compiles_nothing_only_mentions_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = lock(tmp_path, "cpu_adam")
+    check_locks({"TORCH_EXTENSIONS_DIR": str(tmp_path)}, needed=False, clear=False)
+    assert left.exists()
+    assert f"{left}\n  This run compiles nothing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("config", "compiles"),
+    [
+        ({}, False),
+        ({"optimizer": {"type": "AdamW", "params": {"torch_adam": True}}}, False),
+        ({"optimizer": {"type": "AdamW", "params": {"lr": 1e-4}}}, True),
+        ({"optimizer": {"type": "Lion"}}, True),
+        (
+            {
+                "optimizer": {"type": "AdamW", "params": {"torch_adam": True}},
+                "zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}},
+            },
+            True,
+        ),
+        ({"zero_optimization": {"stage": 3, "offload_param": {"device": "none"}}}, False),
+    ],
+)
+def test_what_deepspeed_compiles_for(config: dict[str, Any], compiles: bool) -> None:
+    assert compiles_operators(config) is compiles
