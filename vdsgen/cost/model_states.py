@@ -72,8 +72,8 @@ class ModelStates:
     """At the end of a step's last backward."""
     optimizer_bytes: int
     """Master weights and moments, from the first step on."""
-    fresh_gradient_bytes: int
-    """The gradient that autograd has just made, and its copy in another dtype, before it is accumulated."""
+    cast_bytes: int
+    """A gradient's copy in another dtype, while it is accumulated."""
     communication_bytes: int
     """Buckets and gathered parameters while activations are held."""
     workspace_bytes: int
@@ -137,7 +137,7 @@ def _torch_adamw(sizes: StageSizes) -> ModelStates:
         parameters_bytes=4 * sizes.parameters,
         gradients_bytes=4 * t,
         optimizer_bytes=MOMENTS * t,
-        fresh_gradient_bytes=4 * sizes.largest_parameter,
+        cast_bytes=0,
         communication_bytes=0,
         workspace_bytes=4 * _allreduce_elements(sizes),
     )
@@ -155,7 +155,7 @@ def _unfused_optimizer(sizes: StageSizes) -> ModelStates:
         parameters_bytes=2 * sizes.parameters,
         gradients_bytes=2 * t,
         optimizer_bytes=MASTER_AND_MOMENTS * t,
-        fresh_gradient_bytes=2 * sizes.largest_parameter,
+        cast_bytes=0,
         communication_bytes=0,
         workspace_bytes=max(4 * t, 2 * _allreduce_elements(sizes)),
     )
@@ -189,7 +189,7 @@ def _bf16_optimizer(sizes: StageSizes, settings: Settings) -> ModelStates:
         parameters_bytes=2 * (padded + sizes.parameters - t),
         gradients_bytes=a * padded + kept,
         optimizer_bytes=MASTER_AND_MOMENTS * share,
-        fresh_gradient_bytes=(2 + a if converts else 2) * m,
+        cast_bytes=a * m if converts else 0,
         communication_bytes=0,
         workspace_bytes=2 * padded if converts else max(4 * share, 4 * m),
     )
@@ -222,7 +222,7 @@ def _zero_1(sizes: StageSizes, settings: Settings) -> ModelStates:
         parameters_bytes=w * (padded + sizes.parameters - t),
         gradients_bytes=gradients,
         optimizer_bytes=MASTER_AND_MOMENTS * share,
-        fresh_gradient_bytes=(w if a == w else w + a) * m,
+        cast_bytes=0 if a == w else a * m,
         communication_bytes=0,
         workspace_bytes=max(step, reduce),
     )
@@ -248,16 +248,16 @@ def _zero_2(sizes: StageSizes, settings: Settings) -> ModelStates:
     if a == w:
         gradients = w * own * (2 if settings.gradient_accumulation_steps > 1 else 1)
         step = w * own + w * share + (4 * share if w == 2 else 0) - gradients
-        fresh = w * m
+        cast = 0
     else:
         gradients = a * share
         step = 8 * m
-        fresh = (w + a) * m
+        cast = a * m
     return ModelStates(
         parameters_bytes=w * (padded + sizes.parameters - t),
         gradients_bytes=gradients,
         optimizer_bytes=MASTER_AND_MOMENTS * share,
-        fresh_gradient_bytes=fresh,
+        cast_bytes=cast,
         communication_bytes=w * (bucket + min(t, max(bucket, m))),
         workspace_bytes=max(0, step),
     )
@@ -278,19 +278,22 @@ def _zero_3(sizes: StageSizes, settings: Settings) -> ModelStates:
     m = sizes.largest_parameter
     share = sum(-(-elements // d) * count for elements, count in sizes.counts)
     threshold = defaults.STAGE3_PARAM_PERSISTENCE_THRESHOLD
-    persistent = sum(elements * count for elements, count in sizes.counts if elements <= threshold)
+    whole = sum(elements * count for elements, count in sizes.counts if elements <= threshold)
     frozen = sizes.parameters - sizes.trainable_parameters
     a = BYTES_PER_ELEMENT[settings.gradient_accumulation_dtype]
     bucket = settings.reduce_bucket_elements
-    live = min(sizes.parameters, max(defaults.STAGE3_MAX_LIVE_PARAMETERS, defaults.STAGE3_MAX_REUSE_DISTANCE))
-    ahead = min(sizes.parameters, defaults.STAGE3_PREFETCH_BUCKET_ELEMENTS)
+    live = max(defaults.STAGE3_MAX_LIVE_PARAMETERS, defaults.STAGE3_MAX_REUSE_DISTANCE)
+    ahead = defaults.STAGE3_PREFETCH_BUCKET_ELEMENTS
+    gathered = min(sizes.parameters, live) + min(sizes.parameters, ahead)
+    if d == 1:  # the share is the parameter: nothing is gathered
+        whole = gathered = 0
     stepped = min(share, defaults.STAGE3_SUB_GROUP_ELEMENTS + m)
     return ModelStates(
-        parameters_bytes=w * (share + persistent + -(-frozen // d)),
+        parameters_bytes=w * (share + whole + -(-frozen // d)),
         gradients_bytes=a * share,
         optimizer_bytes=MASTER_AND_MOMENTS * share,
-        fresh_gradient_bytes=w * m,
-        communication_bytes=w * (bucket + min(sizes.trainable_parameters, max(bucket, m)) + live + ahead),
+        cast_bytes=0,
+        communication_bytes=w * (bucket + min(sizes.trainable_parameters, max(bucket, m)) + gathered),
         workspace_bytes=w * bucket + (a if a == 4 else a + 4) * stepped,
     )
 
