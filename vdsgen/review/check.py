@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,7 +19,7 @@ from vdsgen.spec.plan import Plan
 Replan = Callable[[Experiment, Pool], Plan]
 """Plans for a resolved experiment and a pool, as `vdsgen generate` does."""
 
-Verdict = Literal["fresh", "stale", "edited", "missing"]
+Verdict = Literal["stale", "edited", "missing"]
 """stale: as it was rendered, but today's would differ. edited: not what its own plan renders to."""
 
 
@@ -53,36 +53,28 @@ def check(directory: RenderedDirectory, replan: Replan, template_dir: Path | Non
     Raises InputError where the recorded inputs cannot be planned for at all.
     """
     plan, experiment = directory.plan, directory.experiment
-    recorded = render_plan(plan, experiment, template_dir)
+    changed = input_changes(plan, experiment)
+    # With other inputs, what the plan once rendered to cannot be known: then nothing counts as edited.
+    recorded = None if changed else render_plan(plan, experiment, template_dir)
     try:
         today = replan(experiment, plan.inputs.pool)
     except NoPlanFitsError as error:
-        causes = (*input_changes(plan, experiment), f"no plan fits any more: {error.message}")
-        return Checked(
-            directory.path, causes, tuple(_findings(directory.files, recorded, recorded)) or _all()
-        )
+        causes = (*changed, f"no plan fits any more: {error.message}")
+        return Checked(directory.path, causes, tuple(Finding(name, "stale", ()) for name in FILES))
     expected = render_plan(today, experiment, template_dir)
-    edited = {"plan.json"} if _was_edited(plan, today, experiment) else set()
+    edited = {"plan.json"} if not changed and _was_edited(plan, today) else set()
+    if recorded is not None:
+        edited |= {name for name in FILES if directory.files.get(name) != recorded[name]}
     return Checked(
         path=directory.path,
-        causes=(*input_changes(plan, experiment), *_planner_changes(plan, today)),
-        findings=tuple(_findings(directory.files, recorded, expected, edited)),
+        causes=(*changed, *_planner_changes(plan, today)),
+        findings=tuple(_findings(directory.files, expected, edited)),
     )
 
 
-def _all() -> tuple[Finding, ...]:
-    """Every file is stale, and there is nothing to compare it with."""
-    return tuple(Finding(name, "stale", ()) for name in FILES)
-
-
-def _was_edited(plan: Plan, today: Plan, experiment: Experiment) -> bool:
+def _was_edited(plan: Plan, today: Plan) -> bool:
     """Planning gives the same plan for the same inputs: another one in plan.json was written by hand."""
-    return (
-        plan != today
-        and plan.inputs == today.inputs
-        and plan.generator == today.generator
-        and not input_changes(plan, experiment)
-    )
+    return plan != today and plan.inputs == today.inputs and plan.generator == today.generator
 
 
 def input_changes(plan: Plan, experiment: Experiment) -> tuple[str, ...]:
@@ -103,20 +95,13 @@ def _planner_changes(plan: Plan, today: Plan) -> Iterator[str]:
 
 
 def _findings(
-    files: Mapping[str, bytes],
-    recorded: Mapping[str, bytes],
-    expected: Mapping[str, bytes],
-    edited: set[str] | frozenset[str] = frozenset(),
+    files: Mapping[str, bytes], expected: Mapping[str, bytes], edited: Collection[str]
 ) -> Iterator[Finding]:
     for name in FILES:
         found = files.get(name)
         if found == expected[name]:
             continue
-        verdict: Verdict = "stale"
-        if found is None:
-            verdict = "missing"
-        elif name in edited or found != recorded[name]:
-            verdict = "edited"
+        verdict: Verdict = "missing" if found is None else "edited" if name in edited else "stale"
         yield Finding(name, verdict, _difference(name, found or b"", expected[name]))
 
 
@@ -141,7 +126,6 @@ def as_text(checked: Checked) -> str:
         "stale": "stale: rendering it again gives something else",
         "edited": "edited by hand: it is not what its plan renders to",
         "missing": "missing",
-        "fresh": "fresh",
     }
     for finding in checked.findings:
         lines += ["", f"{finding.name}: {words[finding.verdict]}", *(f"  {line}" for line in finding.lines)]
