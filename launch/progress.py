@@ -80,9 +80,10 @@ class Display:
         self._stream.flush()
 
     def refresh(self) -> None:
-        """Move the bar to the newest step."""
+        """Move the bar to the newest step; after the last one there is none."""
         if not self._terminal:
             return
+        drawn = self._bar
         for line in self._tail.lines():
             try:
                 metrics = json.loads(line)
@@ -92,9 +93,11 @@ class Display:
                 continue
             left = max(0, self._steps - step) * statistics.median(self._recent)
             self._erase()
-            self._bar = bar(Progress(step, self._steps, loss, left), shutil.get_terminal_size().columns)
-        self._draw()
-        self._stream.flush()
+            width = shutil.get_terminal_size().columns
+            self._bar = bar(Progress(step, self._steps, loss, left), width) if step < self._steps else ""
+        if self._bar != drawn:
+            self._draw()
+            self._stream.flush()
 
     def close(self) -> None:
         self._erase()

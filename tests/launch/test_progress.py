@@ -60,6 +60,21 @@ def test_a_terminal_gets_a_bar_instead_of_step_lines(tmp_path: Path) -> None:
     assert "\r\x1b[Ksaved\n\r[" in stream.getvalue()
 
 
+def test_a_bar_is_drawn_when_it_moves_and_ends_with_the_run(tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics.jsonl"
+    stream = Terminal()
+    display = Display(stream, metrics, 2)
+    metrics.write_text(json.dumps({"step": 1, "loss": 0.5, "step_seconds": 2.0}) + "\n")
+    for _ in range(5):
+        display.refresh()
+    assert stream.getvalue().count("1/2") == 1
+    with metrics.open("a") as file:
+        file.write(json.dumps({"step": 2, "loss": 0.4, "step_seconds": 2.0}) + "\n")
+    display.refresh()
+    display.say("summary")
+    assert stream.getvalue().endswith("\r\x1b[Ksummary\n")
+
+
 def test_a_loss_that_is_no_number_does_not_stop_the_bar(tmp_path: Path) -> None:
     metrics = tmp_path / "metrics.jsonl"
     stream = Terminal()
