@@ -8,11 +8,13 @@ from typing import Any
 import deepspeed
 import torch
 from deepspeed import comm as dist
+from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer
 from deepspeed.runtime.pipe import schedule
 from deepspeed.runtime.pipe.engine import PipelineEngine
 from torch import Tensor
 
 from vdsgen.errors import VdsgenError
+from vdsgen.model import corrections
 from vdsgen.model.distributed import init_distributed
 from vdsgen.model.objective import diffusion_loss
 from vdsgen.model.pipeline import PlannedPipelineModule, SequentialModel, check_partition, layer_specs
@@ -29,6 +31,8 @@ class TrainingEngine:
         self.engine = engine
         self.pipelined = isinstance(engine, PipelineEngine)
         self._plain_grad_norm: float | None = None
+        self._scale_in_step = 1.0
+        corrections.forget_initial_step(engine)
         if self.pipelined:
             self._instrument_pipeline()
 
@@ -63,9 +67,9 @@ class TrainingEngine:
         for _ in range(steps):
             inputs, target = next(batches)
             loss = self.engine(tuple(x.to(self.device) for x in inputs), target.to(self.device))
-            self.engine.backward(loss)
+            self.engine.backward(corrections.scaled_loss(self.engine, loss))
             if self.engine.is_gradient_accumulation_boundary():
-                self._plain_grad_norm = self._measured_grad_norm()
+                self._before_optimizer_step()
             self.engine.step()
             total += loss.detach()
         total /= steps
@@ -78,12 +82,14 @@ class TrainingEngine:
         norm = self.engine.get_global_grad_norm()
         norm = self._plain_grad_norm if norm is None else norm
         assert norm is not None, "global_grad_norm is known after the first step"
-        return float(norm)
+        # This wrapper alone reports the norm of the scaled gradients (fp16/unfused_optimizer.py:224).
+        scaled = isinstance(self.engine.optimizer, FP16_UnfusedOptimizer)
+        return float(norm) / self._scale_in_step if scaled else float(norm)
 
     @property
     def loss_scale(self) -> float:
         """The fp16 loss scale; 1 in other precisions."""
-        return float(self.engine.optimizer.cur_scale) if self.engine.fp16_enabled() else 1.0
+        return float(self.engine.optimizer.loss_scale) if self.engine.fp16_enabled() else 1.0
 
     @property
     def learning_rate(self) -> float:
@@ -119,54 +125,26 @@ class TrainingEngine:
         dist.broadcast(prediction, src=last, group=engine.grid.get_pipe_parallel_group())
         return prediction
 
-    def _measured_grad_norm(self) -> float | None:
-        """fp32 without ZeRO has no optimizer wrapper that keeps the norm; gradients are final here."""
+    def _before_optimizer_step(self) -> None:
         engine = self.engine
-        if engine.zero_optimization() or engine.fp16_enabled() or engine.bfloat16_enabled():
-            return None
-        squares = [p.grad.float().square().sum() for p in engine.module.parameters() if p.grad is not None]
-        total = torch.stack(squares).sum()
-        if self.pipelined:
-            dist.all_reduce(total, group=engine.grid.get_pipe_parallel_group())
-        return float(total.sqrt())
+        self._scale_in_step = self.loss_scale
+        if not (engine.zero_optimization() or engine.fp16_enabled() or engine.bfloat16_enabled()):
+            self._plain_grad_norm = corrections.fp32_grad_norm(engine, self.pipelined)
+            if self.pipelined:
+                corrections.clip_across_stages(engine, self._plain_grad_norm)
 
     def _instrument_pipeline(self) -> None:
         """Replaces two of this engine's instruction handlers (PipelineEngine._INSTRUCTION_MAP)."""
 
         def optimizer_step(engine: Any, lr_kwargs: Any = None) -> None:
-            self._plain_grad_norm = self._measured_grad_norm()
+            self._before_optimizer_step()
             engine._exec_optimizer_step(lr_kwargs)
 
         self.engine._INSTRUCTION_MAP = {
             **self.engine._INSTRUCTION_MAP,
             schedule.OptimizerStep: optimizer_step,
-            schedule.BackwardPass: _backward_pass,
+            schedule.BackwardPass: corrections.backward_pass,
         }
-
-
-def _backward_pass(engine: Any, buffer_id: int) -> None:
-    """PipelineEngine._exec_backward_pass (runtime/pipe/engine.py:804-876), with one traversal of the graph.
-
-    The engine calls backward once for each tensor that a stage hands on, keeping the graph until the
-    last. With non-reentrant checkpointing the recomputed activations live as long as the graph does, so
-    every segment of the stage would be in memory at once: as if nothing were checkpointed. All of a
-    stage's outputs are one graph; one backward from all of them frees each segment as it goes.
-    """
-    if engine.is_last_stage():
-        engine._exec_backward_pass(buffer_id)
-        return
-    outputs = engine.pipe_buffers["outputs"][buffer_id]
-    if engine.using_bf16_optimizer:
-        engine.optimizer.clear_lp_grads()
-    engine._running_engine_backward = True
-    try:
-        torch.autograd.backward(outputs, grad_tensors=tuple(engine.grad_layer))
-    finally:
-        engine._running_engine_backward = False
-    if engine.using_bf16_optimizer and not engine._config.bfloat16_config.immediate_grad_update:
-        engine.optimizer.update_hp_grads(clear_lp_grads=False)
-    engine.pipe_buffers["output_tensors"][buffer_id] = None
-    engine.pipe_buffers["outputs"][buffer_id] = None
 
 
 def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, seed: int) -> TrainingEngine:

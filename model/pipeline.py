@@ -15,6 +15,7 @@ import torch
 from deepspeed.pipe import LayerSpec, PipelineModule
 from deepspeed.runtime.activation_checkpointing.checkpointing import non_reentrant_checkpoint
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from vdsgen.errors import VdsgenError
 from vdsgen.model.layers.block import Block
@@ -143,16 +144,18 @@ class SequentialModel(nn.Module):
 def run_segments(layers: Sequence[nn.Module], inputs: Any, interval: int) -> Any:
     """Runs `layers` in order, recomputing each run of `interval` of them in backward (0: none).
 
-    The same segments, by the same function, as DeepSpeed's PipelineModule.forward
-    (runtime/pipe/module.py:346-396): counted from the first layer of the stage, the embedding included.
+    The same segments as DeepSpeed's PipelineModule.forward (runtime/pipe/module.py:346-396), counted from
+    the first layer, the embedding included. The function is torch's, not DeepSpeed's
+    non_reentrant_checkpoint: that one recomputes a segment to its end, and under ZeRO-3 the end of a
+    module's forward frees the weights that its backward is just about to use.
     """
     if interval == 0:
         return _run(layers, inputs)
     x = inputs
     for start in range(0, len(layers), interval):
-        segment = layers[start : start + interval]
-        arguments = x if isinstance(x, tuple) else (x,)
-        x = non_reentrant_checkpoint(lambda *args, segment=segment: _run(segment, args), *arguments)
+        x = checkpoint(
+            _run, layers[start : start + interval], x, use_reentrant=False, preserve_rng_state=False
+        )
     return x
 
 

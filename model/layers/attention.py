@@ -18,7 +18,8 @@ class SelfAttention(nn.Module):
     """Attention within N independent sequences of length M; queries and keys are normalised per head.
 
     LayerNorm on queries and keys keeps attention logits bounded in half precision (ViT-22B,
-    arXiv 2302.05442, section 2).
+    arXiv 2302.05442, section 2). Keys get no bias from it: without rotation softmax cancels it, and Adam
+    would turn the rounding errors in its gradient into steps.
     """
 
     def __init__(self, hidden_size: int, heads: int, generator: torch.Generator) -> None:
@@ -26,7 +27,7 @@ class SelfAttention(nn.Module):
         self.heads = heads
         self.qkv = Linear(hidden_size, 3 * hidden_size, generator)
         self.query_norm = nn.LayerNorm(hidden_size // heads)
-        self.key_norm = nn.LayerNorm(hidden_size // heads)
+        self.key_norm = nn.LayerNorm(hidden_size // heads, bias=False)
         self.out = Linear(hidden_size, hidden_size, generator)
 
     def forward(self, x_NMD: Tensor, rotation: Rotation | None) -> Tensor:
@@ -51,7 +52,7 @@ class CrossAttention(nn.Module):
         self.query = Linear(hidden_size, hidden_size, generator)
         self.key_value = Linear(hidden_size, 2 * hidden_size, generator)
         self.query_norm = nn.LayerNorm(hidden_size // heads)
-        self.key_norm = nn.LayerNorm(hidden_size // heads)
+        self.key_norm = nn.LayerNorm(hidden_size // heads, bias=False)
         self.out = Linear(hidden_size, hidden_size, generator, zero=True)
 
     def forward(self, hidden_BTSD: Tensor, context_BLD: Tensor) -> Tensor:

@@ -11,9 +11,13 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import deepspeed
 import torch
+from deepspeed.accelerator import get_accelerator
 
+from vdsgen.model import corrections
 from vdsgen.model.engine import Batch, TrainingEngine, build_engine
+from vdsgen.model.layers.initial import Linear
 from vdsgen.model.objective import training_pair
 from vdsgen.spec.architecture import Geometry, Vdt
 from vdsgen.spec.experiment import Diffusion
@@ -22,7 +26,7 @@ MODEL = Vdt(
     in_channels=3,
     patch_size=2,
     hidden_size=32,
-    depth=6,
+    depth=4,
     heads=2,
     mlp_hidden_size=64,
     condition="text",
@@ -30,7 +34,7 @@ MODEL = Vdt(
 )
 GEOMETRY = Geometry(frames=3, patches=6, text_tokens=5, latent_height=4, latent_width=6)
 SEED = 7
-GLOBAL_BATCH = 8
+GLOBAL_BATCH = 4
 
 
 def sample(index: int) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
@@ -59,12 +63,40 @@ def batches(engine: TrainingEngine, micro_batch_size: int, accumulation: int) ->
         step += 1
 
 
-def run_case(case: dict[str, Any]) -> dict[str, Any]:
-    if case.get("allow_fp16"):
-        from deepspeed.accelerator import get_accelerator
+def start_nowhere_at_zero() -> None:
+    """Draws the projections that start at zero as well: else most gradients of a first step are zero."""
+    build = Linear.__init__
 
-        get_accelerator().is_fp16_supported = lambda: True
+    def drawn(self: Linear, inputs: int, outputs: int, generator: torch.Generator, **_: bool) -> None:
+        build(self, inputs, outputs, generator)
+
+    Linear.__init__ = drawn  # type: ignore[assignment, method-assign]
+
+
+def weights(engine: TrainingEngine) -> dict[str, list[float]]:
+    """Sum and norm of each parameter that this rank holds, whole where ZeRO partitions it."""
+    found = {}
+    for name, parameter in engine.engine.module.named_parameters():
+        with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
+            value = parameter.detach().double()
+            found[name] = [float(value.sum()), float(value.norm())]
+    return found
+
+
+def without_corrections() -> None:
+    """Leaves out what model/corrections.py does to results, for the tests that show why it is there."""
+    corrections.clip_across_stages = lambda engine, norm: None
+    corrections.scaled_loss = lambda engine, loss: loss
+    corrections.forget_initial_step = lambda engine: None
+
+
+def run_case(case: dict[str, Any]) -> dict[str, Any]:
     config = case["config"]
+    if case.get("uncorrected"):
+        without_corrections()
+    # The CPU accelerator refuses fp16 although torch computes in it: this is what lets the engine's
+    # loss scaling run here.
+    get_accelerator().is_fp16_supported = lambda: "fp16" in config
     engine = build_engine(config, MODEL, GEOMETRY, SEED)
     data = batches(engine, config["train_micro_batch_size_per_gpu"], config["gradient_accumulation_steps"])
     steps = []
@@ -75,14 +107,17 @@ def run_case(case: dict[str, Any]) -> dict[str, Any]:
                 "loss": loss,
                 "grad_norm": engine.global_grad_norm,
                 "loss_scale": engine.loss_scale,
-                "learning_rate": engine.learning_rate,
             }
         )
     probe = [sample(index) for index in range(3)]
     inputs = tuple(torch.stack(column) for column in zip(*(s[0] for s in probe), strict=True))
     prediction = engine.predict(inputs)
+    after = weights(engine)
+    # Training goes on as if nothing had been predicted.
     steps.append({"loss": engine.train_step(data), "grad_norm": engine.global_grad_norm})
     return {
+        "weights": after,
+        "learning_rate": engine.learning_rate,
         "steps": steps,
         "optimizer": type(engine.engine.optimizer).__name__,
         "prediction": prediction.flatten().double().tolist(),
@@ -93,6 +128,7 @@ def run_case(case: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     job = json.load(sys.stdin)
     torch.set_num_threads(1)
+    start_nowhere_at_zero()
     results = [run_case(case) for case in job["cases"]]
     print(flush=True)
     print(json.dumps(results), flush=True)

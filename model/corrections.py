@@ -1,0 +1,94 @@
+"""Where DeepSpeed 0.19.8 would give another result, or need more memory, than its config says.
+
+Each correction names the lines it puts right and has a test that fails without it. Files are below
+deepspeed/runtime.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from deepspeed import comm as dist
+from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer
+from torch import Tensor
+
+
+def scaled_loss(engine: Any, loss: Tensor) -> Tensor:
+    """The loss times the fp16 loss scale where the engine forgets it.
+
+    engine.backward scales for ZeRO's optimizers only (engine.py:3417); the one that fp16 gets without ZeRO
+    is none of them, and still divides gradients by the scale in its step (fp16/unfused_optimizer.py:245).
+    Small gradients would underflow, clipping would never happen, and Adam's epsilon would weigh 512 times
+    as much.
+    """
+    if engine.fp16_enabled() and isinstance(engine.optimizer, FP16_UnfusedOptimizer):
+        scale: float = engine.optimizer.loss_scale
+        return loss.float() * scale
+    return loss
+
+
+def backward_pass(engine: Any, buffer_id: int) -> None:
+    """PipelineEngine._exec_backward_pass (pipe/engine.py:804-876), with one traversal of the graph.
+
+    The engine calls backward once for each tensor that a stage hands on, keeping the graph until the
+    last. With non-reentrant checkpointing the recomputed activations live as long as the graph does, so
+    every segment of the stage would be in memory at once: as if nothing were checkpointed. All of a
+    stage's outputs are one graph; one backward from all of them frees each segment as it goes.
+    """
+    if engine.is_last_stage():
+        engine.loss = scaled_loss(engine, engine.loss)
+        engine._exec_backward_pass(buffer_id)
+        return
+    outputs = engine.pipe_buffers["outputs"][buffer_id]
+    if engine.using_bf16_optimizer:
+        engine.optimizer.clear_lp_grads()
+    engine._running_engine_backward = True
+    try:
+        torch.autograd.backward(outputs, grad_tensors=tuple(engine.grad_layer))
+    finally:
+        engine._running_engine_backward = False
+    if engine.using_bf16_optimizer and not engine._config.bfloat16_config.immediate_grad_update:
+        engine.optimizer.update_hp_grads(clear_lp_grads=False)
+    engine.pipe_buffers["output_tensors"][buffer_id] = None
+    engine.pipe_buffers["outputs"][buffer_id] = None
+
+
+def clip_across_stages(engine: Any, norm: float) -> None:
+    """Clips a pipeline's fp32 gradients by the whole model's norm.
+
+    Without ZeRO the engine clips them itself, by the norm of the first stage's gradients alone: it leaves
+    out parameters whose rank in the pipeline is not 0 (utils.py:394 with pipe/topology.py:446). What is
+    clipped here is short enough that the engine then leaves it as it is.
+    """
+    limit = engine.gradient_clipping()
+    if limit <= 0 or norm <= limit:
+        return
+    for parameter in engine.module.parameters():
+        if parameter.grad is not None:
+            parameter.grad.mul_(limit / (norm + 1e-6))
+
+
+def forget_initial_step(engine: Any) -> None:
+    """Starts AdamW at step 0 in half precision without ZeRO, as everywhere else.
+
+    That optimizer takes a step with zero gradients while it is built (fp16/unfused_optimizer.py:425):
+    weights decay once, and bias correction is one step ahead for good.
+    """
+    optimizer = engine.optimizer
+    if not isinstance(optimizer, FP16_UnfusedOptimizer):
+        return
+    for state in optimizer.optimizer.state.values():
+        state["step"].zero_()
+    for masters, halves in zip(optimizer.fp32_groups, optimizer.fp16_groups, strict=True):
+        for master, half in zip(masters, halves, strict=True):
+            master.data.copy_(half.data)
+
+
+def fp32_grad_norm(engine: Any, pipelined: bool) -> float:
+    """Norm of the whole model's gradient without ZeRO in fp32, where no optimizer wrapper keeps it."""
+    squares = [p.grad.square().sum() for p in engine.module.parameters() if p.grad is not None]
+    total = torch.stack(squares).sum()
+    if pipelined:
+        dist.all_reduce(total, group=engine.grid.get_pipe_parallel_group())
+    return float(total.sqrt())

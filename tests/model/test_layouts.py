@@ -1,0 +1,205 @@
+"""The same global batch gives the same training, however ranks, ZeRO and checkpointing are laid out.
+
+Every case runs on DeepSpeed's real engine over gloo. Cases that need equally many ranks share processes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from tests.model.layout_worker import GLOBAL_BATCH, MODEL
+from tests.model.ranks import run_ranks
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
+
+PARTITION = {1: [0, 6], 2: [0, 3, 6], 4: [0, 2, 3, 4, 6]}
+FP32_ACCUMULATION: dict[str, Any] = {"data_types": {"grad_accum_dtype": "fp32"}}
+FP16 = {"enabled": True, "loss_scale": 0, "initial_scale_power": 9, "loss_scale_window": 2000}
+STEPS = 2
+
+
+def config(stages: int, data: int, zero: int = 0, interval: int = 0, **extra: Any) -> dict[str, Any]:
+    accumulation = GLOBAL_BATCH // data
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": accumulation,
+        "train_batch_size": GLOBAL_BATCH,
+        # Adam divides a gradient by its own size; a large epsilon keeps rounding errors of small
+        # gradients from becoming steps.
+        "optimizer": {
+            "type": "AdamW",
+            "params": {
+                "lr": 1e-2,
+                "betas": [0.9, 0.95],
+                "eps": 1e-4,
+                "weight_decay": 0.1,
+                "torch_adam": True,
+                "fused": True,
+            },
+        },
+        "gradient_clipping": 1.0,
+        "steps_per_print": 1_000_000,
+        "zero_optimization": {"stage": zero},
+        "pipeline": {
+            "stages": stages,
+            "partition": PARTITION[stages],
+            "activation_checkpoint_interval": interval,
+            "use_reentrant": False,
+        },
+        **extra,
+    }
+
+
+CASES: dict[int, dict[str, dict[str, Any]]] = {
+    1: {
+        "1x1": config(1, 1),
+        "1x1 checkpointed": config(1, 1, interval=3),
+        "1x1 bf16": config(1, 1, bf16={"enabled": True}),
+        "1x1 fp16": config(1, 1, fp16=FP16),
+    },
+    2: {
+        "1x2": config(1, 2),
+        "1x2 ZeRO-1": config(1, 2, zero=1),
+        "1x2 ZeRO-2 checkpointed": config(1, 2, zero=2, interval=3),
+        "1x2 ZeRO-3": config(1, 2, zero=3),
+        "1x2 ZeRO-3 checkpointed": config(1, 2, zero=3, interval=3),
+        "1x2 ZeRO-3 bf16": config(1, 2, zero=3, bf16={"enabled": True}, **FP32_ACCUMULATION),
+        "2x1": config(2, 1),
+    },
+    4: {
+        "2x2": config(2, 2),
+        "2x2 ZeRO-1 checkpointed": config(2, 2, zero=1, interval=2),
+        "4x1 checkpointed": config(4, 1, interval=1),
+        "2x2 bf16": config(2, 2, zero=1, interval=2, bf16={"enabled": True}, **FP32_ACCUMULATION),
+        "2x2 fp16": config(2, 2, interval=2, fp16=FP16),
+        "2x2 ZeRO-1 fp16": config(2, 2, zero=1, fp16=FP16),
+        "2x2 uncorrected": config(2, 2),
+        "2x2 fp16 uncorrected": config(2, 2, fp16=FP16),
+    },
+}
+FP32_CASES = [name for cases in CASES.values() for name in cases if "fp16" not in name and "bf16" not in name]
+HALF_CASES = [name for cases in CASES.values() for name in cases if name not in FP32_CASES]
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, list[dict[str, Any]]]:
+    """What each rank said of each case."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for world_size, cases in CASES.items():
+        jobs = [
+            {"config": case, "steps": STEPS, "uncorrected": "uncorrected" in name}
+            for name, case in cases.items()
+        ]
+        by_rank = run_ranks("tests.model.layout_worker", world_size, {"cases": jobs})
+        for index, name in enumerate(cases):
+            found[name] = [answers[index] for answers in by_rank]
+    return found
+
+
+def weights_of(answers: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """The whole model's weights' sums and norms, from the ranks that hold them."""
+    merged: dict[str, list[float]] = {}
+    for answer in answers:
+        for name, figures in answer["weights"].items():
+            assert merged.setdefault(name, figures) == figures, f"ranks disagree about {name}"
+    return merged
+
+
+def furthest(answers: list[dict[str, Any]], reference: list[dict[str, Any]]) -> float:
+    """Largest relative difference of any parameter's sum or norm, on the scale of its norm."""
+    ours, theirs = weights_of(answers), weights_of(reference)
+    assert ours.keys() == theirs.keys(), "a layer is missing, or has another name"
+    return max(
+        abs(a - b) / max(theirs[name][1], 1e-3)
+        for name in ours
+        for a, b in zip(ours[name], theirs[name], strict=True)
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in FP32_CASES if "uncorrected" not in name])
+def test_loss_gradient_norm_and_weights_agree_to_rounding(
+    results: dict[str, list[dict[str, Any]]], name: str
+) -> None:
+    reference = results["1x1"]
+    for answer in results[name]:
+        for step, expected in zip(answer["steps"], reference[0]["steps"], strict=True):
+            assert step["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+            assert step["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-4)
+    assert furthest(results[name], reference) < 1e-5
+
+
+@pytest.mark.parametrize("name", [name for name in FP32_CASES if "uncorrected" not in name])
+def test_every_rank_gets_the_same_prediction(results: dict[str, list[dict[str, Any]]], name: str) -> None:
+    expected = results["1x1"][0]["prediction"]
+    for answer in results[name]:
+        assert answer["prediction_dtype"] == "torch.float32"
+        assert answer["prediction"] == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
+def test_checkpointing_changes_no_bit_in_one_process(results: dict[str, list[dict[str, Any]]]) -> None:
+    plain, checkpointed = results["1x1"][0], results["1x1 checkpointed"][0]
+    assert checkpointed["steps"] == plain["steps"]
+    assert checkpointed["weights"] == plain["weights"]
+    assert checkpointed["prediction"] == plain["prediction"]
+
+
+@pytest.mark.parametrize("name", [name for name in HALF_CASES if "uncorrected" not in name])
+def test_half_precision_follows_fp32(results: dict[str, list[dict[str, Any]]], name: str) -> None:
+    reference = results["1x1"]
+    for answer in results[name]:
+        for step, expected in zip(answer["steps"], reference[0]["steps"], strict=True):
+            assert step["loss"] == pytest.approx(expected["loss"], rel=2e-2)
+            assert step["grad_norm"] == pytest.approx(expected["grad_norm"], rel=2e-2)
+    # Adam's step has the gradient's sign: weights of small gradients differ by what they moved.
+    assert furthest(results[name], reference) < (0.2 if "bf16" in name else 0.02)
+
+
+def test_the_optimizers_are_those_that_plans_count_bytes_for(
+    results: dict[str, list[dict[str, Any]]],
+) -> None:
+    chosen = {name: answers[0]["optimizer"] for name, answers in results.items()}
+    assert chosen["1x1"] == chosen["2x2"] == "AdamW"
+    assert chosen["1x1 bf16"] == chosen["1x1 fp16"] == chosen["2x2 fp16"] == "FP16_UnfusedOptimizer"
+    assert chosen["2x2 bf16"] == "BF16_Optimizer"
+    assert chosen["2x2 ZeRO-1 fp16"] == chosen["1x2 ZeRO-1"] == "DeepSpeedZeroOptimizer"
+    assert chosen["1x2 ZeRO-3 bf16"] == "DeepSpeedZeroOptimizer_Stage3"
+
+
+@pytest.mark.parametrize("name", [name for name in HALF_CASES if "bf16" not in name])
+def test_the_loss_scale_starts_at_512_on_every_rank(
+    results: dict[str, list[dict[str, Any]]], name: str
+) -> None:
+    assert {answer["steps"][0]["loss_scale"] for answer in results[name]} == {512.0}
+
+
+def test_bf16_has_no_loss_scale_and_the_rate_is_the_configs(
+    results: dict[str, list[dict[str, Any]]],
+) -> None:
+    assert results["2x2 bf16"][0]["steps"][0]["loss_scale"] == 1.0
+    assert {answers[0]["learning_rate"] for answers in results.values()} == {1e-2}
+
+
+def test_without_correction_a_pipeline_clips_by_its_first_stage(
+    results: dict[str, list[dict[str, Any]]],
+) -> None:
+    """Fails once DeepSpeed clips by the whole norm: then model.corrections.clip_across_stages may go."""
+    assert furthest(results["2x2 uncorrected"], results["1x1"]) > 1e-2
+
+
+def test_without_correction_fp16_divides_by_a_scale_it_never_applied(
+    results: dict[str, list[dict[str, Any]]],
+) -> None:
+    """Fails once DeepSpeed scales this loss: then model.corrections.scaled_loss may go."""
+    ratio = (
+        results["2x2 fp16 uncorrected"][0]["steps"][0]["grad_norm"]
+        / results["1x1"][0]["steps"][0]["grad_norm"]
+    )
+    assert math.isclose(ratio, 1 / 512, rel_tol=2e-2)
+
+
+def test_the_tiny_model_has_all_kinds_of_sublayers() -> None:
+    assert MODEL.condition == "text"
+    assert MODEL.position == "rotary"
