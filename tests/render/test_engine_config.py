@@ -130,6 +130,7 @@ def test_deepspeed_loads_the_rendered_file_and_reads_the_planned_values(
     if plan.precision.dtype == "fp16":
         assert config.float16_config.initial_dynamic_scale() == plan.precision.initial_loss_scale
         assert config.float16_config.loss_scale_window == plan.precision.loss_scale_window
+        assert config.float16_config.dynamic_loss_scale_args()["min_scale"] == 1
     assert (config.grad_accum_dtype or plan.precision.dtype) == plan.precision.gradient_accumulation_dtype
     assert config.pipeline["stages"] == plan.parallel.pipeline_parallel_size
     assert config.pipeline["use_reentrant"] is False

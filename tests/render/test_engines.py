@@ -1,4 +1,4 @@
-"""Every rendered configuration trains on the real engine, with the optimizer that its memory is planned for."""
+"""Every rendered configuration trains on the real engine, with the optimizer its memory is planned for."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import pytest
 from tests.render.plans import plan_of, pool_of, small_experiment
 from vdsgen.render.render import render_plan
 from vdsgen.render.write import write_files
-from vdsgen.spec.lab import Pool
+from vdsgen.spec.lab import Gpu, Pool
 
 STAND_IN = """#!/bin/sh
 printf 'DS_ACCELERATOR=%s CUDA_VISIBLE_DEVICES=%s\\n' "$DS_ACCELERATOR" "$CUDA_VISIBLE_DEVICES"
@@ -82,8 +82,9 @@ def test_too_few_visible_devices_are_refused(tmp_path: Path) -> None:
     assert "the plan is for 4 GPUs, CUDA_VISIBLE_DEVICES names 0,1" in result.stderr
 
 
-def test_on_a_processor_no_gpu_is_looked_for(tmp_path: Path) -> None:
-    pool = pool_of(1, 4, gpu="cpu")
+@pytest.mark.parametrize("gpu", ["cpu", Gpu(fp32_tflops=0.1, memory_bandwidth_gb_per_second=10.0)])
+def test_on_a_processor_no_gpu_is_looked_for(tmp_path: Path, gpu: str | Gpu) -> None:
+    pool = pool_of(1, 4, gpu=gpu)
     result = launch(rendered(tmp_path / "plan", pool), "run", CUDA_VISIBLE_DEVICES="0")
     assert result.stdout.splitlines()[0] == "DS_ACCELERATOR=cpu CUDA_VISIBLE_DEVICES="
     assert "<--num_gpus><4>" in result.stdout

@@ -91,8 +91,8 @@ def test_the_article_s_settings_in_the_engine_s_words() -> None:
             "loss_scale": 0,
             "initial_scale_power": 9,
             "loss_scale_window": 2000,
-            "hysteresis": 2,
             "min_loss_scale": 1,
+            "hysteresis": 2,
         },
         "optimizer": {
             "type": "AdamW",
@@ -141,6 +141,15 @@ def test_precision_has_only_its_own_section(
 def test_hostfile_names_the_lab_s_hosts() -> None:
     pool = pool_of(2, 4, ("node-1", "node-2.lab"))
     assert rendered_text("hostfile", plan_of(data=4, pool=pool)) == "node-1 slots=4\nnode-2.lab slots=4\n"
+
+
+@pytest.mark.parametrize(
+    ("ranks", "lines"),
+    [(8, ["node-1 slots=4", "node-2 slots=4"]), (4, ["node-1 slots=4"]), (2, ["node-1 slots=2"])],
+)
+def test_a_plan_for_part_of_the_pool_names_only_what_it_uses(ranks: int, lines: list[str]) -> None:
+    plan = plan_of(data=ranks // 2, pool=pool_of(2, 4, ("node-1", "node-2")))
+    assert rendered_text("hostfile", plan).splitlines() == lines
 
 
 def test_one_node_without_a_name_is_this_one() -> None:

@@ -148,6 +148,7 @@ def test_escape_sequences_in_a_file_are_shown_and_not_obeyed(tmp_path: Path) -> 
         ("ds_config.json", '{"a": 1', "ds_config.json:1:8", "no JSON"),
         ("ds_config.json", "[]", "ds_config.json:1:1", "no JSON object but a list"),
         ("ds_config.json", "\xff", "ds_config.json", "no JSON"),
+        ("ds_config.json", '{"a": 1, "a": 2}', "ds_config.json", "a is given twice"),
         ("train.yaml", "name: a\ntraining: [1, 2\n", "train.yaml:", ""),
         ("train.yaml", "name: a\n", "train.yaml", "data"),
     ],

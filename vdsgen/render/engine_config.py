@@ -111,9 +111,10 @@ def precision_sections(plan: Plan, training: Training) -> dict[str, Any]:
             "loss_scale": 0,
             "initial_scale_power": scaling.initial_loss_scale.bit_length() - 1,
             "loss_scale_window": scaling.loss_scale_window,
-            "hysteresis": scaling.hysteresis,
             "min_loss_scale": scaling.minimum_loss_scale,
         }
+        if plan.zero.stage > 0:  # the loss scaler without ZeRO has none (fp16/unfused_optimizer.py:277-300)
+            sections["fp16"]["hysteresis"] = scaling.hysteresis
     if precision.gradient_accumulation_dtype != precision.dtype:
         sections["data_types"] = {"grad_accum_dtype": precision.gradient_accumulation_dtype}
     return sections

@@ -59,8 +59,17 @@ def read_directory(path: Path) -> RenderedDirectory:
 
 def read_json(path: Path) -> Mapping[str, Any]:
     """The JSON object in a file. Raises InputError with the line and column where it is none."""
+
+    def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """DeepSpeed refuses a key that is given twice (runtime/config_utils.py), Python keeps the last."""
+        keys = [key for key, _ in pairs]
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        if twice:
+            raise InputError([Problem(f"{', '.join(twice)} is given twice in one object", str(path))])
+        return dict(pairs)
+
     try:
-        value = json.loads(path.read_text("utf-8"))
+        value = json.loads(path.read_text("utf-8"), object_pairs_hook=without_repeats)
     except json.JSONDecodeError as error:
         raise InputError([Problem(f"no JSON: {error.msg}", str(path), error.lineno, error.colno)]) from error
     except (UnicodeDecodeError, RecursionError) as error:

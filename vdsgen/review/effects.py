@@ -52,7 +52,7 @@ DS_CONFIG = _in(
     _keys("zero_optimization.reduce_scatter", "speed", comes_with=STAGE + DTYPE),
     _keys("zero_optimization.round_robin_gradients", "speed", comes_with=STAGE + DTYPE),
     _keys("fp16.enabled bf16.enabled", "numerics", "memory", "speed", mirrors=DTYPE),
-    _keys("fp16.*", "numerics", comes_with=DTYPE),
+    _keys("fp16.*", "numerics", comes_with=DTYPE + STAGE),
     _keys(
         "fp16.initial_scale_power",
         "numerics",
