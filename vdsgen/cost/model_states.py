@@ -210,7 +210,7 @@ def _zero_1(sizes: StageSizes, settings: Settings) -> ModelStates:
     share = padded // d
     a = BYTES_PER_ELEMENT[settings.gradient_accumulation_dtype]
     gradients = a * t
-    bucket = min(t, settings.reduce_bucket_elements + m)
+    bucket = min(t, max(settings.reduce_bucket_elements, m))
     if a == w:
         own = min(t, share + m)
         step = w * own + w * share + (4 * share if w == 2 else 0) - gradients

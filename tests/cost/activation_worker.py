@@ -1,0 +1,61 @@
+"""One rank of the real trainer's engine around the bundled model: reports the peak of tensors alive while
+micro-batches run.
+
+    python -m tests.cost.activation_worker RANK WORLD_SIZE PORT CASES.json OUT.json
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests.cost.engine_worker import forget_groups, owners, serve, watch
+from tests.cost.live_bytes import LiveBytes
+from vdsgen.model.engine import Batch, build_engine
+from vdsgen.spec.architecture import Geometry, Vdt
+
+
+def measure(case: dict[str, Any]) -> dict[str, Any]:
+    """The peak of a second step, and what states were held beside activations."""
+    model, geometry = Vdt(**case["model"]), Geometry(**case["geometry"])
+    tracker = LiveBytes()
+    with tracker:
+        training = build_engine(case["config"], model, geometry, seed=0)
+        seen = watch(training.engine, tracker)
+        data = batches(case, model, geometry)
+        training.train_step(data)
+        tracker.forget_peaks()
+        with tracker.phase("compute"):
+            training.train_step(data)
+    states = seen["bytes"]
+    result = {
+        "stage": training.engine.stage_id if training.pipelined else 0,
+        "peak": tracker.peak_of("compute"),
+        "states": states["parameters"] + states["gradients"] + states["optimizer"],
+        "owners": owners(training.engine),
+    }
+    training.engine.destroy()
+    forget_groups()
+    return result
+
+
+def batches(case: dict[str, Any], model: Vdt, geometry: Geometry) -> Iterator[Batch]:
+    batch = case["config"]["train_micro_batch_size_per_gpu"]
+    shape = (batch, model.in_channels, geometry.frames, geometry.latent_height, geometry.latent_width)
+    generator = torch.Generator().manual_seed(1)
+    while True:
+        latents = torch.randn(shape, generator=generator)
+        inputs: tuple[torch.Tensor, ...] = (latents, torch.rand(batch, generator=generator))
+        if model.condition == "text":
+            text = (batch, geometry.text_tokens, model.text_hidden_size)
+            inputs = (*inputs, torch.randn(text, generator=generator))
+        yield inputs, torch.randn(shape, generator=generator)
+
+
+if __name__ == "__main__":
+    rank, world_size, port, cases, out = sys.argv[1:]
+    serve(int(rank), int(world_size), int(port), Path(cases), Path(out), measure)

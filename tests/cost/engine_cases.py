@@ -1,0 +1,173 @@
+"""Every engine mode that plans may use, as cases for `engine_worker`, and what the model predicts."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from vdsgen.cost import engine_defaults as defaults
+from vdsgen.cost.model_states import ModelStates, StageSizes, engine_optimizer, model_states
+from vdsgen.cost.settings import Settings
+from vdsgen.spec.experiment import Dtype
+
+BUCKET_ELEMENTS = 40_000
+"""One of the worker's layers, and not two."""
+PERSISTENCE_THRESHOLD = 1_000
+"""The worker's biases stay whole under ZeRO-3, its weights do not."""
+SECONDS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One rank's answer about one case."""
+
+    settings: Settings
+    sizes: StageSizes
+    predicted: ModelStates
+    answer: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        s = self.settings
+        return (
+            f"pipeline {s.pipeline_parallel_size} x data {s.data_parallel_size}, ZeRO-{s.zero_stage}, "
+            f"{s.dtype}, sums in {s.gradient_accumulation_dtype}"
+        )
+
+
+def allowed_settings(world_size: int) -> list[Settings]:
+    """Layouts of 1 or 2 stages and 1 or 2 data ranks, with every ZeRO stage and precision they may have."""
+    found = []
+    for stages in (1, 2):
+        if world_size % stages or world_size // stages > 2:
+            continue
+        for zero_stage in range(4):
+            for dtype, accumulation in _precisions():
+                settings = Settings(
+                    pipeline_parallel_size=stages,
+                    data_parallel_size=world_size // stages,
+                    zero_stage=zero_stage,
+                    micro_batch_size=1,
+                    gradient_accumulation_steps=2,
+                    activation_checkpoint_interval=0,
+                    dtype=dtype,
+                    gradient_accumulation_dtype=accumulation,
+                    reduce_bucket_elements=BUCKET_ELEMENTS,
+                    allgather_bucket_elements=BUCKET_ELEMENTS,
+                )
+                if is_allowed(settings):
+                    found.append(settings)
+    return found
+
+
+def _precisions() -> tuple[tuple[Dtype, Dtype], ...]:
+    return (("fp32", "fp32"), ("fp16", "fp16"), ("fp16", "fp32"), ("bf16", "bf16"), ("bf16", "fp32"))
+
+
+def is_allowed(settings: Settings) -> bool:
+    try:
+        engine_optimizer(settings)
+    except ValueError:
+        return False
+    return True
+
+
+def case_of(settings: Settings) -> dict[str, Any]:
+    """The worker's input: the engine's settings as a rendered ds_config.json has them."""
+    zero: dict[str, Any] = {
+        "stage": settings.zero_stage,
+        "reduce_bucket_size": settings.reduce_bucket_elements,
+        "allgather_bucket_size": settings.allgather_bucket_elements,
+        "contiguous_gradients": defaults.contiguous_gradients(settings.zero_stage),
+        "overlap_comm": defaults.OVERLAP_COMM,
+        "reduce_scatter": defaults.REDUCE_SCATTER,
+        "round_robin_gradients": defaults.ROUND_ROBIN_GRADIENTS,
+    }
+    if settings.zero_stage == 3:
+        zero |= {
+            "sub_group_size": defaults.STAGE3_SUB_GROUP_ELEMENTS,
+            "stage3_max_live_parameters": defaults.STAGE3_MAX_LIVE_PARAMETERS,
+            "stage3_max_reuse_distance": defaults.STAGE3_MAX_REUSE_DISTANCE,
+            "stage3_prefetch_bucket_size": defaults.STAGE3_PREFETCH_BUCKET_ELEMENTS,
+            "stage3_param_persistence_threshold": PERSISTENCE_THRESHOLD,
+        }
+    config: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": settings.micro_batch_size,
+        "gradient_accumulation_steps": settings.gradient_accumulation_steps,
+        "steps_per_print": None,
+        "gradient_clipping": 1.0,
+        "optimizer": {"type": "AdamW", "params": {"lr": 1e-4, "torch_adam": True, "fused": True}},
+        "zero_optimization": zero,
+    }
+    if settings.dtype == "fp16":
+        config["fp16"] = {"enabled": True, "initial_scale_power": 4}
+    if settings.dtype == "bf16":
+        config["bf16"] = {"enabled": True}
+        if engine_optimizer(settings) == "BF16_Optimizer":
+            config["bf16"]["immediate_grad_update"] = defaults.BF16_IMMEDIATE_GRADIENT_UPDATE
+    if settings.gradient_accumulation_dtype != settings.dtype:
+        config["data_types"] = {"grad_accum_dtype": settings.gradient_accumulation_dtype}
+    return {
+        "stages": settings.pipeline_parallel_size,
+        "zero_stage": settings.zero_stage,
+        "dtype": settings.dtype,
+        "config": config,
+    }
+
+
+def run_ranks(
+    worker: str, world_size: int, cases: Sequence[dict[str, Any]], folder: Path
+) -> list[list[dict[str, Any]]]:
+    """Each rank's answers, by rank. Raises AssertionError with the log of a rank that failed."""
+    (folder / "cases.json").write_text(json.dumps(list(cases)))
+    port = _free_port()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    logs = [folder / f"rank{rank}.log" for rank in range(world_size)]
+    ranks = []
+    for rank, log in enumerate(logs):
+        command = [sys.executable, "-m", f"tests.cost.{worker}", str(rank), str(world_size), str(port)]
+        command += [str(folder / "cases.json"), str(folder / f"rank{rank}.json")]
+        with log.open("w") as output:
+            ranks.append(subprocess.Popen(command, env=environment, stdout=output, stderr=output))
+    try:
+        for rank, process in enumerate(ranks):
+            code = process.wait(timeout=SECONDS)
+            assert code == 0, f"rank {rank} of {world_size}: exit {code}\n{logs[rank].read_text()[-3000:]}"
+    finally:
+        for process in ranks:
+            process.kill()
+            process.wait()
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(world_size)]
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def measure(world_size: int, folder: Path) -> list[Measured]:
+    """Every allowed mode of so many ranks, on real engines: one answer a case and rank."""
+    everything = allowed_settings(world_size)
+    by_rank = run_ranks("engine_worker", world_size, [case_of(s) for s in everything], folder)
+    found = []
+    for answers in by_rank:
+        for settings, answer in zip(everything, answers, strict=True):
+            sizes = sizes_of(answer["shapes"])
+            found.append(Measured(settings, sizes, model_states(sizes, settings), answer))
+    return found
+
+
+def sizes_of(shapes: Sequence[Sequence[int]]) -> StageSizes:
+    counts = Counter(prod(shape) for shape in shapes)
+    total = sum(elements * count for elements, count in counts.items())
+    return StageSizes(total, total, max(counts), tuple(sorted(counts.items())))
