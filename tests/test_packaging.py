@@ -1,4 +1,4 @@
-"""The wheel holds what git tracks, works from any directory, and installs nothing called `model` or `launch`."""
+"""The wheel holds what git tracks, works from any directory, and installs nothing but `vdsgen`."""
 
 from __future__ import annotations
 
@@ -52,12 +52,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
             copy.symlink_to(origin.readlink())
         else:
             copy.write_bytes(origin.read_bytes())
-    subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-        + ["--no-index", "--wheel-dir", str(scratch), str(source)],
-        check=True,
-        cwd=scratch,
-    )
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*command, "--no-index", "--wheel-dir", scratch, source], check=True, cwd=scratch)
     (built,) = scratch.glob("*.whl")
     return built
 

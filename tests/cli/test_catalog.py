@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from vdsgen.catalog.load import gpus, links, models
+from vdsgen.catalog.profiles import profile_for
 from vdsgen.cli.main import cli
 from vdsgen.rules.registry import all_rules
 
@@ -46,7 +47,9 @@ def test_an_entry_shows_its_source(kind: str) -> None:
 
 
 def test_models_show_their_parameters() -> None:
-    assert "1,521,080,080" in catalog("models").stdout
+    profile = profile_for(models()["vdt-1.5b"].sizes)
+    assert profile is not None
+    assert f"{profile.parameters:,}" in catalog("models").stdout
 
 
 @pytest.mark.parametrize(

@@ -1,25 +1,20 @@
-"""One rank of the real trainer's engine around the bundled model: reports the peak of tensors alive while
-micro-batches run.
-
-    python -m tests.cost.activation_worker RANK WORLD_SIZE PORT CASES.json OUT.json
-"""
+"""The trainer's own engine around the bundled model on this rank: reports the peak of tensors alive while
+micro-batches run."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from tests.cost.engine_worker import forget_groups, owners, serve, watch
+from tests.cost.engine_worker import forget_groups, watch
 from tests.cost.live_bytes import LiveBytes
 from vdsgen.model.engine import Batch, build_engine
 from vdsgen.spec.architecture import Geometry, Vdt
 
 
-def measure(case: dict[str, Any]) -> dict[str, Any]:
+def measure_activations(case: dict[str, Any]) -> dict[str, Any]:
     """The peak of a second step, and what states were held beside activations."""
     model, geometry = Vdt(**case["model"]), Geometry(**case["geometry"])
     tracker = LiveBytes()
@@ -36,7 +31,6 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
         "stage": training.engine.stage_id if training.pipelined else 0,
         "peak": tracker.peak_of("compute"),
         "states": states["parameters"] + states["gradients"] + states["optimizer"],
-        "owners": owners(training.engine),
     }
     training.engine.destroy()
     forget_groups()
@@ -54,8 +48,3 @@ def batches(case: dict[str, Any], model: Vdt, geometry: Geometry) -> Iterator[Ba
             text = (batch, geometry.text_tokens, model.text_hidden_size)
             inputs = (*inputs, torch.randn(text, generator=generator))
         yield inputs, torch.randn(shape, generator=generator)
-
-
-if __name__ == "__main__":
-    rank, world_size, port, cases, out = sys.argv[1:]
-    serve(int(rank), int(world_size), int(port), Path(cases), Path(out), measure)

@@ -1,4 +1,4 @@
-"""Every engine mode that plans may use, as cases for `engine_worker`, and what the model predicts."""
+"""Every engine mode that plans may use, as cases for ranks to measure, and what the model predicts."""
 
 from __future__ import annotations
 
@@ -124,9 +124,7 @@ def case_of(settings: Settings) -> dict[str, Any]:
     }
 
 
-def run_ranks(
-    worker: str, world_size: int, cases: Sequence[dict[str, Any]], folder: Path
-) -> list[list[dict[str, Any]]]:
+def run_ranks(world_size: int, cases: Sequence[dict[str, Any]], folder: Path) -> list[list[dict[str, Any]]]:
     """Each rank's answers, by rank. Raises AssertionError with the log of a rank that failed."""
     (folder / "cases.json").write_text(json.dumps(list(cases)))
     port = _free_port()
@@ -134,7 +132,7 @@ def run_ranks(
     logs = [folder / f"rank{rank}.log" for rank in range(world_size)]
     ranks = []
     for rank, log in enumerate(logs):
-        command = [sys.executable, "-m", f"tests.cost.{worker}", str(rank), str(world_size), str(port)]
+        command = [sys.executable, "-m", "tests.cost.rank", str(rank), str(world_size), str(port)]
         command += [str(folder / "cases.json"), str(folder / f"rank{rank}.json")]
         with log.open("w") as output:
             ranks.append(subprocess.Popen(command, env=environment, stdout=output, stderr=output))
@@ -155,10 +153,10 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def measure(world_size: int, folder: Path) -> list[Measured]:
-    """Every allowed mode of so many ranks, on real engines: one answer a case and rank."""
-    everything = allowed_settings(world_size)
-    by_rank = run_ranks("engine_worker", world_size, [case_of(s) for s in everything], folder)
+def beside_predictions(
+    everything: Sequence[Settings], by_rank: Sequence[Sequence[dict[str, Any]]]
+) -> list[Measured]:
+    """Answers beside predictions: one a case and rank."""
     found = []
     for answers in by_rank:
         for settings, answer in zip(everything, answers, strict=True):

@@ -1,17 +1,9 @@
-"""One rank of real DeepSpeed engines on processors: builds each configuration that it is given, trains it
-two steps, and reports the bytes that the engine held.
-
-    python -m tests.cost.engine_worker RANK WORLD_SIZE PORT CASES.json OUT.json
-"""
+"""A real DeepSpeed engine on this rank: builds the configuration it is given around a model that is nearly
+all parameters, trains it two steps, and reports the bytes that the engine held."""
 
 from __future__ import annotations
 
-import gc
-import json
-import os
-import sys
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,39 +17,7 @@ LAYERS = 33
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def serve(
-    rank: int,
-    world_size: int,
-    port: int,
-    cases: Path,
-    out: Path,
-    measure: Callable[[dict[str, Any]], dict[str, Any]],
-) -> None:
-    """Joins the group, measures every case in turn, and writes the answers."""
-    os.environ.update(
-        RANK=str(rank),
-        LOCAL_RANK=str(rank),
-        WORLD_SIZE=str(world_size),
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-        DS_ACCELERATOR="cpu",
-    )
-    torch.set_num_threads(1)
-    from deepspeed.accelerator import get_accelerator
-
-    from vdsgen.model.distributed import init_distributed
-
-    get_accelerator().is_fp16_supported = lambda: True
-    init_distributed()
-    gc.freeze()  # what imports left behind need not be searched after every case
-    results = []
-    for case in json.loads(cases.read_text()):
-        results.append(measure(case))
-        gc.collect()
-    out.write_text(json.dumps(results))
-
-
-def measure(case: dict[str, Any]) -> dict[str, Any]:
+def measure_states(case: dict[str, Any]) -> dict[str, Any]:
     """The bytes that one configuration holds, in the second of two steps."""
     tracker = LiveBytes()
     with tracker:
@@ -247,8 +207,3 @@ def forget_groups() -> None:
     from deepspeed.utils import groups
 
     groups.mpu = None
-
-
-if __name__ == "__main__":
-    rank, world_size, port, cases, out = sys.argv[1:]
-    serve(int(rank), int(world_size), int(port), Path(cases), Path(out), measure)

@@ -3,108 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.cost.engine_cases import case_of, run_ranks
+from tests.cost.activation_cases import (
+    PARTITIONS,
+    activation_settings,
+    on_this_processor,
+    settings_of,
+)
+from tests.cost.conftest import EngineRuns
 from vdsgen.cost.activations import LayerBytes, StageActivations, stage_activations
 from vdsgen.cost.settings import Settings
-from vdsgen.profile import ledger
-from vdsgen.profile.trace import Kind, trace_layer
-from vdsgen.spec.architecture import Geometry, Vdt
 
 TOLERANCE = 0.1
-MODEL = Vdt(
-    in_channels=4,
-    patch_size=2,
-    hidden_size=64,
-    depth=14,
-    heads=4,
-    mlp_hidden_size=256,
-    condition="text",
-    text_hidden_size=48,
-)
-GEOMETRY = Geometry(frames=5, patches=24, text_tokens=9, latent_height=8, latent_width=12)
-PARTITIONS = {1: (0, 16), 4: (0, 4, 8, 12, 16)}
-"""Four layers a stage: in-flight micro-batches are 4, 3, 2 and 1."""
-
-
-def settings_of(stages: int, interval: int, dtype: str) -> Settings:
-    return Settings(
-        pipeline_parallel_size=stages,
-        data_parallel_size=1,
-        zero_stage=0,
-        micro_batch_size=2,
-        # One more than are ever in flight: then a full pipeline runs backward beside full gradients.
-        gradient_accumulation_steps=stages + 1,
-        activation_checkpoint_interval=interval,
-        dtype="fp32" if dtype == "fp32" else "bf16",
-        gradient_accumulation_dtype="fp32" if dtype == "fp32" else "bf16",
-        reduce_bucket_elements=10**6,
-        allgather_bucket_elements=10**6,
-    )
-
-
-CASES = [("fp32", 0), ("fp32", 1), ("fp32", 3), ("bf16", 3)]
-
-
-def on_this_processor(dtype: torch.dtype) -> tuple[LayerBytes, ...]:
-    """The model's layers traced at exactly this geometry, with the kernels that run here and not a GPU's."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ledger, "as_on_gpu", lambda _, result: result)
-        patch.setattr(ledger, "hidden_temporary_bytes", lambda *_: 0)
-        by_kind = {kind: _traced(kind, dtype) for kind in ("embed", "block", "final")}
-    return (by_kind["embed"], *([by_kind["block"]] * MODEL.depth), by_kind["final"])
-
-
-def _traced(kind: Kind, dtype: torch.dtype) -> LayerBytes:
-    trace = trace_layer(MODEL, 2, GEOMETRY, kind, dtype)
-    return LayerBytes(
-        saved=trace.saved_bytes,
-        output=trace.output_bytes,
-        side=trace.side_bytes,
-        forward_transient=max(0, *trace.forward_temporaries),
-        backward_transient=max(0, *trace.backward_temporaries),
-    )
-
-
-def worker_case(settings: Settings) -> dict[str, Any]:
-    case = case_of(settings)
-    stages = settings.pipeline_parallel_size
-    case["config"]["pipeline"] = {
-        "stages": stages,
-        "partition": list(PARTITIONS[stages]),
-        "activation_checkpoint_interval": settings.activation_checkpoint_interval,
-        "use_reentrant": False,
-    }
-    geometry = {name: getattr(GEOMETRY, name) for name in GEOMETRY.__dataclass_fields__}
-    return {**case, "model": MODEL.model_dump(), "geometry": geometry}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stages", [1, 4])
-def test_activations_are_within_ten_percent_of_the_trainers(
-    stages: int, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_activations_are_within_ten_percent_of_the_trainers(stages: int, engine_runs: EngineRuns) -> None:
     """Intervals 0, 1 and 3; 1, 2, 3 and 4 micro-batches in flight: peak of live tensors in a real step of the
     trainer's engine, less parameters, gradients and optimizer states."""
-    cases = [settings_of(stages, interval, dtype) for dtype, interval in CASES]
-    folder = tmp_path_factory.mktemp(f"stages{stages}")
-    by_rank = run_ranks("activation_worker", stages, [worker_case(case) for case in cases], folder)
     in_flight = set()
-    for index, (settings, (dtype, interval)) in enumerate(zip(cases, CASES, strict=True)):
-        layers = on_this_processor(torch.float32 if dtype == "fp32" else torch.bfloat16)
-        for answers in by_rank:
-            stage = answers[index]["stage"]
+    for settings, answers in zip(activation_settings(stages), engine_runs(stages).activations, strict=True):
+        layers = on_this_processor(torch.float32 if settings.dtype == "fp32" else torch.bfloat16)
+        for answer in answers:
+            stage = answer["stage"]
             start, stop = PARTITIONS[stages][stage : stage + 2]
             predicted = stage_activations(layers, settings, stage, start, stop)
             in_flight.add(predicted.in_flight)
-            real = answers[index]["peak"] - answers[index]["states"]
-            place = f"{dtype}, interval {interval}, stage {stage} of {stages}"
+            interval = settings.activation_checkpoint_interval
+            place = f"{settings.dtype}, interval {interval}, stage {stage} of {stages}"
+            real = answer["peak"] - answer["states"]
             assert predicted.peak_bytes == pytest.approx(real, rel=TOLERANCE), place
     assert in_flight == set(range(1, stages + 1))
 

@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.cost.conftest import EngineRuns
 from tests.cost.engine_cases import (
     PERSISTENCE_THRESHOLD,
     Measured,
     allowed_settings,
+    beside_predictions,
     is_allowed,
-    measure,
 )
 from vdsgen.cost import engine_defaults
 from vdsgen.cost.model_states import StageSizes, engine_optimizer, model_states
@@ -23,12 +24,12 @@ DTYPES: tuple[Dtype, ...] = ("fp32", "bf16", "fp16")
 
 
 @pytest.fixture(scope="module", params=[1, 2, 4], ids=lambda ranks: f"{ranks} ranks")
-def measured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Measured]:
+def measured(request: pytest.FixtureRequest, engine_runs: EngineRuns) -> list[Measured]:
     """Every allowed engine mode of so many ranks, trained two steps."""
     ranks = int(request.param)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine_defaults, "STAGE3_PARAM_PERSISTENCE_THRESHOLD", PERSISTENCE_THRESHOLD)
-        return measure(ranks, tmp_path_factory.mktemp(f"ranks{ranks}"))
+        return beside_predictions(allowed_settings(ranks), engine_runs(ranks).states)
 
 
 @pytest.mark.slow

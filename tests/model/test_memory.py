@@ -20,5 +20,22 @@ def test_tensors_are_counted_and_what_python_holds_is_not() -> None:
     gc.collect()
     assert memory.take() == pytest.approx((64 + 128) * MIB, abs=8 * MIB)
     assert memory.take() == pytest.approx(64 * MIB, abs=8 * MIB), "each step has its own peak"
+    later = torch.ones(32 * MIB // 4)
+    assert memory.take() == pytest.approx((64 + 32) * MIB, abs=8 * MIB)
+    assert later.numel() > 0
+
+
+def test_what_many_small_tensors_leave_behind_is_not_counted() -> None:
+    memory = PeakMemory()
+    memory.training_begins()
+    kept = []
+    for _ in range(200):
+        kept.append(torch.ones(MIB // 8))
+        torch.ones(MIB // 4)
+        torch.ones(MIB // 2)
+    assert memory.take() == pytest.approx(100 * MIB, abs=12 * MIB)
+    del kept[::2]
+    memory.take()
+    assert memory.take() == pytest.approx(50 * MIB, abs=8 * MIB)
     assert len(ballast) == 300
     assert model.numel() > 0
