@@ -45,5 +45,14 @@ lint: $(BIN)/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# What is committed and generated: run after a change to planning, rendering or specs.
+examples: $(BIN)/.installed
+	$(BIN)/python -m vdsgen.spec.export_schemas
+	$(BIN)/python -m vdsgen.rules.markdown > docs/rules.md
+	$(BIN)/python -m tests.update_examples
+	$(BIN)/python -m tests.update_article
+	$(BIN)/python -m vdsgen.report.memory_chart examples/rendered/article-1.5b@four-24gb docs/images/memory-1.5b.svg
+	$(BIN)/python -m tests.update_readme
+
 clean:
 	rm -rf $(VENV) runs build dist .cache
