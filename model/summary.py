@@ -11,10 +11,11 @@ from typing import Any
 
 from vdsgen.model.configuration import Configuration
 from vdsgen.model.curves import first_and_last
+from vdsgen.model.memory import EXACT_STEPS, PeakMemory
 from vdsgen.spec.run import Layout
 
-WARM_UP_STEPS = 2
-"""The first steps allocate optimizer states and fill caches; they are left out of the medians."""
+WARM_UP_STEPS = EXACT_STEPS
+"""The first steps allocate optimizer states, fill caches and measure memory; medians leave them out."""
 MIB = 1024**2
 EDITED = "  ds_config.json was changed after planning: what is predicted is the plan as it was"
 
@@ -34,13 +35,14 @@ def summarise(
     configuration: Configuration,
     metrics: Sequence[Mapping[str, Any]],
     artefacts: Artefacts,
-    memory_meaning: str,
+    memory: PeakMemory,
 ) -> dict[str, Any]:
     """The contents of summary.json. `metrics` are all steps of the run, earlier parts of it included."""
     rendered = configuration.rendered
     plan, layout = rendered.plan, rendered.layout
     section = rendered.ds_config.get("pipeline", {})
     timed = metrics[WARM_UP_STEPS:] or metrics
+    peaks = _peaks(metrics[:EXACT_STEPS] if memory.on_cpu else metrics)
     step_seconds = statistics.median(m["step_seconds"] for m in timed)
     losses = [m["loss"] for m in metrics if m["loss"] is not None]
     first, last = first_and_last(losses) if losses else (math.nan, math.nan)
@@ -68,9 +70,9 @@ def summarise(
         "measured": {
             "step_seconds": step_seconds,
             "samples_per_second": configuration.global_batch_size / step_seconds,
-            "peak_memory_bytes_by_rank": _peaks(metrics),
-            "peak_memory_bytes_by_stage": _by_stage(_peaks(metrics), layout),
-            "memory_meaning": memory_meaning,
+            "peak_memory_bytes_by_rank": peaks,
+            "peak_memory_bytes_by_stage": _by_stage(peaks, layout),
+            "memory_meaning": memory.meaning,
             "data_wait_fraction": sum(m["data_seconds"] for m in timed)
             / sum(m["step_seconds"] for m in timed),
         },

@@ -144,7 +144,7 @@ def conclude(configuration: Configuration, sample: SampleFiles, memory: PeakMemo
         contact_sheet=sample.contact_sheet,
         checkpoint=saved if saved.is_dir() else None,
     )
-    summary = summarise(configuration, metrics, artefacts, memory.meaning)
+    summary = summarise(configuration, metrics, artefacts, memory)
     write_atomically(run / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     say(summary_text(summary))
 
