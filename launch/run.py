@@ -81,7 +81,9 @@ def run(command: Command, job: Job, launch_id: str, stream: TextIO, steps: int) 
     display = Display(stream, job.output / "metrics.jsonl", steps)
     watch = RankWatch(launch_id, command.local_ranks)
     stop = Stop()
-    previous = {number: signal.signal(number, stop) for number in STOPPING}
+    # Ignored ones stay ignored: that is what nohup does.
+    heard = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, stop) for number in heard}
     launcher_log = folder / "launcher.log"
     try:
         with launcher_log.open("ab") as output:

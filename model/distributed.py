@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 
 def init_distributed() -> None:
     """Initialises DeepSpeed's communication with the accelerator's own backend (nccl, gloo, ...).
@@ -14,6 +16,8 @@ def init_distributed() -> None:
     import deepspeed
     from deepspeed.accelerator import get_accelerator
 
+    # The engine would do it, but there are collectives before it is built.
+    get_accelerator().set_device(int(os.environ.get("LOCAL_RANK", "0")))
     if get_accelerator().device_name() == "cpu":
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist_backend=get_accelerator().communication_backend_name(), verbose=False)

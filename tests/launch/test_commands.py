@@ -122,6 +122,19 @@ def test_paths_that_a_remote_shell_would_take_apart_are_refused(path: str, which
         training_command(job(hosts=("n1", "n2"), nodes=2, **{which: Path(path)}), machine(), "id")
 
 
+@pytest.mark.parametrize("hosts", [("localhost",), ("n1", "n2")])
+def test_deepspeeds_own_parser_reads_what_is_meant(hosts: tuple[str, ...]) -> None:
+    runner = pytest.importorskip("deepspeed.launcher.runner")
+    command = training_command(job(hosts=hosts, nodes=len(hosts), steps=3, resume=True), machine(), "id")
+    parsed = runner.parse_args(list(command.argv[3:]))
+    assert parsed.module
+    assert parsed.user_script == "vdsgen.model.train"
+    assert parsed.user_args == list(command.argv[command.argv.index("--plan-dir") :])
+    assert parsed.enable_each_rank_log == "/lab/runs/1/logs"
+    assert parsed.force_multi == (len(hosts) > 1)
+    assert parsed.num_gpus == (-1 if len(hosts) > 1 else 4)
+
+
 @given(PATHS, PATHS)
 def test_awkward_paths_stay_one_argument_each(directory: str, output: str) -> None:
     command = training_command(job(directory=Path("/", directory), output=Path("/", output)), machine(), "id")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import signal
-import subprocess
 import sys
 import textwrap
 import threading
@@ -142,6 +141,16 @@ def test_a_signal_to_the_command_ends_every_process(tmp_path: Path, number: sign
     assert signal.getsignal(number) is handler
 
 
+def test_a_hangup_that_nohup_ignores_changes_nothing(tmp_path: Path) -> None:
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGHUP)).start()
+        code, shown, _ = run_ranks(tmp_path, "import time; time.sleep(1.5); print('[vdsgen] done')")
+    finally:
+        signal.signal(signal.SIGHUP, previous)
+    assert (code, shown) == (0, "done\n")
+
+
 def test_a_command_that_cannot_start_leaves_its_words(tmp_path: Path) -> None:
     launch_id = uuid.uuid4().hex
     command = Command((sys.executable, "-c", "raise SystemExit('no such host')"), {LAUNCH_ID: launch_id}, 0)
@@ -158,4 +167,3 @@ def test_the_environment_is_changed_as_the_command_says(
     command = Command((sys.executable, "-c", show), {"CUDA_VISIBLE_DEVICES": None, "X": "1"}, 0)
     assert run(command, job(output=tmp_path), "none", io.StringIO(), 1) == 0
     assert (tmp_path / "logs" / "launcher.log").read_text() == "None 1\n"
-    assert subprocess.run(["true"], check=False).returncode == 0

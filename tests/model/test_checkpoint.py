@@ -51,7 +51,7 @@ CASES = [
 def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
     """Case -> what each rank says."""
     folder: Path = tmp_path_factory.mktemp("runs")
-    found = {}
+    found: dict[str, list[dict[str, Any]]] = {}
     # DeepSpeed does not build a plain engine in a process that has built a pipelined one.
     for pipelined in (True, False):
         cases = [item for item in CASES if (item["config"]["pipeline"]["stages"] > 1) == pipelined]
