@@ -10,7 +10,7 @@ from __future__ import annotations
 
 OVERLAP_COMM = False
 """ZeRO 1-3. True holds a second reduce bucket (zero/stage_1_and_2.py:3273); a pipeline forces False
-(engine.py:2664)."""
+(engine.py:2665)."""
 ROUND_ROBIN_GRADIENTS = False
 """ZeRO 1-2 (engine default). Reorders parameters; saves no memory."""
 REDUCE_SCATTER = True
@@ -18,7 +18,7 @@ REDUCE_SCATTER = True
 BF16_IMMEDIATE_GRADIENT_UPDATE = True
 """BF16_Optimizer: each gradient goes into the accumulation buffer as soon as it is there, and is freed.
 The engine's default, False, keeps every bf16 gradient until the step: 2 bytes a parameter more
-(bf16_optimizer.py:683-692)."""
+(bf16_optimizer.py:707-715)."""
 
 STAGE3_MAX_LIVE_PARAMETERS = 100_000_000
 """Elements of gathered parameters held at once; bounds what is gathered ahead (the engine's default is
@@ -43,8 +43,8 @@ def contiguous_gradients(zero_stage: int) -> bool:
     """Whether reduced gradients go through one preallocated bucket.
 
     Stage 1 reduces once a step, after every backward. The bucket would be held from the first backward on,
-    a second one beside it in a pipeline (zero/stage_1_and_2.py:964-971), and the own gradients copied once
-    more (:2186); without it each group of gradients is flattened when its turn comes. Stage 2 with
-    fp32 accumulation frees half precision gradients during backward only where this is set (:2246-2252).
+    a second one beside it in a pipeline (zero/stage_1_and_2.py:963-968), and the own gradients copied once
+    more (:2192); without it each group of gradients is flattened when its turn comes. Stage 2 with
+    fp32 accumulation frees half precision gradients during backward only where this is set (:2262-2271).
     """
     return zero_stage >= 2

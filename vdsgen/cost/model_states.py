@@ -1,7 +1,7 @@
 """Parameters, gradients and optimizer states, as DeepSpeed's own optimizers allocate them.
 
 Which optimizer the engine wraps around torch's AdamW depends on precision, ZeRO stage and pipeline
-(runtime/engine.py:2288-2326, 2533-2590, 2636-2800); each has one function here. Files and lines are of
+(runtime/engine.py:2294-2325, 2555-2609, 2633-2795); each has one function here. Files and lines are of
 DeepSpeed 0.19.8, below deepspeed/runtime. The settings assumed are those of `engine_defaults.py`.
 
 Legend: n parameters of the stage, t trainable ones, w bytes of the model's element, a bytes of the
@@ -111,7 +111,7 @@ def model_states(sizes: StageSizes, settings: Settings) -> ModelStates:
 
 
 def engine_optimizer(settings: Settings) -> EngineOptimizer:
-    """The engine's choice (engine.py:2288-2326, `_do_optimizer_sanity_check`).
+    """The engine's choice (engine.py:2294-2325, `_do_optimizer_sanity_check`).
 
     Raises ValueError where the engine does (NotImplementedError or an assertion there).
     """
@@ -131,7 +131,7 @@ def engine_optimizer(settings: Settings) -> EngineOptimizer:
 
 
 def _torch_adamw(sizes: StageSizes) -> ModelStates:
-    """fp32 without ZeRO: torch's AdamW on the model's own parameters (engine.py:2313)."""
+    """fp32 without ZeRO: torch's AdamW on the model's own parameters (engine.py:2315)."""
     t = sizes.trainable_parameters
     return ModelStates(
         parameters_bytes=4 * sizes.parameters,
@@ -145,7 +145,7 @@ def _torch_adamw(sizes: StageSizes) -> ModelStates:
 
 def _unfused_optimizer(sizes: StageSizes) -> ModelStates:
     """Half precision without ZeRO (and, in bf16, without a pipeline): FP16_UnfusedOptimizer, since
-    torch's AdamW is not DeepSpeed's FusedAdam (engine.py:2543).
+    torch's AdamW is not DeepSpeed's FusedAdam (engine.py:2564).
 
     An fp32 copy of every parameter (fp16/unfused_optimizer.py:78); the step adds an fp32 gradient for
     each, beside the half precision ones (:222): 20 bytes a parameter at its peak.
