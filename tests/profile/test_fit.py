@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,12 +19,12 @@ MODELS = {
     "class": tiny(condition="class"),
     "learned": tiny(condition="none", position="learned", max_frames=200, max_patches=300),
     "few learned frames": tiny(position="learned", max_frames=9, max_patches=64),
-    "one learned frame": tiny(position="learned", max_frames=2, max_patches=4),
 }
 
 
-def basis_of(model: Vdt, checks: int = 3) -> Basis:
-    return choose_basis(candidate_points(model), monomials_of(model), checks)
+@cache
+def basis_of(model: Vdt) -> Basis:
+    return choose_basis(candidate_points(model), monomials_of(model), checks=3)
 
 
 def values(basis: Basis, polynomial: Polynomial) -> list[int]:
@@ -36,8 +38,8 @@ def sample_points(model: Vdt) -> list[Point]:
     return [
         Point(batch, Geometry(frames, patches, tokens, 1, patches))
         for batch in (1, 6)
-        for frames in (1, 8, 16, 129, 200)
-        for patches in (2, 60, 256, 300)
+        for frames in (1, 2, 8, 16, 129, 200)
+        for patches in (2, 60, 64, 256, 300)
         if not learned or (frames <= model.max_frames and patches <= model.max_patches)
     ]
 
@@ -51,10 +53,10 @@ def test_any_polynomial_of_the_monomials_is_found_again(name: str, data: st.Data
     terms = {monomial: data.draw(coefficients) for monomial in monomials_of(model)}
     truth = Polynomial(terms=terms)
     found = basis.polynomial(values(basis, truth))
-    if set(basis.monomials) == set(monomials_of(model)):
+    if basis.monomials == monomials_of(model):
         assert found.terms == {monomial: value for monomial, value in terms.items() if value}
-        for point in sample_points(model):
-            assert found.at(point.batch, point.geometry) == truth.at(point.batch, point.geometry)
+    for point in sample_points(model):
+        assert found.at(point.batch, point.geometry) == truth.at(point.batch, point.geometry)
 
 
 @pytest.mark.parametrize("name", ["text", "class", "learned"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 
@@ -22,14 +23,20 @@ def build_profile(model: Vdt) -> ModelProfile:
 
     Raises NotPolynomialError if a cost is no polynomial of the geometry (a defect of the model code).
     """
-    basis = choose_basis(candidate_points(model), monomials_of(model), CHECK_POINTS)
     return ModelProfile(
         model=model.name,
         architecture_sha256=architecture_sha256(model),
         torch_version=torch.__version__.split("+")[0],
-        layer_types={kind: _layer_type(model, kind, basis) for kind in LAYER_INDEX},
+        layer_types=_layer_types(model.model_copy(update={"name": "any", "depth": 1})),
         layers=("embed", *("block",) * model.depth, "final"),
     )
+
+
+@cache
+def _layer_types(model: Vdt) -> dict[str, LayerType]:
+    """By kind. Layers know neither the model's name nor its depth, so neither is part of the cache's key."""
+    basis = choose_basis(candidate_points(model), monomials_of(model), CHECK_POINTS)
+    return {kind: _layer_type(model, kind, basis) for kind in LAYER_INDEX}
 
 
 def _layer_type(model: Vdt, kind: Kind, basis: Basis) -> LayerType:

@@ -1,8 +1,4 @@
-"""What kernels do that a trace of operators does not show, and GPUs do differently.
-
-Layers are traced without a device; operators then have the shapes and layouts of CUDA's, with the
-exceptions below. Files named are PyTorch's.
-"""
+"""What kernels do that a trace of operators does not show. Files named are PyTorch's."""
 
 from __future__ import annotations
 
@@ -36,18 +32,6 @@ _ATTENTION = {
 def attention_of(func: Any) -> Attention | None:
     """The attention operator that `func` is, if it is one."""
     return _ATTENTION.get(func.overloadpacket)
-
-
-def as_on_gpu(func: Any, result: Any) -> Any:
-    """The operator's result with CUDA's dtypes.
-
-    Layer norm in half precision keeps its means and deviations in fp32 on CUDA and in half precision on
-    the CPU (aten/src/ATen/native/cuda/layer_norm_kernel.cu against native/layer_norm.cpp).
-    """
-    if func.overloadpacket is aten.native_layer_norm:
-        normalized, mean, deviation = result
-        return normalized, mean.float(), deviation.float()
-    return result
 
 
 def hidden_temporary_bytes(func: Any, args: tuple[Any, ...]) -> int:

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
-from vdsgen.profile.kernels import as_on_gpu, attention_of, hidden_temporary_bytes
+from vdsgen.profile.kernels import attention_of, hidden_temporary_bytes
 
 aten = torch.ops.aten
 _NO_TRAFFIC = frozenset(
@@ -83,7 +83,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         if func is torch.ops.prim.device.default:  # two of three calls: fake tensors ask for their device
             return func(*args)
-        result = as_on_gpu(func, func(*args, **kwargs))
+        result = func(*args, **kwargs)
         outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         if not outputs:
             return result

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from vdsgen.spec.architecture import Geometry, Vdt
+
+Size = TypeVar("Size", int, tuple[int, int])
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +26,11 @@ def monomials_of(model: Vdt) -> tuple[str, ...]:
     Weights are constants, tables of positions have T or S alone, activations have B. Attention multiplies
     a length by itself or by another, and its kernel rounds lengths up (see Polynomial).
     """
-    common = ("1", "T", "S", "B", "BS", "BTS", "BTSS", "BTTS", "BtS", "BTs")
+    common = ("1", "T", "S", "B", "BS", "BTS", "BTSS", "BTTS")
     learned = ("BT",) if model.position == "learned" else ()
+    rounded = ("BtS", "BTs")
     text = ("BL", "BTSL", "Bn") if model.condition == "text" else ()
-    return (*common, *learned, *text)
+    return (*common, *learned, *rounded, *text)
 
 
 def candidate_points(model: Vdt) -> list[Point]:
@@ -37,8 +43,9 @@ def candidate_points(model: Vdt) -> list[Point]:
     frames = [reach + extra for extra in (2, 5, 130, 11, 260)]
     grids = [(3, 5), (11, 13), (4, 7), (17, 16), (2, 9)]
     if model.position == "learned":
-        frames = [count for count in frames if count <= model.max_frames] or [model.max_frames]
-        grids = [grid for grid in grids if grid[0] * grid[1] <= model.max_patches] or [(1, model.max_patches)]
+        frames = _within(frames, range(model.max_frames - 1, 1, -1), model.max_frames) or [model.max_frames]
+        narrow = ((2, columns) for columns in range((model.max_patches - 1) // 2, 1, -1))
+        grids = _within(grids, narrow, model.max_patches) or [(1, model.max_patches)]
     texts = [3, 10, 7] if model.condition == "text" else [0]
     points = []
     for index in range(5 * 5 * 4 * 3):
@@ -57,3 +64,17 @@ def candidate_points(model: Vdt) -> list[Point]:
             )
         )
     return list(dict.fromkeys(points))
+
+
+def _within(preferred: Sequence[Size], others: Iterable[Size], limit: int) -> list[Size]:
+    """The preferred sizes below a model's limit, filled up to what tells squares from lengths.
+
+    Below it, because a table of positions that is used whole needs no slice: other operators run.
+    """
+    allowed = [size for size in preferred if (size if isinstance(size, int) else math.prod(size)) < limit]
+    for size in others:
+        if len(allowed) >= len(preferred):
+            break
+        if size not in allowed:
+            allowed.append(size)
+    return allowed

@@ -1,7 +1,8 @@
 """Runs one layer forward and backward on tensors without contents at one geometry, and reads the books.
 
 Meta tensors have shapes, layouts and storages of the right size, and nothing in them: a layer of any size
-is traced in a fraction of a second. FakeTensorMode gives the same figures (tested) in four times the time.
+is traced in a fraction of a second. FakeTensorMode and real tensors give the same books (tested), except
+that CPU kernels keep the statistics of layer norm in half precision where CUDA and meta keep fp32.
 """
 
 from __future__ import annotations

@@ -1,0 +1,76 @@
+"""`vdsgen profile`: what it prints and writes, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from vdsgen.catalog import models
+from vdsgen.cli.main import cli
+from vdsgen.spec.profile import ModelProfile
+
+EXPERIMENT = """
+name: small
+model:
+  family: vdt
+  name: tiny
+  in_channels: 48
+  patch_size: 2
+  hidden_size: 16
+  depth: 3
+  heads: 2
+  mlp_hidden_size: 32
+  condition: none
+data: {videos: clips, frames: 4, height: 32, width: 32, latents: {codec: space_to_depth, factor: 4}}
+training: {global_batch_size: 4, steps: 10}
+"""
+
+
+def profile(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli, ["profile", *(str(argument) for argument in arguments)])
+
+
+def test_a_catalogue_models_profile_is_the_committed_one(tmp_path: Path) -> None:
+    out = tmp_path / "demo.json"
+    result = profile("vdt-demo", "--out", out)
+    assert result.exit_code == 0, result.output
+    found = ModelProfile.model_validate_json(out.read_bytes())
+    folder = Path(__file__).parents[2] / "vdsgen" / "catalog" / "data" / "profiles"
+    committed = ModelProfile.model_validate_json((folder / "vdt-demo.json").read_bytes())
+    assert found.layer_types == committed.layer_types
+    assert found.layers == ("embed", *("block",) * models()["vdt-demo"].sizes.depth, "final")
+
+
+def test_an_experiments_model_is_traced(tmp_path: Path) -> None:
+    experiment = tmp_path / "experiment.yaml"
+    experiment.write_text(EXPERIMENT)
+    result = profile(experiment)
+    assert result.exit_code == 0, result.output
+    found = ModelProfile.model_validate_json(result.stdout)
+    assert found.model == "tiny"
+    assert len(found.layers) == 5
+
+
+def test_what_is_neither_a_model_nor_a_file_is_refused() -> None:
+    result = profile("vdt-9b")
+    assert result.exit_code == 2
+    assert "no model 'vdt-9b'" in result.stderr
+    assert "vdt-1.5b" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [(), ("--all",), ("vdt-demo", "--all", "--out", "x")])
+def test_unclear_demands_are_refused(arguments: tuple[str, ...]) -> None:
+    assert profile(*arguments).exit_code == 2
+
+
+@pytest.mark.slow
+def test_standard_output_carries_the_profile_alone() -> None:
+    """In a process of its own: DeepSpeed logs to standard output when it is first imported."""
+    command = [sys.executable, "-m", "vdsgen", "profile", "vdt-demo"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["model"] == "vdt-demo"
