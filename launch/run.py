@@ -15,7 +15,7 @@ from vdsgen.launch.commands import Command, Job
 from vdsgen.launch.logs import RankLogs, last_lines
 from vdsgen.launch.progress import Display
 from vdsgen.launch.watch import Death, RankWatch, kill_all
-from vdsgen.spec.run import LAUNCHER_PROCESS, MESSAGE
+from vdsgen.spec.run import LAUNCHER_PROCESS, MESSAGE, STEP
 
 LOOK_SECONDS = 0.2
 """Between two looks at logs and metrics; a rank's death is noticed at once."""
@@ -148,14 +148,22 @@ def _explain(outcome: Outcome, logs: RankLogs, launcher_log: Path, display: Disp
     if first is not None:
         display.say(f"error: {first}; the job was ended.")
     else:
-        display.say(f"error: the run ended with code {outcome.exit_code}, and no rank was seen to fail.")
+        display.say(f"error: {_without_rank(outcome)}")
     if outcome.exit_code == 128 + signal.SIGKILL:
         display.say("  -> where nobody killed it, the kernel may have, for want of memory: see `dmesg`")
     path = logs.path(first.rank) if first is not None else None
     for shown in [path] if path is not None else [launcher_log, *map(logs.path, logs.ranks()[:1])]:
         if shown is not None and (lines := last_lines(shown, SHOWN_LINES)):
             display.say(f"The last lines of {shown}:")
-            display.say("\n".join(f"    {line.removeprefix(MESSAGE)}" for line in lines))
+            text = (f"    {line.removeprefix(MESSAGE).removeprefix(STEP)}" for line in lines)
+            display.say("\n".join(text))
+
+
+def _without_rank(outcome: Outcome) -> str:
+    """What is known where no rank was seen to fail."""
+    if outcome.returncode == 0:
+        return "DeepSpeed's launcher was ended before its ranks; they were ended as well."
+    return f"the run ended with code {outcome.exit_code}, and no rank was seen to fail."
 
 
 def _normalised(returncode: int) -> int:

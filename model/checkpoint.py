@@ -20,6 +20,9 @@ from vdsgen.model.engine import TrainingEngine
 from vdsgen.spec.rendered import Rendered
 from vdsgen.spec.run import CHECKPOINTS, RECORD, CheckpointRecord, read_checkpoints, tag_of
 
+WRITER_SAYS = ("PytorchStreamWriter", "inline_container")
+"""One of them is in the message of every error of torch's writer (caffe2/serialize/inline_container.cc)."""
+
 
 class CheckpointError(VdsgenError):
     """A checkpoint could not be written: no fault of the input."""
@@ -49,6 +52,9 @@ def save(engine: TrainingEngine, run: Path, step: int, rendered: Rendered, keep:
             write_atomically(folder / "latest", target.name.encode())
             _keep_last(run, keep)
     except (OSError, RuntimeError) as error:
+        # torch.save's own failures are RuntimeErrors, and so is the loss of another rank.
+        if isinstance(error, RuntimeError) and not any(part in str(error) for part in WRITER_SAYS):
+            raise
         raise CheckpointError(
             f"the checkpoint {target} could not be written: {error}",
             remedy="free space, then --resume continues from the last complete one",

@@ -50,4 +50,7 @@ def configure_logging() -> None:
     logger.handlers = [_MessageHandler()]
     logger.propagate = False
     warnings.simplefilter("once")
+    for category in (DeprecationWarning, FutureWarning):
+        # Of torch and DeepSpeed about each other; a log is read for its last lines.
+        warnings.simplefilter("ignore", category)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
