@@ -154,7 +154,6 @@ def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, s
     else in `ds_config` is DeepSpeed's own. Collective. Raises VdsgenError where the config contradicts
     the model or the number of ranks.
     """
-    init_distributed()
     section = ds_config.get("pipeline", {})
     stages = int(section.get("stages", 1))
     interval = int(section.get("activation_checkpoint_interval", 0))
@@ -163,6 +162,7 @@ def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, s
     if len(partition) != stages + 1:
         raise VdsgenError(f"pipeline.partition {partition} needs {stages + 1} entries for {stages} stages")
     check_partition(partition, len(specs))
+    init_distributed()
     if dist.get_world_size() % stages:
         raise VdsgenError(
             f"pipeline.stages ({stages}) must divide the number of ranks ({dist.get_world_size()})"

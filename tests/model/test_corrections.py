@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from deepspeed.runtime.activation_checkpointing.checkpointing import non_reentrant_checkpoint
+from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer
 from deepspeed.runtime.pipe.engine import PipelineEngine
 from torch import Tensor, nn
 
 from tests.model.sizes import geometry, random_batch, randomise, tiny
-from vdsgen.model.corrections import backward_pass
+from vdsgen.model.corrections import backward_pass, forget_initial_step
 from vdsgen.model.pipeline import layer_specs
 from vdsgen.profile.ledger import Ledger
 
@@ -64,3 +65,33 @@ def test_one_backward_frees_each_segment_before_the_next_is_recomputed() -> None
         for a, b in zip(our_gradients, engines_gradients, strict=True)
     )
     assert our_peak < 0.5 * engines_peak, f"{our_peak} bytes against the engine's {engines_peak}"
+
+
+def test_half_precision_without_zero_starts_at_step_zero() -> None:
+    """The optimizer as the engine leaves it: one step taken with zero gradients, weights decayed."""
+    half = torch.nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.bfloat16))
+    master = torch.nn.Parameter(half.detach().float())
+    inner = torch.optim.AdamW([master], lr=0.1, weight_decay=0.5)
+    master.grad = torch.zeros(2)
+    inner.step()
+    assert not torch.equal(master, half.float()), "the premise: an empty step decays weights"
+    optimizer = FP16_UnfusedOptimizer.__new__(FP16_UnfusedOptimizer)
+    optimizer.optimizer, optimizer.fp32_groups, optimizer.fp16_groups = inner, [[master]], [[half]]
+    forget_initial_step(SimpleNamespace(optimizer=optimizer))
+    assert torch.equal(master, half.float())
+    # The first real step is then that of a fresh AdamW, bias correction included.
+    fresh = torch.nn.Parameter(half.detach().float())
+    other = torch.optim.AdamW([fresh], lr=0.1, weight_decay=0.5)
+    master.grad = fresh.grad = torch.tensor([0.3, -0.1])
+    inner.step()
+    other.step()
+    assert torch.equal(master, fresh)
+
+
+def test_other_optimizers_are_left_alone() -> None:
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.AdamW([weight], lr=0.1)
+    weight.grad = torch.ones(2)
+    optimizer.step()
+    forget_initial_step(SimpleNamespace(optimizer=optimizer))
+    assert float(optimizer.state[weight]["step"]) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from tests.model.sizes import geometry, random_batch, randomise, tiny
 from vdsgen.errors import VdsgenError
+from vdsgen.model.engine import build_engine
 from vdsgen.model.objective import diffusion_loss
 from vdsgen.model.pipeline import SequentialModel, check_partition, layer_specs
 
@@ -109,3 +111,19 @@ def test_a_geometry_that_does_not_fit_is_refused_with_both_sides() -> None:
         layer_specs(tiny(), geometry(tiny(condition="none")), seed=0)
     with pytest.raises(VdsgenError, match=r"patch_size \(5\) must divide .*4 x 6"):
         layer_specs(tiny(patch_size=5), geometry(tiny()), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "complaint"),
+    [
+        ({"stages": 2, "partition": [0, 6]}, "needs 3 entries for 2 stages"),
+        ({"stages": 2, "partition": [0, 1, 6]}, "stage 0 .* holds no block"),
+        ({"stages": 1, "partition": [0, 7]}, "from 0 to 6"),
+    ],
+)
+def test_a_config_that_contradicts_the_model_is_refused_before_any_rank_is_joined(
+    pipeline: dict[str, Any], complaint: str
+) -> None:
+    model = tiny()
+    with pytest.raises(VdsgenError, match=complaint):
+        build_engine({"pipeline": pipeline}, model, geometry(model), seed=0)

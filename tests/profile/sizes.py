@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tests.model.sizes import random_batch
 from vdsgen.model.pipeline import layer_specs
-from vdsgen.profile.ledger import Ledger, key_of
+from vdsgen.profile.ledger import Ledger
 from vdsgen.spec.architecture import Geometry, Vdt
 from vdsgen.spec.profile import ModelProfile
 
@@ -57,8 +57,3 @@ def predicted_held(
         parts = (costs.saved_bytes, costs.output_bytes, costs.side_bytes)
         total += sum(part.at(batch, where) for part in parts)
     return total
-
-
-def key_count(tensors: Sequence[Tensor]) -> int:
-    """Different storages among tensors."""
-    return len({key_of(tensor) for tensor in tensors})
