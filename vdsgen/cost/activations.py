@@ -1,7 +1,7 @@
 """Activations of one pipeline stage: what each micro-batch in flight holds, and the peak of backward.
 
 The engine is DeepSpeed's PipelineEngine with one backward from all of a stage's outputs
-(model/engine.py, `_backward_pass`), which recomputes segments with DeepSpeed's non-reentrant function;
+(model/corrections.py, `backward_pass`), which recomputes segments with DeepSpeed's non-reentrant function;
 or a sequential module in one process, with torch's (model/pipeline.py, `run_segments`). Files and lines
 are of DeepSpeed 0.19.8, below deepspeed/runtime.
 
