@@ -58,7 +58,6 @@ def activation_settings(stages: int) -> list[Settings]:
 def on_this_processor(dtype: torch.dtype) -> tuple[LayerBytes, ...]:
     """The model's layers traced at exactly this geometry, with the kernels that run here and not a GPU's."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ledger, "as_on_gpu", lambda _, result: result)
         patch.setattr(ledger, "hidden_temporary_bytes", lambda *_: 0)
         by_kind = {kind: _traced(kind, dtype) for kind in ("embed", "block", "final")}
     return (by_kind["embed"], *([by_kind["block"]] * MODEL.depth), by_kind["final"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -35,8 +37,21 @@ def build_profile(model: Vdt) -> ModelProfile:
 @cache
 def _layer_types(model: Vdt) -> dict[str, LayerType]:
     """By kind. Layers know neither the model's name nor its depth, so neither is part of the cache's key."""
-    basis = choose_basis(candidate_points(model), monomials_of(model), CHECK_POINTS)
-    return {kind: _layer_type(model, kind, basis) for kind in LAYER_INDEX}
+    with _prompt_garbage_collection():
+        basis = choose_basis(candidate_points(model), monomials_of(model), CHECK_POINTS)
+        return {kind: _layer_type(model, kind, basis) for kind in LAYER_INDEX}
+
+
+@contextmanager
+def _prompt_garbage_collection() -> Iterator[None]:
+    """Saved outputs and the graph that saved them are cycles; the command line collects those rarely, and
+    the books would count what is only waiting to be collected."""
+    thresholds = gc.get_threshold()
+    gc.set_threshold(700, 10, 10)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
 
 
 def _layer_type(model: Vdt, kind: Kind, basis: Basis) -> LayerType:
