@@ -129,6 +129,9 @@ def test_the_exit_code_is_the_first_failures(outcome: tuple[Any, ...], code: int
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_the_command_ends_every_process(tmp_path: Path, number: signal.Signals) -> None:
     timer = threading.Timer(1.5, os.kill, (os.getpid(), number))
+    inherited = signal.getsignal(number)
+    if inherited is signal.SIG_IGN:  # the tests themselves may run under nohup
+        signal.signal(number, signal.SIG_DFL)
     handler = signal.getsignal(number)
     timer.start()
     started = time.monotonic()
@@ -139,6 +142,7 @@ def test_a_signal_to_the_command_ends_every_process(tmp_path: Path, number: sign
     assert f"Stopped by {number.name}; no process is left." in shown
     assert time.monotonic() - started < 12
     assert signal.getsignal(number) is handler
+    signal.signal(number, inherited)
 
 
 def test_a_hangup_that_nohup_ignores_changes_nothing(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import torch
 from vdsgen.model.memory import EXACT_STEPS, PeakMemory
 
 MIB = 2**20
+SLACK_BYTES = 16 * MIB
+"""Half-megabyte blocks may land in what a long test process has freed before."""
 
 
 @pytest.fixture(autouse=True)
@@ -39,9 +41,9 @@ def test_holes_that_freed_tensors_leave_are_not_counted_in_the_exact_steps() -> 
     for _ in range(200):
         kept.append(torch.ones(MIB // 8))
         torch.ones(MIB // 2)
-    assert memory.take() == pytest.approx(100 * MIB, abs=8 * MIB)
+    assert memory.take() == pytest.approx(100 * MIB, abs=SLACK_BYTES)
     del kept[::2]
     assert EXACT_STEPS == 2
     before = memory.take()
-    assert before == pytest.approx(100 * MIB, abs=8 * MIB), "the peak was before they were freed"
-    assert memory.take() == pytest.approx(50 * MIB, abs=8 * MIB)
+    assert before == pytest.approx(100 * MIB, abs=SLACK_BYTES), "the peak was before they were freed"
+    assert memory.take() == pytest.approx(50 * MIB, abs=SLACK_BYTES)
