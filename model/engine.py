@@ -120,7 +120,8 @@ class TrainingEngine:
         )
         engine.reset_activation_shape()
         engine.total_loss = None
-        prediction = outputs if engine.is_last_stage() else torch.empty_like(noised, dtype=torch.float32)
+        # With patches of 1 the last layer's output is a permuted view, and a broadcast sends memory as it lies.
+        prediction = outputs.contiguous() if engine.is_last_stage() else torch.empty_like(noised)
         last = engine.grid.stage_to_global(engine.num_stages - 1)
         dist.broadcast(prediction, src=last, group=engine.grid.get_pipe_parallel_group())
         return prediction
