@@ -24,7 +24,7 @@ from vdsgen.spec.experiment import Diffusion
 
 MODEL = Vdt(
     in_channels=3,
-    patch_size=2,
+    patch_size=1,  # its predictions are permuted views, which collectives must not send as they lie
     hidden_size=32,
     depth=4,
     heads=2,
@@ -32,7 +32,7 @@ MODEL = Vdt(
     condition="text",
     text_hidden_size=16,
 )
-GEOMETRY = Geometry(frames=3, patches=6, text_tokens=5, latent_height=4, latent_width=6)
+GEOMETRY = Geometry(frames=3, patches=24, text_tokens=5, latent_height=4, latent_width=6)
 SEED = 7
 GLOBAL_BATCH = 4
 
