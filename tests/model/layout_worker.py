@@ -24,7 +24,7 @@ from vdsgen.spec.experiment import Diffusion
 
 MODEL = Vdt(
     in_channels=3,
-    patch_size=1,  # its predictions are permuted views, which collectives must not send as they lie
+    patch_size=1,  # predictions are then permuted views: collectives must not send them as they lie
     hidden_size=32,
     depth=4,
     heads=2,
