@@ -120,7 +120,7 @@ class TrainingEngine:
         )
         engine.reset_activation_shape()
         engine.total_loss = None
-        # With patches of 1 the last layer's output is a permuted view, and a broadcast sends memory as it lies.
+        # With patches of 1 the last layer's output is a permuted view; a broadcast sends memory as it lies.
         prediction = outputs.contiguous() if engine.is_last_stage() else torch.empty_like(noised)
         last = engine.grid.stage_to_global(engine.num_stages - 1)
         dist.broadcast(prediction, src=last, group=engine.grid.get_pipe_parallel_group())
