@@ -15,11 +15,11 @@ from vdsgen.errors import VdsgenError
 from vdsgen.files import write_atomically
 from vdsgen.planner.baseline import naive_baseline
 from vdsgen.planner.resolve import workload_of
+from vdsgen.planner.words import GIB
 from vdsgen.spec.architecture import Vdt
 from vdsgen.spec.plan import Plan, StageMemory
 from vdsgen.spec.rendered import read_rendered
 
-GIB = 1024**3
 WIDTH, LABEL_WIDTH, BAR_HEIGHT, BAR_GAP, TOP, MARGIN = 860, 190, 30, 14, 64, 24
 COLOURS = {
     "parameters": "#4269d0",
