@@ -69,7 +69,8 @@ class Batches:
             raise StopIteration
         try:
             prepared = next(self._prepared)
-        except RuntimeError as error:
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            # The last two: it died while it handed over a tensor's memory.
             raise _worker_died(error) from error
         if isinstance(prepared, VdsgenError):
             raise prepared
@@ -161,7 +162,7 @@ def _stacked(samples: list[Sample], *, pin_memory: bool) -> MicroBatch:
     return tuple(inputs), stack([sample.target for sample in samples])
 
 
-def _worker_died(error: RuntimeError) -> VdsgenError:
+def _worker_died(error: Exception) -> VdsgenError:
     words = (str(error).strip() or type(error).__name__).splitlines()[0]
     return VdsgenError(
         f"a loader process ended unexpectedly: {words}",
