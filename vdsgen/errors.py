@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class VdsgenError(Exception):
@@ -20,8 +20,7 @@ class VdsgenError(Exception):
         return self.message if self.remedy is None else f"{self.message}\n  -> {self.remedy}"
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """One thing wrong in one place of an input. Lines and columns count from 1."""
 
     message: str

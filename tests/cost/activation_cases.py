@@ -83,5 +83,5 @@ def worker_case(settings: Settings) -> dict[str, Any]:
         "activation_checkpoint_interval": settings.activation_checkpoint_interval,
         "use_reentrant": False,
     }
-    geometry = {name: getattr(GEOMETRY, name) for name in GEOMETRY.__dataclass_fields__}
+    geometry = {name: getattr(GEOMETRY, name) for name in GEOMETRY._fields}
     return {**case, "model": MODEL.model_dump(), "geometry": geometry}

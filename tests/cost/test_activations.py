@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from hypothesis import given
@@ -56,14 +54,13 @@ layer_strategy = st.builds(
 def stages_of_layers(draw: st.DrawFn) -> tuple[list[LayerBytes], Settings, int, int, int]:
     """Layers, settings, and one stage with its layers."""
     block = draw(layer_strategy)
-    embed = replace(draw(layer_strategy), side=draw(st.integers(0, 10**7)))
+    embed = draw(layer_strategy)._replace(side=draw(st.integers(0, 10**7)))
     layers = [embed, *[block] * draw(st.integers(1, 24)), draw(layer_strategy)]
     stages = draw(st.integers(1, 4))
     stage = draw(st.integers(0, stages - 1))
     start = 0 if stage == 0 else draw(st.integers(1, len(layers) - 1))
     stop = len(layers) if stage == stages - 1 else draw(st.integers(start + 1, len(layers)))
-    settings = replace(
-        settings_of(4, draw(st.integers(0, 9)), "fp32"),
+    settings = settings_of(4, draw(st.integers(0, 9)), "fp32")._replace(
         pipeline_parallel_size=stages,
         gradient_accumulation_steps=draw(st.integers(1, 16)),
     )
@@ -90,8 +87,7 @@ def test_bigger_micro_batches_need_more(
 ) -> None:
     layers, settings, stage, start, stop = case
     bigger = [
-        LayerBytes(**{name: times * getattr(layer, name) for name in LayerBytes.__dataclass_fields__})
-        for layer in layers
+        LayerBytes(**{name: times * getattr(layer, name) for name in LayerBytes._fields}) for layer in layers
     ]
     assert activations((bigger, settings, stage, start, stop)).peak_bytes >= activations(case).peak_bytes
 
@@ -101,7 +97,7 @@ def test_more_accumulation_steps_never_need_less(
     case: tuple[list[LayerBytes], Settings, int, int, int], more: int
 ) -> None:
     layers, settings, stage, start, stop = case
-    longer = replace(settings, gradient_accumulation_steps=settings.gradient_accumulation_steps + more)
+    longer = settings._replace(gradient_accumulation_steps=settings.gradient_accumulation_steps + more)
     assert activations((layers, longer, stage, start, stop)).peak_bytes >= activations(case).peak_bytes
 
 
@@ -111,6 +107,6 @@ def test_checkpointing_stashes_no_more_than_it_would_without(
 ) -> None:
     """Except the first stage's latents, whose clone a checkpointed segment keeps."""
     layers, settings, stage, start, stop = case
-    plain = replace(settings, activation_checkpoint_interval=0)
+    plain = settings._replace(activation_checkpoint_interval=0)
     stash = activations((layers, plain, stage, start, stop)).stash_bytes
     assert activations(case).stash_bytes <= stash + layers[-1].output

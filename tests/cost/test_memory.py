@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -54,8 +53,7 @@ def model() -> MemoryModel:
 
 @st.composite
 def allowed(draw: st.DrawFn) -> Settings:
-    settings = replace(
-        SETTINGS,
+    settings = SETTINGS._replace(
         pipeline_parallel_size=draw(st.sampled_from([1, 2, 5])),
         data_parallel_size=draw(st.sampled_from([1, 2, 4])),
         zero_stage=draw(st.integers(0, 3)),
@@ -64,11 +62,11 @@ def allowed(draw: st.DrawFn) -> Settings:
         activation_checkpoint_interval=draw(st.integers(0, 8)),
         dtype=draw(st.sampled_from(["fp32", "bf16", "fp16"])),
     )
-    settings = replace(settings, gradient_accumulation_dtype=settings.dtype)
+    settings = settings._replace(gradient_accumulation_dtype=settings.dtype)
     if settings.zero_stage > 0 and draw(st.booleans()):
-        settings = replace(settings, gradient_accumulation_dtype="fp32")
+        settings = settings._replace(gradient_accumulation_dtype="fp32")
     if settings.zero_stage >= 2:
-        settings = replace(settings, pipeline_parallel_size=1)
+        settings = settings._replace(pipeline_parallel_size=1)
     return settings
 
 
@@ -91,7 +89,7 @@ def test_the_peak_is_the_documented_sum(settings: Settings) -> None:
 
 @given(allowed())
 def test_bigger_micro_batches_never_need_less(settings: Settings) -> None:
-    bigger = replace(settings, micro_batch_size=settings.micro_batch_size + 1)
+    bigger = settings._replace(micro_batch_size=settings.micro_batch_size + 1)
     for stage, start, stop in stages_of(settings):
         assert model().tensor_bytes(bigger, stage, start, stop) >= model().tensor_bytes(
             settings, stage, start, stop
@@ -103,7 +101,7 @@ def test_more_data_ranks_need_no_more(settings: Settings) -> None:
     """From two on; one rank gathers nothing and keeps nothing whole besides."""
     if settings.data_parallel_size == 1:
         return
-    wider = replace(settings, data_parallel_size=2 * settings.data_parallel_size)
+    wider = settings._replace(data_parallel_size=2 * settings.data_parallel_size)
     padding = 1_000_000
     for stage, start, stop in stages_of(settings):
         before = model().tensor_bytes(settings, stage, start, stop)
@@ -115,8 +113,7 @@ def test_zero_stages_fall_in_states_at_four_ranks() -> None:
     layers = len(profile().layers)
     held = []
     for stage in range(4):
-        settings = replace(
-            SETTINGS,
+        settings = SETTINGS._replace(
             pipeline_parallel_size=1,
             data_parallel_size=4,
             zero_stage=stage,
@@ -150,9 +147,9 @@ def test_the_reserve_is_the_labs_fraction_or_context_and_fragmentation() -> None
 
 def test_what_the_engine_refuses_is_refused() -> None:
     with pytest.raises(ValueError, match="ZeRO-2 with a pipeline: refused"):
-        engine_optimizer(replace(SETTINGS, zero_stage=2))
+        engine_optimizer(SETTINGS._replace(zero_stage=2))
     with pytest.raises(ValueError, match="fp32 sums of fp16 gradients without ZeRO: refused"):
-        engine_optimizer(replace(SETTINGS, gradient_accumulation_dtype="fp32"))
+        engine_optimizer(SETTINGS._replace(gradient_accumulation_dtype="fp32"))
 
 
 MIB = 2**20
@@ -173,7 +170,7 @@ def test_a_published_pipelines_peaks_are_reproduced_stage_by_stage() -> None:
     fewer micro-batches are in flight, and the optimizer step's 20 bytes a parameter, met at stage 9."""
     elements = round(STEADY_MIB * MIB / 14)
     sizes = StageSizes(elements, elements, elements // 48, ((elements // 48, 48),))
-    settings = replace(SETTINGS, pipeline_parallel_size=16, data_parallel_size=1)
+    settings = SETTINGS._replace(pipeline_parallel_size=16, data_parallel_size=1)
     states = model_states(sizes, settings)
     floor = states.held_bytes + states.workspace_bytes
     assert floor == 20 * elements

@@ -127,7 +127,7 @@ def stage_sizes(draw: st.DrawFn) -> StageSizes:
 @given(stage_sizes(), settings_strategy.filter(is_allowed))
 def test_no_component_is_negative(sizes: StageSizes, settings: Settings) -> None:
     states = model_states(sizes, settings)
-    for name in states.__dataclass_fields__:
+    for name in states._fields:
         assert getattr(states, name) >= 0, name
 
 
@@ -178,5 +178,5 @@ def test_published_bytes_a_parameter() -> None:
 
 
 def _with(settings: Settings, **changes: object) -> Settings:
-    fields = {name: getattr(settings, name) for name in settings.__dataclass_fields__}
+    fields = {name: getattr(settings, name) for name in settings._fields}
     return Settings(**{**fields, **changes})

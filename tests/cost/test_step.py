@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -91,7 +89,7 @@ def test_slower_links_cost_time() -> None:
 
 def test_a_text_condition_is_one_more_tensor_between_stages() -> None:
     plain = workload(8, 512)
-    geometry = replace(plain.geometry, text_tokens=16)
+    geometry = plain.geometry._replace(text_tokens=16)
     with_text = StepTimeModel(plain.profile, geometry, plain.pool)
     assert (
         with_text.step(settings(2, 2), PARTITIONS[2]).transfer_seconds

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import combinations, pairwise
 
 import pytest
@@ -119,7 +118,7 @@ def test_larger_micro_batches_never_need_less_memory(data: st.DataObject) -> Non
         reduce_bucket_elements=50_000_000,
         allgather_bucket_elements=50_000_000,
     )
-    larger = replace(engine, micro_batch_size=micro * factor, gradient_accumulation_steps=steps)
+    larger = engine._replace(micro_batch_size=micro * factor, gradient_accumulation_steps=steps)
     start, stop = (0 if stage == 0 else 10), (len(profile.layers) if stage == stages - 1 else 20)
     memory = MemoryModel(profile, geometry)
     assert memory.tensor_bytes(engine, stage, start, stop) <= memory.tensor_bytes(larger, stage, start, stop)

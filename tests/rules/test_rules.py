@@ -67,7 +67,7 @@ BROKEN: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 
 
 def changed(**changes: Any) -> Facts:
-    return Facts(**{name: changes.get(name, getattr(GOOD, name)) for name in Facts.__dataclass_fields__})
+    return Facts(**{name: changes.get(name, getattr(GOOD, name)) for name in Facts._fields})
 
 
 def test_a_good_configuration_breaks_nothing() -> None:

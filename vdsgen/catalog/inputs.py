@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from vdsgen.catalog.hardware import lab_problems
@@ -56,5 +55,5 @@ def placed(problems: Iterable[Problem], source: Source) -> list[Problem]:
     found = []
     for problem in problems:
         place = source.place_of_value(key_path(problem.key or ""))
-        found.append(replace(problem, file=place.file, line=place.line, column=place.column))
+        found.append(problem._replace(file=place.file, line=place.line, column=place.column))
     return found

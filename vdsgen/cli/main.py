@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import gc
 import importlib
 import os
@@ -51,6 +50,8 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in COMMANDS and not name.startswith("-"):
+            import difflib
+
             near = difflib.get_close_matches(name, COMMANDS, n=1)
             hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(COMMANDS)}."
             ctx.fail(f"No such command {name!r}. {hint}")
@@ -94,8 +95,12 @@ def main() -> None:
     # Imports and plans make many small objects that live to the end: looking for garbage among them took
     # a seventh of `vdsgen plan`.
     gc.set_threshold(GARBAGE_COLLECTION_THRESHOLD)
+    # Otherwise pydantic reads the metadata of every installed distribution in search of plugins.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         status = cli.main(prog_name="vdsgen", standalone_mode=False)
+        # The end of the process frees what is left: Python would first look for garbage in all of it.
+        gc.freeze()
         sys.stdout.flush()
     except click.ClickException as error:
         error.show()

@@ -16,7 +16,7 @@ width 1024), and rotary tables, which all layers share.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from vdsgen.cost.schedule import buffers_in_flight
 from vdsgen.cost.settings import Settings
@@ -25,8 +25,7 @@ from vdsgen.spec.experiment import Dtype
 from vdsgen.spec.profile import ModelProfile
 
 
-@dataclass(frozen=True, slots=True)
-class LayerBytes:
+class LayerBytes(NamedTuple):
     """One layer's bytes for one micro-batch."""
 
     saved: int
@@ -41,8 +40,7 @@ class LayerBytes:
         return self.saved + self.output + self.side
 
 
-@dataclass(frozen=True, slots=True)
-class StageActivations:
+class StageActivations(NamedTuple):
     """Bytes of activations on one stage."""
 
     in_flight: int
@@ -101,9 +99,9 @@ def stage_activations(
         stash += sum(layer.held for layer in own)
         backward = _plain_backward(own)
     else:
-        segments = [own[first : first + interval] for first in range(0, len(own), interval)]
-        stash += sum(segment[-1].output for segment in segments) + sum(layer.side for layer in own)
-        backward = _checkpointed_backward(segments)
+        ends = [*range(interval - 1, len(own) - 1, interval), len(own) - 1]
+        stash += sum(own[end].output for end in ends) + sum(layer.side for layer in own)
+        backward = _checkpointed_backward(own, interval)
     return StageActivations(
         in_flight=buffers_in_flight(stage, stages, settings.gradient_accumulation_steps),
         stash_bytes=stash,
@@ -139,21 +137,31 @@ def _plain_backward(own: Sequence[LayerBytes]) -> int:
     return peak
 
 
-def _checkpointed_backward(segments: Sequence[Sequence[LayerBytes]]) -> int:
+def _checkpointed_backward(own: Sequence[LayerBytes], interval: int) -> int:
     """The most that one segment's recomputation and backward need, less what later segments have freed.
 
-    Segments hold no activations but their inputs. Recomputation runs the whole segment and keeps what its
-    layers save (activation_checkpointing/checkpointing.py:883-955), beside the gradient of its output.
+    Segments hold no activations but their inputs.
     """
-    peak = freed = 0
-    for index in range(len(segments) - 1, -1, -1):
-        segment = segments[index]
-        gradient = segment[-1].output
-        held = 0
-        for layer in segment:
-            recomputing = held + layer.held + layer.forward_transient + gradient
-            backward = held + layer.saved + layer.backward_transient
-            peak = max(peak, recomputing - freed, backward - freed)
-            held += layer.held
-        freed += segments[index - 1][-1].output  # this segment's input
+    peak = freed = need = 0
+    before: Sequence[LayerBytes] = ()
+    for first in range((len(own) - 1) // interval * interval, -1, -interval):
+        segment = own[first : first + interval]
+        if segment != before:  # most are equal
+            need, before = _segment_bytes(segment), segment
+        peak = max(peak, need - freed)
+        if first:
+            freed += own[first - 1].output  # this segment's input
+    return peak
+
+
+def _segment_bytes(segment: Sequence[LayerBytes]) -> int:
+    """Recomputation runs the whole segment and keeps what its layers save
+    (activation_checkpointing/checkpointing.py:883-955), beside the gradient of its output."""
+    gradient = segment[-1].output
+    peak = held = 0
+    for layer in segment:
+        recomputing = held + layer.held + layer.forward_transient + gradient
+        backward = held + layer.saved + layer.backward_transient
+        peak = max(peak, recomputing, backward)
+        held += layer.held
     return peak

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from vdsgen.cost.model_states import engine_optimizer
 from vdsgen.cost.settings import Settings
@@ -24,8 +24,7 @@ MICROSECONDS = 1e-6
 GB = 1e9
 
 
-@dataclass(frozen=True, slots=True)
-class Path:
+class Path(NamedTuple):
     """The narrowest link that a group or a pair communicates over, as one ring or one flow sees it."""
 
     bytes_per_second: float
@@ -43,8 +42,7 @@ class Path:
         return volume_bytes / self.bytes_per_second + messages * self.latency_seconds
 
 
-@dataclass(frozen=True, slots=True)
-class Topology:
+class Topology(NamedTuple):
     """A pool's links, as the ranks of one layout see them."""
 
     nodes: int
@@ -115,8 +113,7 @@ def _path(link: Link, flows: int) -> Path:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class StepTraffic:
+class StepTraffic(NamedTuple):
     """Bytes of one stage's data-parallel collectives in one optimizer step, before the ring's factor."""
 
     reduce_bytes: float

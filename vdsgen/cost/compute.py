@@ -5,7 +5,7 @@ Sources of the efficiencies: /docs/planner.md, "Where the time figures come from
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from vdsgen.cost.settings import BYTES_PER_ELEMENT, Settings
 from vdsgen.spec.architecture import Geometry
@@ -48,8 +48,7 @@ TERA = 1e12
 GB = 1e9
 
 
-@dataclass(frozen=True, slots=True)
-class Rates:
+class Rates(NamedTuple):
     """What one GPU sustains."""
 
     matmul_flops_per_second: float
@@ -94,8 +93,7 @@ def peak_rate_tflops(gpu: Gpu, dtype: Dtype) -> float | None:
     return {"fp32": gpu.fp32_tflops, "fp16": gpu.fp16_tflops, "bf16": gpu.bf16_tflops}[dtype]
 
 
-@dataclass(frozen=True, slots=True)
-class LayerTimes:
+class LayerTimes(NamedTuple):
     """One micro-batch through one layer."""
 
     forward_seconds: float

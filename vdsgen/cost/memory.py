@@ -7,6 +7,8 @@ is). Parameters, gradients and optimizer states are there at both. `docs/memory.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from vdsgen.cost.activations import LayerBytes, StageActivations, layer_bytes, stage_activations
 from vdsgen.cost.model_states import ModelStates, StageSizes, model_states
 from vdsgen.cost.settings import Settings
@@ -26,6 +28,23 @@ FRAGMENTATION_FRACTION = 0.065
 1.065 in SimuMax's pipelined Megatron runs on B200 (1.03 without a pipeline; docs/b200,
 MooreThreads/SimuMax@4dcaae5). A run of DeepSpeed's PipelineModule on torch of 2021 had 1.06 to 1.20 with a
 third of the GPU free (bigscience@9e64ede); the allocator gives cached memory back before it fails."""
+
+
+class StageBytes(NamedTuple):
+    """Bytes on each GPU of one stage, by component: spec/plan.py, StageMemory, says what each is."""
+
+    parameters_bytes: int
+    gradients_bytes: int
+    optimizer_bytes: int
+    activations_bytes: int
+    workspace_bytes: int
+    communication_bytes: int
+    reserve_bytes: int
+    peak_bytes: int
+
+    def spec(self) -> StageMemory:
+        """As plans hold it."""
+        return StageMemory(**self._asdict())
 
 
 class MemoryModel:
@@ -67,13 +86,13 @@ class MemoryModel:
         reserve_fraction: float | None = None,
         *,
         on_host: bool = False,
-    ) -> StageMemory:
+    ) -> StageBytes:
         """See the function `stage_memory`."""
         states = self.states(settings, start, stop)
         activations = self.activations(settings, stage, start, stop).peak_bytes + states.cast_bytes
         tensors = states.held_bytes + max(activations + states.communication_bytes, states.workspace_bytes)
         reserve = _reserve_bytes(tensors, capacity_bytes, reserve_fraction, on_host)
-        return StageMemory(
+        return StageBytes(
             parameters_bytes=states.parameters_bytes,
             gradients_bytes=states.gradients_bytes,
             optimizer_bytes=states.optimizer_bytes,
@@ -95,7 +114,7 @@ def stage_memory(
     reserve_fraction: float | None = None,
     *,
     on_host: bool = False,
-) -> StageMemory:
+) -> StageBytes:
     """Bytes by component on each GPU of pipeline stage `stage` that holds the pipeline layers `layers`.
 
     peak = reserve + parameters + gradients + optimizer

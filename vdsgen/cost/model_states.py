@@ -15,9 +15,8 @@ Not modelled: the few bytes of step counters, losses and norms, and what constru
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from math import prod
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from vdsgen.cost import engine_defaults as defaults
 from vdsgen.cost.settings import BYTES_PER_ELEMENT, Settings
@@ -28,8 +27,7 @@ MASTER_AND_MOMENTS = 12
 MOMENTS = 8
 
 
-@dataclass(frozen=True, slots=True)
-class StageSizes:
+class StageSizes(NamedTuple):
     """What the optimizer of one stage is given, in elements."""
 
     parameters: int
@@ -62,8 +60,7 @@ def _trainable_sizes(shapes: tuple[tuple[int, ...], ...], trainable: int) -> lis
     return sizes
 
 
-@dataclass(frozen=True, slots=True)
-class ModelStates:
+class ModelStates(NamedTuple):
     """Bytes on each GPU of one stage (of the rank that needs most)."""
 
     parameters_bytes: int

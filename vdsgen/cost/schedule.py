@@ -10,11 +10,10 @@ stream, pipe/p2p.py:46), so both sides start a transfer when the later one is re
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class StageTimes:
+class StageTimes(NamedTuple):
     """Seconds that one micro-batch computes on one stage; backward includes recomputation."""
 
     forward_seconds: float
@@ -25,8 +24,7 @@ class StageTimes:
         return self.forward_seconds + self.backward_seconds
 
 
-@dataclass(frozen=True, slots=True)
-class PipelineRun:
+class PipelineRun(NamedTuple):
     """One optimizer step's micro-batches through the pipeline."""
 
     stage_end_seconds: tuple[float, ...]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 from vdsgen.cost.communication import (
     Topology,
@@ -33,8 +33,7 @@ TRANSFERRED_TENSORS = 2
 """Messages of one activation between stages: hidden state and modulation (a text condition adds one)."""
 
 
-@dataclass(frozen=True, slots=True)
-class StepTime:
+class StepTime(NamedTuple):
     """One optimizer step, split into parts that add up to `step_seconds`."""
 
     stages: tuple[StageTimes, ...]
@@ -87,8 +86,7 @@ class StepTime:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Tail:
+class _Tail(NamedTuple):
     """What a step does besides its micro-batches; of the slowest stage, reductions of each."""
 
     reduce_seconds: tuple[float, ...]

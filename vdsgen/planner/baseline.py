@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from vdsgen.cost.settings import Settings
 from vdsgen.planner.numerics import dtypes
@@ -11,8 +11,7 @@ from vdsgen.planner.workload import Workload
 from vdsgen.spec.plan import StageMemory
 
 
-@dataclass(frozen=True, slots=True)
-class Baseline:
+class Baseline(NamedTuple):
     """Plain data parallelism: the whole model on every GPU, nothing sharded, nothing recomputed."""
 
     settings: Settings
@@ -42,5 +41,5 @@ def naive_baseline(workload: Workload) -> Baseline:
         reduce_bucket_elements=bucket,
         allgather_bucket_elements=bucket,
     )
-    memory = workload.memory(settings, 0, 0, workload.layers)
+    memory = workload.memory(settings, 0, 0, workload.layers).spec()
     return Baseline(settings, memory, workload.capacity_bytes)

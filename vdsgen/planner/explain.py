@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 from math import isqrt
 
@@ -82,7 +81,7 @@ def _zero_reason(workload: Workload, winner: Candidate) -> str:
 def _less_zero(workload: Workload, settings: Settings) -> Settings:
     stage = settings.zero_stage - 1
     accumulation = accumulation_dtype(workload.experiment.training, settings.dtype, stage)
-    return replace(settings, zero_stage=stage, gradient_accumulation_dtype=accumulation)
+    return settings._replace(zero_stage=stage, gradient_accumulation_dtype=accumulation)
 
 
 def _checkpoint_reasons(workload: Workload, winner: Candidate) -> list[str]:
@@ -98,7 +97,7 @@ def _checkpoint_reasons(workload: Workload, winner: Candidate) -> list[str]:
             else f"No checkpointing: activations fit, and recomputing them would add about "
             f"{seconds(spared)} a step ({percent(spared / winner.time.step_seconds)})."
         ]
-    without = what_if(workload, replace(settings, activation_checkpoint_interval=0))
+    without = what_if(workload, settings._replace(activation_checkpoint_interval=0))
     lines = [
         f"{interval_words(interval).capitalize()}{' (pinned)' if pinned else ''}: recomputation takes "
         f"{percent(winner.time.recompute_seconds / winner.time.step_seconds)} of the step; without "
@@ -106,7 +105,7 @@ def _checkpoint_reasons(workload: Workload, winner: Candidate) -> list[str]:
     ]
     rule_of_thumb = max(1, isqrt(max(stop - start for start, stop in pairwise(winner.placed.partition))))
     if not pinned and rule_of_thumb != interval:
-        other = place(workload, replace(settings, activation_checkpoint_interval=rule_of_thumb))
+        other = place(workload, settings._replace(activation_checkpoint_interval=rule_of_thumb))
         peak = other.peak_bytes if isinstance(other, Placed) else other.memory.peak_bytes
         lines.append(
             f"The square-root rule would checkpoint every {rule_of_thumb} blocks and need {gib(peak)} on the "
@@ -124,8 +123,7 @@ def _micro_batch_reason(workload: Workload, winner: Candidate) -> str:
         return ""
     steps = settings.gradient_accumulation_steps
     factor = next(value for value in range(2, steps + 1) if steps % value == 0)
-    larger = replace(
-        settings,
+    larger = settings._replace(
         micro_batch_size=settings.micro_batch_size * factor,
         gradient_accumulation_steps=steps // factor,
     )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from typing import NamedTuple
 
+from vdsgen.cost.memory import StageBytes
 from vdsgen.cost.settings import Settings
 from vdsgen.planner.partition import partition
 from vdsgen.planner.workload import Workload
-from vdsgen.spec.plan import StageMemory
 
 MEMORY_STEP_BYTES = 16 * 1024**2
 """How finely peaks of the stages are evened out."""
@@ -18,8 +18,7 @@ MEMORY_STEP_BYTES = 16 * 1024**2
 COMPONENTS = ("parameters", "gradients", "optimizer", "activations", "workspace", "communication", "reserve")
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(NamedTuple):
     """Settings that fit, and the partition they fit with."""
 
     settings: Settings
@@ -28,13 +27,12 @@ class Placed:
     """Of the fullest stage."""
 
 
-@dataclass(frozen=True, slots=True)
-class Miss:
+class Miss(NamedTuple):
     """Settings that do not fit: the stage that lacks most, where stages are cut as evenly as can be."""
 
     settings: Settings
     stage: int
-    memory: StageMemory
+    memory: StageBytes
     over_bytes: int
 
     @property

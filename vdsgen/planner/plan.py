@@ -117,7 +117,7 @@ def _stages(workload: Workload, candidate: Candidate) -> tuple[Stage, ...]:
         Stage(
             index=index,
             layers=(start, stop),
-            memory=workload.memory(candidate.settings, index, start, stop),
+            memory=workload.memory(candidate.settings, index, start, stop).spec(),
             capacity_bytes=workload.capacity_bytes,
             forward_seconds=times.forward_seconds,
             backward_seconds=times.backward_seconds,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from vdsgen.planner.compare import compared
 from vdsgen.planner.search import Candidate, Search, Tally
 from vdsgen.planner.words import miss_words, settings_words
@@ -30,7 +28,7 @@ def rejected(found: Search, winner: Candidate) -> tuple[Rejected, ...]:
                 reason=rule_id,
                 count=tally.count,
                 detail=f"{tally.violation.rule.summary} For one: {tally.violation.message}.",
-                nearest={"settings": asdict(tally.settings)},
+                nearest={"settings": tally.settings._asdict()},
             )
         )
     if found.inexact_sums:
@@ -55,7 +53,7 @@ def _out_of_memory(stages: int, tally: Tally) -> Rejected:
         detail=f"Pipeline {stages}: the nearest miss, {settings_words(miss.settings, layout=False)}, "
         f"{miss_words(miss)}.",
         nearest={
-            "settings": asdict(miss.settings),
+            "settings": miss.settings._asdict(),
             "stage": miss.stage,
             "missing_bytes": miss.over_bytes,
             "biggest_component": miss.biggest_component,
@@ -87,5 +85,5 @@ def _slower(stages: int, tally: Tally, winner: Candidate, found: Search) -> Reje
         count=count,
         detail=f"Pipeline {stages}: the best of these, {settings_words(best.settings, layout=False)}, "
         f"{compared(best, winner)}.",
-        nearest={"settings": asdict(best.settings), "samples_per_second": best.time.samples_per_second},
+        nearest={"settings": best.settings._asdict(), "samples_per_second": best.time.samples_per_second},
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.step import StepTime
@@ -18,8 +19,7 @@ SIMPLER_WITHIN = 0.01
 """A simpler plan is taken where it is at most this much slower: the time model is no better than that."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A plan that fits, timed."""
 
     placed: Placed

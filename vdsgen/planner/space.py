@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from itertools import product
+from typing import NamedTuple
 
 from vdsgen.cost.settings import Settings
 from vdsgen.planner.numerics import accumulation_dtype, dtypes
@@ -22,8 +22,7 @@ collective still runs for milliseconds, a thousand times its latency.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(NamedTuple):
     """How ranks are shared between pipeline stages and data-parallel groups."""
 
     pipeline_parallel_size: int
@@ -37,8 +36,7 @@ class Layout:
         return f"pipeline {self.pipeline_parallel_size} x data {self.data_parallel_size}"
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
+class Family(NamedTuple):
     """Candidates that differ in nothing but their checkpoint interval."""
 
     settings: Settings
@@ -46,7 +44,7 @@ class Family:
     intervals: tuple[int, ...]
 
     def at(self, interval: int) -> Settings:
-        return replace(self.settings, activation_checkpoint_interval=interval)
+        return self.settings._replace(activation_checkpoint_interval=interval)
 
 
 def divisors(number: int) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.step import StepTime
@@ -14,8 +14,7 @@ from vdsgen.spec.experiment import Training
 from vdsgen.spec.plan import Plan, StageMemory
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(NamedTuple):
     """Rows of cells; the first row heads the columns where there are more than two."""
 
     title: str

@@ -7,14 +7,13 @@ from functools import cached_property
 from itertools import accumulate
 
 from vdsgen.cost.compute import peak_rate_tflops
-from vdsgen.cost.memory import MemoryModel
+from vdsgen.cost.memory import MemoryModel, StageBytes
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.step import StepTimeModel
 from vdsgen.errors import InputError, Problem
 from vdsgen.spec.architecture import Geometry, Vdt
 from vdsgen.spec.experiment import Dtype, Experiment, geometry_of
 from vdsgen.spec.lab import Gpu, Pool
-from vdsgen.spec.plan import StageMemory
 from vdsgen.spec.profile import ModelProfile
 
 GIB = 1024**3
@@ -86,10 +85,10 @@ class Workload:
         return MemoryModel(self.profile, self.geometry)
 
     @cached_property
-    def _memory(self) -> dict[Signature, StageMemory]:
+    def _memory(self) -> dict[Signature, StageBytes]:
         return {}
 
-    def memory(self, settings: Settings, stage: int, start: int, stop: int) -> StageMemory:
+    def memory(self, settings: Settings, stage: int, start: int, stop: int) -> StageBytes:
         """Bytes on each GPU of `stage` holding the layers start to stop - 1."""
         key = (settings, stage, self._run(start, stop))
         known = self._memory.get(key)

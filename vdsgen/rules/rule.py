@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from vdsgen.spec.experiment import Dtype
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class Facts(NamedTuple):
     """A configuration as rules see it, whoever made it. None: not known, and rules that need it pass."""
 
     world_size: int | None = None
@@ -48,8 +47,7 @@ Check = Callable[[Facts], str | None]
 """The violation as one sentence with the actual values of both sides; None where the rule holds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """One thing that a configuration must obey."""
 
     id: str
@@ -66,8 +64,7 @@ class Rule:
     """Part of what the engine raises; None where it raises nothing (the rule says why it matters then)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Violation:
+class Violation(NamedTuple):
     """A rule that a configuration breaks."""
 
     rule: Rule

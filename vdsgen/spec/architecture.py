@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 from pydantic import model_validator
 
@@ -71,8 +70,7 @@ class PresetModel(Spec):
     text_hidden_size: PositiveInt | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Geometry:
+class Geometry(NamedTuple):
     """What one sample is to the model: the variables that layer profiles are polynomials of."""
 
     frames: int

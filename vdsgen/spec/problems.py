@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
@@ -19,8 +18,7 @@ from vdsgen.spec.source import KeyPath, Source, dotted, key_path
 from vdsgen.spec.suggest import did_you_mean
 
 
-@dataclass(frozen=True, slots=True)
-class _Spot:
+class _Spot(NamedTuple):
     """What an error is about: the key path without pydantic's branch labels, and the type expected there."""
 
     path: KeyPath

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from vdsgen.errors import Problem
 from vdsgen.spec.shown import shown_key
@@ -14,8 +15,7 @@ KeyPath = tuple[str | int, ...]
 Scalar = str | int | float | bool | None
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where something was written; line and column count from 1."""
 
     file: str

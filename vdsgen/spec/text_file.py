@@ -10,8 +10,9 @@ from vdsgen.spec.suggest import did_you_mean
 
 MAX_BYTES = 1024**2
 
-_NOT_PRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""YAML 1.2.2, section 5.1."""
+_NOT_PRINTABLE = "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
+"""YAML 1.2.2, section 5.1. Takes 6 ms to compile: most texts need not be searched."""
+_WHITE_SPACE = str.maketrans("", "", "\t\n\r")
 
 
 def read_text(path: Path) -> str:
@@ -26,8 +27,7 @@ def read_text(path: Path) -> str:
         line = content.count(b"\n", 0, error.start) + 1
         message = f"is not UTF-8 text (byte 0x{content[error.start]:02x})"
         raise InputError([Problem(message, file, line)]) from None
-    odd = _NOT_PRINTABLE.search(text)
-    if odd:
+    if not text.translate(_WHITE_SPACE).isprintable() and (odd := re.search(_NOT_PRINTABLE, text)):
         line = text.count("\n", 0, odd.start()) + 1
         column = odd.start() - text.rfind("\n", 0, odd.start())
         message = f"holds a control character (U+{ord(odd[0]):04X}); is this a text file?"
