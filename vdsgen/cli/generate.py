@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vdsgen.cli.options import planning_options
 from vdsgen.errors import VdsgenError
 
 if TYPE_CHECKING:
@@ -15,18 +16,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("experiment", metavar="EXPERIMENT", type=click.Path(path_type=Path))
-@click.option("--lab", required=True, metavar="LAB", type=click.Path(path_type=Path), help="Lab file.")
+@planning_options
 @click.option(
     "--out", required=True, metavar="DIR", type=click.Path(path_type=Path), help="Directory to write into."
-)
-@click.option("--pool", "pools", multiple=True, metavar="NAME", help="Plan for this pool only; repeatable.")
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Change a key of the experiment; repeatable.",
 )
 @click.option(
     "--templates",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vdsgen.cli.options import planning_options
 from vdsgen.errors import InputError, NoPlanFitsError, Problem
 
 if TYPE_CHECKING:
@@ -19,16 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("experiment", metavar="EXPERIMENT", type=click.Path(path_type=Path))
-@click.option("--lab", required=True, metavar="LAB", type=click.Path(path_type=Path), help="Lab file.")
-@click.option("--pool", "pools", multiple=True, metavar="NAME", help="Plan for this pool only; repeatable.")
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Change a key of the experiment; repeatable.",
-)
+@planning_options
 @click.option(
     "--top", type=click.IntRange(min=1), default=1, show_default=True, help="How many plans to print."
 )

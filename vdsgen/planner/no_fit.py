@@ -12,10 +12,11 @@ from vdsgen.errors import InputError, NoPlanFitsError
 from vdsgen.planner.demands import whole_pool_layouts
 from vdsgen.planner.place import Miss, least_memory
 from vdsgen.planner.search import Candidate, Search, search
-from vdsgen.planner.words import GIB, gib, miss_words, rate, settings_words
+from vdsgen.planner.words import gib, miss_words, rate, settings_words
 from vdsgen.planner.workload import Workload
 from vdsgen.spec.experiment import Constraints, Experiment
 from vdsgen.spec.lab import Pool
+from vdsgen.units import GIB
 
 MOST_TIMES_LARGER = 16
 """How far pools are grown, in doublings, before giving up."""

@@ -8,10 +8,11 @@ from vdsgen.cost.settings import Settings
 from vdsgen.cost.step import StepTime
 from vdsgen.planner.baseline import Baseline
 from vdsgen.planner.place import COMPONENTS
-from vdsgen.planner.words import GIB, duration, interval_words, percent, rate, seconds
+from vdsgen.planner.words import duration, interval_words, percent, rate, seconds
 from vdsgen.planner.workload import Workload
 from vdsgen.spec.experiment import Training
 from vdsgen.spec.plan import Plan, StageMemory
+from vdsgen.units import GIB
 
 
 class Table(NamedTuple):

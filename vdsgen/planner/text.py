@@ -14,9 +14,10 @@ from vdsgen.planner.tables import (
     step_time_of,
     time_table,
 )
-from vdsgen.planner.words import GIB, gib, rate
+from vdsgen.planner.words import gib, rate
 from vdsgen.planner.workload import Workload
 from vdsgen.spec.plan import Plan, Rejected
+from vdsgen.units import GIB
 
 WIDTH = 110
 

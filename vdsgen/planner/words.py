@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from vdsgen.cost.settings import Settings
 from vdsgen.planner.place import Miss
-
-GIB = 1024**3
+from vdsgen.units import GIB
 
 
 def gib(number_bytes: float) -> str:

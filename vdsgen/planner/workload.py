@@ -15,8 +15,7 @@ from vdsgen.spec.architecture import Geometry, Vdt
 from vdsgen.spec.experiment import Dtype, Experiment, geometry_of
 from vdsgen.spec.lab import Gpu, Pool
 from vdsgen.spec.profile import ModelProfile
-
-GIB = 1024**3
+from vdsgen.units import GIB
 
 Signature = tuple[object, ...]
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from vdsgen.errors import VdsgenError
 from vdsgen.spec.lab import Calibration
+from vdsgen.units import GIB
 
 if TYPE_CHECKING:
     import torch
@@ -199,7 +200,7 @@ def lab_file(machine: Machine, ranks: int, calibration: Calibration) -> str:
         "    gpu: cpu\n"
         f"    gpus_per_node: {ranks}\n"
         "    intra_node: shared-memory\n"
-        f"    host_memory_gib: {machine.host_memory_bytes / 1024**3:.1f}\n"
+        f"    host_memory_gib: {machine.host_memory_bytes / GIB:.1f}\n"
         f"    cpu_cores: {machine.cpu_cores}\n"
         "    # Measured by `vdsgen calibrate`, all ranks at once.\n"
         "    calibration:\n" + figures

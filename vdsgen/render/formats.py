@@ -7,13 +7,15 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
+from vdsgen.units import GIB
+
 MARKDOWN_SPECIAL = re.compile(r"[\\`*\[\]<>|~&$]|(?<!\w)_|_(?!\w)")
 """What starts markup inside a line. An underscore between letters does not."""
 
 
 def gib(size_bytes: float) -> str:
-    """Bytes as GiB (1024**3), two digits: `14.50`."""
-    return f"{size_bytes / 1024**3:.2f}"
+    """Bytes as GiB, two digits: `14.50`."""
+    return f"{size_bytes / GIB:.2f}"
 
 
 def decimal(value: float) -> str:

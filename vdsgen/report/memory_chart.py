@@ -15,10 +15,10 @@ from vdsgen.errors import VdsgenError
 from vdsgen.files import write_atomically
 from vdsgen.planner.baseline import naive_baseline
 from vdsgen.planner.resolve import workload_of
-from vdsgen.planner.words import GIB
 from vdsgen.spec.architecture import Vdt
 from vdsgen.spec.plan import Plan, StageMemory
 from vdsgen.spec.rendered import read_rendered
+from vdsgen.units import GIB
 
 WIDTH, LABEL_WIDTH, BAR_HEIGHT, BAR_GAP, TOP, MARGIN = 860, 190, 30, 14, 64, 24
 COLOURS = {

@@ -12,6 +12,7 @@ from vdsgen.render.formats import decimal, gib, thousands
 from vdsgen.review.changes import ABSENT, Change
 from vdsgen.review.diff import Diff
 from vdsgen.review.effects import GROUPS, Group
+from vdsgen.units import GIB
 
 LONGEST_VALUE = 60
 TITLES: dict[Group, str] = {
@@ -84,7 +85,7 @@ def _bytes_row(
     texts = [f"{gib(value)} GiB" if value is not None else "-" for value in (old, new)]
     change = ""
     if old is not None and new is not None and old != new:
-        change = f"{(new - old) / 1024**3:+.2f} GiB"
+        change = f"{(new - old) / GIB:+.2f} GiB"
         if relative:
             change += f" ({_relative(old, new)})"
     return what, texts[0], texts[1], change
