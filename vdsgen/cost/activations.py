@@ -84,7 +84,7 @@ def stage_activations(
     """
     stages = settings.pipeline_parallel_size
     own = layers[start:stop]
-    side = sum(layer.side for layer in layers[:stop])
+    side = sum([layer.side for layer in layers[:stop]])
     received = layers[start - 1].output + side if start else 0
     latents = layers[-1].output  # the prediction, fp32, of the size of the noised latents and the target
     interval = settings.activation_checkpoint_interval
@@ -96,11 +96,11 @@ def stage_activations(
     if start == 0 and (stages == 1 or interval > 0):
         stash = latents
     if interval == 0:
-        stash += sum(layer.held for layer in own)
+        stash += sum([layer.held for layer in own])
         backward = _plain_backward(own)
     else:
         ends = [*range(interval - 1, len(own) - 1, interval), len(own) - 1]
-        stash += sum(own[end].output for end in ends) + sum(layer.side for layer in own)
+        stash += sum([own[end].output for end in ends]) + sum([layer.side for layer in own])
         backward = _checkpointed_backward(own, interval)
     return StageActivations(
         in_flight=buffers_in_flight(stage, stages, settings.gradient_accumulation_steps),
