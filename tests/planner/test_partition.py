@@ -30,7 +30,9 @@ def all_partitions(is_block: list[bool], stages: int) -> list[tuple[int, ...]]:
 def test_partition_is_the_best_of_all(data: st.DataObject) -> None:
     layers = data.draw(st.integers(1, 9))
     seconds = data.draw(st.lists(st.integers(0, 6).map(float), min_size=layers, max_size=layers))
-    is_block = data.draw(st.lists(st.booleans(), min_size=layers, max_size=layers))
+    first = data.draw(st.integers(0, layers))
+    stop = data.draw(st.integers(first, layers))
+    is_block = [first <= layer < stop for layer in range(layers)]
     stages = data.draw(st.integers(1, 5))
     weights = data.draw(st.lists(st.integers(1, 5), min_size=layers, max_size=layers))
     capacity = data.draw(st.integers(2, 30))

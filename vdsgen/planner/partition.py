@@ -19,6 +19,7 @@ def partition(
 ) -> tuple[int, ...] | None:
     """Boundaries (len stages + 1) of the partition whose slowest stage is fastest; None where none fits.
 
+    Blocks lie together: layers that are none come before or after all of them, as embeddings and heads do.
     Of several such partitions, the one with the fewest layers in the first stages, which hold the most
     micro-batches. `seconds` are the layers' times for one micro-batch.
 
