@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from tests.cost.engine_worker import forget_groups, watch
-from tests.cost.live_bytes import LiveBytes
 from vdsgen.model.engine import Batch, build_engine
+from vdsgen.profile.live_bytes import LiveBytes
 from vdsgen.spec.architecture import Geometry, Vdt
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from vdsgen.spec.experiment import Dtype
+
+Offload = Literal["none", "cpu", "nvme"]
 
 BYTES_PER_ELEMENT: dict[str, int] = {"fp32": 4, "bf16": 2, "fp16": 2}
 
@@ -23,6 +25,10 @@ class Settings(NamedTuple):
     gradient_accumulation_dtype: Dtype
     reduce_bucket_elements: int
     allgather_bucket_elements: int
+    offload_optimizer: Offload = "none"
+    """Where ZeRO keeps this rank's master weights and moments."""
+    offload_parameters: Offload = "none"
+    """Where ZeRO-3 keeps this rank's share of the parameters."""
 
     @property
     def world_size(self) -> int:

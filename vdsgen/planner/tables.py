@@ -35,6 +35,8 @@ def settings_of(plan: Plan) -> Settings:
         gradient_accumulation_dtype=plan.precision.gradient_accumulation_dtype,
         reduce_bucket_elements=plan.zero.reduce_bucket_elements,
         allgather_bucket_elements=plan.zero.allgather_bucket_elements,
+        offload_optimizer=plan.zero.offload_optimizer,
+        offload_parameters=plan.zero.offload_parameters,
     )
 
 
