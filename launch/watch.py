@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import select
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from vdsgen.launch.commands import LAUNCH_ID
 
 PROC = Path("/proc")
+END_SECONDS = 30.0
+"""For the kernel to take back the memory of killed processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,17 +114,33 @@ def processes_of(launch_id: str) -> dict[int, dict[str, str]]:
 
 
 def kill_all(launch_id: str) -> list[int]:
-    """End every process of a launch with SIGKILL, until none is left. Returns their pids."""
+    """End every process of a launch with SIGKILL, until none is left. Returns their pids.
+
+    A killed process ends when the kernel has taken its memory back, which takes a moment: each is waited
+    for. One that the kernel cannot end (waiting for a dead disk) is left after END_SECONDS.
+    """
     killed: list[int] = []
     while pids := [pid for pid in processes_of(launch_id) if pid not in killed]:
+        killed += pids
+        ending = []
         for pid in pids:
             try:
+                ending.append(os.pidfd_open(pid))
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
-            finally:
-                killed.append(pid)
+        _wait_for_end(ending)
     return killed
+
+
+def _wait_for_end(descriptors: list[int]) -> None:
+    """Until the processes have ended, and closes their descriptors."""
+    deadline = time.monotonic() + END_SECONDS
+    for descriptor in descriptors:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+        os.close(descriptor)
 
 
 def _is_rank(pid: int) -> bool:
