@@ -10,10 +10,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vdsgen.catalog.profiles import profile_for
+from tests.article_claims import pipeline_rows, scale_rows, square_root_rows, workload
 from vdsgen.planner.baseline import Baseline, naive_baseline
-from vdsgen.planner.resolve import workload_of
-from vdsgen.spec.architecture import Vdt
 from vdsgen.spec.plan import Plan
 from vdsgen.spec.rendered import Rendered, read_rendered
 
@@ -28,11 +26,7 @@ def example(name: str) -> Rendered:
 
 
 def baseline_of(rendered: Rendered) -> Baseline:
-    model = rendered.experiment.model
-    assert isinstance(model, Vdt)
-    profile = profile_for(model)
-    assert profile is not None
-    return naive_baseline(workload_of(rendered.experiment, rendered.plan.inputs.pool, profile))
+    return naive_baseline(workload(rendered))
 
 
 def peak_bytes(plan: Plan) -> int:
@@ -89,6 +83,7 @@ def rows() -> list[tuple[str, str, str]]:
             "careful management needs 60-70 % less",
             f"{gib(baseline.peak_bytes)} naive, {gib(peak_bytes(free.plan))} planned: {saved:.0%} less",
         ),
+        *square_root_rows(free),
         (
             "A4",
             "checkpoint boundaries at attention blocks and temporal convolutions, every 3-4 blocks, non-reentrant",
@@ -102,6 +97,7 @@ def rows() -> list[tuple[str, str, str]]:
             "`global_batch_size` is the lab's; micro-batch × accumulation × data ranks equals it exactly in every "
             "plan, or `vdsgen plan` says which nearby batch would work",
         ),
+        *pipeline_rows(),
         (
             "A9",
             "4 × 24 GB: 2 pipeline × 2 data, checkpoint every 3 blocks, fp16, accumulation 4, 1.5 B",
@@ -122,6 +118,7 @@ def rows() -> list[tuple[str, str, str]]:
             "and softmax accumulate in fp32, timestep features and the loss are fp32; bf16 is preferred where "
             f"the GPU has it ({free.plan.inputs.pool.gpu}: {free.plan.precision.dtype})",
         ),
+        *scale_rows(example("article-2.1b-pinned@eight-24gb"), example("article-2.1b@eight-24gb")),
         (
             "A13",
             "1.2 B on 4 × 16 GB, 2 × 2, micro-batch 1, accumulation 8, interval 3, fp16: 14.5 GB peak, "
