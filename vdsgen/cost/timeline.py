@@ -140,7 +140,9 @@ class _Run:
         match instruction.name:
             case "RecvActivation":
                 assert number is not None
-                self.received[number] = self.tensors.received_bytes  # a clone of the buffer (pipe/engine.py:1147)
+                self.received[number] = (
+                    self.tensors.received_bytes
+                )  # a clone of the buffer (pipe/engine.py:1147)
                 yield self._moment(instruction)
             case "ForwardPass":
                 yield from self._forward(instruction)
@@ -159,7 +161,9 @@ class _Run:
                 )
             case "OptimizerStep":
                 step = self.states.step_bytes
-                yield self._moment(instruction, workspace=self.states.workspace_bytes if step is None else step)
+                yield self._moment(
+                    instruction, workspace=self.states.workspace_bytes if step is None else step
+                )
                 self.gradients = self.growth.before_bytes
             case _:
                 yield self._moment(instruction)
