@@ -151,11 +151,11 @@ def steps(draw: st.DrawFn) -> tuple[StageActivations, ModelStates, GradientGrowt
         cast_bytes=draw(amounts),
         communication_bytes=draw(amounts),
         workspace_bytes=max(reduction, step),
-        reduction_bytes=reduction,
-        step_bytes=step,
+        reduction_bytes=reduction if zero_stage < 2 else None,
+        step_bytes=step if zero_stage < 2 else None,
     )
     growth = gradient_growth(states, settings, trainable)
-    found = stage_activations(layers, settings, stage, start, stop, growth=growth.by_layer)
+    found = stage_activations(layers, settings, stage, start, stop, growth=growth)
     tensors = stage_tensors(layers, settings, stage, start, stop)
     return found, states, growth, settings, StageTimeline(tensors, states, growth, settings, stage, start)
 

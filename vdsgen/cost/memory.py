@@ -82,7 +82,8 @@ class MemoryModel:
 
     def activations(self, settings: Settings, stage: int, start: int, stop: int) -> StageActivations:
         """Of the size that needs most."""
-        return self._fullest(settings, stage, start, stop).activations
+        layers = self._fullest(settings, stage, start, stop).layers
+        return stage_activations(layers, settings, stage, start, stop)
 
     def tensor_bytes(self, settings: Settings, stage: int, start: int, stop: int) -> int:
         """Peak bytes in tensors: what `torch.cuda.max_memory_allocated` counts."""
@@ -102,6 +103,8 @@ class MemoryModel:
         """See the function `stage_memory`."""
         found = self._fullest(settings, stage, start, stop)
         states, activations, tensors = found.states, found.activations, found.tensor_bytes
+        if found.growth.bucket_bytes:  # part of these, but reported as communication
+            activations = stage_activations(found.layers, settings, stage, start, stop)
         reserve = reserve_bytes(tensors, capacity_bytes, reserve_fraction, on_host)
         return StageBytes(
             parameters_bytes=states.parameters_bytes,
@@ -116,15 +119,9 @@ class MemoryModel:
 
     def timeline(self, settings: Settings, stage: int, start: int, stop: int) -> StageTimeline:
         """The step moment by moment, of the size that needs most."""
-        layers = max(
-            self._layer_bytes(settings),
-            key=lambda layers: self._of_layers(layers, settings, stage, start, stop).tensor_bytes,
-        )
-        states = self.states(settings, start, stop)
-        growth = gradient_growth(states, settings, self._trainable[start:stop])
-        return StageTimeline(
-            stage_tensors(layers, settings, stage, start, stop), states, growth, settings, stage, start
-        )
+        found = self._fullest(settings, stage, start, stop)
+        tensors = stage_tensors(found.layers, settings, stage, start, stop)
+        return StageTimeline(tensors, found.states, found.growth, settings, stage, start)
 
     def _fullest(self, settings: Settings, stage: int, start: int, stop: int) -> _Stage:
         found = [
@@ -137,8 +134,9 @@ class MemoryModel:
     ) -> _Stage:
         states = self.states(settings, start, stop)
         growth = gradient_growth(states, settings, self._trainable[start:stop])
-        activations = stage_activations(layers, settings, stage, start, stop, growth=growth.by_layer)
-        return _Stage(states, activations, peak_tensor_bytes(states, growth, activations, settings))
+        activations = stage_activations(layers, settings, stage, start, stop, growth=growth)
+        tensors = peak_tensor_bytes(states, growth, activations, settings)
+        return _Stage(layers, states, growth, activations, tensors)
 
     def _layer_bytes(self, settings: Settings) -> list[tuple[LayerBytes, ...]]:
         """Of every size that may need most: those are left out that need no more than another of any layer,
@@ -156,7 +154,9 @@ class MemoryModel:
 
 
 class _Stage(NamedTuple):
+    layers: Sequence[LayerBytes]
     states: ModelStates
+    growth: GradientGrowth
     activations: StageActivations
     tensor_bytes: int
 
@@ -177,30 +177,24 @@ def peak_tensor_bytes(
     """
     stash, in_flight = activations.stash_bytes, activations.in_flight
     micro_batches = settings.gradient_accumulation_steps
+    reducing = states.cast_bytes + growth.always_bytes
+    backward = activations.buffer_bytes + reducing
+    forward = activations.buffer_bytes + (in_flight - 1) * stash + activations.forward_bytes
     goes_on = micro_batches > in_flight
-    backward = activations.buffer_bytes + states.cast_bytes + states.communication_bytes
     moments = [
-        activations.buffer_bytes
-        + (in_flight - 1) * stash
-        + activations.forward_bytes
+        forward
         + (states.communication_bytes if settings.zero_stage == 3 else 0)
-        + (_before_last_forward(growth, in_flight, micro_batches)),
-        backward + in_flight * stash + activations.first_backward_bytes + growth.at_first_bytes,
-        activations.idle_bytes + states.workspace_bytes + growth.full_bytes,
+        + (growth.between_bytes if goes_on else growth.before_bytes),
+        backward + in_flight * stash + activations.first_backward_bytes + growth.before_bytes,
+        activations.idle_bytes + growth.full_bytes + states.workspace_bytes,
     ]
     if micro_batches > 1:
         held = in_flight if goes_on else in_flight - 1
-        moments.append(backward + held * stash + activations.backward_bytes + growth.full_bytes)
+        moments.append(backward + held * stash + activations.backward_bytes + growth.between_bytes)
+    if settings.zero_stage >= 2:
+        last_bucket = reducing + growth.bucket_bytes + growth.copy_bytes
+        moments.append(activations.idle_bytes + growth.full_bytes + last_bucket)
     return states.parameters_bytes + states.optimizer_bytes + max(moments)
-
-
-def _before_last_forward(growth: GradientGrowth, in_flight: int, micro_batches: int) -> int:
-    """Gradients beside the largest forward: that of the last micro-batch, or of those that find the
-    pipeline full."""
-    if micro_batches == in_flight:
-        return growth.before_bytes
-    # Backwards so far, where forward and backward take turns.
-    return growth.after_first_bytes if micro_batches == in_flight + 1 else growth.full_bytes
 
 
 def stage_memory(
