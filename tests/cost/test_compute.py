@@ -13,10 +13,10 @@ from vdsgen.cost.compute import (
     layer_times,
     optimizer_seconds,
 )
-from vdsgen.spec.architecture import Vdt
-from vdsgen.spec.experiment import geometry_of
 from vdsgen.cost.rates import ATTENTION_EFFICIENCY, BANDWIDTH_EFFICIENCY, MATMUL_EFFICIENCY, Rates
+from vdsgen.spec.architecture import Vdt
 from vdsgen.spec.calibration import Calibration
+from vdsgen.spec.experiment import geometry_of
 from vdsgen.spec.lab import Gpu
 
 RATES = Rates(
