@@ -41,7 +41,7 @@ def box(gpu: str, count: int, link: str) -> Pool:
     return pool(count).model_copy(update=figures)
 
 
-def step_seconds(profile: ModelProfile, on: Pool, tokens: int, **layout: int | str) -> float:
+def step_seconds(profile: ModelProfile, on: Pool, tokens: int, **layout: object) -> float:
     geometry = Geometry(frames=1, patches=tokens, text_tokens=0, latent_height=1, latent_width=1)
     data = on.gpus_per_node if layout.pop("tensor_parallel", 1) == 1 else 1
     plan = settings(1, data, **layout)  # type: ignore[arg-type]
@@ -74,6 +74,18 @@ def mpt_on_a100() -> Iterator[Anchor]:
     long = step_seconds(profile, on, 8192, micro_batch_size=5, activation_checkpoint_interval=1, **common)
     yield Anchor("MPT-13B, 2,048 tokens", short, 5.432, 0.10)
     yield Anchor("MPT-13B, 8,192 tokens", long, 68.45, 0.13)
+
+
+def model_flops() -> Iterator[Anchor]:
+    """arXiv 2104.04473, equation 3, without its recomputation: 72 B S L h^2 (1 + S / 6h + V / 12 L h). Our
+    backward of attention does five products where the paper counts four."""
+    hidden, layers, tokens, vocabulary = 5120, 40, 2048, 50_368
+    profile = gpt(transformer_layer(hidden, 40, flash=True), layers, head(hidden, vocabulary))
+    geometry = Geometry(frames=1, patches=tokens, text_tokens=0, latent_height=1, latent_width=1)
+    model = StepTimeModel(profile, geometry, pool(1))
+    found = model.step(settings(1, 1, gradient_accumulation_steps=1), (0, layers + 1)).model_flops
+    per_layer = 1 + tokens / (6 * hidden) + vocabulary / (12 * layers * hidden)
+    yield Anchor("FLOPs of a step", found, 72 * tokens * layers * hidden**2 * per_layer, 0.02)
 
 
 def large_products() -> Iterator[Anchor]:
@@ -141,5 +153,6 @@ def rings_and_pipelines() -> Iterator[Anchor]:
 
 
 FOUND: tuple[Callable[[], Iterator[Anchor]], ...] = (
-    megatron_22b, mpt_on_a100, large_products, flash_attention, memory, dispatch, rings_and_pipelines,
+    megatron_22b, mpt_on_a100, model_flops, large_products, flash_attention, memory, dispatch,
+    rings_and_pipelines,
 )  # fmt: skip

@@ -30,7 +30,6 @@ def test_published_figures_come_out(anchor: Anchor) -> None:
         (rates, "TERA"),
         (compute, "BACKWARD_MATMUL_FACTOR"),
         (compute, "ADAMW_BYTES"),
-        (efficiency, "PROLOGUE_KEYS"),
         (efficiency, "MATRIX_TILE"),
         (offload, "CPU_ADAM_BYTES"),
         (offload, "HOST_MEMORY_GB_PER_SECOND"),

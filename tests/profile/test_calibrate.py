@@ -20,7 +20,7 @@ def test_a_lab_file_includes_what_was_measured(tmp_path: Path) -> None:
         bf16_matmul_tflops=8.2e-05,
         matrix_rates=(MatrixRate(dtype="fp32", rows=512, columns=192, depth=64, tflops=spread),),
         link_latency_microseconds=516.8,
-        all_reduce=CollectiveRate(ranks=4, bandwidth_gb_per_second=0.7, latency_microseconds=spread),
+        all_reduce=CollectiveRate(ranks=4, bandwidth_gb_per_second=0.7, latency_microseconds=9.0),
         busy_ranks=2,
     )
     (tmp_path / "measured").mkdir()
