@@ -27,7 +27,7 @@ from vdsgen.cost.schedule import PipelineRun, StageTimes, makespan_lower_bound, 
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.shared_processor import Sharing, simulate_shared
 from vdsgen.spec.architecture import Geometry
-from vdsgen.spec.calibration import middle
+from vdsgen.spec.calibration import Calibration, middle
 from vdsgen.spec.experiment import Dtype
 from vdsgen.spec.lab import Pool
 from vdsgen.spec.plan import Predicted, TimeSplit
@@ -78,6 +78,7 @@ class StepTime(NamedTuple):
     """Traffic between GPU and host memory."""
     data_seconds: float = 0.0
     """Waiting for clips; 0 where the calibration does not say how long one takes."""
+    data_is_known: bool = False
 
     @property
     def step_seconds(self) -> float:
@@ -144,6 +145,8 @@ class StepTimeModel:
         self.topology = Topology.of(pool)
         self.host = Host.of(pool)
         self.sharing = Sharing.of(pool)
+        known = pool.calibration.clip_seconds if isinstance(pool.calibration, Calibration) else None
+        self._clip_seconds = None if known is None else middle(known)
         self._rates: dict[Dtype, Rates] = {}
         self._layers: dict[tuple[int, Dtype], tuple[LayerTimes, ...]] = {}
         self._boundaries: dict[tuple[int, Dtype], tuple[float, ...]] = {}
@@ -274,10 +277,16 @@ class StepTimeModel:
             model_flops=sum(times.model_flops for times in layers)
             * micro_batches
             * settings.data_parallel_size,
-            peak_flops_per_second=self.rates(settings.dtype).peak_flops_per_second * settings.world_size,
+            peak_flops_per_second=self.rates(settings.dtype).peak_flops_per_second * self._devices(settings),
             offload_seconds=tail.offload_seconds,
             data_seconds=self._waiting_seconds(settings, reduced + tail.common_seconds),
+            data_is_known=self._clip_seconds is not None,
         )
+
+    def _devices(self, settings: Settings) -> int:
+        """GPUs, or the cores that ranks share."""
+        cores = settings.world_size if self.sharing is None else self.sharing.cores
+        return min(settings.world_size, cores)
 
     def _run(
         self, settings: Settings, stages: Sequence[StageTimes], transfers: Sequence[float]
@@ -293,12 +302,10 @@ class StepTimeModel:
 
     def _waiting_seconds(self, settings: Settings, step_seconds: float) -> float:
         """Clips of one rank that its loader's workers do not finish during a step."""
-        calibration = self.pool.calibration
-        assert not isinstance(calibration, str), "the lab file's reader puts figures in a path's place"
-        if calibration is None or calibration.clip_seconds is None or self.loader_workers is None:
+        if self._clip_seconds is None or self.loader_workers is None:
             return 0.0
         clips = settings.micro_batch_size * settings.gradient_accumulation_steps
-        decoding = clips * middle(calibration.clip_seconds) / max(1, self.loader_workers)
+        decoding = clips * self._clip_seconds / max(1, self.loader_workers)
         # Without workers the training process decodes by itself, before it computes.
         return decoding if self.loader_workers == 0 else max(0.0, decoding - step_seconds)
 

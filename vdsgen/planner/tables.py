@@ -110,6 +110,8 @@ def time_table(time: StepTime) -> Table:
     rows = tuple(
         (name, seconds(value), percent(value / time.step_seconds)) for name, value in parts if value > 0
     )
+    if not time.data_is_known:
+        rows = (*rows, ("waiting for data", "not known", ""))
     head = ("", "time", "share")
     return Table("One step", (head, *rows, ("step", seconds(time.step_seconds), "")))
 
