@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from vdsgen.cost.settings import Settings
-from vdsgen.cost.step import StepTime
+from vdsgen.cost.step_time import StepTime
 from vdsgen.planner.baseline import Baseline
 from vdsgen.planner.place import COMPONENTS
 from vdsgen.planner.words import duration, interval_words, percent, rate, seconds
