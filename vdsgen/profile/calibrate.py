@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vdsgen.errors import VdsgenError
-from vdsgen.spec.lab import Calibration
+from vdsgen.spec.calibration import Calibration
 from vdsgen.units import GIB
 
 if TYPE_CHECKING:
