@@ -84,7 +84,8 @@ def hardware_of(row: Row, ranks: int, tensor_parallel: int) -> Hardware:
         nodes=nodes,
         gpus_per_node=min(ranks, groups),
         intra_node=intra,
-        inter_node=_link(inter, ports / min(tensor_parallel, per_node)),
+        inter_node=_link(inter, 1.0),
+        network_cards=max(1, ports // min(tensor_parallel, per_node)),
         host_memory_gib=1024,
     )
     return Hardware(pool, intra, gpu)

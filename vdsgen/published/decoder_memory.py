@@ -1,0 +1,73 @@
+"""The peak of a decoder's tensors on the GPUs that a row was read from."""
+
+from __future__ import annotations
+
+from math import prod
+
+from vdsgen.cost.model_states import StageSizes, model_states
+from vdsgen.published.decoder_case import BOUNDARIES, DecoderCase
+from vdsgen.published.recipes import FSDP_GATHERED_BYTES, FSDP_REDUCED_BYTES
+from vdsgen.published.stages import Stage, activations
+
+
+def tensor_bytes(case: DecoderCase) -> float:
+    """What `torch.cuda.max_memory_allocated` would say, of the fullest stage that was measured."""
+    return max(_stage_bytes(case, case.stage(index)) for index in case.measured_stages)
+
+
+def _stage_bytes(case: DecoderCase, stage: Stage) -> float:
+    """The largest of three moments: a step's first backward (no gradients yet, the pipeline full), a later one,
+    and the optimizer step."""
+    held = activations(stage, case.layers, case.settings, BOUNDARIES[case.trainer], case.model.tensor_parallel)
+    beside = held.backward_bytes + held.buffer_bytes + _kept_by_kernels(case)
+    first = held.in_flight * held.stash_bytes + beside
+    # The first backward's micro-batch is gone when all gradients are there.
+    later = max(1, min(held.in_flight, case.settings.gradient_accumulation_steps - 1)) * held.stash_bytes + beside
+    parameters = _parameters(case, stage)
+    if case.recipe is None:
+        sizes = StageSizes.of(case.profile, _pipeline_layers(case, stage))
+        states = model_states(sizes, case.settings)
+        running = states.held_bytes + states.cast_bytes + states.communication_bytes
+        stepping = states.held_bytes + states.workspace_bytes
+        return max(running - states.gradients_bytes + first, running + later, stepping + held.buffer_bytes)
+    recipe, ranks = case.recipe, case.sharing_ranks
+    running = recipe.running(parameters, ranks) + _gathered_bytes(case)
+    created = 0.0 if recipe.gradients > 2 else parameters * (recipe.gradients + recipe.flat_gradients)
+    stepping = recipe.stepping(parameters, ranks) + held.buffer_bytes
+    return max(running - created + first, running + later, stepping)
+
+
+def _pipeline_layers(case: DecoderCase, stage: Stage) -> range:
+    start = 0 if stage.first else 1 + sum(case.blocks[: stage.index])
+    stop = 1 + sum(case.blocks[: stage.index + 1]) + stage.last
+    return range(start, stop)
+
+
+def _parameters(case: DecoderCase, stage: Stage) -> int:
+    """A tied output projection counts once where one stage holds both ends."""
+    types = case.profile.layer_types
+    total = sum(types[case.profile.layers[index]].parameters for index in _pipeline_layers(case, stage))
+    if case.model.tied and stage.first and stage.last:
+        total -= case.model.vocab // case.model.tensor_parallel * case.model.hidden
+    return total
+
+
+def _kept_by_kernels(case: DecoderCase) -> int:
+    """Transformer Engine keeps a placeholder gradient in half precision for each shape of weight
+    (transformer_engine/pytorch/module/base.py, get_dummy_wgrad); Megatron keeps one buffer that sequences are
+    gathered into (megatron/core/utils.py, GlobalMemoryBuffer)."""
+    if case.trainer != "megatron-core":
+        return 0
+    shapes = {shape for shape in case.profile.layer_types["block"].parameter_shapes if len(shape) == 2}
+    gathered = case.layers.block.output * case.model.tensor_parallel if case.model.sequence_parallel else 0
+    return 2 * sum(prod(shape) for shape in shapes) + gathered
+
+
+def _gathered_bytes(case: DecoderCase) -> int:
+    if case.trainer != "fsdp":
+        return 0
+    block = case.profile.layer_types["block"].parameters
+    head = case.profile.layer_types["final"].parameters
+    return max(block, head) * FSDP_REDUCED_BYTES + (block + max(block, head)) * FSDP_GATHERED_BYTES
+
+
