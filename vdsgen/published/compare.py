@@ -12,6 +12,10 @@ from vdsgen.published.row import Row
 from vdsgen.units import GIB
 
 
+COMMUNICATOR_BYTES = 600_000_000
+"""Of each communicator beyond the first, over NVLink: 0.5 to 0.7 GB (NVIDIA/nccl issue 964)."""
+
+
 class Comparison(NamedTuple):
     """A published figure and its prediction, in GiB or seconds."""
 
@@ -41,6 +45,8 @@ class Predictions(NamedTuple):
     """What a row's case answers; each raises CannotExpress where it has no answer."""
 
     tensor_bytes: Callable[[], float]
+    communicators: int
+    """Groups that one GPU communicates in."""
     seconds: Callable[[], float]
     measured_seconds: Callable[[], float | None]
 
@@ -95,7 +101,8 @@ def _memory(row: Row, facts: Facts, predictions: Predictions) -> Comparison:
     if facts.bound:
         raise CannotExpress("a bound that somebody states, not a reading")
     measured = row.numbers["peak_mem_gb"]
-    predicted = read_bytes(predictions.tensor_bytes(), row.mem_kind) / GIB
+    tensors = predictions.tensor_bytes()
+    predicted = read_bytes(tensors, row.mem_kind, predictions.communicators) / GIB
     if facts.ceiling:
         remark = "a ceiling: what was on the GPU before training decided the reading"
         return Comparison(measured, predicted, remark, counts=predicted > measured)
@@ -111,13 +118,18 @@ def memory_remark(facts: Facts) -> str | None:
     return None
 
 
-def read_bytes(tensors: float, kind: str) -> float:
+def read_bytes(tensors: float, kind: str, communicators: int) -> float:
     """What a reading of `kind` shows where this many bytes are in tensors: torch's own counters leave out the
     device context, and only `reserved` has the allocator's share; all else is read from the driver."""
     if kind == "allocated":
         return tensors
     reserved = tensors * (1 + FRAGMENTATION_FRACTION)
-    return reserved if kind == "reserved" else reserved + DEVICE_CONTEXT_BYTES
+    return reserved if kind == "reserved" else reserved + driver_bytes(communicators)
+
+
+def driver_bytes(communicators: int) -> float:
+    """The context with a first communicator, and what each further one takes."""
+    return DEVICE_CONTEXT_BYTES + COMMUNICATOR_BYTES * max(0, communicators - 1)
 
 
 def _seconds(row: Row, facts: Facts, predictions: Predictions) -> Comparison:

@@ -38,6 +38,8 @@ class Decoder(NamedTuple):
     style: Style
     tensor_parallel: int
     sequence_parallel: bool
+    fused_loss: bool = True
+    """megatron-core: cross entropy keeps one fp32 copy of the logits, not two."""
 
     @property
     def head_size(self) -> int:

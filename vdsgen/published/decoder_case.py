@@ -79,14 +79,19 @@ def express_decoder(row: Row, facts: Facts) -> DecoderCase:
         raise CannotExpress(f"offload: {row.offload}")
     selective, interval = _checkpointing(row)
     model, sequence = decode(row, facts, STYLES[trainer])
+    if selective and trainer == "fsdp":
+        interval = 1
     settings = _settings(row, facts, trainer, dtype, interval)
     size = (settings.micro_batch_size, sequence)
     profile = decoder_profile(
         model, *size, selective=selective and trainer != "fsdp", context_parallel=facts.context_parallel
     )
+    if model.tied and settings.pipeline_parallel_size == 1:
+        profile = _without_head(profile)
     geometry = decoder_geometry(sequence)
     each = layer_bytes(profile, geometry, settings.micro_batch_size, dtype)
     logits = settings.micro_batch_size * sequence * model.vocab // model.tensor_parallel * 2
+    kept = _selected_bytes(model, settings.micro_batch_size * sequence) if selective and interval else 0
     stages = settings.pipeline_parallel_size
     if facts.stage is not None and facts.stage >= stages:
         raise CannotExpress(f"stage {facts.stage} of {stages}")
@@ -98,7 +103,7 @@ def express_decoder(row: Row, facts: Facts) -> DecoderCase:
         model=model,
         profile=profile,
         geometry=geometry,
-        layers=Layers(each[0], each[1], each[-1], logits),
+        layers=Layers(each[0], each[1], each[-1], logits, kept),
         settings=settings,
         recipe=_recipe(trainer, row, facts),
         sharing_ranks=settings.data_parallel_size * facts.context_parallel,
@@ -157,6 +162,8 @@ def _settings(row: Row, facts: Facts, trainer: Trainer, dtype: Dtype, interval: 
     if micro is None:
         raise CannotExpress("no micro_batch")
     gpus = row.whole("gpus")
+    if row.whole("dp") is None and gpus is None:
+        raise CannotExpress("neither dp nor gpus")
     data = row.whole("dp") or max(1, (gpus or 1) // (tensor * stages * facts.context_parallel))
     batch = row.whole("global_batch")
     steps = facts.micro_batches or max(1, (batch or micro * data) // (micro * data))
@@ -187,6 +194,24 @@ def _recipe(trainer: Trainer, row: Row, facts: Facts) -> Recipe | None:
         return FSDP
     shares = row.whole("zero_stage") != 0 or re.search(r"distributed optimizer", row.optimizer.lower())
     return DISTRIBUTED_OPTIMIZER if shares else MIXED_PRECISION_CORE
+
+
+def _without_head(profile: ModelProfile) -> ModelProfile:
+    """One stage holds both ends, so a tied projection is the embedding, counted there."""
+    head = profile.layer_types["final"]
+    shapes = tuple(shape for shape in head.parameter_shapes if len(shape) == 1)
+    own = sum(shape[0] for shape in shapes)
+    lone = head.model_copy(
+        update={"parameters": own, "trainable_parameters": own, "parameter_shapes": shapes}
+    )
+    return profile.model_copy(update={"layer_types": {**profile.layer_types, "final": lone}})
+
+
+def _selected_bytes(model: Decoder, tokens: int) -> int:
+    """torchtitan's selective checkpointing by operators keeps attention's output and every other product's:
+    query, value, gate and down (torchtitan/models/parallelize, _apply_ac_to_transformer_block, "op")."""
+    width = 3 * model.hidden + model.kv_heads * model.head_size + model.ffn
+    return 2 * tokens * width + 4 * tokens * model.heads
 
 
 def _shared_out(layers: int, stages: int) -> list[int]:

@@ -76,7 +76,10 @@ class Head(nn.Module):
         gathers = model.tensor_parallel if model.sequence_parallel else 1
         if model.style == "megatron-core":
             logits = MainGradLinear.apply(hidden, self.weight, gathers, True)
-            loss: Tensor = FusedCrossEntropy.apply(logits, targets)
+            if model.fused_loss:
+                loss: Tensor = FusedCrossEntropy.apply(logits, targets)
+                return loss
+            loss = CrossEntropy2021.apply(logits.float(), targets)
             return loss
         if gathers > 1:
             hidden = Gathered.apply(hidden, gathers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from vdsgen.cost.model_states import StageSizes, model_states
+from vdsgen.cost.model_states import StageSizes, engine_optimizer, model_states
 from vdsgen.published.decoder_case import BOUNDARIES, DecoderCase
 from vdsgen.published.recipes import FSDP_GATHERED_BYTES, FSDP_REDUCED_BYTES
 from vdsgen.published.stages import Stage, activations
@@ -27,14 +27,32 @@ def _stage_bytes(case: DecoderCase, stage: Stage) -> float:
     if case.recipe is None:
         sizes = StageSizes.of(case.profile, _pipeline_layers(case, stage))
         states = model_states(sizes, case.settings)
-        running = states.held_bytes + states.cast_bytes + states.communication_bytes
-        stepping = states.held_bytes + states.workspace_bytes
+        beyond = _engine_default_bytes(case, sizes)
+        running = states.held_bytes + states.cast_bytes + states.communication_bytes + beyond
+        stepping = states.held_bytes + states.workspace_bytes + beyond
         return max(running - states.gradients_bytes + first, running + later, stepping + held.buffer_bytes)
     recipe, ranks = case.recipe, case.sharing_ranks
     running = recipe.running(parameters, ranks) + _gathered_bytes(case)
     created = 0.0 if recipe.gradients > 2 else parameters * (recipe.gradients + recipe.flat_gradients)
     stepping = recipe.stepping(parameters, ranks) + held.buffer_bytes
     return max(running - created + first, running + later, stepping)
+
+
+def _engine_default_bytes(case: DecoderCase, sizes: StageSizes) -> int:
+    """What the engine's defaults hold and plans switch off (vdsgen/cost/engine_defaults.py).
+
+    contiguous_gradients at stage 1: a bucket from the first backward on, in a pipeline a second one, and this
+    rank's gradients copied once more (zero/stage_1_and_2.py:963-968, :2192). BF16_Optimizer without
+    immediate_grad_update: every bf16 gradient (bf16_optimizer.py:715).
+    """
+    settings = case.settings
+    trained = sizes.trainable_parameters
+    if settings.zero_stage == 0:
+        return 0
+    if engine_optimizer(settings) == "BF16_Optimizer":
+        return 2 * trained
+    buckets = 2 if settings.pipeline_parallel_size > 1 else 1
+    return 2 * (buckets * settings.reduce_bucket_elements + trained // settings.data_parallel_size)
 
 
 def _pipeline_layers(case: DecoderCase, stage: Stage) -> range:
@@ -44,12 +62,8 @@ def _pipeline_layers(case: DecoderCase, stage: Stage) -> range:
 
 
 def _parameters(case: DecoderCase, stage: Stage) -> int:
-    """A tied output projection counts once where one stage holds both ends."""
     types = case.profile.layer_types
-    total = sum(types[case.profile.layers[index]].parameters for index in _pipeline_layers(case, stage))
-    if case.model.tied and stage.first and stage.last:
-        total -= case.model.vocab // case.model.tensor_parallel * case.model.hidden
-    return total
+    return sum(types[case.profile.layers[index]].parameters for index in _pipeline_layers(case, stage))
 
 
 def _kept_by_kernels(case: DecoderCase) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vdsgen.published.compare import Predictions
-from vdsgen.published.decoder_case import express_decoder
+from vdsgen.published.decoder_case import DecoderCase, express_decoder
 from vdsgen.published.decoder_memory import tensor_bytes
 from vdsgen.published.decoder_row import CannotExpress
 from vdsgen.published.decoder_seconds import reported_flops, step_seconds
@@ -40,4 +40,12 @@ def decoder_predictions(row: Row, facts: Facts) -> Predictions:
         rate = row.numbers["tflops_per_gpu"] * TERA * gpus
         return reported_flops(case, facts.hardware_flops) / rate
 
-    return Predictions(lambda: tensor_bytes(case), seconds, measured)
+    return Predictions(lambda: tensor_bytes(case), _communicators(case), seconds, measured)
+
+
+def _communicators(case: DecoderCase) -> int:
+    """Megatron's groups of more than one rank: tensor, data and context, pipeline, both of the model's together,
+    and the first and last stage's embedding (megatron/mpu/initialize.py)."""
+    tensor, stages = case.model.tensor_parallel, case.settings.pipeline_parallel_size
+    groups = [tensor, case.sharing_ranks, stages, stages if tensor > 1 else 1, stages if case.model.tied else 1]
+    return sum(size > 1 for size in groups)

@@ -54,6 +54,7 @@ def decode(row: Row, facts: Facts, style: Style) -> Decoded:
     if sequence % (facts.context_parallel * tensor):
         raise CannotExpress(f"a sequence of {sequence} on {facts.context_parallel} x {tensor} ranks")
     name = f"{row.model} {row.notes}".lower()
+    words = f"{row.notes} {row.grad_ckpt}".lower().replace("-", " ")
     gated = any(word in name for word in ("llama", "qwen", "mistral", "swiglu"))
     kv_heads = facts.kv_heads or (LLAMA3_KV_HEADS if re.search(r"llama[- ]?3", name) else heads)
     kv_heads = kv_heads if heads % kv_heads == 0 and kv_heads % tensor == 0 else heads
@@ -71,9 +72,9 @@ def decode(row: Row, facts: Facts, style: Style) -> Decoded:
         positions=sequence,
         style=style,
         tensor_parallel=tensor,
-        sequence_parallel=tensor > 1 and (style == "megatron-core" or "sequence parallel" in name
-                                          or "sequence parallel" in row.grad_ckpt),
-    )  # fmt: skip
+        sequence_parallel=tensor > 1 and "sequence parallel" in words,
+        fused_loss="fused ce" in words or "fused cross entropy" in words,
+    )
     ffn = facts.ffn or (_gated_ffn(model, row.number("params_b")) if gated else 4 * hidden)
     return Decoded(model._replace(ffn=ffn), sequence // facts.context_parallel)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from vdsgen.errors import InputError, Problem
+from vdsgen.errors import InputError, Problem, VdsgenError
 
 COLUMNS = tuple(
     "source_repo_or_paper path_or_table model params_b arch layers hidden heads frames height width seq_len "
@@ -116,3 +117,25 @@ def _number(cell: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
+
+
+BUNDLED = Path(__file__).parent / "data" / "measurements.csv"
+"""What comes with the package."""
+
+
+def selected(rows: Sequence[Row], lines: str | None) -> list[Row]:
+    """Rows whose line is in a list such as `2-50,60`; all without one. Raises VdsgenError for another text, and
+    where no row is left."""
+    if lines is None:
+        return list(rows)
+    wanted: list[range] = []
+    for part in lines.split(","):
+        found = re.fullmatch(r"\s*(\d{1,9})(?:\s*-\s*(\d{1,9}))?\s*", part)
+        if found is None:
+            raise VdsgenError(f"--rows {lines}: {part.strip()!r} is no line and no range", remedy="write 2-50,60")
+        wanted.append(range(int(found[1]), int(found[2] or found[1]) + 1))
+    chosen = [row for row in rows if any(row.line in part for part in wanted)]
+    if not chosen:
+        last = rows[-1].line if rows else 1
+        raise VdsgenError(f"--rows {lines}: no such rows", remedy=f"the file has the lines 2 to {last}")
+    return chosen

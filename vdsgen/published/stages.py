@@ -29,6 +29,8 @@ class Layers(NamedTuple):
     final: LayerBytes
     logits_bytes: int
     """What the head hands to the loss."""
+    kept_bytes: int = 0
+    """Of each checkpointed block, what is kept beside its input."""
 
 
 class Stage(NamedTuple):
@@ -60,7 +62,7 @@ def activations(
     sent = {"kept": hidden, "freed": 0, "sharded": hidden // tensor_parallel}[boundary]
     if settings.activation_checkpoint_interval > 0:
         # Each block's input, of which one is what was received or the embedding's output, and the last output.
-        stash = hidden * stage.blocks + (layers.embed.saved if stage.first else 0)
+        stash = (hidden + layers.kept_bytes) * stage.blocks + (layers.embed.saved if stage.first else 0)
         stash += hidden + layers.final.held if stage.last else sent
     else:
         stash = layers.block.held * stage.blocks - (0 if stage.last else hidden - sent)
@@ -92,7 +94,9 @@ def _backward_bytes(stage: Stage, layers: Layers, settings: Settings) -> int:
     if stage.blocks:
         need = _segment(layers.block, settings) if checkpointed else layers.block.backward_transient
         needs.append(need - freed)
-        freed += stage.blocks * (layers.block.output if checkpointed else layers.block.held)
+        freed += stage.blocks * (
+            layers.block.output + layers.kept_bytes if checkpointed else layers.block.held
+        )
     if stage.first:
         needs.append(layers.embed.backward_transient - freed)
     return max(needs)
