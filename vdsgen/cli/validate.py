@@ -9,14 +9,16 @@ import click
 
 @click.command()
 @click.argument("csv", metavar="[CSV]", required=False, type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--rows", metavar="LIST", help="Only these lines of the file, such as 2-50,60 (line 1 is the header).")
+@click.option(
+    "--rows", metavar="LIST", help="Only these lines of the file, such as 2-50,60 (line 1 is the header)."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print the tables of docs/published.md.")
 def command(csv: Path | None, rows: str | None, as_json: bool, as_markdown: bool) -> None:
-    """Predict each measurement in CSV (default: those that come with vdsgen) with the planner's cost functions.
+    """Predict each measurement in CSV with the planner's cost functions; default: those bundled with vdsgen.
 
-    Prints the error of each row's memory and time, or why it cannot be predicted, and the medians. Needs torch:
-    the layers are traced, which takes about half a minute.
+    Prints the error of each row's memory and time, or why it cannot be predicted, and the medians. Needs
+    torch: the layers are traced, which takes about half a minute.
     """
     import sys
     from importlib.util import find_spec

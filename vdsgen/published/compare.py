@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from vdsgen.cost.memory import DEVICE_CONTEXT_BYTES, FRAGMENTATION_FRACTION
-from vdsgen.published.decoder_row import CannotExpress
 from vdsgen.published.notes import Facts, facts_of
+from vdsgen.published.reasons import CannotExpressError
 from vdsgen.published.row import Row
 from vdsgen.units import GIB
-
 
 COMMUNICATOR_BYTES = 600_000_000
 """Of each communicator beyond the first, over NVLink: 0.5 to 0.7 GB (NVIDIA/nccl issue 964)."""
@@ -42,7 +41,7 @@ class Outcome(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """What a row's case answers; each raises CannotExpress where it has no answer."""
+    """What a row's case answers; each raises CannotExpressError where it has no answer."""
 
     tensor_bytes: Callable[[], float]
     communicators: int
@@ -62,31 +61,38 @@ def outcome_of(row: Row) -> Outcome:
     facts = facts_of(row)
     try:
         predictions = _express(row, facts)
-    except CannotExpress as reason:
+    except CannotExpressError as reason:
         why = str(reason)
         return Outcome(row, None, why if _has_memory(row) else None, None, why if _has_time(row) else None)
     memory = seconds = memory_reason = seconds_reason = None
     if _has_memory(row):
         try:
             memory = _memory(row, facts, predictions)
-        except CannotExpress as reason:
+        except CannotExpressError as reason:
             memory_reason = str(reason)
     if _has_time(row):
         try:
-            seconds = _seconds(row, facts, predictions)
-        except CannotExpress as reason:
+            seconds = _seconds(facts, predictions)
+        except CannotExpressError as reason:
             seconds_reason = str(reason)
     return Outcome(row, memory, memory_reason, seconds, seconds_reason)
 
 
 def _express(row: Row, facts: Facts) -> Predictions:
     if row.unreadable:
-        raise CannotExpress(f"no number in {', '.join(row.unreadable)}")
+        raise CannotExpressError(f"no number in {', '.join(row.unreadable)}")
     if row.arch == "gpt":
         from vdsgen.published.decoder_predictions import decoder_predictions
 
         return decoder_predictions(row, facts)
-    raise CannotExpress(f"architecture {row.arch!r}" if row.arch else "no arch")
+    if row.arch == "dit":
+        from vdsgen.published.diffusion_predictions import diffusion_predictions
+
+        try:
+            return diffusion_predictions(row, facts)
+        except ImportError:
+            raise CannotExpressError("diffusion models are not in the catalogue yet") from None
+    raise CannotExpressError(f"architecture {row.arch!r}" if row.arch else "no arch")
 
 
 def _has_memory(row: Row) -> bool:
@@ -99,7 +105,7 @@ def _has_time(row: Row) -> bool:
 
 def _memory(row: Row, facts: Facts, predictions: Predictions) -> Comparison:
     if facts.bound:
-        raise CannotExpress("a bound that somebody states, not a reading")
+        raise CannotExpressError("a bound that somebody states, not a reading")
     measured = row.numbers["peak_mem_gb"]
     tensors = predictions.tensor_bytes()
     predicted = read_bytes(tensors, row.mem_kind, predictions.communicators) / GIB
@@ -132,10 +138,10 @@ def driver_bytes(communicators: int) -> float:
     return DEVICE_CONTEXT_BYTES + COMMUNICATOR_BYTES * max(0, communicators - 1)
 
 
-def _seconds(row: Row, facts: Facts, predictions: Predictions) -> Comparison:
+def _seconds(facts: Facts, predictions: Predictions) -> Comparison:
     measured = predictions.measured_seconds()
     if measured is None:
-        raise CannotExpress("no seconds, and no batch to derive them from")
+        raise CannotExpressError("no seconds, and no batch to derive them from")
     remark = None
     if facts.gpus_disagree:
         remark = "the source's GPU count and its layout disagree"

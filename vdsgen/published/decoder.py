@@ -28,7 +28,7 @@ class Decoder(NamedTuple):
     ffn: int
     """Width of the feed-forward network's hidden layer (of each half of a gated one)."""
     gated: bool
-    """SwiGLU with RMSNorm and rotary positions, as in Llama; else GELU with LayerNorm and learned positions."""
+    """SwiGLU, RMSNorm and rotary positions, as in Llama; else GELU, LayerNorm and learned positions."""
     vocab: int
     """Rows of the embedding, padding included."""
     tied: bool

@@ -9,8 +9,9 @@ from vdsgen.cost.activations import layer_bytes
 from vdsgen.cost.settings import Settings
 from vdsgen.published.decoder import Decoder, Style
 from vdsgen.published.decoder_profile import decoder_geometry, decoder_profile
-from vdsgen.published.decoder_row import CannotExpress, decode
+from vdsgen.published.decoder_row import decode
 from vdsgen.published.notes import Facts
+from vdsgen.published.reasons import CannotExpressError
 from vdsgen.published.recipes import (
     APEX_FP16,
     APEX_FP16_FIRST_STEP,
@@ -70,13 +71,13 @@ class DecoderCase(NamedTuple):
 
 
 def express_decoder(row: Row, facts: Facts) -> DecoderCase:
-    """Raises CannotExpress with what the row lacks, or what has no counterpart."""
+    """Raises CannotExpressError with what the row lacks, or what has no counterpart."""
     trainer = _trainer(row)
     dtype = _dtype(row)
     if row.trainable.lower() not in ("", "full"):
-        raise CannotExpress(f"decoders with {row.trainable} training are not traced")
+        raise CannotExpressError(f"decoders with {row.trainable} training are not traced")
     if row.offload.lower() not in ("", "none"):
-        raise CannotExpress(f"offload: {row.offload}")
+        raise CannotExpressError(f"offload: {row.offload}")
     selective, interval = _checkpointing(row)
     model, sequence = decode(row, facts, STYLES[trainer])
     if selective and trainer == "fsdp":
@@ -94,7 +95,7 @@ def express_decoder(row: Row, facts: Facts) -> DecoderCase:
     kept = _selected_bytes(model, settings.micro_batch_size * sequence) if selective and interval else 0
     stages = settings.pipeline_parallel_size
     if facts.stage is not None and facts.stage >= stages:
-        raise CannotExpress(f"stage {facts.stage} of {stages}")
+        raise CannotExpressError(f"stage {facts.stage} of {stages}")
     measured = range(stages) if facts.stage is None else [facts.stage]
     if facts.last_rank:
         measured = [stages - 1]
@@ -127,21 +128,21 @@ def _trainer(row: Row) -> Trainer:
     if row.precision.lower() == "fp16" and ("megatron" in text or (row.whole("tp") or 1) > 1):
         return "megatron-2021"
     if row.precision.lower().startswith("fp8"):
-        raise CannotExpress("matrix products in fp8")
-    raise CannotExpress("nothing says which trainer's states it keeps")
+        raise CannotExpressError("matrix products in fp8")
+    raise CannotExpressError("nothing says which trainer's states it keeps")
 
 
 def _dtype(row: Row) -> Dtype:
     name = row.precision.lower()
-    if name.startswith("fp8") or name.startswith("int8"):
-        raise CannotExpress(f"matrix products in {row.precision}")
+    if name.startswith(("fp8", "int8")):
+        raise CannotExpressError(f"matrix products in {row.precision}")
     if "float8" in name:
         return "bf16"  # weights, gradients and what is saved stay in bf16; see seconds.py
     if "bf16" in name or "bfloat16" in name:
         return "bf16"
     if "fp16" in name or "float16" in name:
         return "fp16"
-    raise CannotExpress(f"precision {row.precision!r}" if name else "no precision")
+    raise CannotExpressError(f"precision {row.precision!r}" if name else "no precision")
 
 
 def _checkpointing(row: Row) -> tuple[bool, int]:
@@ -153,23 +154,25 @@ def _checkpointing(row: Row) -> tuple[bool, int]:
         return False, 0
     if name == "full":
         return False, 1
-    raise CannotExpress(f"checkpointing: {row.grad_ckpt}" if name else "no grad_ckpt")
+    raise CannotExpressError(f"checkpointing: {row.grad_ckpt}" if name else "no grad_ckpt")
 
 
 def _settings(row: Row, facts: Facts, trainer: Trainer, dtype: Dtype, interval: int) -> Settings:
     tensor, stages = row.whole("tp") or 1, row.whole("pp") or 1
     micro = row.whole("micro_batch")
     if micro is None:
-        raise CannotExpress("no micro_batch")
+        raise CannotExpressError("no micro_batch")
     gpus = row.whole("gpus")
     if row.whole("dp") is None and gpus is None:
-        raise CannotExpress("neither dp nor gpus")
+        raise CannotExpressError("neither dp nor gpus")
     data = row.whole("dp") or max(1, (gpus or 1) // (tensor * stages * facts.context_parallel))
     batch = row.whole("global_batch")
     steps = facts.micro_batches or max(1, (batch or micro * data) // (micro * data))
-    zero = {"deepspeed": row.whole("zero_stage") or 0, "megatron-2021": 0, "megatron-core": 1, "fsdp": 3}[trainer]
+    zero = {"deepspeed": row.whole("zero_stage") or 0, "megatron-2021": 0, "megatron-core": 1, "fsdp": 3}[
+        trainer
+    ]
     if zero >= 2 and stages > 1:
-        raise CannotExpress("weights sharded over ranks in a pipeline, which DeepSpeed refuses")
+        raise CannotExpressError("weights sharded over ranks in a pipeline, which DeepSpeed refuses")
     sums: Dtype = "fp32" if zero and dtype == "bf16" else dtype
     return Settings(
         pipeline_parallel_size=stages,

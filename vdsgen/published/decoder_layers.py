@@ -14,14 +14,15 @@ from torch.utils.checkpoint import checkpoint
 
 from vdsgen.published.decoder import DROPOUT, Decoder
 from vdsgen.published.fused import (
+    Copied,
     CrossEntropy2021,
     FusedCrossEntropy,
     Gathered,
     MainGradLinear,
-    Copied,
-    SharedKeyAttention,
     Scattered,
+    SharedKeyAttention,
     SwiGlu,
+    run,
 )
 
 aten = torch.ops.aten
@@ -57,7 +58,7 @@ class Embedding(nn.Module):
         if self.positions is not None:
             hidden = hidden + self.positions.weight[: tokens.shape[1]]
         if self.model.sequence_parallel:
-            hidden = Scattered.apply(hidden, self.model.tensor_parallel)
+            hidden = run(Scattered, hidden, self.model.tensor_parallel)
         return _dropout(hidden) if self.model.style == "megatron-2021" else hidden
 
 
@@ -74,20 +75,18 @@ class Head(nn.Module):
         model, (hidden, targets) = self.model, inputs
         hidden = self.norm(hidden)
         gathers = model.tensor_parallel if model.sequence_parallel else 1
+        loss: Tensor
         if model.style == "megatron-core":
-            logits = MainGradLinear.apply(hidden, self.weight, gathers, True)
-            if model.fused_loss:
-                loss: Tensor = FusedCrossEntropy.apply(logits, targets)
-                return loss
-            loss = CrossEntropy2021.apply(logits.float(), targets)
-            return loss
-        if gathers > 1:
-            hidden = Gathered.apply(hidden, gathers)
-        logits = F.linear(hidden, self.weight)
-        if model.style == "megatron-2021":
-            loss = CrossEntropy2021.apply(logits.float(), targets)
-            return loss
-        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+            logits = run(MainGradLinear, hidden, self.weight, gathers, True)
+        else:
+            logits = F.linear(run(Gathered, hidden, gathers) if gathers > 1 else hidden, self.weight)
+        if model.style == "megatron-core" and model.fused_loss:
+            loss = run(FusedCrossEntropy, logits, targets)
+        elif model.style == "torch":
+            loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+        else:
+            loss = run(CrossEntropy2021, logits.float(), targets)
+        return loss
 
 
 class Block2021(nn.Module):
@@ -112,23 +111,23 @@ class Block2021(nn.Module):
 
     def _entered(self, hidden: Tensor) -> Tensor:
         model = self.model
-        return Gathered.apply(hidden, model.tensor_parallel) if model.sequence_parallel else hidden
+        return run(Gathered, hidden, model.tensor_parallel) if model.sequence_parallel else hidden
 
     def _left(self, hidden: Tensor) -> Tensor:
         model = self.model
-        return Scattered.apply(hidden, model.tensor_parallel) if model.sequence_parallel else hidden
+        return run(Scattered, hidden, model.tensor_parallel) if model.sequence_parallel else hidden
 
-    def _attention(self, hidden_BSH: Tensor) -> Tensor:
-        batch, length, _ = hidden_BSH.shape
+    def _attention(self, hidden: Tensor) -> Tensor:
+        batch, length, _ = hidden.shape
         heads, size = _share(self.model.heads, self.model), self.model.head_size
         # As sequence x batch x heads, so that batched products read views.
-        qkv = self.qkv(hidden_BSH).view(length, batch * heads, 3 * size)
+        qkv = self.qkv(hidden).view(length, batch * heads, 3 * size)
         query, key, value = qkv.chunk(3, dim=-1)
         if self.selective:
             context = checkpoint(_core_attention, query, key, value, use_reentrant=False)
         else:
             context = _core_attention(query, key, value)
-        return context.transpose(0, 1).reshape(batch, length, heads * size)
+        return _flattened(context.transpose(0, 1), batch, length)
 
 
 def _core_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -160,26 +159,26 @@ class CoreBlock(nn.Module):
         del qkv
         hidden = hidden + self._left(context, self.projection)
         inner = self._entered(self.mlp_norm(hidden), self.up)
-        inner = SwiGlu.apply(inner) if self.model.gated else F.gelu(inner)
+        inner = run(SwiGlu, inner) if self.model.gated else F.gelu(inner)
         return hidden + self._left(inner, self.down)
 
     def _entered(self, hidden: Tensor, weight: Tensor) -> Tensor:
         gathers = self.model.tensor_parallel if self.model.sequence_parallel else 1
-        result: Tensor = MainGradLinear.apply(hidden, weight, gathers, False)
+        result: Tensor = run(MainGradLinear, hidden, weight, gathers, False)
         return result
 
     def _left(self, hidden: Tensor, weight: Tensor) -> Tensor:
-        result: Tensor = MainGradLinear.apply(hidden, weight, 1, False)
+        result: Tensor = run(MainGradLinear, hidden, weight, 1, False)
         if self.model.sequence_parallel:
-            result = Scattered.apply(result, self.model.tensor_parallel)
+            result = run(Scattered, result, self.model.tensor_parallel)
         return result
 
     def _attention(self, qkv: Tensor) -> Tensor:
         heads, groups = _share(self.model.heads, self.model), _share(self.model.kv_heads, self.model)
         size = self.model.head_size
-        query, key, value = qkv.split([heads * size, groups * size, groups * size], dim=-1)
+        query, key, value = torch.split(qkv, [heads * size, groups * size, groups * size], dim=-1)
         # Each becomes a tensor of its own for the kernel, and the projection's output is free.
-        return attend(Copied.apply(query), Copied.apply(key), Copied.apply(value), size)
+        return attend(run(Copied, query), run(Copied, key), run(Copied, value), size)
 
 
 class TorchBlock(nn.Module):
@@ -203,22 +202,28 @@ class TorchBlock(nn.Module):
         normed = self.attention_norm(hidden)
         query, key, value = self.query(normed), self.key(normed), self.value(normed)
         if self.model.gated:
-            query, key = Copied.apply(query), Copied.apply(key)
+            query, key = run(Copied, query), run(Copied, key)
         hidden = hidden + self.projection(attend(query, key, value, self.model.head_size))
         normed = self.mlp_norm(hidden)
         if self.gate is not None:
-            return hidden + self.down(F.silu(self.gate(normed)) * self.up(normed))
-        return hidden + self.down(F.gelu(self.up(normed)))
+            inner = F.silu(self.gate(normed)) * self.up(normed)
+        else:
+            inner = F.gelu(self.up(normed))
+        result: Tensor = hidden + self.down(inner)
+        return result
 
 
-def attend(query_BSN: Tensor, key_BSN: Tensor, value_BSN: Tensor, size: int) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, size: int) -> Tensor:
     """Causal flash attention of B x S x (heads x size)."""
-    batch, length, width = query_BSN.shape
-    query, key, value = (
-        x.view(batch, length, -1, size).transpose(1, 2) for x in (query_BSN, key_BSN, value_BSN)
-    )
-    context: Tensor = SharedKeyAttention.apply(query, key, value)
-    return context.transpose(1, 2).reshape(batch, length, width)
+    batch, length, _ = query.shape
+    by_head = (x.view(batch, length, -1, size).transpose(1, 2) for x in (query, key, value))
+    context: Tensor = run(SharedKeyAttention, *by_head)
+    return _flattened(context.transpose(1, 2), batch, length)
+
+
+def _flattened(context: Tensor, batch: int, length: int) -> Tensor:
+    """Heads side by side: a copy where they do not lie so."""
+    return context.reshape(batch, length, -1)
 
 
 def _norm(model: Decoder) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from typing import NamedTuple
 
 from vdsgen.cost.model_states import StageSizes, engine_optimizer, model_states
 from vdsgen.published.decoder_case import BOUNDARIES, DecoderCase
@@ -16,26 +17,48 @@ def tensor_bytes(case: DecoderCase) -> float:
 
 
 def _stage_bytes(case: DecoderCase, stage: Stage) -> float:
-    """The largest of three moments: a step's first backward (no gradients yet, the pipeline full), a later one,
-    and the optimizer step."""
-    held = activations(stage, case.layers, case.settings, BOUNDARIES[case.trainer], case.model.tensor_parallel)
+    """The largest of three moments: a step's first backward (no gradients yet, the pipeline full), a later
+    one, and the optimizer step."""
+    held = activations(
+        stage, case.layers, case.settings, BOUNDARIES[case.trainer], case.model.tensor_parallel
+    )
+    states = _states(case, stage)
     beside = held.backward_bytes + held.buffer_bytes + _kept_by_kernels(case)
-    first = held.in_flight * held.stash_bytes + beside
     # The first backward's micro-batch is gone when all gradients are there.
-    later = max(1, min(held.in_flight, case.settings.gradient_accumulation_steps - 1)) * held.stash_bytes + beside
-    parameters = _parameters(case, stage)
+    later = max(1, min(held.in_flight, case.settings.gradient_accumulation_steps - 1))
+    return max(
+        states.running - states.created + held.in_flight * held.stash_bytes + beside,
+        states.running + later * held.stash_bytes + beside,
+        states.stepping + held.buffer_bytes,
+    )
+
+
+class _States(NamedTuple):
+    """Bytes of one stage's model states."""
+
+    running: float
+    """While micro-batches run, gradients in full."""
+    created: float
+    """What of these the step's first backward creates."""
+    stepping: float
+
+
+def _states(case: DecoderCase, stage: Stage) -> _States:
+    sizes = StageSizes.of(case.profile, _pipeline_layers(case, stage))
     if case.recipe is None:
-        sizes = StageSizes.of(case.profile, _pipeline_layers(case, stage))
-        states = model_states(sizes, case.settings)
-        beyond = _engine_default_bytes(case, sizes)
-        running = states.held_bytes + states.cast_bytes + states.communication_bytes + beyond
-        stepping = states.held_bytes + states.workspace_bytes + beyond
-        return max(running - states.gradients_bytes + first, running + later, stepping + held.buffer_bytes)
-    recipe, ranks = case.recipe, case.sharing_ranks
-    running = recipe.running(parameters, ranks) + _gathered_bytes(case)
-    created = 0.0 if recipe.gradients > 2 else parameters * (recipe.gradients + recipe.flat_gradients)
-    stepping = recipe.stepping(parameters, ranks) + held.buffer_bytes
-    return max(running - created + first, running + later, stepping)
+        engine = model_states(sizes, case.settings)
+        held = engine.held_bytes + _engine_default_bytes(case, sizes)
+        return _States(
+            running=held + engine.cast_bytes + engine.communication_bytes,
+            created=engine.gradients_bytes,
+            stepping=held + engine.workspace_bytes,
+        )
+    recipe = case.recipe
+    return _States(
+        running=recipe.running(sizes.parameters, case.sharing_ranks) + _gathered_bytes(case),
+        created=sizes.parameters * recipe.created,
+        stepping=recipe.stepping(sizes.parameters, case.sharing_ranks),
+    )
 
 
 def _engine_default_bytes(case: DecoderCase, sizes: StageSizes) -> int:
@@ -56,14 +79,9 @@ def _engine_default_bytes(case: DecoderCase, sizes: StageSizes) -> int:
 
 
 def _pipeline_layers(case: DecoderCase, stage: Stage) -> range:
-    start = 0 if stage.first else 1 + sum(case.blocks[: stage.index])
-    stop = 1 + sum(case.blocks[: stage.index + 1]) + stage.last
+    start = 0 if stage.first else 1 + sum(case.blocks[: stage.number])
+    stop = 1 + sum(case.blocks[: stage.number + 1]) + stage.last
     return range(start, stop)
-
-
-def _parameters(case: DecoderCase, stage: Stage) -> int:
-    types = case.profile.layer_types
-    return sum(types[case.profile.layers[index]].parameters for index in _pipeline_layers(case, stage))
 
 
 def _kept_by_kernels(case: DecoderCase) -> int:
@@ -83,5 +101,3 @@ def _gathered_bytes(case: DecoderCase) -> int:
     block = case.profile.layer_types["block"].parameters
     head = case.profile.layer_types["final"].parameters
     return max(block, head) * FSDP_REDUCED_BYTES + (block + max(block, head)) * FSDP_GATHERED_BYTES
-
-

@@ -25,7 +25,12 @@ def decoder_geometry(sequence: int) -> Geometry:
 
 
 def decoder_profile(
-    model: Decoder, micro_batch_size: int, sequence: int, *, selective: bool = False, context_parallel: int = 1
+    model: Decoder,
+    micro_batch_size: int,
+    sequence: int,
+    *,
+    selective: bool = False,
+    context_parallel: int = 1,
 ) -> ModelProfile:
     """The layers of one tensor-parallel rank, in half precision, at this micro-batch and sequence only.
 

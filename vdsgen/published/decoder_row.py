@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from vdsgen.published.decoder import Decoder, Style
 from vdsgen.published.notes import Facts
+from vdsgen.published.reasons import CannotExpressError
 from vdsgen.published.row import Row
 
 HEAD_SIZE = 128
@@ -25,10 +26,6 @@ FFN_MULTIPLE = 256
 """Llama's multiple_of: what its feed-forward width is rounded up to."""
 
 
-class CannotExpress(Exception):
-    """Why a row has no counterpart here; the text is for people."""
-
-
 class Decoded(NamedTuple):
     """A row's model on one tensor-parallel rank."""
 
@@ -38,21 +35,21 @@ class Decoded(NamedTuple):
 
 
 def decode(row: Row, facts: Facts, style: Style) -> Decoded:
-    """The decoder of a row. Raises CannotExpress where sizes are missing or do not fit together."""
+    """The decoder of a row. Raises CannotExpressError where sizes are missing or do not fit together."""
     hidden, sequence = row.whole("hidden"), row.whole("seq_len")
     if hidden is None or sequence is None:
         missing = " and ".join(name for name in ("hidden", "seq_len") if row.number(name) is None)
-        raise CannotExpress(f"no {missing}")
+        raise CannotExpressError(f"no {missing}")
     tensor = row.whole("tp") or 1
     pipeline = row.whole("pp") or 1
     layers = row.whole("layers") or _layers(row, hidden, pipeline)
     heads = row.whole("heads") or _heads(hidden, tensor)
     if hidden % heads or heads % tensor:
-        raise CannotExpress(f"{heads} heads do not divide {hidden}, or {tensor} ranks not the heads")
+        raise CannotExpressError(f"{heads} heads do not divide {hidden}, or {tensor} ranks not the heads")
     if layers < pipeline:
-        raise CannotExpress(f"{layers} layers on {pipeline} stages")
+        raise CannotExpressError(f"{layers} layers on {pipeline} stages")
     if sequence % (facts.context_parallel * tensor):
-        raise CannotExpress(f"a sequence of {sequence} on {facts.context_parallel} x {tensor} ranks")
+        raise CannotExpressError(f"a sequence of {sequence} on {facts.context_parallel} x {tensor} ranks")
     name = f"{row.model} {row.notes}".lower()
     words = f"{row.notes} {row.grad_ckpt}".lower().replace("-", " ")
     gated = any(word in name for word in ("llama", "qwen", "mistral", "swiglu"))
@@ -83,7 +80,7 @@ def _layers(row: Row, hidden: int, pipeline: int) -> int:
     """From the parameters: 12 h^2 a layer (arXiv 2104.04473, section 5), as many on each stage."""
     params_b = row.number("params_b")
     if params_b is None:
-        raise CannotExpress("no layers and no params_b")
+        raise CannotExpressError("no layers and no params_b")
     layers = params_b * 1e9 / (12 * hidden**2)
     return max(1, round(layers / pipeline)) * pipeline
 
@@ -92,7 +89,7 @@ def _heads(hidden: int, tensor: int) -> int:
     """The count nearest to heads of HEAD_SIZE that divides the width and that the ranks divide."""
     counts = [n for n in range(tensor, hidden // 32 + 1, tensor) if hidden % n == 0]
     if not counts:
-        raise CannotExpress(f"no heads, and none can be guessed for a width of {hidden}")
+        raise CannotExpressError(f"no heads, and none can be guessed for a width of {hidden}")
     return min(counts, key=lambda n: abs(n - hidden / HEAD_SIZE))
 
 

@@ -30,8 +30,8 @@ def step_seconds(case: DecoderCase, hardware: Hardware) -> float:
 
 
 def _tensor_parallel_seconds(case: DecoderCase, hardware: Hardware) -> float:
-    """Two all-reduces a block forward and two backward (arXiv 1909.08053, section 3), forward's again where it
-    is recomputed; with sequence parallelism a gather and a scatter each, which move as much."""
+    """Two all-reduces a block forward and two backward (arXiv 1909.08053, section 3), forward's again where
+    it is recomputed; with sequence parallelism a gather and a scatter each, which move as much."""
     ranks, settings = case.model.tensor_parallel, case.settings
     if ranks == 1:
         return 0.0
@@ -46,8 +46,8 @@ def _tensor_parallel_seconds(case: DecoderCase, hardware: Hardware) -> float:
 
 
 def reported_flops(case: DecoderCase, hardware_flops: bool) -> float:
-    """FLOPs of a step by the formula that published rates use (arXiv 2104.04473, section 5): the whole square of
-    attention's scores, backward twice forward, and forward once more where `hardware_flops` counts it."""
+    """FLOPs of a step by the formula that published rates use (arXiv 2104.04473, section 5): the whole square
+    of attention's scores, backward twice forward, and forward once more where `hardware_flops` counts it."""
     model, settings = case.model, case.settings
     samples = settings.micro_batch_size * settings.gradient_accumulation_steps * settings.data_parallel_size
     tokens = samples * case.sequence

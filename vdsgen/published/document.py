@@ -12,7 +12,9 @@ def document(outcomes: Sequence[Outcome]) -> dict[str, object]:
     """`rows` with both figures or the reasons, and `summary`; errors are fractions of the measurement."""
     total = summary(outcomes)._asdict()
     return {
-        "summary": {key: value._asdict() if hasattr(value, "_asdict") else value for key, value in total.items()},
+        "summary": {
+            key: value._asdict() if hasattr(value, "_asdict") else value for key, value in total.items()
+        },
         "rows": [
             {
                 "row": one.row.line,

@@ -15,6 +15,12 @@ from torch.autograd import Function
 aten = torch.ops.aten
 
 
+def run(kernel: type[Function], *arguments: Any) -> Tensor:
+    """The result of one of the functions below."""
+    result: Tensor = kernel.apply(*arguments)  # type: ignore[no-untyped-call]
+    return result
+
+
 class Gathered(Function):
     """All-gather of a sequence's shards in forward, reduce-scatter of the gradient in backward."""
 
@@ -75,7 +81,8 @@ class SwiGlu(Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
         gate, up = x.chunk(2, dim=-1)
-        return aten.silu(gate).mul_(up)
+        result: Tensor = aten.silu(gate).mul_(up)
+        return result
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
@@ -94,11 +101,11 @@ class Copied(Function):
     """Written to a new tensor, by rotary positions or for a kernel's layout; backward works in place."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ARG004
         return x.clone(memory_format=torch.contiguous_format)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
+    def backward(ctx: Any, gradient: Tensor) -> Any:  # noqa: ARG004
         return gradient
 
 
@@ -115,7 +122,8 @@ class SharedKeyAttention(Function):
             query, _for_all_heads(key, query), _for_all_heads(value, query), 0.0, True
         )
         ctx.save_for_backward(query, key, value, context, log_sums)
-        return context
+        result: Tensor = context
+        return result
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:

@@ -39,6 +39,8 @@ class Facts(NamedTuple):
     gpus_disagree: bool
     """The source's GPU count and its degrees of parallelism do not fit together."""
     user_report: bool
+    pixels: float | None
+    """Area of a frame, where the notes give it and the columns do not."""
 
 
 def facts_of(row: Row) -> Facts:
@@ -57,19 +59,30 @@ def facts_of(row: Row) -> Facts:
         last_rank="last rank only" in low,
         steady="steady state" in low and "not a peak" in low,
         ceiling="ceiling" in low,
-        bound=any(word in low for word in ("bound claim", "bound:", "requirement", "requires", "about\" value")),
+        bound=any(word in row.notes.lower() for word in _BOUNDS),
         hardware_flops="hardware flops" in low or "hw flops" in low,
         per_gpu="per gpu" in low,
         compiled="compile" in low and "compile off" not in low,
         gpus_disagree="does not equal tp*pp*dp" in low or "source inconsistency" in low,
         user_report="user report" in low,
+        pixels=_pixels(low),
     )
+
+
+_BOUNDS = ("bound claim", "bound:", "requirement", "requires")
+"""Words of notes about memory that nobody read off a GPU."""
 
 
 def _count(pattern: str, text: str) -> int | None:
     """A number of at most nine digits."""
     found = re.search(pattern, text)
     return int(found[1]) if found is not None and len(found[1]) < 10 else None
+
+
+def _pixels(text: str) -> float | None:
+    """`~0.23 MP`."""
+    found = re.search(r"(\d{1,3}(?:\.\d{1,4})?) mp\b", text)
+    return None if found is None else float(found[1]) * 1e6
 
 
 def _vocab(text: str) -> int | None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from vdsgen.published.decoder_row import CannotExpress
+from vdsgen.published.reasons import CannotExpressError
 from vdsgen.published.row import Row
-from vdsgen.spec.lab import Gpu, Link, Pool
+from vdsgen.spec.lab import Link, Pool
 
 NODE_GPUS = 8
 """GPUs of an HGX or DGX board, which every cluster here has unless its source says otherwise."""
@@ -39,8 +39,8 @@ MACHINES = (
     Machine(r"4080", "rtx-4080", "pcie-4.0-x16", "ethernet-100g", 1),
     Machine(r"3090", "rtx-3090", "pcie-4.0-x16", "ethernet-100g", 1),
 )
-"""First match counts. Nodes: DGX-1V, DGX A100, DGX H100 and DGX B200 user guides (one 100, 200, 400 and 400 Gb/s
-port for one or two GPUs); A800 and H800 have slower NVLink and the same arithmetic."""
+"""First match counts. Nodes: DGX-1V, DGX A100, DGX H100 and DGX B200 user guides (one 100, 200, 400 and 400
+Gb/s port for one or two GPUs); A800 and H800 have slower NVLink and the same arithmetic."""
 
 OMNI_PATH_PORTS = 4
 """Of a node of Jean Zay, 100 Gb/s each, where bigscience's runs were: four V100 or eight A100
@@ -53,21 +53,22 @@ class Hardware(NamedTuple):
     pool: Pool
     tensor_link: Link
     """Between the GPUs of a node."""
-    gpu: Gpu
+    host_bytes_per_second: float
+    """Over the GPU's own PCIe."""
 
 
 def hardware_of(row: Row, ranks: int, tensor_parallel: int) -> Hardware:
-    """The pool of `ranks` tensor-parallel groups. Raises CannotExpress for GPUs that are not in the catalogue.
+    """The pool of `ranks` tensor-parallel groups. Raises CannotExpressError for GPUs the catalogue has not.
 
-    A node's ports are shared by the groups on it: the pool's link between nodes is all of them, divided by the
-    members of a group, each of which sends its own share of what the planner takes for one rank's bytes.
+    A node's ports are shared by the members of its groups, each of which sends its own share of what the
+    planner takes for one rank's bytes.
     """
     from vdsgen.catalog.load import gpus, links
 
     name = row.gpu_type.lower()
     machine = next((m for m in MACHINES if re.search(m.pattern, name)), None)
     if machine is None or machine.gpu not in gpus() or "gb200" in name or "gb300" in name:
-        raise CannotExpress(f"no GPU like {row.gpu_type!r} in the catalogue" if name else "no gpu_type")
+        raise CannotExpressError(f"no GPU like {row.gpu_type!r} in the catalogue" if name else "no gpu_type")
     per_node, ports = NODE_GPUS, machine.ports
     inter = links()[machine.inter_node]
     if "jean zay" in row.notes.lower() or "bigscience" in row.source.lower():
@@ -76,23 +77,16 @@ def hardware_of(row: Row, ranks: int, tensor_parallel: int) -> Hardware:
     groups = max(1, per_node // tensor_parallel)
     nodes = -(-ranks // groups)
     entry = gpus()[machine.gpu]
-    gpu = Gpu(**{field: getattr(entry, field) for field in Gpu.model_fields})
-    intra = _link(links()[machine.intra_node], 1.0)
+    intra = links()[machine.intra_node].figures
     pool = Pool(
         name="published",
-        gpu=gpu,
+        gpu=entry.figures,
         nodes=nodes,
         gpus_per_node=min(ranks, groups),
         intra_node=intra,
-        inter_node=_link(inter, 1.0),
+        inter_node=inter.figures,
         network_cards=max(1, ports // min(tensor_parallel, per_node)),
         host_memory_gib=1024,
     )
-    return Hardware(pool, intra, gpu)
-
-
-def _link(link: Link, factor: float) -> Link:
-    return Link(
-        bandwidth_gb_per_second=link.bandwidth_gb_per_second * factor,
-        latency_microseconds=link.latency_microseconds,
-    )
+    host = max(links()[name].bandwidth_gb_per_second for name in entry.links if name.startswith("pcie"))
+    return Hardware(pool, intra, host * 1e9)

@@ -12,17 +12,19 @@ from typing import NamedTuple
 
 from vdsgen.errors import InputError, Problem, VdsgenError
 
-COLUMNS = tuple(
-    "source_repo_or_paper path_or_table model params_b arch layers hidden heads frames height width seq_len "
-    "precision optimizer trainable grad_ckpt offload zero_stage tp pp dp gpus gpu_type micro_batch "
-    "global_batch peak_mem_gb mem_kind sec_per_step samples_per_s tflops_per_gpu notes".split()
-)
+COLUMNS = (
+    "source_repo_or_paper", "path_or_table", "model", "params_b", "arch", "layers", "hidden", "heads",
+    "frames", "height", "width", "seq_len", "precision", "optimizer", "trainable", "grad_ckpt", "offload",
+    "zero_stage", "tp", "pp", "dp", "gpus", "gpu_type", "micro_batch", "global_batch", "peak_mem_gb",
+    "mem_kind", "sec_per_step", "samples_per_s", "tflops_per_gpu", "notes",
+)  # fmt: skip
 MOST_BYTES = 64 * 2**20
 """Of a file; the bundled one has 0.3 MB."""
 LARGEST = {
-    "params_b": 1e5, "layers": 2000, "hidden": 2**17, "heads": 4096, "frames": 1e5, "height": 1e5, "width": 1e5,
-    "seq_len": 2**24, "zero_stage": 3, "tp": 1024, "pp": 1024, "dp": 1e6, "gpus": 1e6, "micro_batch": 1e5,
-    "global_batch": 1e7, "peak_mem_gb": 1e5, "sec_per_step": 1e7, "samples_per_s": 1e7, "tflops_per_gpu": 1e6,
+    "params_b": 1e5, "layers": 2000, "hidden": 2**17, "heads": 4096, "frames": 1e5, "height": 1e5,
+    "width": 1e5, "seq_len": 2**24, "zero_stage": 3, "tp": 1024, "pp": 1024, "dp": 1e6, "gpus": 1e6,
+    "micro_batch": 1e5, "global_batch": 1e7, "peak_mem_gb": 1e5, "sec_per_step": 1e7, "samples_per_s": 1e7,
+    "tflops_per_gpu": 1e6,
 }  # fmt: skip
 """What a cell can sensibly say: more is a slip, and would take for ever to simulate."""
 WHOLE = frozenset(LARGEST) - {"params_b", "peak_mem_gb", "sec_per_step", "samples_per_s", "tflops_per_gpu"}
@@ -124,15 +126,19 @@ BUNDLED = Path(__file__).parent / "data" / "measurements.csv"
 
 
 def selected(rows: Sequence[Row], lines: str | None) -> list[Row]:
-    """Rows whose line is in a list such as `2-50,60`; all without one. Raises VdsgenError for another text, and
-    where no row is left."""
+    """Rows whose line is in a list such as `2-50,60`; all without one.
+
+    Raises VdsgenError for another text, and where no row is left.
+    """
     if lines is None:
         return list(rows)
     wanted: list[range] = []
     for part in lines.split(","):
         found = re.fullmatch(r"\s*(\d{1,9})(?:\s*-\s*(\d{1,9}))?\s*", part)
         if found is None:
-            raise VdsgenError(f"--rows {lines}: {part.strip()!r} is no line and no range", remedy="write 2-50,60")
+            raise VdsgenError(
+                f"--rows {lines}: {part.strip()!r} is no line and no range", remedy="write 2-50,60"
+            )
         wanted.append(range(int(found[1]), int(found[2] or found[1]) + 1))
     chosen = [row for row in rows if any(row.line in part for part in wanted)]
     if not chosen:

@@ -36,7 +36,7 @@ class Layers(NamedTuple):
 class Stage(NamedTuple):
     """One stage of a decoder."""
 
-    index: int
+    number: int
     blocks: int
     first: bool
     last: bool
@@ -61,7 +61,7 @@ def activations(
     hidden = layers.block.output
     sent = {"kept": hidden, "freed": 0, "sharded": hidden // tensor_parallel}[boundary]
     if settings.activation_checkpoint_interval > 0:
-        # Each block's input, of which one is what was received or the embedding's output, and the last output.
+        # Each block's input, one of which was received or is the embedding's output; and the last output.
         stash = (hidden + layers.kept_bytes) * stage.blocks + (layers.embed.saved if stage.first else 0)
         stash += hidden + layers.final.held if stage.last else sent
     else:
@@ -75,7 +75,7 @@ def activations(
             buffers += DEEPSPEED_SLOTS * layers.logits_bytes  # outputs stay until their slot is used again
     return Activations(
         in_flight=buffers_in_flight(
-            stage.index, settings.pipeline_parallel_size, settings.gradient_accumulation_steps
+            stage.number, settings.pipeline_parallel_size, settings.gradient_accumulation_steps
         ),
         stash_bytes=stash,
         backward_bytes=_backward_bytes(stage, layers, settings),
@@ -84,8 +84,8 @@ def activations(
 
 
 def _backward_bytes(stage: Stage, layers: Layers, settings: Settings) -> int:
-    """The most that backward needs at a time beyond the stash: the head's, then a block's, then the embedding's,
-    each less what was freed before it."""
+    """The most that backward needs at a time beyond the stash: the head's, then a block's, then the
+    embedding's, each less what was freed before it."""
     checkpointed = settings.activation_checkpoint_interval > 0
     needs, freed = [0], 0
     if stage.last:

@@ -49,7 +49,8 @@ def _totals(total: Summary) -> Iterator[str]:
 def _error(errors: Errors) -> str:
     if errors.median is None or errors.worst is None:
         return "no error to tell"
-    return f"median error {100 * errors.median:.1f} %, worst {100 * errors.worst:.0f} % (row {errors.worst_line})"
+    worst = f"worst {100 * errors.worst:.0f} % (row {errors.worst_line})"
+    return f"median error {100 * errors.median:.1f} %, {worst}"
 
 
 def markdown(outcomes: Sequence[Outcome]) -> str:
@@ -64,7 +65,14 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
     allocated = total.allocated
     lines += [f"Allocated by torch: {allocated.compared} rows, {_error(allocated)}.", ""]
     lines += ["Rows that are off:", "", "| row | model | figure | error | why |", "|---|---|---|---|---|"]
-    lines += [*_off(outcomes), "", "Figures that are not predicted:", "", "| why | memory | time |", "|---|---|---|"]
+    lines += [
+        *_off(outcomes),
+        "",
+        "Figures that are not predicted:",
+        "",
+        "| why | memory | time |",
+        "|---|---|---|",
+    ]
     return "\n".join([*lines, *_unexpressed(outcomes)]) + "\n"
 
 
