@@ -84,7 +84,7 @@ class CollectiveRate(Spec):
     ranks: int = Field(ge=2)
     bandwidth_gb_per_second: Measured
     """What one link of a ring would carry: volume x steps / ranks over the time."""
-    latency_microseconds: Measured | float = Field(ge=0)
+    latency_microseconds: NonNegativeFloat | Spread
     """Of the smallest message, the whole collective."""
 
 
