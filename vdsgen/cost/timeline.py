@@ -102,7 +102,8 @@ class StageTimeline:
         settings = self._settings
         total = settings.gradient_accumulation_steps if micro_batches is None else micro_batches
         run = _Run(self)
-        for instruction in instructions(self._stage, settings.pipeline_parallel_size, total):
+        stages, by_micro_batch = settings.pipeline_parallel_size, settings.zero_stage >= 2
+        for instruction in instructions(self._stage, stages, total, reduces_each=by_micro_batch):
             yield from run.execute(instruction)
 
     def peak(self) -> Moment:
@@ -149,10 +150,16 @@ class _Run:
                 yield self._moment(instruction)
                 assert number is not None
                 del self.received[number]  # pipe/engine.py:1111
+            case "ReduceGrads" if number is not None:
+                yield self._moment(instruction, communication=self._in_backward)
             case "ReduceGrads":
-                yield self._moment(instruction, workspace=self.states.workspace_bytes)
+                reduction = self.states.reduction_bytes
+                yield self._moment(
+                    instruction, workspace=self.states.workspace_bytes if reduction is None else reduction
+                )
             case "OptimizerStep":
-                yield self._moment(instruction, workspace=self.states.workspace_bytes)
+                step = self.states.step_bytes
+                yield self._moment(instruction, workspace=self.states.workspace_bytes if step is None else step)
                 self.gradients = self.growth.before_bytes
             case _:
                 yield self._moment(instruction)
