@@ -20,6 +20,7 @@ def command(csv: Path | None, rows: str | None, as_json: bool, as_markdown: bool
     Prints the error of each row's memory and time, or why it cannot be predicted, and the medians. Needs
     torch: the layers are traced, which takes about half a minute.
     """
+    import contextlib
     import sys
     from importlib.util import find_spec
 
@@ -34,10 +35,12 @@ def command(csv: Path | None, rows: str | None, as_json: bool, as_markdown: bool
     chosen = selected(read_rows(csv or BUNDLED), rows)
     outcomes = []
     shown = sys.stderr.isatty()
-    for count, outcome in enumerate(compared(chosen), start=1):
-        outcomes.append(outcome)
-        if shown:
-            click.echo(f"\r{count} of {len(chosen)} rows", nl=False, err=True)
+    # DeepSpeed binds its log to what standard output is while it is imported; ours carries the result.
+    with contextlib.redirect_stdout(sys.stderr):
+        for count, outcome in enumerate(compared(chosen), start=1):
+            outcomes.append(outcome)
+            if shown:
+                click.echo(f"\r{count} of {len(chosen)} rows", nl=False, err=True)
     if shown:
         click.echo("\r\033[K", nl=False, err=True)
     if as_json:

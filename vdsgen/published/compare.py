@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from vdsgen.cost.memory import DEVICE_CONTEXT_BYTES, FRAGMENTATION_FRACTION
 from vdsgen.published.notes import Facts, facts_of
+from vdsgen.published.pools import memory_gib
 from vdsgen.published.reasons import CannotExpressError
 from vdsgen.published.row import Row
 from vdsgen.units import GIB
@@ -112,15 +113,20 @@ def _memory(row: Row, facts: Facts, predictions: Predictions) -> Comparison:
     if facts.ceiling:
         remark = "a ceiling: what was on the GPU before training decided the reading"
         return Comparison(measured, predicted, remark, counts=predicted > measured)
-    return Comparison(measured, predicted, memory_remark(facts))
+    return Comparison(measured, predicted, memory_remark(row, facts))
 
 
-def memory_remark(facts: Facts) -> str | None:
-    """What the notes say that a prediction cannot know."""
+def memory_remark(row: Row, facts: Facts) -> str | None:
+    """What the row says that a prediction cannot know."""
     if facts.user_report:
         return "a user's report, about"
     if facts.gpus_disagree:
         return "the source's GPU count and its layout disagree"
+    if facts.assumed_checkpointing:
+        return "checkpointing is assumed, not stated"
+    capacity = memory_gib(row.gpu_type)
+    if row.mem_kind == "unknown" and capacity is not None and row.numbers["peak_mem_gb"] >= capacity:
+        return "the whole GPU: the allocator had cached all there was"
     return None
 
 
@@ -145,4 +151,6 @@ def _seconds(facts: Facts, predictions: Predictions) -> Comparison:
     remark = None
     if facts.gpus_disagree:
         remark = "the source's GPU count and its layout disagree"
+    elif facts.toy:
+        remark = "a toy: the host is slower than the GPU"
     return Comparison(measured, predictions.seconds(), remark)

@@ -167,6 +167,8 @@ def _settings(row: Row, facts: Facts, trainer: Trainer, dtype: Dtype, interval: 
         raise CannotExpressError("neither dp nor gpus")
     data = row.whole("dp") or max(1, (gpus or 1) // (tensor * stages * facts.context_parallel))
     batch = row.whole("global_batch")
+    if facts.micro_batches and batch and batch % (facts.micro_batches * data) == 0:
+        micro = batch // (facts.micro_batches * data)  # a step's time tells that these two are right
     steps = facts.micro_batches or max(1, (batch or micro * data) // (micro * data))
     zero = {"deepspeed": row.whole("zero_stage") or 0, "megatron-2021": 0, "megatron-core": 1, "fsdp": 3}[
         trainer

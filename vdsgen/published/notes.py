@@ -39,6 +39,10 @@ class Facts(NamedTuple):
     gpus_disagree: bool
     """The source's GPU count and its degrees of parallelism do not fit together."""
     user_report: bool
+    assumed_checkpointing: bool
+    """The row's grad_ckpt is a default that the source does not restate."""
+    toy: bool
+    """A model for tests, whose kernels are too small to keep a GPU busy."""
     pixels: float | None
     """Area of a frame, where the notes give it and the columns do not."""
 
@@ -65,6 +69,8 @@ def facts_of(row: Row) -> Facts:
         compiled="compile" in low and "compile off" not in low,
         gpus_disagree="does not equal tp*pp*dp" in low or "source inconsistency" in low,
         user_report="user report" in low,
+        assumed_checkpointing=re.search(r"grad_ckpt[^;]*not restated", low) is not None,
+        toy="toy model" in low,
         pixels=_pixels(low),
     )
 

@@ -32,7 +32,7 @@ MACHINES = (
     Machine(r"h100.*nvl", "h100-94gb-nvl", "nvlink-bridge-h100", "infiniband-ndr", 8),
     Machine(r"h100|h800", "h100-80gb-sxm", "nvlink-4", "infiniband-ndr", 8),
     Machine(r"h200", "h200-141gb-sxm", "nvlink-4", "infiniband-ndr", 8),
-    Machine(r"\bb200|dgx-b200", "b200-180gb-sxm", "nvlink-5", "infiniband-ndr", 8),
+    Machine(r"\bb200", "b200-180gb-sxm", "nvlink-5", "infiniband-ndr", 8),
     Machine(r"l40s", "l40s", "pcie-4.0-x16", "ethernet-100g", 1),
     Machine(r"5090", "rtx-5090", "pcie-5.0-x16", "ethernet-100g", 1),
     Machine(r"4090", "rtx-4090", "pcie-4.0-x16", "ethernet-100g", 1),
@@ -57,6 +57,18 @@ class Hardware(NamedTuple):
     """Over the GPU's own PCIe."""
 
 
+def _machine(name: str) -> Machine | None:
+    return next((one for one in MACHINES if re.search(one.pattern, name)), None)
+
+
+def memory_gib(gpu_type: str) -> float | None:
+    """Of one GPU; None for one that is not in the catalogue."""
+    from vdsgen.catalog.load import gpus
+
+    machine = _machine(gpu_type.lower())
+    return None if machine is None else gpus()[machine.gpu].memory_gib
+
+
 def hardware_of(row: Row, ranks: int, tensor_parallel: int) -> Hardware:
     """The pool of `ranks` tensor-parallel groups. Raises CannotExpressError for GPUs the catalogue has not.
 
@@ -66,8 +78,8 @@ def hardware_of(row: Row, ranks: int, tensor_parallel: int) -> Hardware:
     from vdsgen.catalog.load import gpus, links
 
     name = row.gpu_type.lower()
-    machine = next((m for m in MACHINES if re.search(m.pattern, name)), None)
-    if machine is None or machine.gpu not in gpus() or "gb200" in name or "gb300" in name:
+    machine = _machine(name)
+    if machine is None:
         raise CannotExpressError(f"no GPU like {row.gpu_type!r} in the catalogue" if name else "no gpu_type")
     per_node, ports = NODE_GPUS, machine.ports
     inter = links()[machine.inter_node]
