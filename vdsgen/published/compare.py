@@ -89,10 +89,7 @@ def _express(row: Row, facts: Facts) -> Predictions:
     if row.arch == "dit":
         from vdsgen.published.diffusion_predictions import diffusion_predictions
 
-        try:
-            return diffusion_predictions(row, facts)
-        except ImportError:
-            raise CannotExpressError("diffusion models are not in the catalogue yet") from None
+        return diffusion_predictions(row, facts)
     raise CannotExpressError(f"architecture {row.arch!r}" if row.arch else "no arch")
 
 
