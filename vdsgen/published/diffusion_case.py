@@ -50,12 +50,15 @@ def express_diffusion(row: Row, facts: Facts) -> DiffusionCase:
     frames, height, width = _clip(row, facts, entry.spatial_factor * entry.spatial_patch)
     mixed = "mixed" in row.precision.lower()
     trainer = None if settings.zero_stage else trainer_of(row, rank is not None)
-    profile = catalog_profile(
-        name,
-        variant="full" if rank is None else "lora",
-        rank=rank or DEFAULT_RANK,
-        mixed=mixed and trainer is not None,  # DeepSpeed's engine casts the weights themselves
-    )
+    try:
+        profile = catalog_profile(
+            name,
+            variant="full" if rank is None else "lora",
+            rank=rank or DEFAULT_RANK,
+            mixed=mixed and trainer is not None,  # DeepSpeed's engine casts the weights themselves
+        )
+    except OSError:
+        raise CannotExpressError(f"the layers of {name} are not traced") from None
     return DiffusionCase(
         profile=profile,
         geometry=entry.geometry(frames, height, width),
