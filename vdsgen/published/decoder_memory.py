@@ -49,7 +49,7 @@ def _states(case: DecoderCase, stage: Stage) -> _States:
         engine = model_states(sizes, case.settings)
         held = engine.held_bytes + _engine_default_bytes(case, sizes)
         return _States(
-            running=held + engine.cast_bytes + engine.communication_bytes,
+            running=held + engine.communication_bytes,
             created=engine.gradients_bytes,
             stepping=held + engine.workspace_bytes,
         )
