@@ -74,6 +74,11 @@ def test_exponentials_take_half_of_the_matrix_time_on_h100() -> None:
     assert softmax_share(64, 0.0) == 1.0
 
 
+def test_a_row_of_tiles_starts_in_the_time_of_two_blocks_of_keys() -> None:
+    assert attention_efficiency(128, 128, 1, 64, 0.0, None) == pytest.approx(1 / 2)
+    assert attention_efficiency(128, 1024, 1, 64, 0.0, None) == pytest.approx(8 / 9)
+
+
 def test_short_sequences_waste_tiles() -> None:
     def at(length: int) -> float:
         return attention_efficiency(length, length, 10_000, 64, 0.0, None)

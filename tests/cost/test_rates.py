@@ -109,8 +109,8 @@ def test_a_measured_shape_has_its_own_rate() -> None:
     rates = MeasuredRates.of(MEASURED, "fp32")
     assert rates.matrix_flops_per_second(512, 192, 192) == pytest.approx(1e11)
     assert rates.matrix_flops_per_second(2048, 768, 192) == pytest.approx(3e11)
-    assert rates.attention_flops_per_second(64, 48) == (pytest.approx(7e10), pytest.approx(5e10))
-    assert rates.element_wise_bytes_per_second(4096) == (pytest.approx(8e9), pytest.approx(16e9))
+    assert rates.attention_flops_per_second(64, 48) == pytest.approx((7e10, 5e10))
+    assert rates.element_wise_bytes_per_second(4096) == pytest.approx((8e9, 16e9))
     assert MeasuredRates.of(Calibration(), "fp32") == MeasuredRates()
 
 
