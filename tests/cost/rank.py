@@ -23,8 +23,6 @@ def main(rank: int, world_size: int, port: int, cases: Path, out: Path) -> None:
         MASTER_PORT=str(port),
         DS_ACCELERATOR="cpu",
     )
-    import torch._dynamo  # a mode like LiveBytes needs it, and inside zero.Init its import fails
-
     torch.set_num_threads(1)
     from deepspeed.accelerator import get_accelerator
 

@@ -188,6 +188,7 @@ def stage_activations(
     stage: int,
     start: int,
     stop: int,
+    *,
     growth: Sequence[int] = (),
 ) -> StageActivations:
     """Activations of the stage that holds the layers start to stop - 1 of `layers`.
@@ -274,9 +275,7 @@ def _checkpointed_backward(tensors: StageTensors, interval: int, growth: Sequenc
     return peak, first
 
 
-def _segment_bytes(
-    segment: Sequence[LayerBytes], growth: Sequence[int], arriving: int
-) -> tuple[int, int]:
+def _segment_bytes(segment: Sequence[LayerBytes], growth: Sequence[int], arriving: int) -> tuple[int, int]:
     """Recomputation runs the whole segment and keeps what its layers save
     (activation_checkpointing/checkpointing.py:883-955), beside the gradient of its output. The second
     figure counts the gradients of the segment's layers as they appear."""

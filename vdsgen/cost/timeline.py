@@ -23,6 +23,7 @@ from vdsgen.cost.instructions import Instruction, Name, instructions
 from vdsgen.cost.model_states import ModelStates
 from vdsgen.cost.schedule import buffers_in_flight
 from vdsgen.cost.settings import Settings
+from vdsgen.spec.plan import PeakMoment
 
 COMPONENTS = (
     "parameters",
@@ -66,16 +67,28 @@ class Moment(NamedTuple):
 
     @property
     def total_bytes(self) -> int:
-        return sum(self.components().values())
+        return sum(self[4:])
 
     def components(self) -> dict[str, int]:
         """Bytes by the names in COMPONENTS."""
-        return {name: int(getattr(self, f"{name}_bytes")) for name in COMPONENTS}
+        return dict(zip(COMPONENTS, self[4:], strict=True))
 
     @property
     def largest_component(self) -> str:
         parts = self.components()
         return max(parts, key=lambda name: parts[name])
+
+    def spec(self) -> PeakMoment:
+        """As plans hold a stage's peak."""
+        component = self.largest_component
+        return PeakMoment(
+            instruction=self.instruction,
+            micro_batch=self.micro_batch,
+            layer=self.layer,
+            recomputing=self.recomputing,
+            component=component,
+            component_bytes=self.components()[component],
+        )
 
 
 class StageTimeline:
@@ -140,7 +153,9 @@ class _Run:
         match instruction.name:
             case "RecvActivation":
                 assert number is not None
-                self.received[number] = self.tensors.received_bytes  # a clone of the buffer (pipe/engine.py:1147)
+                self.received[number] = (
+                    self.tensors.received_bytes
+                )  # a clone of the buffer (pipe/engine.py:1147)
                 yield self._moment(instruction)
             case "ForwardPass":
                 yield from self._forward(instruction)
@@ -159,7 +174,9 @@ class _Run:
                 )
             case "OptimizerStep":
                 step = self.states.step_bytes
-                yield self._moment(instruction, workspace=self.states.workspace_bytes if step is None else step)
+                yield self._moment(
+                    instruction, workspace=self.states.workspace_bytes if step is None else step
+                )
                 self.gradients = self.growth.before_bytes
             case _:
                 yield self._moment(instruction)
