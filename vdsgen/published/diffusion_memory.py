@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from vdsgen.cost.activations import layer_bytes, stage_activations
+from collections.abc import Sequence
+
+from vdsgen.cost.activations import LayerBytes, layer_bytes, stage_activations
 from vdsgen.cost.memory import MemoryModel
+from vdsgen.cost.settings import Settings
 from vdsgen.published.diffusion_case import DiffusionCase
+
+STREAMED_BLOCKS = 2
+"""Blocks of half precision weights on the GPU: one at work, and the next one arriving."""
 
 
 def tensor_bytes(case: DiffusionCase) -> float:
@@ -12,28 +18,43 @@ def tensor_bytes(case: DiffusionCase) -> float:
 
     Raises ValueError for settings that the engine refuses.
     """
-    if case.trainer is None:
+    settings, trainer = case.settings, case.trainer
+    if trainer is None:
         count = len(case.profile.layers)
-        return MemoryModel(case.profile, case.geometry).tensor_bytes(case.settings, 0, 0, count)
-    trainer = case.trainer
-    held = rest_bytes(case)
-    types = [case.profile.layer_types[name] for name in case.profile.layers]
-    growth = [int(trainer.gradients * layer.trainable_parameters) for layer in types]
-    gradients = sum(growth)
-    copies = trainer.copies * case.profile.trainable_parameters
-    layers = layer_bytes(case.profile, case.geometry, case.settings.micro_batch_size, case.settings.dtype)
-    running = stage_activations(layers, case.settings, 0, 0, len(layers), growth)
+        return MemoryModel(case.profile, case.geometry).tensor_bytes(settings, 0, 0, count)
+    trained = case.profile.trainable_parameters
+    layers = layer_bytes(case.profile, case.geometry, settings.micro_batch_size, settings.dtype)
+    running = stage_activations(layers, settings, 0, 0, len(layers))
     # Autocast's copies of weights live until the end of forward; those that a layer saves are among its own.
-    forward: float = running.buffer_bytes + running.forward_bytes
-    if case.settings.activation_checkpoint_interval:
-        forward += copies
-    # Gradients are set to none between steps, and come as activations go.
-    beside = running.first_backward_bytes
-    if case.settings.gradient_accumulation_steps > 1:
-        beside = max(beside, running.backward_bytes + gradients)
-    backward = running.buffer_bytes + running.stash_bytes + beside
-    step = gradients + trainer.step * case.profile.trainable_parameters
-    return held + max(forward, backward, step)
+    copies = trainer.copies * trained if settings.activation_checkpoint_interval else 0.0
+    forward = running.stash_bytes + copies
+    types = [case.profile.layer_types[name] for name in case.profile.layers]
+    gradients = [trainer.gradients * layer.trainable_parameters for layer in types]
+    backward = running.stash_bytes + _growing_backward(layers, gradients, settings)
+    if settings.gradient_accumulation_steps > 1:
+        backward = max(backward, running.stash_bytes + running.backward_bytes + sum(gradients))
+    step = sum(gradients) + trainer.step * trained
+    return rest_bytes(case) + max(running.buffer_bytes + max(forward, backward), step)
+
+
+def _growing_backward(layers: Sequence[LayerBytes], gradients: Sequence[float], settings: Settings) -> float:
+    """The most that one backward needs beyond the stash where gradients, none between steps, come as
+    activations go: each segment's own need, what those before it left, less what they freed."""
+    interval = settings.activation_checkpoint_interval
+    length = interval or 1
+    peak = grown = freed = 0.0
+    for first in range((len(layers) - 1) // length * length, -1, -length):
+        segment = layers[first : first + length]
+        if interval:
+            alone = settings._replace(activation_checkpoint_interval=len(segment))
+            need = stage_activations(segment, alone, 0, 0, len(segment)).backward_bytes
+        else:
+            need = segment[-1].backward_transient
+        peak = max(peak, need + grown - freed)
+        grown += sum(gradients[first : first + length])
+        freed += layers[first - 1].output if first else 0
+        freed += 0 if interval else segment[-1].saved
+    return max(peak, grown - freed)
 
 
 def rest_bytes(case: DiffusionCase) -> float:
@@ -46,7 +67,3 @@ def rest_bytes(case: DiffusionCase) -> float:
     if trainer.streamed:
         held += 2 * STREAMED_BLOCKS * max(layer.parameters for layer in case.profile.layer_types.values())
     return held
-
-
-STREAMED_BLOCKS = 2
-"""Blocks of half precision weights on the GPU: one at work, and the next one arriving."""
