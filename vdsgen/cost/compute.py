@@ -57,6 +57,8 @@ def layer_times(
         costs.forward_traffic_bytes.at(micro_batch_size, geometry) / forward_rate,
         costs.backward_traffic_bytes.at(micro_batch_size, geometry) / backward_rate,
     )
+    kept = rates.training_fraction
+    spent = _Seconds(spent.forward / kept, spent.backward / kept)
     if layer is not None:
         spent = _dispatched(spent, layer, rates)
     matmul = costs.matmul_flops.at(micro_batch_size, geometry)
