@@ -63,7 +63,7 @@ def test_selective_recomputation_forgets_the_scores() -> None:
 
 
 def test_a_core_block_keeps_shards_and_no_scores() -> None:
-    """Norms' outputs, the residual between, q, k, v, attention's output and sums, gate and up, their product."""
+    """Norms' outputs, the residual between, q, k, v, attention's output and sums, gate, up and their product."""
     heads, ranks = LLAMA.heads, 2
     kept = block(LLAMA._replace(tensor_parallel=ranks, sequence_parallel=True)).saved
     width = LLAMA.hidden + 2 * LLAMA.kv_heads * LLAMA.head_size + LLAMA.hidden + 3 * LLAMA.ffn
