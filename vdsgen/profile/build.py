@@ -22,8 +22,9 @@ from vdsgen.profile.trace import (
     traced_checkpointed,
 )
 from vdsgen.spec.architecture import Vdt, architecture_sha256
-from vdsgen.spec.profile import KERNELS, AttentionKernel, LayerCosts, LayerType, ModelProfile
+from vdsgen.spec.profile import OTHER_ATTENTION, AttentionKernel, LayerCosts, LayerType, ModelProfile
 
+DTYPES = {"half": torch.bfloat16, "single": torch.float32}
 CHECK_POINTS = 1
 """Geometries traced beyond those that determine the polynomials, where the fit must be exact."""
 
@@ -59,12 +60,11 @@ def _layer_type(model: Vdt, kind: Kind, basis: Basis) -> LayerType:
         trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
         parameter_shapes=tuple(tuple(p.shape) for p in parameters),
         is_block=kind == "block",
-        half=_costs(model, kind, basis, torch.bfloat16),
-        single=_costs(model, kind, basis, torch.float32),
+        half=_costs(model, kind, basis, DTYPES["half"]),
+        single=_costs(model, kind, basis, DTYPES["single"]),
         other_attention={
-            f"{width}/{kernel}": _costs(model, kind, basis, dtype, kernel)
-            for width, dtype in (("half", torch.bfloat16), ("single", torch.float32))
-            for kernel in KERNELS[1:]
+            f"{width}/{kernel}": _costs(model, kind, basis, DTYPES[width], kernel)
+            for width, kernel in OTHER_ATTENTION
             if kind == "block"
         },
     )
