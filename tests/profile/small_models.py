@@ -47,7 +47,25 @@ LTX = {
 }
 
 
-def entry(class_name: str, config: dict[str, Any], patch: int = 2, temporal_patch: int = 1) -> PretrainedModel:
+HUNYUAN_VIDEO = {
+    "in_channels": 4,
+    "out_channels": 4,
+    "num_attention_heads": 2,
+    "attention_head_dim": 8,
+    "num_layers": 1,
+    "num_single_layers": 2,
+    "num_refiner_layers": 1,
+    "patch_size": 2,
+    "patch_size_t": 1,
+    "text_embed_dim": 20,
+    "pooled_projection_dim": 12,
+    "rope_axes_dim": [2, 2, 4],
+}
+
+
+def entry(
+    class_name: str, config: dict[str, Any], patch: int = 2, temporal_patch: int = 1
+) -> PretrainedModel:
     return PretrainedModel(
         summary="small",
         class_name=class_name,
@@ -67,9 +85,11 @@ SMALL = {
     "wan": entry("WanTransformer3DModel", WAN),
     "cogvideox": entry("CogVideoXTransformer3DModel", COGVIDEOX),
     "cogvideox, fixed positions": entry(
-        "CogVideoXTransformer3DModel", COGVIDEOX | {"use_rotary_positional_embeddings": False}
+        "CogVideoXTransformer3DModel",
+        COGVIDEOX | {"use_rotary_positional_embeddings": False, "max_text_seq_length": 7},
     ),
     "cogvideox 1.5": entry("CogVideoXTransformer3DModel", COGVIDEOX | {"patch_size_t": 2}, temporal_patch=2),
+    "hunyuan video": entry("HunyuanVideoTransformer3DModel", HUNYUAN_VIDEO),
     "ltx": entry("LTXVideoTransformer3DModel", LTX, patch=1),
 }
 
@@ -82,14 +102,16 @@ def arguments(class_name: str, sample: tuple[Tensor, ...]) -> dict[str, Any]:
         found["image_rotary_emb"] = tuple(rest) or None
     if class_name == "LTXVideoTransformer3DModel":
         found["encoder_attention_mask"], found["video_coords"] = rest
+    if class_name == "HunyuanVideoTransformer3DModel":
+        names = ("encoder_attention_mask", "pooled_projections", "guidance")
+        found |= zip(names, rest, strict=True)
+    if class_name == "WanTransformer3DModel" and rest:
+        (found["encoder_hidden_states_image"],) = rest
     return found
 
 
-def real_model(of: PretrainedModel, training: Training, point: Point) -> tuple[Entry, Entry, int]:
-    """Books of the whole model's forward and backward on the processor, and its size of its buffers.
-
-    The model's own `forward` runs, with torch's choice of attention kernel.
-    """
+def real_model(of: PretrainedModel, training: Training, point: Point) -> tuple[Entry, Entry]:
+    """Books of the whole model's own forward and backward on the processor, with torch's kernels."""
     family = family_of(of.class_name)
     model: Any = whole_model(family, of.config, training)
     for parameter in model.parameters():
@@ -107,7 +129,7 @@ def real_model(of: PretrainedModel, training: Training, point: Point) -> tuple[E
         forward = ledger.close_phase()
         prediction.backward(torch.ones_like(prediction))
         backward = ledger.close_phase()
-    return forward, backward, sum(x.numel() * x.element_size() for x in model.buffers())
+    return forward, backward
 
 
 def layer_order(of: PretrainedModel) -> tuple[str, ...]:

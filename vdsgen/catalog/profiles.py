@@ -17,7 +17,7 @@ from vdsgen.spec.canonical import canonical_json
 from vdsgen.spec.pretrained import PretrainedProfile
 from vdsgen.spec.profile import AttentionKernel, ModelProfile
 
-PRETRAINED_FOLDER = FOLDER / "pretrained_profiles"
+PRETRAINED_FOLDER = FOLDER / "profiles" / "pretrained"
 
 
 def catalog_profile(

@@ -24,8 +24,9 @@ from vdsgen.profile.trace import (
     traced_checkpointed,
 )
 from vdsgen.spec.architecture import Vdt, architecture_sha256
-from vdsgen.spec.profile import KERNELS, AttentionKernel, LayerCosts, LayerType, ModelProfile
+from vdsgen.spec.profile import OTHER_ATTENTION, AttentionKernel, LayerCosts, LayerType, ModelProfile
 
+DTYPES = {"half": torch.bfloat16, "single": torch.float32}
 CHECK_POINTS = 1
 """Geometries traced beyond those that determine the polynomials, where the fit must be exact."""
 
@@ -56,18 +57,17 @@ def _layer_type(model: Vdt, kind: Kind, basis: Basis) -> LayerType:
     spec = layer_specs(model, basis.points[0].geometry, seed=0)[LAYER_INDEX[kind]]
     with torch.device("meta"):
         parameters = list(spec.build().parameters())
-    half, traces = _costs(model, kind, basis, torch.bfloat16)
+    half, traces = _costs(model, kind, basis, DTYPES["half"])
     return LayerType(
         parameters=sum(p.numel() for p in parameters),
         trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
         parameter_shapes=tuple(tuple(p.shape) for p in parameters),
         is_block=kind == "block",
         half=half,
-        single=_costs(model, kind, basis, torch.float32)[0],
+        single=_costs(model, kind, basis, DTYPES["single"])[0],
         other_attention={
-            f"{width}/{kernel}": _costs(model, kind, basis, dtype, kernel)[0]
-            for width, dtype in (("half", torch.bfloat16), ("single", torch.float32))
-            for kernel in KERNELS[1:]
+            f"{width}/{kernel}": _costs(model, kind, basis, DTYPES[width], kernel)[0]
+            for width, kernel in OTHER_ATTENTION
             if kind == "block"
         },
         products=fitted_products(basis, [trace.shapes.products for trace in traces]),

@@ -15,11 +15,11 @@ from torch.overrides import TorchFunctionMode
 
 from vdsgen.profile.ledger import key_of
 
-_LOWER_NAMES = (
+LOWER_NAMES = (
     "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d prelu addmm addmv addr matmul "
     "einsum mm mv linear addbmm baddbmm bmm scaled_dot_product_attention __matmul__ __rmatmul__"
 )
-_FP32_NAMES = (
+FP32_NAMES = (
     "acos asin cosh erfinv exp expm1 log log10 log2 log1p reciprocal rsqrt sinh tan pow __pow__ softplus "
     "layer_norm rms_norm group_norm cosine_similarity l1_loss smooth_l1_loss huber_loss mse_loss dist cdist "
     "renorm logsumexp interpolate prod softmax log_softmax cumprod cumsum sum"
@@ -33,7 +33,7 @@ def _functions(names: str) -> frozenset[Any]:
     )
 
 
-_LOWER, _FP32 = _functions(_LOWER_NAMES), _functions(_FP32_NAMES)
+_LOWER, _FP32 = _functions(LOWER_NAMES), _functions(FP32_NAMES)
 
 
 class CudaAutocast(TorchFunctionMode):

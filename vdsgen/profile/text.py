@@ -11,8 +11,8 @@ WIDTH = 110
 
 
 def profile_text(profile: BaseModel) -> str:
-    """JSON in the order of the fields, without what is None or empty by default; what fits is on one line."""
-    return _text(profile.model_dump(mode="json", exclude_defaults=True), 0) + "\n"
+    """JSON in the order of the fields, without what is None; what fits is on one line."""
+    return _text(profile.model_dump(mode="json", exclude_none=True), 0) + "\n"
 
 
 def _text(value: Any, depth: int) -> str:

@@ -31,19 +31,25 @@ class PretrainedModel(Spec):
     spatial_patch: PositiveInt
     text_tokens: PositiveInt
     """What the model's pipeline pads prompts to."""
+    only_full_text: bool = False
+    """The class takes no other length: it splits what it gets there."""
 
     def geometry(self, frames: int, height: int, width: int, *, text_tokens: int | None = None) -> Geometry:
         """A clip of pixels as the model's layers see it: T counts patches in time, S patches a frame.
 
         A clip's last frames that fill no latent frame are padded, as are latent frames that fill no patch.
+        Raises ValueError for a length of text that the class does not take.
         """
+        length = self.text_tokens if text_tokens is None else text_tokens
+        if self.only_full_text and length != self.text_tokens:
+            raise ValueError(f"{self.class_name} takes {self.text_tokens} text tokens here, not {length}")
         latent_frames = -(-(frames - 1) // self.temporal_factor) + 1
         rows = height // self.spatial_factor // self.spatial_patch
         columns = width // self.spatial_factor // self.spatial_patch
         return Geometry(
             frames=-(-latent_frames // self.temporal_patch),
             patches=rows * columns,
-            text_tokens=self.text_tokens if text_tokens is None else text_tokens,
+            text_tokens=length,
             latent_height=rows * self.spatial_patch,
             latent_width=columns * self.spatial_patch,
         )

@@ -20,8 +20,13 @@ fp32, masks and older GPUs take) and math (batched matrix products with the scor
 Width = Literal["half", "single", "mixed"]
 """Weights and activations in two bytes, in four, or fp32 weights under bf16 autocast."""
 
-KERNELS: tuple[AttentionKernel, ...] = ("flash", "efficient", "math")
-WIDTHS: tuple[Width, ...] = ("half", "single", "mixed")
+OTHER_ATTENTION: tuple[tuple[Width, AttentionKernel], ...] = (
+    ("half", "math"),
+    ("single", "efficient"),
+    ("single", "math"),
+)
+"""What is traced beside flash attention. In half precision the efficient kernel keeps and needs what flash
+does: the output, fp32 log-sums, and in backward the query's gradient in fp32."""
 
 
 def _tiled(length: int) -> int:

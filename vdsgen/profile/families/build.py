@@ -28,7 +28,7 @@ from vdsgen.profile.points import Point
 from vdsgen.profile.trace import CheckpointedTrace, Trace, traced, traced_checkpointed
 from vdsgen.spec.canonical import canonical_json
 from vdsgen.spec.pretrained import AdaptedLayer, PretrainedModel, PretrainedProfile
-from vdsgen.spec.profile import KERNELS, AttentionKernel, LayerCosts, LayerType, ModelProfile, Width
+from vdsgen.spec.profile import OTHER_ATTENTION, AttentionKernel, LayerCosts, LayerType, ModelProfile, Width
 
 FULL: dict[Width, Training] = {
     "half": Training(torch.bfloat16),
@@ -61,11 +61,9 @@ def build_pretrained_profile(
             said(f"{name}: every weight, {width} precision")
             full[width] = _costs(family, entry, training, basis)
         said(f"{name}: other attention")
-        widths: tuple[Width, ...] = ("half", "single")
         other = {
             f"{width}/{kernel}": _costs(family, entry, FULL[width], basis, kernel)
-            for width in widths
-            for kernel in KERNELS[1:]
+            for width, kernel in OTHER_ATTENTION
         }
         said(f"{name}: adapters")
         monomials = (*family.monomials, *adapter_monomials(family.monomials))

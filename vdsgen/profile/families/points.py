@@ -15,6 +15,7 @@ _TEXTS = (3, 10, 7, 150)
 
 def family_points(entry: PretrainedModel, ranks: Sequence[int] = (0,)) -> list[Point]:
     """In a fixed order that mixes the variables; none is 1, where layouts degenerate."""
+    texts = (entry.text_tokens,) if entry.only_full_text else _TEXTS
     points = []
     for index in range(300):
         # Strides coprime to the lists' lengths walk through all combinations.
@@ -25,7 +26,7 @@ def family_points(entry: PretrainedModel, ranks: Sequence[int] = (0,)) -> list[P
                 geometry=Geometry(
                     frames=_FRAMES[index % len(_FRAMES)],
                     patches=rows * columns,
-                    text_tokens=_TEXTS[(index + index // 4) % len(_TEXTS)],
+                    text_tokens=texts[(index + index // 4) % len(texts)],
                     latent_height=rows * entry.spatial_patch,
                     latent_width=columns * entry.spatial_patch,
                 ),

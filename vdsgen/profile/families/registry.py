@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from vdsgen.profile.families.cogvideox import COGVIDEOX
 from vdsgen.profile.families.family import Family
+from vdsgen.profile.families.hunyuan_video import HUNYUAN_VIDEO
 from vdsgen.profile.families.ltx import LTX
 from vdsgen.profile.families.wan import WAN
 
-FAMILIES = {family.class_name: family for family in (WAN, COGVIDEOX, LTX)}
+FAMILIES = {family.class_name: family for family in (WAN, COGVIDEOX, LTX, HUNYUAN_VIDEO)}
 
 
 def family_of(class_name: str) -> Family:

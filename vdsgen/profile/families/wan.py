@@ -1,4 +1,4 @@
-"""Wan 2.1 and 2.2 text-to-video (diffusers, transformer_wan.py, `WanTransformer3DModel.forward`)."""
+"""Wan 2.1, text or image to video (diffusers, transformer_wan.py, `WanTransformer3DModel.forward`)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from vdsgen.profile.families.family import Config, Family, unpatchified
 from vdsgen.profile.points import Point
 
+IMAGE_TOKENS = 257
+"""Of one image from CLIP ViT-H/14 at 224 pixels: 16 x 16 patches and the class token."""
+
 
 class _Embed(nn.Module):
     def __init__(self, model: Any) -> None:
@@ -18,9 +21,11 @@ class _Embed(nn.Module):
         self.head_size = model.config.attention_head_dim
 
     def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        latents, timestep, text = inputs
+        latents, timestep, text, *image = inputs
         hidden = self.patch_embedding(latents).flatten(2).transpose(1, 2).contiguous()
-        time, rows, text, _ = self.condition_embedder(timestep, text, None, timestep_seq_len=None)
+        time, rows, text, image_context = self.condition_embedder(timestep, text, *image or (None,))
+        if image:
+            text = torch.concat([image_context, text], dim=1)
         # Of rotary tables the size alone: what making them moves depends on rows and columns apart.
         table = (1, hidden.shape[1], 1, self.head_size)
         rotary = latents.new_empty(table, dtype=torch.float32), latents.new_empty(table, dtype=torch.float32)
@@ -62,6 +67,7 @@ def _sample(config: Config, point: Point) -> tuple[Tensor, ...]:
         torch.empty(point.batch, config["in_channels"], frames, where.latent_height, where.latent_width),
         torch.empty(point.batch),
         torch.empty(point.batch, where.text_tokens, config["text_dim"]),
+        *([torch.empty(point.batch, IMAGE_TOKENS, config["image_dim"])] if config.get("image_dim") else ()),
     )
 
 
