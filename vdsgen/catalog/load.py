@@ -10,6 +10,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter
 
 from vdsgen.catalog.entries import CatalogGpu, CatalogLink, CatalogModel
+from vdsgen.spec.pretrained import PretrainedModel
 
 # Not importlib.resources: it costs every command some milliseconds, and packages are unpacked anyway.
 FOLDER = Path(__file__).parent / "data"
@@ -36,6 +37,12 @@ def models() -> dict[str, CatalogModel]:
     for name, entry in entries.items():
         entry["sizes"]["name"] = name
     return TypeAdapter(dict[str, CatalogModel]).validate_json(json.dumps(entries))
+
+
+@cache
+def pretrained() -> dict[str, PretrainedModel]:
+    """Name -> model of another library, whose layers are traced but not yet trained."""
+    return _read("pretrained.json", PretrainedModel)
 
 
 def _read(file: str, kind: type[Entry]) -> dict[str, Entry]:

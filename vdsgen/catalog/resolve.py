@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vdsgen.catalog.load import models
+from vdsgen.catalog.load import models, pretrained
 from vdsgen.catalog.names import unknown_name
 from vdsgen.errors import InputError, Problem
 from vdsgen.spec.architecture import PresetModel, Vdt
@@ -39,6 +39,18 @@ def resolve_model(model: str | Vdt | PresetModel) -> Vdt:
 def _sizes(name: str, key: str) -> Vdt:
     if name in models():
         return models()[name].sizes
+    if name in pretrained():
+        raise InputError(
+            [
+                Problem(
+                    f"{name} is a diffusers model: the catalogue holds what its layers cost, but this "
+                    f"version plans and trains models of the bundled family only",
+                    key=key,
+                    remedy=f"name one of {', '.join(models())}, or give sizes: family: vdt, ...; "
+                    f"`vdsgen profile {name}` shows the layers",
+                )
+            ]
+        )
     if name.endswith(".json") or "/" in name or Path(name).exists():
         raise InputError(
             [

@@ -31,6 +31,8 @@ def command(kind: str, name: str | None, as_json: bool) -> None:
         click.echo(_entry(name, entries[name]), nl=False)
     else:
         click.echo(_table(_ROWS[kind](entries)) + _LEGENDS.get(kind, ""), nl=False)
+        if kind == "models":
+            click.echo(_table(_pretrained_rows(entries)), nl=False)
 
 
 def _unknown(kind: str, name: str, entries: Mapping[str, Any]) -> Problem:
@@ -57,16 +59,25 @@ def _links() -> dict[str, dict[str, Any]]:
 
 def _models() -> dict[str, dict[str, Any]]:
     """Sizes, and the parameter count of the layers that were traced."""
-    from vdsgen.catalog.load import models
-    from vdsgen.catalog.profiles import profile_for
+    from vdsgen.catalog.load import models, pretrained
+    from vdsgen.catalog.profiles import catalog_profile, profile_for
 
-    entries = {}
+    entries: dict[str, dict[str, Any]] = {}
     for name, model in models().items():
         profile = profile_for(model.sizes)
         entries[name] = {
             "summary": model.summary,
             "parameters": None if profile is None else profile.parameters,
             **model.sizes.model_dump(mode="json", exclude={"name"}),
+        }
+    for name, other in pretrained().items():
+        profile = catalog_profile(name)
+        entries[name] = {
+            "summary": other.summary,
+            "family": "diffusers",
+            "parameters": profile.parameters,
+            "layers": len(profile.layers),
+            **other.model_dump(mode="json", exclude={"summary"}),
         }
     return entries
 
@@ -96,9 +107,19 @@ def _link_rows(entries: Mapping[str, Any]) -> Iterable[Row]:
 def _model_rows(entries: Mapping[str, Any]) -> Iterable[Row]:
     yield ("name", "parameters", "hidden", "blocks", "heads", "mlp", "channels", "patch", "condition")
     for name, model in entries.items():
+        if model["family"] == "diffusers":
+            continue
         count = "not traced" if model["parameters"] is None else f"{model['parameters']:,}"
         keys = ("hidden_size", "depth", "heads", "mlp_hidden_size", "in_channels", "patch_size", "condition")
         yield (name, count, *(str(model[key]) for key in keys))
+
+
+def _pretrained_rows(entries: Mapping[str, Any]) -> Iterable[Row]:
+    yield ("name", "parameters", "layers", "class in diffusers", "summary")
+    for name, model in entries.items():
+        if model["family"] == "diffusers":
+            count, layers = f"{model['parameters']:,}", str(model["layers"])
+            yield (name, count, layers, model["class_name"], model["summary"])
 
 
 def _rule_rows(entries: Mapping[str, Any]) -> Iterable[Row]:
@@ -111,6 +132,7 @@ _ROWS = {"gpus": _gpu_rows, "links": _link_rows, "models": _model_rows, "rules":
 
 
 _LEGENDS = {
+    "models": "\nLayers of these are traced; this version does not train them:\n\n",
     "gpus": "\nfp32 to fp8: dense matrix rates, TFLOPS. `vdsgen catalog gpus NAME` shows the sources.\n",
     "links": "\nOne GPU, one direction, sustained. `vdsgen catalog links NAME` shows the sources.\n",
 }
@@ -134,6 +156,9 @@ def _entry(name: str, entry: Mapping[str, Any]) -> str:
     width = max(len(key) for key in entry)
     lines = [name]
     for key, value in entry.items():
+        if isinstance(value, dict):
+            lines += [f"  {key}.{inner}  {one}" for inner, one in value.items()]
+            continue
         text = ", ".join(value) if isinstance(value, list) else "-" if value is None else str(value)
         lines.append(f"  {key.ljust(width)}  {text}")
     return "\n".join(lines) + "\n"

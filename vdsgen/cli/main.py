@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "launch": ("vdsgen.cli.launch", "Train what a rendered directory says."),
     "profile": ("vdsgen.cli.profile", "Trace a model's layers into a layer profile."),
     "calibrate": ("vdsgen.cli.calibrate", "Measure this machine into a lab fragment."),
+    "validate": ("vdsgen.cli.validate", "Predict what others measured on GPUs, and print the errors."),
     "catalog": ("vdsgen.cli.catalog", "List the GPUs, links, models and rules that are built in."),
 }
 """Name -> (module that holds it as `command`, short help). `--help` reads this and imports nothing."""

@@ -9,7 +9,12 @@ import click
 
 if TYPE_CHECKING:
     from vdsgen.spec.architecture import Vdt
+    from vdsgen.spec.pretrained import PretrainedProfile
     from vdsgen.spec.profile import ModelProfile
+
+
+PRETRAINED = "pretrained"
+"""Folder below --out for models of other libraries, as in vdsgen/catalog/data/profiles."""
 
 
 @click.command()
@@ -24,21 +29,43 @@ if TYPE_CHECKING:
 def command(model: str | None, everything: bool, out: Path | None) -> None:
     """Trace the layers of MODEL, a catalogue model or an experiment file, into a layer profile.
 
-    Needs torch and no GPU; takes seconds at any size.
+    Needs torch (for diffusers' models, also diffusers and peft) and no GPU; takes seconds at any size, half
+    a minute for a diffusers model with all its variants.
     """
-    from vdsgen.cli.profiles import trace
-
     if (model is None) != everything:
         raise click.UsageError("name a MODEL, or give --all.")
     if model is not None:
-        write(trace(named(model)), out)
+        write(traced(model), out)
         return
     if out is None:
         raise click.UsageError("--all needs --out, the folder to write to.")
-    from vdsgen.catalog.load import models
+    from vdsgen.catalog.load import models, pretrained
 
-    for name, entry in models().items():
-        write(trace(entry.sizes), out / f"{name}.json")
+    for name in models():
+        write(traced(name), out / f"{name}.json")
+    for name in pretrained():
+        write(traced(name), out / PRETRAINED / f"{name}.json")
+
+
+def traced(model: str) -> ModelProfile | PretrainedProfile:
+    """The profile of a catalogue model or an experiment's. Raises VdsgenError for what is neither."""
+    from vdsgen.catalog.load import pretrained
+    from vdsgen.cli.profiles import trace, trace_pretrained
+
+    if model in pretrained():
+        return trace_pretrained(model, pretrained()[model], show)
+    sizes = named(model)
+    show(f"{sizes.name}: every layer type")
+    profile = trace(sizes)
+    show("")
+    return profile
+
+
+def show(step: str) -> None:
+    """What is being traced, on a terminal alone; each step in the place of the last."""
+    stream = click.get_text_stream("stderr")
+    if stream.isatty():
+        click.echo(f"\r\033[K{step}", nl=False, err=True)
 
 
 def named(model: str) -> Vdt:
@@ -50,9 +77,10 @@ def named(model: str) -> Vdt:
     return resolve_model(open_experiment(model).model)
 
 
-def write(profile: ModelProfile, out: Path | None) -> None:
+def write(profile: ModelProfile | PretrainedProfile, out: Path | None) -> None:
     """To a file, whole or not at all, or to standard output."""
     from vdsgen.profile.text import profile_text
+    from vdsgen.spec.profile import ModelProfile
 
     if out is None:
         click.echo(profile_text(profile), nl=False)
@@ -60,4 +88,5 @@ def write(profile: ModelProfile, out: Path | None) -> None:
     from vdsgen.files import write_atomically
 
     write_atomically(out, profile_text(profile).encode())
-    click.echo(f"{out}: {profile.model}, {profile.parameters / 1e9:.3f} B parameters", err=True)
+    full = profile if isinstance(profile, ModelProfile) else profile.full
+    click.echo(f"{out}: {full.model}, {full.parameters / 1e9:.3f} B parameters", err=True)

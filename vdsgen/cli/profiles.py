@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
@@ -12,6 +13,7 @@ from vdsgen.errors import VdsgenError
 
 if TYPE_CHECKING:
     from vdsgen.spec.architecture import PresetModel, Vdt
+    from vdsgen.spec.pretrained import PretrainedModel, PretrainedProfile
     from vdsgen.spec.profile import ModelProfile
 
 
@@ -48,3 +50,21 @@ def trace(model: Vdt) -> ModelProfile:
             remedy="pip install 'vdsgen[train]', or use a model of `vdsgen catalog models`",
         ) from error
     return build_profile(model)
+
+
+def trace_pretrained(name: str, entry: PretrainedModel, said: Callable[[str], None]) -> PretrainedProfile:
+    """The profile of a diffusers model. Raises VdsgenError where torch, diffusers or peft is missing."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            from vdsgen.profile.families.build import build_pretrained_profile
+
+            profile = build_pretrained_profile(name, entry, said)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "vdsgen":
+            raise
+        raise VdsgenError(
+            f"tracing the layers of {name} needs {error.name}, which is not installed",
+            remedy="pip install 'vdsgen[train,pretrained]'",
+        ) from error
+    said("")
+    return profile

@@ -57,6 +57,8 @@ def layer_times(
         costs.forward_traffic_bytes.at(micro_batch_size, geometry) / forward_rate,
         costs.backward_traffic_bytes.at(micro_batch_size, geometry) / backward_rate,
     )
+    kept = rates.training_fraction
+    spent = _Seconds(spent.forward / kept, spent.backward / kept)
     if layer is not None:
         spent = _dispatched(spent, layer, rates)
     matmul = costs.matmul_flops.at(micro_batch_size, geometry)
@@ -99,7 +101,13 @@ def _product_seconds(
             count * rates.product_seconds(rows, n, k, element_bytes), count * (by_input + by_weight)
         )
     other = max(0, rest) / rates.matmul_flops_per_second
-    return spent.plus(other, BACKWARD_MATMUL_FACTOR * other)
+    if costs.backward_matmul_flops is None:
+        return spent.plus(other, BACKWARD_MATMUL_FACTOR * other)
+    # Frozen weights need one product, by the input alone.
+    matmul = costs.matmul_flops.at(micro_batch_size, geometry)
+    backward = costs.backward_matmul_flops.at(micro_batch_size, geometry)
+    counted = BACKWARD_MATMUL_FACTOR * (matmul - max(0, rest))
+    return spent.plus(other, max(0.0, backward - counted) / rates.matmul_flops_per_second)
 
 
 def _attention_seconds(

@@ -74,6 +74,8 @@ class Rates(NamedTuple):
     adamw_bytes_per_second: float | None = None
     """None: as `bytes_per_second`."""
     measured: MeasuredRates = MeasuredRates()
+    training_fraction: float = 1.0
+    """Of these rates, what a layer within a training step keeps (lab.py, Gpu)."""
 
     @classmethod
     def of(cls, pool: Pool, dtype: Dtype) -> Rates:
@@ -155,6 +157,7 @@ def _gpu_rates(gpu: Gpu, peak: float) -> Rates:
         flops_per_exponential=0.0 if exponentials is None else warp_peak / (exponentials * TERA),
         multiprocessors=gpu.multiprocessors,
         kernel_seconds=KERNEL_SECONDS,
+        training_fraction=gpu.training_fraction,
     )
 
 

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import cache
 
 import torch
 
 from vdsgen.model.pipeline import layer_specs
+from vdsgen.profile.costs import fitted_costs, prompt_garbage_collection
 from vdsgen.profile.fit import Basis, choose_basis
+from vdsgen.profile.kernels import ChosenAttention
 from vdsgen.profile.points import candidate_points, monomials_of
 from vdsgen.profile.shapes import fitted_attentions, fitted_products
-from vdsgen.profile.trace import LAYER_INDEX, Kind, Trace, trace_layer
+from vdsgen.profile.trace import (
+    LAYER_INDEX,
+    Kind,
+    Run,
+    Trace,
+    empty_inputs,
+    empty_layer,
+    empty_tensors,
+    traced,
+    traced_checkpointed,
+)
 from vdsgen.spec.architecture import Vdt, architecture_sha256
-from vdsgen.spec.profile import LayerCosts, LayerType, ModelProfile, Polynomial
+from vdsgen.spec.profile import OTHER_ATTENTION, AttentionKernel, LayerCosts, LayerType, ModelProfile
 
+DTYPES = {"half": torch.bfloat16, "single": torch.float32}
 CHECK_POINTS = 1
 """Geometries traced beyond those that determine the polynomials, where the fit must be exact."""
 
@@ -38,63 +48,43 @@ def build_profile(model: Vdt) -> ModelProfile:
 @cache
 def _layer_types(model: Vdt) -> dict[str, LayerType]:
     """By kind. Layers know neither the model's name nor its depth, so neither is part of the cache's key."""
-    with _prompt_garbage_collection():
+    with prompt_garbage_collection():
         basis = choose_basis(candidate_points(model), monomials_of(model), CHECK_POINTS)
         return {kind: _layer_type(model, kind, basis) for kind in LAYER_INDEX}
-
-
-@contextmanager
-def _prompt_garbage_collection() -> Iterator[None]:
-    """Saved outputs and the graph that saved them are cycles; the command line collects those rarely, and
-    the books would count what is only waiting to be collected."""
-    thresholds = gc.get_threshold()
-    gc.set_threshold(700, 10, 10)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*thresholds)
 
 
 def _layer_type(model: Vdt, kind: Kind, basis: Basis) -> LayerType:
     spec = layer_specs(model, basis.points[0].geometry, seed=0)[LAYER_INDEX[kind]]
     with torch.device("meta"):
         parameters = list(spec.build().parameters())
-    half = _traces(model, kind, basis, torch.bfloat16)
+    half, traces = _costs(model, kind, basis, DTYPES["half"])
     return LayerType(
         parameters=sum(p.numel() for p in parameters),
         trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
         parameter_shapes=tuple(tuple(p.shape) for p in parameters),
         is_block=kind == "block",
-        half=_costs(basis, half),
-        single=_costs(basis, _traces(model, kind, basis, torch.float32)),
-        products=fitted_products(basis, [trace.shapes.products for trace in half]),
-        attentions=fitted_attentions(basis, [trace.shapes.attentions for trace in half]),
-        forward_kernels=max(trace.shapes.kernels for trace in half),
-        backward_kernels=max(trace.backward_kernels for trace in half),
+        half=half,
+        single=_costs(model, kind, basis, DTYPES["single"])[0],
+        other_attention={
+            f"{width}/{kernel}": _costs(model, kind, basis, DTYPES[width], kernel)[0]
+            for width, kernel in OTHER_ATTENTION
+            if kind == "block"
+        },
+        products=fitted_products(basis, [trace.shapes.products for trace in traces]),
+        attentions=fitted_attentions(basis, [trace.shapes.attentions for trace in traces]),
+        forward_kernels=max(trace.shapes.kernels for trace in traces),
+        backward_kernels=max(trace.backward_kernels for trace in traces),
     )
 
 
-def _traces(model: Vdt, kind: Kind, basis: Basis, dtype: torch.dtype) -> list[Trace]:
-    return [trace_layer(model, point.batch, point.geometry, kind, dtype) for point in basis.points]
-
-
-def _costs(basis: Basis, traces: Sequence[Trace]) -> LayerCosts:
-    def fitted(name: str) -> Polynomial:
-        return basis.polynomial([getattr(trace, name) for trace in traces])
-
-    return LayerCosts(
-        saved_bytes=fitted("saved_bytes"),
-        output_bytes=fitted("output_bytes"),
-        side_bytes=fitted("side_bytes"),
-        forward_transient_bytes=basis.peak([_with_zero(trace.forward_temporaries) for trace in traces]),
-        backward_transient_bytes=basis.peak([_with_zero(trace.backward_temporaries) for trace in traces]),
-        matmul_flops=fitted("matmul_flops"),
-        attention_flops=fitted("attention_flops"),
-        forward_traffic_bytes=fitted("forward_traffic_bytes"),
-        backward_traffic_bytes=fitted("backward_traffic_bytes"),
-    )
-
-
-def _with_zero(moments: Sequence[int]) -> tuple[int, ...]:
-    """A peak of temporaries is never below none."""
-    return (0, *moments)
+def _costs(
+    model: Vdt, kind: Kind, basis: Basis, dtype: torch.dtype, kernel: AttentionKernel = "flash"
+) -> tuple[LayerCosts, list[Trace]]:
+    traces, checkpointed = [], []
+    for point in basis.points:
+        with empty_tensors(), ChosenAttention(kernel):
+            layer = empty_layer(model, point.geometry, kind, dtype)
+            inputs = empty_inputs(model, point.batch, point.geometry, kind, dtype)
+            traces.append(traced(layer, inputs, Run(kernel)))
+            checkpointed.append(traced_checkpointed(layer, inputs, Run(kernel)))
+    return fitted_costs(basis, traces, checkpointed), traces

@@ -47,7 +47,7 @@ class Basis:
                 terms[monomial] = coefficient
         found = Polynomial(terms=terms)
         for point, value in zip(self.points, values, strict=True):
-            if found.at(point.batch, point.geometry) != value:
+            if found.at(point.batch, point.geometry, point.rank) != value:
                 raise NotPolynomialError(f"{terms} does not give the traced {value} at {point}")
         return found
 
@@ -68,7 +68,8 @@ def choose_basis(candidates: Sequence[Point], monomials: Sequence[str], checks: 
     frames, say), the later of them is left out. `checks` further points are traced to check the fit.
     """
     table = [
-        [Fraction(Polynomial(terms={m: 1}).at(p.batch, p.geometry)) for m in monomials] for p in candidates
+        [Fraction(Polynomial(terms={m: 1}).at(p.batch, p.geometry, p.rank)) for m in monomials]
+        for p in candidates
     ]
     rows, columns = _pivots(table)
     chosen = [candidates[row] for row in rows]
@@ -155,8 +156,12 @@ def _covers(larger: Mapping[str, int], smaller: Mapping[str, int]) -> bool:
     return True
 
 
+_ROUNDED = {"t": "T", "s": "S", "l": "L", "n": "TS", "j": "TS"}
+"""Rounded variables and a product that they are never below (j is T * S + L, so at least T * S)."""
+
+
 def _at_least(larger: str, smaller: str) -> bool:
-    available = larger.replace("1", "").replace("t", "T").replace("s", "S").replace("n", "TS")
-    if any(letter in smaller for letter in "tsn"):  # a rounded variable is only bounded by itself
+    available = "".join(_ROUNDED.get(letter, letter) for letter in larger if letter != "1")
+    if any(letter in smaller for letter in _ROUNDED):  # a rounded variable is only bounded by itself
         return all(larger.count(letter) >= smaller.count(letter) for letter in set(smaller))
     return all(available.count(letter) >= smaller.count(letter) for letter in set(smaller) - {"1"})

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
-from vdsgen.spec.profile import ATTENTION_TILE
+from vdsgen.spec.profile import ATTENTION_TILE, AttentionKernel
 
 aten = torch.ops.aten
 _HEAD_TILE = 32
@@ -34,15 +37,67 @@ def attention_of(func: Any) -> Attention | None:
     return _ATTENTION.get(func.overloadpacket)
 
 
-def hidden_temporary_bytes(func: Any, args: tuple[Any, ...]) -> int:
+class ChosenAttention(TorchFunctionMode):
+    """Attention by one implementation, whatever torch would choose on this device.
+
+    The CPU's flash operator, which the meta device knows too, stands for both fused ones: it keeps what
+    CUDA's flash and memory-efficient kernels keep, the output with positions before heads and fp32
+    log-sums (of which the efficient kernel rounds the length up to 32). What they need inside their
+    backward differs, see `hidden_temporary_bytes`.
+    """
+
+    def __init__(self, kernel: AttentionKernel) -> None:
+        super().__init__()
+        self.kernel = kernel
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.scaled_dot_product_attention:
+            return self._attend(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+    def _attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Tensor:
+        assert not dropout_p and not enable_gqa, "neither dropout nor grouped queries are modelled"
+        if attn_mask is not None and attn_mask.dtype == torch.bool:  # as in attention.cpp
+            attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill_(~attn_mask, -torch.inf)
+        options = {"attn_mask": attn_mask, "scale": scale}
+        if self.kernel == "math":
+            result = aten._scaled_dot_product_attention_math(
+                query, key, value, dropout_p=0.0, is_causal=is_causal, **options
+            )
+        else:
+            result = aten._scaled_dot_product_flash_attention_for_cpu(
+                query, key, value, 0.0, is_causal, **options
+            )
+        return result[0]  # type: ignore[no-any-return]
+
+
+def hidden_temporary_bytes(
+    func: Any,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None = None,
+    kernel: AttentionKernel = "flash",
+) -> int:
     """Temporaries that an operator allocates inside its kernel, and no trace of operators sees.
 
     * Layer norm, forward and backward, copies what is not contiguous
       (aten/src/ATen/native/layer_norm.cpp, expect_contiguous).
     * Flash attention's backward keeps an fp32 accumulator of the query's gradient and a row sum, with
       sequences rounded up to 128 and heads to 32 (transformers/cuda/flash_attn/flash_api.cpp, mha_bwd):
-      for short sequences much more than the query itself. In fp32, CUDA takes the memory-efficient kernel,
-      which accumulates in place and keeps the row sum (transformers/cuda/attention_backward.cu).
+      for short sequences much more than the query itself. In fp32 the processor's kernel accumulates in
+      place and keeps the row sum.
+    * The memory-efficient kernel's backward keeps the same sums in fp32, by tiles of 64 or 128 positions;
+      128 here (transformers/cuda/mem_eff_attention/kernel_backward.h, workspace_elements_gq, from sm70
+      on). Flash attention takes no mask, so masked attention is always this kernel's.
 
     Left out: block-sized partial sums of norms' weight gradients, and cuBLAS's workspace, which does not
     depend on the layer.
@@ -53,7 +108,8 @@ def hidden_temporary_bytes(func: Any, args: tuple[Any, ...]) -> int:
     if packet is aten.native_layer_norm_backward:
         return _copied_bytes(args[0]) + _copied_bytes(args[1])
     if packet is aten._scaled_dot_product_flash_attention_for_cpu_backward:
-        return _attention_backward_bytes(args[1])
+        masked = (kwargs or {}).get("attn_mask") is not None
+        return _attention_backward_bytes(args[1], "efficient" if masked else kernel)
     return 0
 
 
@@ -61,9 +117,9 @@ def _copied_bytes(tensor: Tensor) -> int:
     return 0 if tensor.is_contiguous() else tensor.numel() * tensor.element_size()
 
 
-def _attention_backward_bytes(query: Tensor) -> int:
+def _attention_backward_bytes(query: Tensor, kernel: AttentionKernel) -> int:
     batch, heads, length, head_size = query.shape
-    if query.element_size() == 4:
+    if kernel == "flash" and query.element_size() == 4:
         return batch * heads * length * 4
     rows = _rounded(length, ATTENTION_TILE)
     return batch * heads * rows * 4 * (_rounded(head_size, _HEAD_TILE) + 1)

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from vdsgen.profile.kernels import attention_of, hidden_temporary_bytes
 from vdsgen.profile.shapes import Shapes
+from vdsgen.spec.profile import AttentionKernel
 
 aten = torch.ops.aten
 _NO_TRAFFIC = frozenset(
@@ -41,12 +42,16 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts storages born while it is active; those of `known` tensors never count.
 
     Works on real, fake and meta tensors alike: each has a storage of the true size that dies in time.
+    `kernel` is what attention runs: its hidden workspace, and whose batched products are attention's.
     """
 
-    def __init__(self, known: Iterable[Tensor]) -> None:
+    def __init__(self, known: Iterable[Tensor], kernel: AttentionKernel = "flash") -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._kernel = kernel
         self._known = {key_of(tensor) for tensor in known}
         self._live: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._noting = False
+        self.noted: Entry | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -70,9 +75,19 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
             storage = tensor.untyped_storage()
             self._live[key] = (StorageWeakRef(storage), storage.nbytes())  # type: ignore[no-untyped-call]
 
+    def note_next(self) -> None:
+        """Keeps what is alive, and what was spent in this phase, just before the next operator runs."""
+        self._noting = True
+
     def close_phase(self) -> Entry:
         """The books since the last call; opens the next phase."""
-        entry = Entry(
+        entry = self.entry()
+        self._reset()
+        return entry
+
+    def entry(self) -> Entry:
+        """The books since the last call of `close_phase`, as they stand."""
+        return Entry(
             moments=tuple(self._moments),
             end=self.alive(),
             matmul_flops=self._matmul_flops,
@@ -80,14 +95,15 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
             traffic_bytes=self._traffic_bytes,
             shapes=self._shapes,
         )
-        self._reset()
-        return entry
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is torch.ops.prim.device.default:  # two of three calls: fake tensors ask for their device
             return func(*args)
-        result = func(*args, **kwargs)
+        if self._noting:
+            self.noted, self._noting = self.entry(), False
+        with torch._C.DisableTorchFunction():  # inside an operator, no mode may change what it calls
+            result = func(*args, **kwargs)
         outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         if not outputs:
             return result
@@ -95,7 +111,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         inputs = [leaf for leaf in tree_leaves((args, read)) if isinstance(leaf, Tensor)]
         for tensor in outputs:
             self.count(tensor)
-        hidden = hidden_temporary_bytes(func, args)
+        hidden = hidden_temporary_bytes(func, args, kwargs, self._kernel)
         self._moments.append(self.alive() + hidden)
         self._book_work(func, args, kwargs, result, inputs, outputs)
         self._traffic_bytes += 2 * hidden  # written once, read once
@@ -119,9 +135,12 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._shapes.book_attention(query.shape, key.shape, forward)
         elif func.overloadpacket in flop_registry:
             formula = flop_registry[func.overloadpacket]
-            self._matmul_flops += int(formula(*args, **kwargs, out_val=result))
-            self._shapes.book_product(func, args)
-            return
+            flops = int(formula(*args, **kwargs, out_val=result))
+            if self._kernel != "math" or func.overloadpacket is not aten.bmm:
+                self._matmul_flops += flops
+                self._shapes.book_product(func, args)
+                return
+            self._attention_flops += flops  # and the scores are read and written
         if func.overloadpacket in _NO_TRAFFIC or _is_view(func, inputs, outputs):
             return
         if attention is None:

@@ -14,10 +14,11 @@ Size = TypeVar("Size", int, tuple[int, int])
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A micro-batch size and a geometry."""
+    """A micro-batch size and a geometry; with adapters, their rank too."""
 
     batch: int
     geometry: Geometry
+    rank: int = 0
 
 
 def monomials_of(model: Vdt) -> tuple[str, ...]:

@@ -7,21 +7,24 @@ that CPU kernels keep the statistics of layer norm in half precision where CUDA 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.utils.checkpoint import checkpoint
 
 from vdsgen.model.layers.modulation import ROWS
 from vdsgen.model.pipeline import layer_specs
-from vdsgen.profile.ledger import Ledger, key_of
+from vdsgen.profile.kernels import ChosenAttention
+from vdsgen.profile.ledger import Entry, Ledger, key_of
+from vdsgen.profile.precision import CudaAutocast
 from vdsgen.profile.shapes import Shapes
 from vdsgen.spec.architecture import Geometry, Vdt
+from vdsgen.spec.profile import AttentionKernel
 
 Kind = Literal["embed", "block", "final"]
 LAYER_INDEX: dict[Kind, int] = {"embed": 0, "block": 1, "final": -1}
@@ -50,23 +53,33 @@ class Trace:
     backward_kernels: int
 
 
-class _FlashAttention(TorchFunctionMode):
-    """Attention by the CPU's flash operator, which the CPU chooses by itself and the meta device does not.
+@dataclass(frozen=True, slots=True)
+class CheckpointedTrace:
+    """What recomputation inside a checkpoint adds, at one micro-batch size and geometry."""
 
-    It keeps what CUDA's flash kernel keeps: the output, positions before heads, and fp32 log-sums.
-    """
+    recomputed_bytes: int
+    recomputed_matmul_flops: int
+    recomputed_attention_flops: int
+    recomputed_traffic_bytes: int
+    moments: tuple[int, ...]
+    """Alive at each operator of recomputation and backward, beyond inputs and parameters."""
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is F.scaled_dot_product_attention:
-            assert not kwargs, f"a mask or scale ({kwargs}) would choose another kernel"
-            return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*args)[0]
-        return func(*args, **(kwargs or {}))
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How a layer is run."""
+
+    kernel: AttentionKernel = "flash"
+    autocast: bool = False
+    """Under CUDA's bf16 autocast."""
+    states: int = 1
+    """The first outputs, which each layer makes anew; later ones are sides that all layers share."""
 
 
 @contextmanager
 def empty_tensors() -> Iterator[None]:
     """New tensors are on the meta device, and attention is the flash operator."""
-    with torch.device("meta"), _FlashAttention():
+    with torch.device("meta"), ChosenAttention("flash"):
         yield
 
 
@@ -116,41 +129,39 @@ def trace_layer(
         return traced(layer, empty_inputs(model, batch, geometry, kind, dtype))
 
 
-def traced(layer: nn.Module, inputs: tuple[Tensor, ...]) -> Trace:
-    """Runs a layer forward and backward under the ledger."""
-    known = [*inputs, *layer.parameters(), *(p.grad for p in layer.parameters() if p.grad is not None)]
-    known += _shared_tables(layer, inputs[0])
+def traced(layer: nn.Module, inputs: tuple[Tensor, ...], run: Run = Run()) -> Trace:
+    """Runs a layer forward and backward under the ledger.
+
+    What trains is what requires a gradient, inputs among it. Where no output does (a frozen first layer),
+    there is no backward, and its figures are 0.
+    """
+    known = _known(layer, inputs)
     saved: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         saved[key_of(tensor)] = tensor.untyped_storage().nbytes()
         return tensor
 
-    ledger = Ledger(known)
+    ledger = Ledger(known, run.kernel)
     with ledger, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = layer(inputs)
+        with _precision(run):
+            outputs = _new_outputs(layer(inputs), inputs)
         forward = ledger.close_phase()
-    outputs = [x for x in (result if isinstance(result, tuple) else (result,)) if _is_new(x, inputs)]
-    del result
-    output_bytes, *side_bytes = (x.untyped_storage().nbytes() for x in outputs)
-    excluded = {key_of(tensor) for tensor in [*known, *outputs]}
+    states, sides = _storages(outputs[: run.states]), _storages(outputs[run.states :])
+    sides = {key: size for key, size in sides.items() if key not in states}
+    excluded = {key_of(tensor) for tensor in known} | states.keys() | sides.keys()
     saved_bytes = sum(size for key, size in saved.items() if key not in excluded)
-    held = saved_bytes + output_bytes + sum(side_bytes)
+    held = saved_bytes + sum(states.values()) + sum(sides.values())
     assert forward.end == held, f"{forward.end} bytes live after forward, {held} are saved or put out"
 
-    edges = [torch.autograd.graph.get_gradient_edge(x) for x in outputs]
-    gradients = [torch.empty_like(x) for x in outputs]
+    edges, gradients = _edges(outputs)
     del outputs
     with ledger:
-        for gradient in gradients:
-            ledger.count(gradient)
-        del gradient
-        torch.autograd.backward(edges, _handed_over(gradients))
-        backward = ledger.close_phase()
+        backward = _backward(ledger, edges, gradients)
     return Trace(
         saved_bytes=saved_bytes,
-        output_bytes=output_bytes,
-        side_bytes=sum(side_bytes),
+        output_bytes=sum(states.values()),
+        side_bytes=sum(sides.values()),
         forward_temporaries=tuple(moment - forward.end for moment in forward.moments),
         backward_temporaries=tuple(moment - saved_bytes for moment in backward.moments),
         matmul_flops=forward.matmul_flops,
@@ -164,6 +175,82 @@ def traced(layer: nn.Module, inputs: tuple[Tensor, ...]) -> Trace:
     )
 
 
+def traced_checkpointed(layer: nn.Module, inputs: tuple[Tensor, ...], run: Run = Run()) -> CheckpointedTrace:
+    """Runs a layer inside torch's non-reentrant checkpoint, as training without a pipeline does.
+
+    The states of random generators that the checkpoint may keep are on the processor: not asked for.
+    """
+    known = _known(layer, inputs)
+    ledger = Ledger(known, run.kernel)
+    starts: list[Entry] = []
+
+    def once_more(*tensors: Tensor) -> Any:
+        starts.append(ledger.entry())
+        try:
+            with _precision(run):
+                return layer(tensors)
+        finally:
+            ledger.note_next()
+
+    with ledger:
+        result = checkpoint(once_more, *inputs, use_reentrant=False, preserve_rng_state=False)
+        outputs = _new_outputs(result, inputs)
+        del result
+        ledger.close_phase()
+    edges, gradients = _edges(outputs)
+    del outputs, starts[:]
+    with ledger:
+        backward = _backward(ledger, edges, gradients)
+    if not starts:  # nothing trains here
+        return CheckpointedTrace(0, 0, 0, 0, ())
+    start, end = starts[0], ledger.noted
+    assert end is not None, "backward goes on after recomputation"
+    return CheckpointedTrace(
+        recomputed_bytes=end.end - start.end,
+        recomputed_matmul_flops=end.matmul_flops - start.matmul_flops,
+        recomputed_attention_flops=end.attention_flops - start.attention_flops,
+        recomputed_traffic_bytes=end.traffic_bytes - start.traffic_bytes,
+        moments=backward.moments,
+    )
+
+
+def _known(layer: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    """What exists before the layer runs, gradient accumulators included."""
+    accumulators = [p.grad for p in layer.parameters() if p.grad is not None]
+    return [*inputs, *layer.parameters(), *layer.buffers(), *accumulators, *_shared_tables(layer, inputs[0])]
+
+
+def _precision(run: Run) -> AbstractContextManager[Any]:
+    return CudaAutocast() if run.autocast else nullcontext()
+
+
+def _new_outputs(result: Any, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    """A layer's outputs without those that it only hands on."""
+    known = {key_of(x) for x in inputs}
+    outputs = result if isinstance(result, tuple) else (result,)
+    return [x for x in outputs if key_of(x) not in known]
+
+
+def _storages(tensors: Sequence[Tensor]) -> dict[int, int]:
+    """Bytes of each storage once, however many tensors look at it."""
+    return {key_of(x): x.untyped_storage().nbytes() for x in tensors}
+
+
+def _edges(outputs: Sequence[Tensor]) -> tuple[list[GradientEdge], list[Tensor]]:
+    """Where backward starts, without holding the outputs, and gradients for it."""
+    trained = [x for x in outputs if x.requires_grad]
+    return [get_gradient_edge(x) for x in trained], [torch.empty_like(x) for x in trained]
+
+
+def _backward(ledger: Ledger, edges: list[GradientEdge], gradients: list[Tensor]) -> Entry:
+    """Books a backward, which frees each gradient once it is used."""
+    for gradient in gradients:
+        ledger.count(gradient)
+    if edges:
+        torch.autograd.backward(edges, _handed_over(gradients))
+    return ledger.close_phase()
+
+
 def _handed_over(tensors: list[Tensor]) -> list[Tensor]:
     """The tensors in a list that nobody else holds, so that backward frees each once it is used."""
     handed = list(tensors)
@@ -171,13 +258,9 @@ def _handed_over(tensors: list[Tensor]) -> list[Tensor]:
     return handed
 
 
-def _is_new(tensor: Tensor, inputs: tuple[Tensor, ...]) -> bool:
-    return key_of(tensor) not in {key_of(x) for x in inputs}
-
-
-def _shared_tables(layer: nn.Module, hidden: Tensor) -> list[Tensor]:
+def _shared_tables(layer: nn.Module, hidden: Tensor) -> tuple[Tensor, ...]:
     """Rotary tables: made once, and read by every layer."""
     rotary = getattr(layer, "rotary", None)
     if rotary is None:
-        return []
-    return [*rotary.spatial(hidden), *rotary.temporal(hidden.shape[1], hidden)]
+        return ()
+    return (*rotary.spatial(hidden), *rotary.temporal(hidden.shape[1], hidden))

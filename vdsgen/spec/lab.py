@@ -36,6 +36,8 @@ class Gpu(Spec):
     """Streaming multiprocessors or compute units: a wave of tiles. None: no wave is ever half empty."""
     special_function_tera_per_second: PositiveFloat | None = None
     """Exponentials, 1e12 a second: what attention's softmax waits for. None: softmax costs nothing."""
+    training_fraction: Fraction = 1.0
+    """Share of the rates of kernels run alone that it keeps through a training step, where power runs short."""
     warp_matrix_fraction: Fraction = 1.0
     """Share of the matrix rate that warp-level instructions (mma.sync) reach, which attention kernels use."""
 

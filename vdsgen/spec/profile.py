@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from pydantic import Field
 
@@ -11,6 +12,21 @@ from vdsgen.spec.base import NonNegativeInt, PositiveInt, Spec
 
 ATTENTION_TILE = 128
 """What CUDA's flash attention rounds a sequence up to for its fp32 gradient accumulator."""
+
+AttentionKernel = Literal["flash", "efficient", "math"]
+"""PyTorch's attention implementations: flash (half precision from sm80 on), efficient (CUTLASS, which
+fp32, masks and older GPUs take) and math (batched matrix products with the scores in memory)."""
+
+Width = Literal["half", "single", "mixed"]
+"""Weights and activations in two bytes, in four, or fp32 weights under bf16 autocast."""
+
+OTHER_ATTENTION: tuple[tuple[Width, AttentionKernel], ...] = (
+    ("half", "math"),
+    ("single", "efficient"),
+    ("single", "math"),
+)
+"""What is traced beside flash attention. In half precision the efficient kernel keeps and needs what flash
+does: the output, fp32 log-sums, and in backward the query's gradient in fp32."""
 
 
 def _tiled(length: int) -> int:
@@ -21,13 +37,15 @@ class Polynomial(Spec):
     """A sum of monomials with integer coefficients, exact at every geometry.
 
     Keys are products of variables, one letter each, such as `BTSS`; the constant's key is `1`. B is the
-    micro-batch size, T latent frames, S patches a frame, L text tokens. Lower-case t, s and n are T, S and
-    T * S rounded up to ATTENTION_TILE.
+    micro-batch size, T latent frames, S patches a frame, L text tokens, R the rank of adapters. Lower-case
+    t, s, l, n and j are T, S, L, T * S and T * S + L rounded up to ATTENTION_TILE.
     """
 
     terms: dict[str, int]
 
-    def at(self, micro_batch_size: int, geometry: Geometry) -> int:
+    def at(self, micro_batch_size: int, geometry: Geometry, rank: int = 0) -> int:
+        """Its value; `rank` is R, of profiles with adapters whose rank is still open."""
+        tokens = geometry.frames * geometry.patches
         values = {
             "1": 1,
             "B": micro_batch_size,
@@ -36,12 +54,23 @@ class Polynomial(Spec):
             "L": geometry.text_tokens,
             "t": _tiled(geometry.frames),
             "s": _tiled(geometry.patches),
-            "n": _tiled(geometry.frames * geometry.patches),
+            "l": _tiled(geometry.text_tokens),
+            "n": _tiled(tokens),
+            "j": _tiled(tokens + geometry.text_tokens),
+            "R": rank,
         }
         return sum(
             coefficient * math.prod(values[letter] for letter in monomial)
             for monomial, coefficient in self.terms.items()
         )
+
+    def with_rank(self, rank: int) -> Polynomial:
+        """The same with R settled."""
+        terms: dict[str, int] = {}
+        for monomial, coefficient in self.terms.items():
+            rest = monomial.replace("R", "") or "1"
+            terms[rest] = terms.get(rest, 0) + coefficient * rank ** monomial.count("R")
+        return Polynomial(terms={monomial: terms[monomial] for monomial in sorted(terms)})
 
 
 class Peak(Spec):
@@ -51,6 +80,27 @@ class Peak(Spec):
 
     def at(self, micro_batch_size: int, geometry: Geometry) -> int:
         return max(polynomial.at(micro_batch_size, geometry) for polynomial in self.candidates)
+
+    def with_rank(self, rank: int) -> Peak:
+        """The same with R settled."""
+        return Peak(candidates=tuple(polynomial.with_rank(rank) for polynomial in self.candidates))
+
+
+class Recomputation(Spec):
+    """What the layer costs inside torch's non-reentrant checkpoint, beside its forward: traced, not derived.
+
+    Recomputation ends early, once everything that backward needs is there again (the layer's last
+    additions are not repeated). DeepSpeed's own checkpoint function repeats the whole layer.
+    """
+
+    recomputed_bytes: Polynomial
+    """Made again and kept for backward."""
+    recomputed_matmul_flops: Polynomial
+    recomputed_attention_flops: Polynomial
+    recomputed_traffic_bytes: Polynomial
+    peak_bytes: Peak
+    """Peak over recomputation and backward, beyond what exists before: inputs, parameters, accumulators. It
+    includes the gradients of outputs and inputs."""
 
 
 class LayerCosts(Spec):
@@ -69,14 +119,36 @@ class LayerCosts(Spec):
     and inputs and each new parameter gradient until it is added to its accumulator; the accumulators
     themselves are excluded, and so is the layer's output, which this layer's backward does not need."""
     matmul_flops: Polynomial
-    """Forward, matrix products outside attention; backward is twice this."""
+    """Forward, matrix products outside attention."""
     attention_flops: Polynomial
-    """Forward, inside attention; backward is 2.5 times this (arXiv 2307.08691, section 4.1)."""
+    """Forward, inside attention."""
+    backward_matmul_flops: Polynomial | None = None
+    """None: twice the forward's. Frozen weights need one product, not two."""
+    backward_attention_flops: Polynomial | None = None
+    """None: 2.5 times the forward's, as scores are computed again (arXiv 2307.08691, section 4.1)."""
     forward_traffic_bytes: Polynomial
     """Read and written by everything that is not a matrix product; attention's queries, keys, values and
     outputs are included, because short sequences (temporal attention) are bound by them."""
     backward_traffic_bytes: Polynomial
     """The same, backward."""
+    checkpointed: Recomputation | None = None
+    """None: not traced."""
+
+    def backward_flops(self, micro_batch_size: int, geometry: Geometry) -> tuple[float, float]:
+        """Of the backward: matrix products outside attention, and inside; recomputation not counted."""
+        matmul, attention = self.backward_matmul_flops, self.backward_attention_flops
+        return (
+            2.0 * self.matmul_flops.at(micro_batch_size, geometry)
+            if matmul is None
+            else matmul.at(micro_batch_size, geometry),
+            2.5 * self.attention_flops.at(micro_batch_size, geometry)
+            if attention is None
+            else attention.at(micro_batch_size, geometry),
+        )
+
+    def with_rank(self, rank: int) -> LayerCosts:
+        """The same with the adapters' rank settled."""
+        return _with_rank(self, rank)
 
 
 class Product(Spec):
@@ -108,13 +180,19 @@ class LayerType(Spec):
     parameters: NonNegativeInt
     trainable_parameters: NonNegativeInt
     parameter_shapes: tuple[tuple[PositiveInt, ...], ...]
-    """In the order the module registers them: what ZeRO's padding and partitions depend on."""
+    """Of the parameters that train, in the order the module registers them: what ZeRO's padding and
+    partitions depend on."""
     is_block: bool
     """Counts towards the checkpoint interval; every pipeline stage needs one."""
     half: LayerCosts
-    """At two bytes an element (bf16, fp16)."""
+    """At two bytes an element (bf16, fp16), with flash attention (masks: efficient)."""
     single: LayerCosts
-    """At four bytes an element (fp32)."""
+    """At four bytes an element (fp32), with the processor's flash attention, which needs no workspace."""
+    mixed: LayerCosts | None = None
+    """fp32 weights under bf16 autocast, with flash attention; None: not traced. saved_bytes includes the
+    bf16 copies of weights."""
+    other_attention: dict[str, LayerCosts] = Field(default_factory=dict)
+    """`half/efficient` and so on: the costs with other attention implementations where they differ."""
     products: tuple[Product, ...] = ()
     """Matrix products by shape: how fast they run depends on it. What is left out of `matmul_flops` is taken
     for one large product."""
@@ -124,11 +202,18 @@ class LayerType(Spec):
     """Operators that launch a kernel, forward."""
     backward_kernels: NonNegativeInt = 0
 
+    def costs(self, width: Width, kernel: AttentionKernel = "flash") -> LayerCosts:
+        """With one attention implementation. Raises ValueError where it was not traced."""
+        costs = {"half": self.half, "single": self.single, "mixed": self.mixed}[width]
+        if costs is None or (kernel != "flash" and width == "mixed"):
+            raise ValueError(f"no trace of {width} precision with {kernel} attention")
+        return self.other_attention.get(f"{width}/{kernel}", costs)
+
 
 class ModelProfile(Spec):
     """The layers of one model in order, with what each costs."""
 
-    schema_version: int = 1
+    schema_version: int = 2
     model: str
     architecture_sha256: str
     """Of the canonical JSON of the sizes that were traced."""
@@ -144,3 +229,40 @@ class ModelProfile(Spec):
     @property
     def trainable_parameters(self) -> int:
         return sum(self.layer_types[name].trainable_parameters for name in self.layers)
+
+    def with_attention(self, kernel: AttentionKernel) -> ModelProfile:
+        """The same model where `half` and `single` run this implementation, and only this one.
+
+        Raises ValueError where it was not traced.
+        """
+        if kernel == "flash":
+            return self
+        if not any(layer.other_attention for layer in self.layer_types.values()):
+            raise ValueError(f"the profile of {self.model} has no trace with {kernel} attention")
+        types = {
+            name: layer.model_copy(
+                update={
+                    "half": layer.costs("half", kernel),
+                    "single": layer.costs("single", kernel),
+                    "other_attention": {},
+                }
+            )
+            for name, layer in self.layer_types.items()
+        }
+        return self.model_copy(update={"layer_types": types})
+
+
+def _with_rank(value: LayerCosts, rank: int) -> LayerCosts:
+    """Every polynomial and peak with R settled."""
+
+    def settled(one: object) -> object:
+        if isinstance(one, Polynomial | Peak):
+            return one.with_rank(rank)
+        if isinstance(one, Recomputation | LayerCosts):
+            changed = {name: settled(getattr(one, name)) for name in type(one).model_fields}
+            return one.model_copy(update=changed)
+        return one
+
+    result = settled(value)
+    assert isinstance(result, LayerCosts)
+    return result

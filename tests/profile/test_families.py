@@ -1,0 +1,106 @@
+"""diffusers' models cut into layers: the layers add up to the models, at any size."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.profile.small_models import SMALL, layer_order, real_model
+from vdsgen.profile.families.build import trace_at
+from vdsgen.profile.families.family import Training
+from vdsgen.profile.families.registry import family_of
+from vdsgen.profile.points import Point
+from vdsgen.profile.precision import FP32_NAMES, LOWER_NAMES, CudaAutocast
+from vdsgen.spec.architecture import Geometry
+from vdsgen.spec.pretrained import PretrainedModel
+
+
+def point_of(entry: PretrainedModel, batch: int, frames: int, rows: int, columns: int) -> Point:
+    patch, text = entry.spatial_patch, entry.text_tokens
+    return Point(batch, Geometry(frames, rows * columns, text, rows * patch, columns * patch))
+
+
+def text_bytes(entry: PretrainedModel, point: Point) -> int:
+    """The last block's text, which nothing reads."""
+    family = family_of(entry.class_name)
+    width = entry.config["num_attention_heads"] * entry.config["attention_head_dim"]
+    return 4 * point.batch * point.geometry.text_tokens * width * (family.states - 1)
+
+
+@pytest.mark.parametrize("name", SMALL)
+@given(
+    batch=st.integers(2, 3),
+    frames=st.integers(2, 5),
+    rows=st.integers(2, 4),
+    columns=st.integers(2, 5),
+)
+@settings(max_examples=3)
+def test_layers_add_up_to_the_model_that_diffusers_runs(
+    name: str, batch: int, frames: int, rows: int, columns: int
+) -> None:
+    """The model's own forward, real numbers, torch's own kernels; what layers hand on may die in it."""
+    entry, training = SMALL[name], Training(torch.float32)
+    point = point_of(entry, batch, frames, rows, columns)
+    forward, backward = real_model(entry, training, point)
+    traces = trace_at(family_of(entry.class_name), entry, training, point)
+    layers = [traces[kind][0] for kind in layer_order(entry)]
+    assert forward.matmul_flops == sum(x.matmul_flops for x in layers)
+    assert forward.attention_flops == sum(x.attention_flops for x in layers)
+    assert backward.matmul_flops == sum(x.backward_matmul_flops for x in layers)
+    assert backward.attention_flops == sum(x.backward_attention_flops for x in layers)
+    held = sum(x.saved_bytes + x.output_bytes + x.side_bytes for x in layers)
+    unread = text_bytes(entry, point) + layers[0].side_bytes
+    assert held - unread <= forward.end <= held
+
+
+@pytest.mark.parametrize("name", ["wan", "cogvideox", "ltx", "hunyuan video"])
+def test_frozen_weights_save_no_inputs_and_multiply_once_in_backward(name: str) -> None:
+    """As in the real model, where the first block alone does less: nothing before it trains."""
+    entry, training = SMALL[name], Training(torch.float32, adapter_rank=3)
+    point = replace(point_of(entry, 2, 3, 3, 4), rank=3)
+    forward, backward = real_model(entry, training, point)
+    traces = trace_at(family_of(entry.class_name), entry, training, point)
+    order = layer_order(entry)
+    layers = [traces[kind][0] for kind in order]
+    first = traces[order[1]][0]
+    assert forward.matmul_flops == sum(x.matmul_flops for x in layers)
+    assert forward.attention_flops == sum(x.attention_flops for x in layers)
+    multiplied = sum(x.backward_matmul_flops for x in layers)
+    assert multiplied - first.backward_matmul_flops < backward.matmul_flops <= multiplied
+    held = sum(x.saved_bytes + x.output_bytes + x.side_bytes for x in layers)
+    unread = text_bytes(entry, point) + layers[0].side_bytes + 0.15 * first.saved_bytes
+    assert held - unread <= forward.end <= held
+    full = trace_at(family_of(entry.class_name), entry, Training(torch.float32), point)
+    assert first.saved_bytes < full[order[1]][0].saved_bytes
+
+
+def test_autocast_lists_are_pytorchs() -> None:
+    """Of the installed release's header: what Python calls by other names, or never, is left out."""
+    header = Path(torch.__file__).parent / "include" / "ATen" / "autocast_mode.h"
+    text = header.read_text()
+    for macro, ours in (("LOWER_PRECISION_FP", LOWER_NAMES), ("FP32", FP32_NAMES)):
+        body = text.split(f"#define AT_FORALL_{macro}(_)")[1].split("#define")[0]
+        body += text.split("#define AT_FORALL_FP32_SET_OPT_DTYPE(_)")[1].split("#define")[0] * (
+            macro == "FP32"
+        )
+        theirs = set(re.findall(r"_\((\w+)", body))
+        assert {name for name in ours.split() if not name.startswith("__")} - {"interpolate"} <= theirs
+
+
+def test_autocast_casts_each_weight_once_and_computes_in_bf16() -> None:
+    layer = torch.nn.Linear(4, 4)
+    norm = torch.nn.LayerNorm(4)
+    with CudaAutocast():
+        first = layer(torch.ones(2, 4))
+        second = layer(first)
+        assert first.dtype == second.dtype == torch.bfloat16
+        assert norm(second).dtype == torch.float32
+    assert layer(torch.ones(2, 4)).dtype == torch.float32
+    second.float().sum().backward()
+    assert layer.weight.grad is not None and layer.weight.grad.dtype == torch.float32
