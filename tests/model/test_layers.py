@@ -157,14 +157,11 @@ def test_temporal_rotation_sees_only_distances() -> None:
 
 def test_spatial_rotation_sees_row_and_column_distances() -> None:
     rows, columns = 4, 5
-    tables = RotaryTables(head_size=8)
     like = torch.zeros((), dtype=torch.float64)
+    rotation = RotaryTables(head_size=8).spatial(rows, columns, like)
     q, k = torch.randn(8, dtype=torch.float64), torch.randn(8, dtype=torch.float64)
     at = [
-        rotated(v.expand(1, rows * columns, 1, 8), tables.spatial(rows, columns, like))[0, :, 0].view(
-            rows, columns, 8
-        )
-        for v in (q, k)
+        rotated(v.expand(1, rows * columns, 1, 8), rotation)[0, :, 0].view(rows, columns, 8) for v in (q, k)
     ]
     product = torch.einsum("abk,cdk->abcd", *at)
     assert torch.allclose(product[0, 0, 1, 2], product[2, 1, 3, 3])
