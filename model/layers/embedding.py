@@ -119,6 +119,8 @@ class Embed(nn.Module):
         if self.positions is not None:
             hidden_BTSD = self.positions(hidden_BTSD)
         class_B = condition[0] if self.condition == "class" else None
-        hidden_BTIJD = hidden_BTSD.unflatten(2, (-1, noised_BCTHW.shape[-1] // self.patch_size))
+        frames, height, width = noised_BCTHW.shape[2:]
+        grid = (height // self.patch_size, width // self.patch_size)
+        hidden_BTIJD = hidden_BTSD.view(-1, frames, *grid, hidden_BTSD.shape[-1])
         outputs = (hidden_BTIJD, self.modulation(timestep_B, class_B))
         return outputs if self.text is None else (*outputs, self.text(condition[0]))

@@ -43,24 +43,24 @@ class RotaryTables:
     def __init__(self, head_size: int) -> None:
         assert head_size % 2 == 0, f"rotary positions need an even head size, not {head_size}"
         self.pairs = head_size // 2
-        self._cache: dict[tuple[tuple[int, ...], torch.dtype, torch.device], Rotation] = {}
+        self._cache: dict[tuple[int, int | None, torch.dtype, torch.device], Rotation] = {}
 
     def spatial(self, rows: int, columns: int, like: Tensor) -> Rotation:
         """(rows * columns, 1, P) cosines and sines in the dtype and on the device of `like`."""
-        return self._get((rows, columns), like)
+        return self._get(rows, columns, like)
 
     def temporal(self, frames: int, like: Tensor) -> Rotation:
         """(T, 1, P) cosines and sines in the dtype and on the device of `like`."""
-        return self._get((frames,), like)
+        return self._get(frames, None, like)
 
-    def _get(self, size: tuple[int, ...], like: Tensor) -> Rotation:
-        key = (size, like.dtype, like.device)
+    def _get(self, length: int, columns: int | None, like: Tensor) -> Rotation:
+        key = (length, columns, like.dtype, like.device)
         if key not in self._cache:
             with torch.no_grad():
-                if len(size) == 2:
-                    angles_MP = self._spatial_angles(*size, like.device)
+                if columns is None:
+                    angles_MP = _angles_1d(length, self.pairs, like.device)
                 else:
-                    angles_MP = _angles_1d(*size, self.pairs, like.device)
+                    angles_MP = self._spatial_angles(length, columns, like.device)
                 self._cache[key] = _rotation(angles_MP, like.dtype)
         return self._cache[key]
 
