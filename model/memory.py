@@ -17,7 +17,8 @@ RESET_PEAK = "5"
 
 EXACT_STEPS = 2
 """First steps of each size that clips come in, on a processor, in which every large block of memory is a
-mapping of its own, so that what is freed is given back at once. It costs a page fault for every 4 KiB: such a step takes up to 1.8 x the time."""
+mapping of its own, so that what is freed is given back at once. It costs a page fault for every 4 KiB: such a
+step takes up to 1.8 x the time."""
 OWN_MAPPING_BYTES, USUAL_MAPPING_BYTES = 128 * 1024, 32 * 1024**2
 """Where blocks begin to be mappings: in the exact steps (glibc's start value), and after (its largest)."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -31,8 +32,8 @@ class PeakMemory:
     On an accelerator: the largest sum of allocated tensors (max_memory_allocated; neither the allocator's
     cache nor the driver's context). On a processor: the largest resident memory that is no file's, less
     what the process had before the model and what building the engine added besides tensors (torch's
-    optimizers import half of torch). What is left in the first `exact_steps` is tensors; in later ones what the
-    heap keeps of freed ones, too. Data loader workers are processes of their own and not in it.
+    optimizers import half of torch). What is left in the first `exact_steps` is tensors; in later ones what
+    the heap keeps of freed ones, too. Data loader workers are processes of their own and not in it.
     """
 
     def __init__(self, sizes: int = 1) -> None:

@@ -1,0 +1,78 @@
+"""Clips of several sizes on DeepSpeed's real engine over gloo: one size a step, in every layout alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.model.buckets_worker import GEOMETRIES, SAVED, STEPS
+from tests.model.ranks import run_ranks
+from tests.model.test_layouts import config, furthest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+SMALL = {"reduce_bucket_size": 10_000, "allgather_bucket_size": 10_000}
+"""Else DeepSpeed's buckets of 500,000,000 elements are most of the memory."""
+
+
+def sharded(stages: int, data: int, zero: int, interval: int) -> dict[str, Any]:
+    return {**config(stages, data, interval=interval), "zero_optimization": {"stage": zero, **SMALL}}
+
+
+CASES: dict[int, dict[str, dict[str, Any]]] = {
+    1: {"1x1": config(1, 1)},
+    2: {"1x2 ZeRO-3 checkpointed": sharded(1, 2, zero=3, interval=3), "2x1": config(2, 1)},
+    4: {"2x2 ZeRO-1 checkpointed": sharded(2, 2, zero=1, interval=2)},
+}
+NAMES = [name for cases in CASES.values() for name in cases]
+PIPELINES = [name for name in NAMES if name.startswith("2")]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
+    """What each rank said of each case."""
+    folder: Path = tmp_path_factory.mktemp("runs")
+    found: dict[str, list[dict[str, Any]]] = {}
+    for world_size, cases in CASES.items():
+        jobs = [{"name": name, "config": case} for name, case in cases.items()]
+        job = {"cases": jobs, "folder": str(folder)}
+        by_rank = run_ranks("tests.model.buckets_worker", world_size, job)
+        for index, name in enumerate(cases):
+            found[name] = [answers[index] for answers in by_rank]
+    return found
+
+
+def test_every_size_has_its_steps_and_the_saved_step_lies_between_two_sizes(
+    results: dict[str, list[dict[str, Any]]],
+) -> None:
+    sizes = [step["size"] for step in results["1x1"][0]["steps"]]
+    assert sorted(sizes) == sorted([*range(len(GEOMETRIES))] * (STEPS // len(GEOMETRIES)))
+    assert sizes[SAVED - 1] != sizes[SAVED]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_layouts_agree_to_rounding(results: dict[str, list[dict[str, Any]]], name: str) -> None:
+    reference = results["1x1"]
+    for answer in results[name]:
+        for step, expected in zip(answer["steps"], reference[0]["steps"], strict=True):
+            assert step["size"] == expected["size"]
+            assert step["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+            assert step["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-4)
+        assert answer["prediction"] == pytest.approx(reference[0]["prediction"], rel=1e-3, abs=1e-4)
+    assert furthest(results[name], reference) < 1e-5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_resuming_between_two_sizes_is_exact(results: dict[str, list[dict[str, Any]]], name: str) -> None:
+    for answer in results[name]:
+        assert answer["resumed"] == answer["steps"][SAVED:]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_largest_size_needs_what_it_needs_alone(
+    results: dict[str, list[dict[str, Any]]], name: str
+) -> None:
+    for answer in results[name]:
+        assert max(answer["peaks"]) == pytest.approx(max(answer["peaks_of_one"]), rel=0.01)
