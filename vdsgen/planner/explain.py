@@ -26,6 +26,7 @@ def reasons(workload: Workload, found: Search, winner: Candidate) -> tuple[str, 
             _micro_batch_reason(workload, winner),
             _precision_reason(workload, winner),
             _memory_reason(workload, winner),
+            _sizes_reason(workload, winner),
         )
         if sentence
     )
@@ -155,3 +156,18 @@ def _precision_reason(workload: Workload, winner: Candidate) -> str:
 def _memory_reason(workload: Workload, winner: Candidate) -> str:
     peak, capacity = winner.placed.peak_bytes, workload.capacity_bytes
     return f"The fullest stage needs {gib(peak)} of {gib(capacity)}; {gib(capacity - peak)} stay free."
+
+
+def _sizes_reason(workload: Workload, winner: Candidate) -> str:
+    if len(workload.sizes) == 1:
+        return ""
+    layers = list(pairwise(winner.placed.partition))
+    peaks = [
+        workload.memory(winner.settings, stage, *bounds).peak_bytes for stage, bounds in enumerate(layers)
+    ]
+    fullest = peaks.index(max(peaks))
+    largest = workload.largest_size(winner.settings, fullest, *layers[fullest])
+    return (
+        f"Clips come in {len(workload.sizes)} sizes, one a step and each as often as the others: memory is "
+        f"decided by {largest} (frames x height x width), times are means over all."
+    )

@@ -9,10 +9,11 @@ from itertools import accumulate
 from vdsgen.cost.compute import peak_rate_tflops
 from vdsgen.cost.memory import MemoryModel, StageBytes
 from vdsgen.cost.settings import Settings
+from vdsgen.cost.sizes import MeanStepTimeModel
 from vdsgen.cost.step import StepTimeModel
 from vdsgen.errors import InputError, Problem
 from vdsgen.spec.architecture import Geometry, Vdt
-from vdsgen.spec.experiment import Dtype, Experiment, geometry_of
+from vdsgen.spec.experiment import ClipSize, Dtype, Experiment, geometries_of
 from vdsgen.spec.lab import Gpu, Pool
 from vdsgen.spec.profile import ModelProfile
 from vdsgen.units import GIB
@@ -35,18 +36,30 @@ class Workload:
         assert isinstance(self.experiment.model, Vdt), "the model is resolved before plans are made"
         assert isinstance(self.pool.gpu, Gpu), "the GPU is resolved before plans are made"
 
+    @property
+    def sizes(self) -> tuple[ClipSize, ...]:
+        """What clips are trained at: a step takes one, each as often as the others."""
+        return self.experiment.data.sizes
+
     @cached_property
-    def geometry(self) -> Geometry:
-        """Raises InputError where the clips do not fit the model's patches."""
+    def geometries(self) -> tuple[Geometry, ...]:
+        """Of `sizes`. Raises InputError where the clips do not fit the model's patches."""
         assert isinstance(self.experiment.model, Vdt)
         try:
-            return geometry_of(self.experiment.data, self.experiment.model)
+            return geometries_of(self.experiment.data, self.experiment.model)
         except ValueError as error:
             raise InputError([Problem(str(error), key="data")]) from error
 
+    @property
+    def geometry(self) -> Geometry:
+        """Of the first size."""
+        return self.geometries[0]
+
     @cached_property
-    def times(self) -> StepTimeModel:
-        return StepTimeModel(self.profile, self.geometry, self.pool)
+    def times(self) -> StepTimeModel | MeanStepTimeModel:
+        """The mean over all sizes."""
+        models = [StepTimeModel(self.profile, geometry, self.pool) for geometry in self.geometries]
+        return models[0] if len(models) == 1 else MeanStepTimeModel(models)
 
     @cached_property
     def is_block(self) -> tuple[bool, ...]:
@@ -80,29 +93,44 @@ class Workload:
         return peak_rate_tflops(self.pool.gpu, dtype) is not None
 
     @cached_property
-    def _memory_model(self) -> MemoryModel:
-        return MemoryModel(self.profile, self.geometry)
+    def _memory_models(self) -> list[MemoryModel]:
+        return [MemoryModel(self.profile, geometry) for geometry in self.geometries]
 
     @cached_property
     def _memory(self) -> dict[Signature, StageBytes]:
         return {}
 
     def memory(self, settings: Settings, stage: int, start: int, stop: int) -> StageBytes:
-        """Bytes on each GPU of `stage` holding the layers start to stop - 1."""
+        """Bytes on each GPU of `stage` holding the layers start to stop - 1: of the size that needs most."""
         key = (settings, stage, self._run(start, stop))
         known = self._memory.get(key)
         if known is None:
-            known = self._memory_model.stage_memory(
-                settings,
-                stage,
-                start,
-                stop,
-                self.capacity_bytes,
-                self.pool.memory_reserve_fraction,
-                on_host=self.ranks_share_host_memory,
+            known = max(
+                (self._memory_of(model, settings, stage, start, stop) for model in self._memory_models),
+                key=lambda memory: memory.peak_bytes,
             )
             self._memory[key] = known
         return known
+
+    def largest_size(self, settings: Settings, stage: int, start: int, stop: int) -> ClipSize:
+        """The size that decides `memory`; the first of those that need equally much."""
+        peaks = [
+            self._memory_of(model, settings, stage, start, stop).peak_bytes for model in self._memory_models
+        ]
+        return self.sizes[peaks.index(max(peaks))]
+
+    def _memory_of(
+        self, model: MemoryModel, settings: Settings, stage: int, start: int, stop: int
+    ) -> StageBytes:
+        return model.stage_memory(
+            settings,
+            stage,
+            start,
+            stop,
+            self.capacity_bytes,
+            self.pool.memory_reserve_fraction,
+            on_host=self.ranks_share_host_memory,
+        )
 
     def fits(self, settings: Settings, stage: int, start: int, stop: int) -> bool:
         return self.memory(settings, stage, start, stop).peak_bytes <= self.capacity_bytes
