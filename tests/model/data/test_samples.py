@@ -19,7 +19,7 @@ from vdsgen.model.data.index import scan
 from vdsgen.model.data.order import Draw, permutation
 from vdsgen.model.data.samples import Sample, SampleSource, source_for
 from vdsgen.spec.architecture import Vdt
-from vdsgen.spec.experiment import Autoencoder, Data, Diffusion, Experiment, TextEncoder, Training
+from vdsgen.spec.experiment import Autoencoder, ClipSize, Data, Diffusion, Experiment, TextEncoder, Training
 
 at = Draw.of_one_size
 
@@ -27,14 +27,14 @@ at = Draw.of_one_size
 def experiment_of(folder: Path, *, condition: Any = "none", **changes: Any) -> Experiment:
     """8 frames of 32 x 32, space-to-depth by 4; `changes` go to data, `seed` and `dropout` to training."""
     seed, dropout = changes.pop("seed", 0), changes.pop("dropout", 0.0)
-    in_channels = changes.pop("in_channels", 48)
+    in_channels, shift = changes.pop("in_channels", 48), changes.pop("shift", 1.0)
     data = {"frames": 8, "height": 32, "width": 32, "workers": 0, **changes}
     data.setdefault("latents", {"codec": "space_to_depth", "factor": 4})
     model = Vdt(
         in_channels=in_channels, patch_size=1, hidden_size=16, depth=1, heads=1, mlp_hidden_size=16,
         condition=condition, classes=10, text_hidden_size=16,
     )  # fmt: skip
-    diffusion = Diffusion(condition_dropout=dropout)
+    diffusion = Diffusion(condition_dropout=dropout, shift=shift)
     training = Training(global_batch_size=4, steps=10, seed=seed, diffusion=diffusion)
     return Experiment(name="x", model=model, data=Data(videos=str(folder), **data), training=training)
 
@@ -217,3 +217,41 @@ def test_no_label_at_all_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFi
         source = source_of(tmp_path, condition="class")
     assert "all are trained without a class" in caplog.text
     assert source.sample(at(0)).condition == 10
+
+
+SIZES = (ClipSize(frames=16, height=16, width=64), ClipSize(frames=48, height=32, width=16))
+
+
+def test_a_sample_has_the_size_that_is_drawn(clips: Path) -> None:
+    write_numbered(clips / "run" / "long.mp4", 60, rate=10)
+    source, alone = source_of(clips, buckets=SIZES), source_of(clips)
+    for size, shape in enumerate([(48, 8, 8, 8), (48, 16, 4, 16), (48, 48, 8, 4)]):
+        for turn in range(12):
+            sample = source.sample(Draw(100 + turn, size, turn))
+            assert sample.noised.shape == sample.target.shape == shape
+    assert same(source.sample(at(3)), alone.sample(at(3))), "the first size is trained as it is alone"
+
+
+def test_a_size_shows_the_clips_that_are_long_enough_each_once_an_epoch(clips: Path) -> None:
+    for name in ("long.mp4", "longer.mp4"):
+        write_numbered(clips / "run" / name, 60, rate=10)
+    reader = source_of(clips, buckets=SIZES).reader
+    for size, count in enumerate((7, 7, 2)):
+        shown = [reader.read(Draw(turn, size, turn)).position for turn in range(2 * count)]
+        assert sorted(shown) == sorted([*reader.index.long_enough(reader.data, reader.sizes[size])] * 2)
+        assert sorted(set(shown[:count])) == sorted(shown[:count])
+
+
+def test_keeping_decoded_clips_of_several_sizes_changes_no_sample(clips: Path) -> None:
+    sizes = (SIZES[0], ClipSize(frames=4, height=16, width=64))
+    kept, fresh = source_of(clips, buckets=sizes), source_of(clips, buckets=sizes, decoded_cache_mib=0)
+    for sample in range(18):
+        draw = Draw(sample, sample % 3, sample // 3)
+        assert same(kept.sample(draw), fresh.sample(draw))
+    assert len(kept.reader._reels) == 10, "five clips in two sizes of pictures"
+
+
+def test_the_time_shift_follows_the_size(clips: Path) -> None:
+    source = source_of(clips, buckets=SIZES[:1], shift="resolution")
+    timesteps = [float(source.sample(Draw(5, size, 0)).timestep) for size in (0, 1)]
+    assert timesteps[0] < timesteps[1], "longer clips need more noise for the same sample"
