@@ -76,6 +76,10 @@ class ModelStates(NamedTuple):
     workspace_bytes: int
     """What reduction or the optimizer step, whichever needs more, holds beyond parameters, gradients and
     optimizer states. No activations are alive then."""
+    reduction_bytes: int | None = None
+    """Of the workspace, what reduction after the last backward needs; None where it is not told apart."""
+    step_bytes: int | None = None
+    """Of the workspace, what the optimizer step needs; None where it is not told apart."""
 
     @property
     def held_bytes(self) -> int:
@@ -137,6 +141,8 @@ def _torch_adamw(sizes: StageSizes) -> ModelStates:
         cast_bytes=0,
         communication_bytes=0,
         workspace_bytes=4 * _allreduce_elements(sizes),
+        reduction_bytes=4 * _allreduce_elements(sizes),
+        step_bytes=0,
     )
 
 
@@ -155,6 +161,8 @@ def _unfused_optimizer(sizes: StageSizes) -> ModelStates:
         cast_bytes=0,
         communication_bytes=0,
         workspace_bytes=max(4 * t, 2 * _allreduce_elements(sizes)),
+        reduction_bytes=2 * _allreduce_elements(sizes),
+        step_bytes=4 * t,
     )
 
 
@@ -182,13 +190,17 @@ def _bf16_optimizer(sizes: StageSizes, settings: Settings) -> ModelStates:
     converts = a == 4
     # Half precision gradients live until the step unless each is accumulated at once (:715).
     kept = 0 if defaults.BF16_IMMEDIATE_GRADIENT_UPDATE else 2 * t
+    reduction = 2 * padded if converts else 0
+    step = 0 if converts else max(4 * share, 4 * m)
     return ModelStates(
         parameters_bytes=2 * (padded + sizes.parameters - t),
         gradients_bytes=a * padded + kept,
         optimizer_bytes=MASTER_AND_MOMENTS * share,
         cast_bytes=a * m if converts else 0,
         communication_bytes=0,
-        workspace_bytes=2 * padded if converts else max(4 * share, 4 * m),
+        workspace_bytes=max(reduction, step),
+        reduction_bytes=reduction,
+        step_bytes=step,
     )
 
 
@@ -222,6 +234,8 @@ def _zero_1(sizes: StageSizes, settings: Settings) -> ModelStates:
         cast_bytes=0 if a == w else a * m,
         communication_bytes=0,
         workspace_bytes=max(step, reduce),
+        reduction_bytes=reduce,
+        step_bytes=step,
     )
 
 

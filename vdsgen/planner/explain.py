@@ -11,7 +11,15 @@ from vdsgen.planner.numerics import accumulation_dtype, dtypes
 from vdsgen.planner.place import Placed, place
 from vdsgen.planner.search import Candidate, Search
 from vdsgen.planner.space import Layout
-from vdsgen.planner.words import gib, interval_words, miss_words, percent, seconds, settings_words
+from vdsgen.planner.words import (
+    gib,
+    interval_words,
+    miss_words,
+    moment_words,
+    percent,
+    seconds,
+    settings_words,
+)
 from vdsgen.planner.workload import Workload
 
 
@@ -154,20 +162,28 @@ def _precision_reason(workload: Workload, winner: Candidate) -> str:
 
 
 def _memory_reason(workload: Workload, winner: Candidate) -> str:
-    peak, capacity = winner.placed.peak_bytes, workload.capacity_bytes
-    return f"The fullest stage needs {gib(peak)} of {gib(capacity)}; {gib(capacity - peak)} stay free."
+    peak, capacity, settings = winner.placed.peak_bytes, workload.capacity_bytes, winner.settings
+    stage, start, stop = _fullest_stage(workload, winner)
+    moment = workload.timeline(settings, stage, start, stop).peak().spec()
+    several = settings.pipeline_parallel_size > 1
+    which = f"The fullest stage, {stage}," if several else "The fullest stage"
+    return (
+        f"{which} needs {gib(peak)} of {gib(capacity)}; {gib(capacity - peak)} stay free. "
+        f"It peaks {moment_words(moment)}."
+    )
 
 
 def _sizes_reason(workload: Workload, winner: Candidate) -> str:
     if len(workload.sizes) == 1:
         return ""
-    layers = list(pairwise(winner.placed.partition))
-    peaks = [
-        workload.memory(winner.settings, stage, *bounds).peak_bytes for stage, bounds in enumerate(layers)
-    ]
-    fullest = peaks.index(max(peaks))
-    largest = workload.largest_size(winner.settings, fullest, *layers[fullest])
+    largest = workload.largest_size(winner.settings, *_fullest_stage(workload, winner))
     return (
         f"Clips come in {len(workload.sizes)} sizes, one a step and each as often as the others: memory is "
         f"decided by {largest} (frames x height x width), times are means over all."
     )
+
+
+def _fullest_stage(workload: Workload, winner: Candidate) -> tuple[int, int, int]:
+    """Its index, its first layer, and one past its last."""
+    stages = [(stage, *bounds) for stage, bounds in enumerate(pairwise(winner.placed.partition))]
+    return max(stages, key=lambda stage: workload.memory(winner.settings, *stage).peak_bytes)

@@ -11,6 +11,7 @@ from vdsgen.cost.memory import MemoryModel, StageBytes
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.sizes import MeanStepTimeModel
 from vdsgen.cost.step import StepTimeModel
+from vdsgen.cost.timeline import StageTimeline
 from vdsgen.errors import InputError, Problem
 from vdsgen.spec.architecture import Geometry, Vdt
 from vdsgen.spec.experiment import ClipSize, Dtype, Experiment, geometries_of
@@ -93,8 +94,8 @@ class Workload:
         return peak_rate_tflops(self.pool.gpu, dtype) is not None
 
     @cached_property
-    def _memory_models(self) -> list[MemoryModel]:
-        return [MemoryModel(self.profile, geometry) for geometry in self.geometries]
+    def _memory_model(self) -> MemoryModel:
+        return MemoryModel(self.profile, self.geometries)
 
     @cached_property
     def _memory(self) -> dict[Signature, StageBytes]:
@@ -105,32 +106,29 @@ class Workload:
         key = (settings, stage, self._run(start, stop))
         known = self._memory.get(key)
         if known is None:
-            known = max(
-                (self._memory_of(model, settings, stage, start, stop) for model in self._memory_models),
-                key=lambda memory: memory.peak_bytes,
+            known = self._memory_model.stage_memory(
+                settings,
+                stage,
+                start,
+                stop,
+                self.capacity_bytes,
+                self.pool.memory_reserve_fraction,
+                on_host=self.ranks_share_host_memory,
             )
             self._memory[key] = known
         return known
 
+    def timeline(self, settings: Settings, stage: int, start: int, stop: int) -> StageTimeline:
+        """One step of `stage`, moment by moment: of the size that needs most."""
+        return self._memory_model.timeline(settings, stage, start, stop)
+
     def largest_size(self, settings: Settings, stage: int, start: int, stop: int) -> ClipSize:
         """The size that decides `memory`; the first of those that need equally much."""
         peaks = [
-            self._memory_of(model, settings, stage, start, stop).peak_bytes for model in self._memory_models
+            MemoryModel(self.profile, geometry).tensor_bytes(settings, stage, start, stop)
+            for geometry in self.geometries
         ]
         return self.sizes[peaks.index(max(peaks))]
-
-    def _memory_of(
-        self, model: MemoryModel, settings: Settings, stage: int, start: int, stop: int
-    ) -> StageBytes:
-        return model.stage_memory(
-            settings,
-            stage,
-            start,
-            stop,
-            self.capacity_bytes,
-            self.pool.memory_reserve_fraction,
-            on_host=self.ranks_share_host_memory,
-        )
 
     def fits(self, settings: Settings, stage: int, start: int, stop: int) -> bool:
         return self.memory(settings, stage, start, stop).peak_bytes <= self.capacity_bytes
