@@ -8,8 +8,13 @@ from typing import Any
 import pytest
 
 from tests.model.buckets_worker import GEOMETRIES, SAVED, STEPS
+from tests.model.layout_worker import GLOBAL_BATCH, MODEL
 from tests.model.ranks import run_ranks
-from tests.model.test_layouts import config, furthest
+from tests.model.test_layouts import PARTITION, config, furthest
+from vdsgen.cost.memory import MemoryModel
+from vdsgen.cost.settings import Settings
+from vdsgen.profile import build, ledger
+from vdsgen.spec.profile import ModelProfile
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -70,3 +75,39 @@ def test_the_largest_size_needs_what_it_needs_alone(
         *_, largest = answer["peaks"]
         assert max(answer["peaks"]) == largest
         assert largest == pytest.approx(answer["peak_alone"], rel=0.01)
+
+
+@pytest.fixture(scope="module")
+def profile() -> ModelProfile:
+    """The model's, with the kernels of this processor and not a GPU's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ledger, "hidden_temporary_bytes", lambda *_: 0)
+        build._layer_types.cache_clear()
+        try:
+            return build.build_profile(MODEL)
+        finally:
+            build._layer_types.cache_clear()
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_the_largest_size_needs_what_plans_say(
+    results: dict[str, list[dict[str, Any]]], profile: ModelProfile, name: str
+) -> None:
+    stages = len(results[name])
+    settings = Settings(
+        pipeline_parallel_size=stages,
+        data_parallel_size=1,
+        zero_stage=0,
+        micro_batch_size=1,
+        gradient_accumulation_steps=GLOBAL_BATCH,
+        activation_checkpoint_interval=0,
+        dtype="fp32",
+        gradient_accumulation_dtype="fp32",
+        reduce_bucket_elements=1,
+        allgather_bucket_elements=1,
+    )
+    memory = MemoryModel(profile, GEOMETRIES)
+    for stage, answer in enumerate(results[name]):
+        start, stop = PARTITION[stages][stage : stage + 2]
+        planned = memory.tensor_bytes(settings, stage, start, stop)
+        assert planned == pytest.approx(max(answer["peaks"]), rel=0.01), f"stage {stage}"
