@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vdsgen.errors import VdsgenError
+from vdsgen.model.data.order import size_of_step
+from vdsgen.model.pipeline import check_fits
 from vdsgen.spec.architecture import Geometry, Vdt
-from vdsgen.spec.experiment import geometry_of
+from vdsgen.spec.experiment import ClipSize, Data, geometry_of, size_key
 from vdsgen.spec.rendered import Rendered, read_rendered
 
 
@@ -20,6 +22,7 @@ class Configuration:
     rendered: Rendered
     model: Vdt
     geometry: Geometry
+    """Of frames x height x width, which samples have too."""
     output: Path
     """The run directory."""
     steps: int
@@ -34,6 +37,15 @@ class Configuration:
     def micro_batch_size(self) -> int:
         return int(self.rendered.ds_config["train_micro_batch_size_per_gpu"])
 
+    @property
+    def sizes(self) -> tuple[ClipSize, ...]:
+        """What clips are trained at."""
+        return self.rendered.experiment.data.sizes
+
+    def size_of_step(self, step: int) -> int:
+        """The place in `sizes` of what step `step`, counted from 1, takes."""
+        return size_of_step(self.rendered.experiment.training.seed, step - 1, len(self.sizes))
+
 
 def read_configuration(arguments: Sequence[str] | None, environment: Mapping[str, str]) -> Configuration:
     """Raises VdsgenError where the directory, the run directory or the number of ranks is not right."""
@@ -45,16 +57,32 @@ def read_configuration(arguments: Sequence[str] | None, environment: Mapping[str
             f"{parsed.plan_dir}/train.yaml: model is {model!r}, should be the family's sizes",
             remedy="render the directory again: vdsgen generate",
         )
+    data = rendered.experiment.data
+    geometries = [_fitting_geometry(data, model, place) for place in range(len(data.sizes))]
     _check_ranks(rendered, environment)
     _check_output(parsed.output, resume=parsed.resume)
     return Configuration(
         rendered=rendered,
         model=model,
-        geometry=geometry_of(rendered.experiment.data, model),
+        geometry=geometries[0],
         output=parsed.output,
         steps=parsed.steps or rendered.experiment.training.steps,
         resume=parsed.resume,
     )
+
+
+def _fitting_geometry(data: Data, model: Vdt, place: int) -> Geometry:
+    """Of the size at `place` in `Data.sizes`. Raises VdsgenError where it does not fit the model."""
+    try:
+        geometry = geometry_of(data, model, data.sizes[place])
+        check_fits(model, geometry)
+    except (ValueError, VdsgenError) as error:
+        at = size_key(place)
+        raise VdsgenError(
+            f"train.yaml: {f'data.{at}' if at else 'data'} ({data.sizes[place]}): {error}",
+            remedy=None if isinstance(error, VdsgenError) else "render the directory again: vdsgen generate",
+        ) from error
+    return geometry
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

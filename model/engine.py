@@ -30,6 +30,7 @@ class TrainingEngine:
     def __init__(self, engine: Any) -> None:
         self.engine = engine
         self.pipelined = isinstance(engine, PipelineEngine)
+        self._size = 0
         self._plain_grad_norm: float | None = None
         self._scale_in_step = 1.0
         corrections.forget_initial_step(engine)
@@ -56,10 +57,16 @@ class TrainingEngine:
         """Only a pipeline's first and last stage read batches."""
         return not self.pipelined or self.engine.is_first_stage() or self.engine.is_last_stage()
 
-    def train_step(self, batches: Iterator[Batch]) -> float:
+    def train_step(self, batches: Iterator[Batch], size: int = 0) -> float:
         """One optimizer step; takes gradient_accumulation_steps micro-batches from `batches` where
-        `needs_data`. Returns the mean loss over the global batch, the same on every rank."""
+        `needs_data`. Returns the mean loss over the global batch, the same on every rank.
+
+        `size` tells the sizes of clips apart (their places in `Data.sizes`): one for the whole step, and the
+        same on every rank."""
         if self.pipelined:
+            if size != self._size:
+                self._expect_other_shapes()
+            self._size = size
             return float(self.engine.train_batch(data_iter=batches))
         self.engine.train()
         total = torch.zeros((), dtype=torch.float32, device=self.device)
@@ -108,7 +115,7 @@ class TrainingEngine:
 
     def _predict_through_stages(self, inputs: tuple[Tensor, ...]) -> Tensor:
         engine = self.engine
-        engine.reset_activation_shape()  # receive buffers are of the training micro-batch's size
+        self._expect_other_shapes()
         engine.total_loss = None  # the engine adds this forward's output to it (pipe/engine.py:777)
         noised = inputs[0]
         _, outputs = engine.eval_batch(
@@ -118,13 +125,18 @@ class TrainingEngine:
             reduce_output=None,
             num_micro_batches=1,
         )
-        engine.reset_activation_shape()
+        self._expect_other_shapes()
         engine.total_loss = None
         # With patches of 1 the last layer's output is a permuted view; a broadcast sends memory as it lies.
         prediction = outputs.contiguous() if engine.is_last_stage() else torch.empty_like(noised)
         last = engine.grid.stage_to_global(engine.num_stages - 1)
         dist.broadcast(prediction, src=last, group=engine.grid.get_pipe_parallel_group())
         return prediction
+
+    def _expect_other_shapes(self) -> None:
+        """Receive buffers are of the last micro-batch's shape (pipe/engine.py:1123, 1178): the next one's
+        is asked for again. Call between steps, on all ranks alike."""
+        self.engine.reset_activation_shape()
 
     def _before_optimizer_step(self) -> None:
         engine = self.engine

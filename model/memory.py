@@ -16,8 +16,9 @@ RESET_PEAK = "5"
 """Sets VmHWM back to the present resident size: proc_pid_clear_refs(5)."""
 
 EXACT_STEPS = 2
-"""First steps, on a processor, in which every large block of memory is a mapping of its own, so that what is
-freed is given back at once. It costs a page fault for every 4 KiB: such a step takes up to 1.8 x the time."""
+"""First steps of each size that clips come in, on a processor, in which every large block of memory is a
+mapping of its own, so that what is freed is given back at once. It costs a page fault for every 4 KiB: such a
+step takes up to 1.8 x the time."""
 OWN_MAPPING_BYTES, USUAL_MAPPING_BYTES = 128 * 1024, 32 * 1024**2
 """Where blocks begin to be mappings: in the exact steps (glibc's start value), and after (its largest)."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -31,11 +32,13 @@ class PeakMemory:
     On an accelerator: the largest sum of allocated tensors (max_memory_allocated; neither the allocator's
     cache nor the driver's context). On a processor: the largest resident memory that is no file's, less
     what the process had before the model and what building the engine added besides tensors (torch's
-    optimizers import half of torch). What is left in the first EXACT_STEPS is tensors; in later ones what the
-    heap keeps of freed ones, too. Data loader workers are processes of their own and not in it.
+    optimizers import half of torch). What is left in the first `exact_steps` is tensors; in later ones what
+    the heap keeps of freed ones, too. Data loader workers are processes of their own and not in it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sizes: int = 1) -> None:
+        """`sizes`: how many sizes clips come in, which take turns."""
+        self.exact_steps = EXACT_STEPS * sizes
         self.on_cpu = get_accelerator().device_name() == "cpu"
         self._tensor_bytes_before = _tensor_bytes() if self.on_cpu else 0
         self._other_bytes = 0
@@ -55,7 +58,7 @@ class PeakMemory:
     def meaning(self) -> str:
         """For people: what the figures are."""
         if self.on_cpu:
-            return f"resident memory of each rank in the first {EXACT_STEPS} steps, less all but tensors"
+            return f"resident memory of each rank in the first {self.exact_steps} steps, less all but tensors"
         return "tensors allocated on each GPU (max_memory_allocated)"
 
     def take(self) -> int:
@@ -66,7 +69,7 @@ class PeakMemory:
         else:
             peak = int(get_accelerator().max_memory_allocated())
         self._taken += 1
-        if self.on_cpu and self._taken == EXACT_STEPS:
+        if self.on_cpu and self._taken == self.exact_steps:
             _map_blocks_from(USUAL_MAPPING_BYTES)
         self._reset()
         return peak

@@ -38,9 +38,13 @@ class StepMetrics:
     samples_per_second: float
     peak_memory_bytes: list[int]
     """The step's peak, one a rank; vdsgen.model.memory says of what."""
+    bucket: str | None = None
+    """Frames x height x width of the step's clips, where they come in several sizes; else not in the file."""
 
     def line(self) -> str:
         values = {key: _finite(value) for key, value in asdict(self).items()}
+        if self.bucket is None:
+            del values["bucket"]
         return json.dumps(values, allow_nan=False) + "\n"
 
 

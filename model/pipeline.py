@@ -32,23 +32,21 @@ Activations = tuple[Tensor, ...]
 def layer_specs(model: Vdt, geometry: Geometry, seed: int) -> list[LayerSpec]:
     """[Embed, Block x depth, Final]; each builds itself with the initial weights that `seed` gives its index.
 
-    Raises VdsgenError where the geometry does not fit the model.
+    The layers take clips of every size that `check_fits` accepts: they read it off the tensors they get.
+    Raises VdsgenError where this geometry does not fit the model.
     """
-    _check_fits(model, geometry)
-    rows = geometry.latent_height // model.patch_size
-    columns = geometry.latent_width // model.patch_size
-    rotary = None
-    if model.position == "rotary":
-        rotary = RotaryTables(model.hidden_size // model.heads, rows, columns)
+    check_fits(model, geometry)
+    rotary = RotaryTables(model.hidden_size // model.heads) if model.position == "rotary" else None
     blocks = [LayerSpec(Block, model, seed, index, rotary) for index in range(1, model.depth + 1)]
     return [
         LayerSpec(Embed, model, seed, 0),
         *blocks,
-        LayerSpec(Final, model, geometry, seed, model.depth + 1),
+        LayerSpec(Final, model, seed, model.depth + 1),
     ]
 
 
-def _check_fits(model: Vdt, geometry: Geometry) -> None:
+def check_fits(model: Vdt, geometry: Geometry) -> None:
+    """Raises VdsgenError where clips of this geometry do not fit the model."""
     patch = model.patch_size
     height, width = geometry.latent_height, geometry.latent_width
     if height % patch or width % patch:

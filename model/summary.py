@@ -11,11 +11,9 @@ from typing import Any
 
 from vdsgen.model.configuration import Configuration
 from vdsgen.model.curves import first_and_last
-from vdsgen.model.memory import EXACT_STEPS, PeakMemory
+from vdsgen.model.memory import PeakMemory
 from vdsgen.spec.run import Layout
 
-WARM_UP_STEPS = EXACT_STEPS
-"""The first steps allocate optimizer states, fill caches and measure memory; medians leave them out."""
 MIB = 1024**2
 EDITED = "  ds_config.json was changed after planning: what is predicted is the plan as it was"
 
@@ -41,9 +39,10 @@ def summarise(
     rendered = configuration.rendered
     plan, layout = rendered.plan, rendered.layout
     section = rendered.ds_config.get("pipeline", {})
-    timed = metrics[WARM_UP_STEPS:] or metrics
-    peaks = _peaks(metrics[:EXACT_STEPS] if memory.on_cpu else metrics)
-    step_seconds = statistics.median(m["step_seconds"] for m in timed)
+    # The first steps allocate optimizer states, fill caches and measure memory.
+    timed = metrics[memory.exact_steps :] or metrics
+    peaks = _peaks(metrics[: memory.exact_steps] if memory.on_cpu else metrics)
+    step_seconds = _typical_seconds(timed)
     losses = [m["loss"] for m in metrics if m["loss"] is not None]
     first, last = first_and_last(losses) if losses else (math.nan, math.nan)
     return {
@@ -106,6 +105,14 @@ def _is_edited(configuration: Configuration) -> bool:
         configuration.micro_batch_size,
         configuration.global_batch_size,
     )
+
+
+def _typical_seconds(metrics: Sequence[Mapping[str, Any]]) -> float:
+    """The median step; where clips come in several sizes, the mean over them of each one's median."""
+    by_bucket: dict[str | None, list[float]] = {}
+    for step in metrics:
+        by_bucket.setdefault(step.get("bucket"), []).append(step["step_seconds"])
+    return statistics.mean(statistics.median(seconds) for seconds in by_bucket.values())
 
 
 def _peaks(metrics: Sequence[Mapping[str, Any]]) -> list[int]:

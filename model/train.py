@@ -49,7 +49,7 @@ def train(configuration: Configuration) -> None:
     source = None
     if rendered.layout.reads_clips(dist.get_rank()):
         source = source_for(experiment, index, get_accelerator().current_device_name())
-    memory = PeakMemory()
+    memory = PeakMemory(len(configuration.sizes))
     engine = build_engine(
         rendered.ds_config, configuration.model, configuration.geometry, experiment.training.seed
     )
@@ -113,7 +113,8 @@ def one_step(
     learning_rate, loss_scale = engine.learning_rate, engine.loss_scale
     waited_before = batches.waited_seconds if batches is not None else 0.0
     began = time.perf_counter()
-    loss = engine.train_step(batches if batches is not None else iter(()))
+    size = configuration.size_of_step(step)
+    loss = engine.train_step(batches if batches is not None else iter(()), size)
     get_accelerator().synchronize()
     seconds = time.perf_counter() - began
     waited = batches.waited_seconds - waited_before if batches is not None else 0.0
@@ -130,6 +131,7 @@ def one_step(
         data_seconds=max(waits_microseconds) / 1e6,
         samples_per_second=configuration.global_batch_size / step_seconds,
         peak_memory_bytes=list(peaks),
+        bucket=str(configuration.sizes[size]) if len(configuration.sizes) > 1 else None,
     )
 
 

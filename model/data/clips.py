@@ -1,9 +1,9 @@
-"""From a sample's global index to the pixels of its clip."""
+"""From a sample's place in the run to the pixels of its clip."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice
@@ -14,11 +14,11 @@ import torch
 
 from vdsgen.errors import VdsgenError
 from vdsgen.model.data.decode import Reel, decode_clip
-from vdsgen.model.data.index import Index, Skipped
-from vdsgen.model.data.order import candidates, generator_for
+from vdsgen.model.data.index import Index, Skipped, last_start
+from vdsgen.model.data.order import Draw, candidates, generator_for
 from vdsgen.model.data.picture import fit
 from vdsgen.model.data.video import VideoError, printable
-from vdsgen.spec.experiment import Data
+from vdsgen.spec.experiment import ClipSize, Data
 
 MOST_ATTEMPTS = 32
 """Clips that are tried for one sample. So many failures in a row mean that the folder has gone."""
@@ -40,7 +40,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class ClipReader:
-    """A pure function of the sample's index, as long as the files stay as they are.
+    """A pure function of the sample's place in the run, as long as the files stay as they are.
 
     Of each sample's own generator come, always in this order: the window's start, the crop's place,
     the flip, and the dropping of the condition.
@@ -50,20 +50,21 @@ class ClipReader:
     data: Data
     seed: int
     condition_dropout: float
-    _reels: dict[int, Reel | None] = field(default_factory=dict, repr=False, compare=False)
-    """Videos that are kept decoded; None for those that cannot be."""
+    _reels: dict[tuple[int, int, int], Reel | None] = field(default_factory=dict, repr=False, compare=False)
+    """Videos that are kept decoded, by position, height and width; None for those that cannot be."""
 
-    def read(self, sample: int) -> Clip:
-        """The clip of global sample `sample`. One that cannot be read is replaced by the next of its epoch.
+    def read(self, draw: Draw) -> Clip:
+        """The clip of a sample. One that cannot be read is replaced by the next of its epoch.
 
         Raises VdsgenError where none of MOST_ATTEMPTS clips can be read.
         """
-        draws = torch.rand(4, generator=generator_for(self.seed, "clip", sample), dtype=torch.float64)
+        draws = torch.rand(4, generator=generator_for(self.seed, "clip", draw.sample), dtype=torch.float64)
         window, crop, flip, drop = draws.tolist()
+        size = self.sizes[draw.size]
         skipped: list[Skipped] = []
-        for position in self._candidates(sample):
+        for position in self._candidates(draw):
             try:
-                video = self._decode(position, window, crop, flip < 0.5)
+                video = self._decode(position, size, window, crop, flip < 0.5)
             except VideoError as error:
                 skipped.append(Skipped(self.index.entries[position].path, error.reason))
                 continue
@@ -76,42 +77,56 @@ class ClipReader:
             remedy="check that the folder of clips is still there and readable",
         )
 
-    def _candidates(self, sample: int) -> Iterator[int]:
-        return islice(candidates(self.seed, sample, len(self.index.entries)), MOST_ATTEMPTS)
+    @functools.cached_property
+    def sizes(self) -> tuple[ClipSize, ...]:
+        return self.data.sizes
 
-    def _decode(self, position: int, window: float, crop: float, flip: bool) -> npt.NDArray[np.uint8]:
+    @functools.cached_property
+    def _long_enough(self) -> tuple[Sequence[int], ...]:
+        return tuple(self.index.long_enough(self.data, size) for size in self.sizes)
+
+    def _candidates(self, draw: Draw) -> Iterator[int]:
+        usable = self._long_enough[draw.size]
+        places = candidates(self.seed, draw.turn, len(usable), draw.size)
+        return (usable[place] for place in islice(places, MOST_ATTEMPTS))
+
+    def _decode(
+        self, position: int, size: ClipSize, window: float, crop: float, flip: bool
+    ) -> npt.NDArray[np.uint8]:
         """uint8 (T, H, W, 3)"""
         entry, data = self.index.entries[position], self.data
-        start_frame = min(entry.last_start, int(window * (entry.last_start + 1)))
-        start = Fraction(start_frame) / entry.info.frame_rate
-        reel = self._reel(position) if self._keeps_all else None
+        last = last_start(entry.info, size.frames, data.frame_rate)
+        start = Fraction(min(last, int(window * (last + 1)))) / entry.info.frame_rate
+        reel = self._reel(position, size) if self._keeps_all else None
         if reel is not None:
-            video = reel.window(start, data.frames, data.frame_rate)
+            video = reel.window(start, size.frames, data.frame_rate)
         else:
             offset = crop if data.crop == "random" else 0.5
             video = decode_clip(
                 self.index.file(position),
                 start,
-                data.frames,
+                size.frames,
                 data.frame_rate,
-                transform=lambda picture: fit(picture, data.height, data.width, offset=offset),
+                transform=lambda picture: fit(picture, size.height, size.width, offset=offset),
             )
         return video[:, :, ::-1] if flip and data.random_flip else video
 
-    def _reel(self, position: int) -> Reel | None:
+    def _reel(self, position: int, size: ClipSize) -> Reel | None:
         """The whole video, decoded at its first use; None where any of it is damaged."""
-        if position not in self._reels:
-            data = self.data
+        key = (position, size.height, size.width)
+        if key not in self._reels:
             try:
-                self._reels[position] = Reel(
-                    self.index.file(position), lambda picture: fit(picture, data.height, data.width)
+                self._reels[key] = Reel(
+                    self.index.file(position), lambda picture: fit(picture, size.height, size.width)
                 )
             except VideoError:
-                self._reels[position] = None
-        return self._reels[position]
+                self._reels[key] = None
+        return self._reels[key]
 
     @functools.cached_property
     def _keeps_all(self) -> bool:
         data = self.data
-        pixels = sum(entry.info.frames for entry in self.index.entries) * data.height * data.width
+        pictures = {(size.height, size.width) for size in self.sizes}
+        frames = sum(entry.info.frames for entry in self.index.entries)
+        pixels = frames * sum(height * width for height, width in pictures)
         return data.crop == "center" and 3 * pixels <= data.decoded_cache_mib * 2**20

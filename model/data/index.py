@@ -8,7 +8,7 @@ import math
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,7 +17,7 @@ from pathlib import Path
 from vdsgen.errors import VdsgenError
 from vdsgen.model.data.captions import read_caption
 from vdsgen.model.data.video import SUFFIXES, VideoError, VideoInfo, printable, probe
-from vdsgen.spec.experiment import Data
+from vdsgen.spec.experiment import ClipSize, Data, size_key
 
 log = logging.getLogger("vdsgen.data")
 
@@ -33,7 +33,7 @@ class Entry:
     """Relative to the folder, with forward slashes."""
     info: VideoInfo
     last_start: int
-    """The last source frame that a clip may start at."""
+    """The last source frame that a clip of the fewest frames may start at."""
     caption: str
     """From the sidecar file; empty where there is none."""
 
@@ -59,6 +59,16 @@ class Index:
     def file(self, position: int) -> Path:
         return Path(self.folder) / self.entries[position].path
 
+    def long_enough(self, data: Data, size: ClipSize) -> Sequence[int]:
+        """Positions of the clips that have `size.frames` frames, in order."""
+        if size.frames == shortest(data):
+            return range(len(self.entries))
+        return tuple(
+            position
+            for position, entry in enumerate(self.entries)
+            if last_start(entry.info, size.frames, data.frame_rate) >= 0
+        )
+
     @property
     def fingerprint(self) -> str:
         """Changes with everything that a sample depends on, except the pixels: resuming a run with
@@ -78,7 +88,8 @@ def scan(data: Data, *, threads: int | None = None) -> Index:
     Follows symbolic links, each folder once; leaves hidden files and folders out. Broken and too short
     files are in `Index.skipped`.
 
-    Raises VdsgenError where the folder cannot be read or holds no usable clip, saying what was found.
+    Raises VdsgenError where the folder cannot be read or holds no usable clip of one of `data.sizes`,
+    saying what was found.
     """
     folder = Path(data.videos)
     if not folder.is_dir():
@@ -102,7 +113,15 @@ def scan(data: Data, *, threads: int | None = None) -> Index:
     )
     if not index.entries:
         raise _nothing_usable(folder, len(files), len(videos), index.skipped)
+    for place, size in enumerate(data.sizes):
+        if not index.long_enough(data, size):
+            raise _none_long_enough(index, size, size_key(place))
     return index
+
+
+def shortest(data: Data) -> int:
+    """Frames that a clip needs to be of use."""
+    return min(size.frames for size in data.sizes)
 
 
 def last_start(info: VideoInfo, frames: int, frame_rate: float | None) -> int:
@@ -125,12 +144,17 @@ def report(index: Index, data: Data) -> None:
             log.warning("%s %s: %s", kind, printable(case.path), case.reason)
         if len(cases) > NAMED_AT_MOST:
             log.warning("%s %d more", kind, len(cases) - NAMED_AT_MOST)
-    small = sum(e.info.height < data.height or e.info.width < data.width for e in index.entries)
-    if small:
-        log.warning(
-            "%d of %d clips are smaller than %d x %d (height x width) and are enlarged",
-            small, len(index.entries), data.height, data.width,
-        )  # fmt: skip
+    for size in data.sizes:
+        positions = index.long_enough(data, size)
+        if len(data.sizes) > 1:
+            log.info("%d of them are long enough for %s", len(positions), size)
+        infos = [index.entries[position].info for position in positions]
+        small = sum(info.height < size.height or info.width < size.width for info in infos)
+        if small:
+            log.warning(
+                "%d of %d clips are smaller than %d x %d (height x width) and are enlarged",
+                small, len(infos), size.height, size.width,
+            )  # fmt: skip
 
 
 def _walk(folder: Path, unreadable: list[Skipped]) -> Iterator[str]:
@@ -183,7 +207,7 @@ def _look_at(folder: Path, name: str, data: Data) -> _Finding:
         return _Finding(None, Skipped(name, error.reason))
     except OSError as error:
         return _Finding(None, Skipped(name, f"cannot be read ({error.strerror})"))
-    start = last_start(info, data.frames, data.frame_rate)
+    start = last_start(info, shortest(data), data.frame_rate)
     if start < 0:
         return _Finding(None, Skipped(name, _too_short(info, data)))
     caption = read_caption(folder / name)
@@ -192,11 +216,19 @@ def _look_at(folder: Path, name: str, data: Data) -> _Finding:
 
 
 def _too_short(info: VideoInfo, data: Data) -> str:
-    have = f"has {info.frames} frames at {float(info.frame_rate):.4g} a second"
+    have, frames = f"has {info.frames} frames at {float(info.frame_rate):.4g} a second", shortest(data)
     if data.frame_rate is None:
-        return f"{have}, {data.frames} are needed"
-    seconds = (data.frames - 1) / data.frame_rate
-    return f"{have}, {data.frames} at {data.frame_rate:g} a second take {seconds:.2f} s"
+        return f"{have}, {frames} are needed"
+    seconds = (frames - 1) / data.frame_rate
+    return f"{have}, {frames} at {data.frame_rate:g} a second take {seconds:.2f} s"
+
+
+def _none_long_enough(index: Index, size: ClipSize, at: str) -> VdsgenError:
+    return VdsgenError(
+        f"data.{at or 'frames'}: none of the {len(index.entries)} clips in {printable(index.folder)} is long "
+        f"enough for {size.frames} frames",
+        remedy="leave this size out, give it fewer frames, or raise data.frame_rate if it is set",
+    )
 
 
 def _nothing_usable(folder: Path, files: int, videos: int, skipped: tuple[Skipped, ...]) -> VdsgenError:

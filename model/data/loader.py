@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vdsgen.errors import VdsgenError
 from vdsgen.model.data.index import NAMED_AT_MOST
-from vdsgen.model.data.order import Share
+from vdsgen.model.data.order import Draw, Share
 from vdsgen.model.data.samples import Preparation, Prepared, Sample, SampleSource
 from vdsgen.model.data.video import printable
 from vdsgen.model.data.workers import begin_worker, without_main_module, worker_context
@@ -32,14 +32,14 @@ class Batches:
     """
 
     def __init__(
-        self, source: SampleSource, share: Share, indices: Iterator[int], *, pin_memory: bool = False
+        self, source: SampleSource, share: Share, draws: Iterator[Draw], *, pin_memory: bool = False
     ) -> None:
         self.waited_seconds = 0.0
         self.skipped: dict[str, int] = {}
         self._source = source
         self._share = share
         self._pin_memory = pin_memory
-        self._prepared: Iterator[Prepared | VdsgenError] | None = _start(source, indices)
+        self._prepared: Iterator[Prepared | VdsgenError] | None = _start(source, draws)
 
     def __iter__(self) -> Self:
         return self
@@ -94,11 +94,13 @@ def batches_for(
 ) -> Batches:
     """The micro-batches of one data rank from `start_step` on, `gradient_accumulation_steps` a step.
 
-    What they hold is a function of the experiment, the clips and the sample's global index alone:
+    What they hold is a function of the experiment, the clips and the sample's place in the run alone:
     the same for any number of workers, and for a run that resumes at `start_step`.
     `pin_memory` where the accelerator copies faster from pinned memory and nothing clones the batch.
     """
-    return Batches(source, share, share.indices(start_step, stop_step), pin_memory=pin_memory)
+    reader = source.reader
+    draws = share.draws(reader.seed, len(reader.sizes), start_step, stop_step)
+    return Batches(source, share, draws, pin_memory=pin_memory)
 
 
 class _Prepared(Dataset[Prepared | VdsgenError]):
@@ -107,22 +109,22 @@ class _Prepared(Dataset[Prepared | VdsgenError]):
     def __init__(self, preparation: Preparation) -> None:
         self.preparation = preparation
 
-    def __getitem__(self, sample: int) -> Prepared | VdsgenError:
+    def __getitem__(self, draw: Draw) -> Prepared | VdsgenError:
         try:
-            return self.preparation.prepare(sample)
+            return self.preparation.prepare(draw)
         except VdsgenError as error:
             return VdsgenError(error.message, remedy=error.remedy)
 
 
-class _InOrder(Sampler[int]):
-    def __init__(self, indices: Iterator[int]) -> None:
-        self.indices = indices
+class _InOrder(Sampler[Draw]):
+    def __init__(self, draws: Iterator[Draw]) -> None:
+        self.draws = draws
 
-    def __iter__(self) -> Iterator[int]:
-        return self.indices
+    def __iter__(self) -> Iterator[Draw]:
+        return self.draws
 
 
-def _start(source: SampleSource, indices: Iterator[int]) -> Iterator[Prepared | VdsgenError]:
+def _start(source: SampleSource, draws: Iterator[Draw]) -> Iterator[Prepared | VdsgenError]:
     """One task a sample, not a micro-batch: all workers then work on the next micro-batch."""
     data = source.reader.data
     processes: dict[str, Any] = {}
@@ -136,7 +138,7 @@ def _start(source: SampleSource, indices: Iterator[int]) -> Iterator[Prepared | 
     loader = DataLoader(
         _Prepared(source.preparation),
         batch_size=None,
-        sampler=_InOrder(indices),
+        sampler=_InOrder(draws),
         collate_fn=_as_it_is,  # type: ignore[arg-type]  # one sample, since batch_size is None
         # Otherwise DataLoader draws its workers' seeds from torch's global generator.
         generator=torch.Generator(),

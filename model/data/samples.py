@@ -1,4 +1,4 @@
-"""From a sample's global index to what the model trains on."""
+"""From a sample's place in the run to what the model trains on."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from vdsgen.errors import VdsgenError
 from vdsgen.model.data.clips import Clip, ClipReader
 from vdsgen.model.data.condition import Conditions, conditions_for
 from vdsgen.model.data.index import Index
-from vdsgen.model.data.order import generator_for
+from vdsgen.model.data.order import Draw, generator_for
 from vdsgen.model.data.picture import to_unit_range
 from vdsgen.model.latents import LatentCodec, codec_for
 from vdsgen.model.objective import Pair, training_pair
 from vdsgen.spec.architecture import Geometry, Vdt
-from vdsgen.spec.experiment import Diffusion, Experiment, geometry_of
+from vdsgen.spec.experiment import Diffusion, Experiment, geometries_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,25 +34,26 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Noising:
-    """From pixels to the training pair. Noise and timestep depend on the sample's index alone."""
+    """From pixels to the training pair. Noise and timestep depend on the sample's index and size alone."""
 
     codec: LatentCodec
     diffusion: Diffusion
-    geometry: Geometry
+    geometries: tuple[Geometry, ...]
+    """In the order of `Data.sizes`."""
     seed: int
 
-    def pair(self, video: torch.Tensor, sample: int) -> Pair:
+    def pair(self, video: torch.Tensor, draw: Draw) -> Pair:
         """uint8 (3, T, H, W) -> noised and target (C, T', H', W') and the timestep, on the CPU."""
         latents = self.codec.encode(to_unit_range(video)).cpu()
-        generator = generator_for(self.seed, "objective", sample)
-        return training_pair(latents, generator, self.diffusion, self.geometry)
+        generator = generator_for(self.seed, "objective", draw.sample)
+        return training_pair(latents, generator, self.diffusion, self.geometries[draw.size])
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A sample as it comes from a loader worker."""
 
-    sample: int
+    draw: Draw
     clip: Clip
     pair: Pair | None
     """None: the codec has weights, and runs in the training process."""
@@ -65,19 +66,19 @@ class Preparation:
     reader: ClipReader
     noising: Noising | None
 
-    def prepare(self, sample: int) -> Prepared:
-        clip = self.reader.read(sample)
+    def prepare(self, draw: Draw) -> Prepared:
+        clip = self.reader.read(draw)
         if self.noising is None:
-            return Prepared(sample, clip, None)
-        pair = self.noising.pair(clip.video, sample)
+            return Prepared(draw, clip, None)
+        pair = self.noising.pair(clip.video, draw)
         # The pixels have done their work; they would only be copied from process to process.
         nothing = torch.empty((3, 0, 0, 0), dtype=torch.uint8)
-        return Prepared(sample, Clip(nothing, clip.position, clip.dropped, clip.skipped), pair)
+        return Prepared(draw, Clip(nothing, clip.position, clip.dropped, clip.skipped), pair)
 
 
 @dataclass(frozen=True, slots=True)
 class SampleSource:
-    """A pure function from a sample's global index to the sample, in two halves."""
+    """A pure function from a sample's place in the run to the sample, in two halves."""
 
     reader: ClipReader
     noising: Noising
@@ -90,12 +91,12 @@ class SampleSource:
     def finish(self, prepared: Prepared) -> Sample:
         """The half that stays in the training process."""
         clip = prepared.clip
-        pair = prepared.pair or self.noising.pair(clip.video, prepared.sample)
+        pair = prepared.pair or self.noising.pair(clip.video, prepared.draw)
         condition = self.conditions.of(clip.position, dropped=clip.dropped)
         return Sample(pair.noised, pair.timestep, condition, pair.target)
 
-    def sample(self, index: int) -> Sample:
-        return self.finish(self.preparation.prepare(index))
+    def sample(self, draw: Draw) -> Sample:
+        return self.finish(self.preparation.prepare(draw))
 
 
 def source_for(experiment: Experiment, index: Index, device: torch.device | str = "cpu") -> SampleSource:
@@ -115,6 +116,6 @@ def source_for(experiment: Experiment, index: Index, device: torch.device | str 
     dropout = training.diffusion.condition_dropout
     return SampleSource(
         reader=ClipReader(index, data, training.seed, dropout),
-        noising=Noising(codec, training.diffusion, geometry_of(data, model), training.seed),
+        noising=Noising(codec, training.diffusion, geometries_of(data, model), training.seed),
         conditions=conditions_for(index, data, model, device),
     )

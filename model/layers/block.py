@@ -1,6 +1,7 @@
 """One block of the family, and one pipeline layer.
 
-Legend: B micro-batch, T latent frames, S patches a frame, L text tokens, D hidden size.
+Legend: B micro-batch, T latent frames, S patches a frame, I rows and J columns of them, L text tokens,
+D hidden size.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from vdsgen.model.layers.attention import CrossAttention, SelfAttention
 from vdsgen.model.layers.convolution import TemporalConvolution
 from vdsgen.model.layers.initial import Linear, layer_generator
 from vdsgen.model.layers.modulation import ROWS, gated_residual, modulated
-from vdsgen.model.layers.positions import RotaryTables
+from vdsgen.model.layers.positions import RotaryTables, Rotation
 from vdsgen.spec.architecture import Vdt
 
 
@@ -57,30 +58,40 @@ class Block(nn.Module):
         self.mlp = Mlp(width, model.mlp_hidden_size, generator)
 
     def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        hidden, modulation_BRD, *context = inputs
+        hidden_BTIJD, modulation_BRD, *context = inputs
+        within, along = self._rotations(hidden_BTIJD)
+        hidden = hidden_BTIJD.flatten(2, 3)
         # (B, 12, D) -> twelve rows that broadcast over frames and patches, (B, 1, 1, D) each
         rows = (modulation_BRD + self.table)[:, :, None, None].unbind(1)
-        hidden = self._attend_within_frames(hidden, *rows[0:3])
-        hidden = self._attend_along_time(hidden, *rows[3:6])
+        hidden = self._attend_within_frames(hidden, within, *rows[0:3])
+        hidden = self._attend_along_time(hidden, along, *rows[3:6])
         shift, scale, gate = rows[6:9]
         hidden = gated_residual(hidden, gate, self.temporal_convolution(modulated(hidden, shift, scale)))
         if self.cross_attention is not None:
             hidden = hidden + self.cross_attention(hidden, context[0])
         shift, scale, gate = rows[9:12]
         hidden = gated_residual(hidden, gate, self.mlp(modulated(hidden, shift, scale)))
-        return (hidden, modulation_BRD, *context)
+        return (hidden.view_as(hidden_BTIJD), modulation_BRD, *context)
+
+    def _rotations(self, hidden_BTIJD: Tensor) -> tuple[Rotation | None, Rotation | None]:
+        """Of patches in their frame, and of frames in their clip."""
+        if self.rotary is None:
+            return None, None
+        frames, rows, columns = hidden_BTIJD.shape[1:4]
+        spatial = self.rotary.spatial(rows, columns, hidden_BTIJD)
+        return spatial, self.rotary.temporal(frames, hidden_BTIJD)
 
     def _attend_within_frames(
-        self, hidden_BTSD: Tensor, shift: Tensor, scale: Tensor, gate: Tensor
+        self, hidden_BTSD: Tensor, rotation: Rotation | None, shift: Tensor, scale: Tensor, gate: Tensor
     ) -> Tensor:
-        rotation = None if self.rotary is None else self.rotary.spatial(hidden_BTSD)
         x_BTSD = modulated(hidden_BTSD, shift, scale)
         # b t s d -> (b t) s d, a view
         update = self.spatial_attention(x_BTSD.flatten(0, 1), rotation)
         return gated_residual(hidden_BTSD, gate, update.view_as(hidden_BTSD))
 
-    def _attend_along_time(self, hidden_BTSD: Tensor, shift: Tensor, scale: Tensor, gate: Tensor) -> Tensor:
-        rotation = None if self.rotary is None else self.rotary.temporal(hidden_BTSD.shape[1], hidden_BTSD)
+    def _attend_along_time(
+        self, hidden_BTSD: Tensor, rotation: Rotation | None, shift: Tensor, scale: Tensor, gate: Tensor
+    ) -> Tensor:
         # The norm copies into the order (b s) t d on its way; everything after it is contiguous.
         x_BSTD = modulated(hidden_BTSD.transpose(1, 2), shift, scale)
         update = self.temporal_attention(x_BSTD.flatten(0, 1), rotation)

@@ -1,7 +1,7 @@
 """The first pipeline layer: patches, timestep and condition become hidden state, modulation and context.
 
-Legend: B micro-batch, C latent channels, T latent frames, S patches a frame, P patch edge, L text
-tokens, D hidden size.
+Legend: B micro-batch, C latent channels, T latent frames, S patches a frame, I rows and J columns of them,
+P patch edge, L text tokens, D hidden size.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ class Embed(nn.Module):
     """(noised, timestep[, condition]) -> (hidden, modulation[, context])
 
     noised (B, C, T, H, W) float32, timestep (B,) float32 in [0, 1], condition (B,) int64 class ids or
-    (B, L, text width) float32; hidden (B, T, S, D), modulation (B, 12, D), context (B, L, D), in the
-    dtype of the weights.
+    (B, L, text width) float32; hidden (B, T, I, J, D), modulation (B, 12, D), context (B, L, D), in the
+    dtype of the weights. The hidden state's own shape tells later layers the size of the clips.
     """
 
     def __init__(self, model: Vdt, seed: int, layer_index: int) -> None:
@@ -119,5 +119,8 @@ class Embed(nn.Module):
         if self.positions is not None:
             hidden_BTSD = self.positions(hidden_BTSD)
         class_B = condition[0] if self.condition == "class" else None
-        outputs = (hidden_BTSD, self.modulation(timestep_B, class_B))
+        frames, height, width = noised_BCTHW.shape[2:]
+        grid = (height // self.patch_size, width // self.patch_size)
+        hidden_BTIJD = hidden_BTSD.view(-1, frames, *grid, hidden_BTSD.shape[-1])
+        outputs = (hidden_BTIJD, self.modulation(timestep_B, class_B))
         return outputs if self.text is None else (*outputs, self.text(condition[0]))

@@ -1,7 +1,7 @@
 """The last pipeline layer: hidden state to a prediction in latent space.
 
-Legend: B micro-batch, C latent channels, T latent frames, S patches a frame, P patch edge, R rows of
-modulation, D hidden size.
+Legend: B micro-batch, C latent channels, T latent frames, S patches a frame, I rows and J columns of them,
+P patch edge, R rows of modulation, D hidden size, X latents of a patch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vdsgen.model.layers.initial import Linear, layer_generator
 from vdsgen.model.layers.modulation import ROWS, modulated
-from vdsgen.spec.architecture import Geometry, Vdt
+from vdsgen.spec.architecture import Vdt
 
 
 def unpatchified(patches_BTSX: Tensor, rows: int, columns: int, patch: int) -> Tensor:
@@ -30,12 +30,10 @@ class Final(nn.Module):
     own: so it reads the timestep without a matrix of its own. The projection starts at zero.
     """
 
-    def __init__(self, model: Vdt, geometry: Geometry, seed: int, layer_index: int) -> None:
+    def __init__(self, model: Vdt, seed: int, layer_index: int) -> None:
         super().__init__()
         generator = layer_generator(seed, layer_index)
         self.patch_size = model.patch_size
-        self.rows = geometry.latent_height // model.patch_size
-        self.columns = geometry.latent_width // model.patch_size
         self.table = nn.Parameter(torch.zeros(2, model.hidden_size))
         self.mixture = nn.Parameter(torch.zeros(2, ROWS, model.hidden_size))
         with torch.no_grad():  # starts as the first block's rows: spatial attention's shift and scale
@@ -46,8 +44,9 @@ class Final(nn.Module):
         )
 
     def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        hidden_BTSD, modulation_BRD, *_ = inputs
+        hidden_BTIJD, modulation_BRD, *_ = inputs
+        rows, columns = hidden_BTIJD.shape[2:4]
         mixed_B2D = (modulation_BRD[:, None] * self.mixture).sum(dim=2) + self.table
         shift, scale = mixed_B2D[:, :, None, None].unbind(1)
-        patches_BTSX: Tensor = self.projection(modulated(hidden_BTSD, shift, scale))
-        return unpatchified(patches_BTSX, self.rows, self.columns, self.patch_size).float()
+        patches_BTSX: Tensor = self.projection(modulated(hidden_BTIJD.flatten(2, 3), shift, scale))
+        return unpatchified(patches_BTSX, rows, columns, self.patch_size).float()

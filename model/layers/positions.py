@@ -37,41 +37,37 @@ class RotaryTables:
     Deliberately no buffers: the engine would cast buffers to half precision before any angle is taken,
     and a pipeline would save them once a layer. Spatial attention turns the first half of the channel
     pairs by the patch's row and the second by its column (arXiv 2403.13298, axial frequencies); temporal
-    attention turns all of them by the frame.
+    attention turns all of them by the frame. Tables of every size that clips have come in are kept.
     """
 
-    def __init__(self, head_size: int, rows: int, columns: int) -> None:
+    def __init__(self, head_size: int) -> None:
         assert head_size % 2 == 0, f"rotary positions need an even head size, not {head_size}"
         self.pairs = head_size // 2
-        self.rows = rows
-        self.columns = columns
-        self._cache: dict[tuple[str, int, torch.dtype, torch.device], Rotation] = {}
+        self._cache: dict[tuple[int, int | None, torch.dtype, torch.device], Rotation] = {}
 
-    def spatial(self, like: Tensor) -> Rotation:
-        """(S, 1, P) cosines and sines in the dtype and on the device of `like`."""
-        return self._get("spatial", self.rows * self.columns, like)
+    def spatial(self, rows: int, columns: int, like: Tensor) -> Rotation:
+        """(rows * columns, 1, P) cosines and sines in the dtype and on the device of `like`."""
+        return self._get(rows, columns, like)
 
     def temporal(self, frames: int, like: Tensor) -> Rotation:
         """(T, 1, P) cosines and sines in the dtype and on the device of `like`."""
-        return self._get("temporal", frames, like)
+        return self._get(frames, None, like)
 
-    def _get(self, kind: str, length: int, like: Tensor) -> Rotation:
-        key = (kind, length, like.dtype, like.device)
+    def _get(self, length: int, columns: int | None, like: Tensor) -> Rotation:
+        key = (length, columns, like.dtype, like.device)
         if key not in self._cache:
             with torch.no_grad():
-                if kind == "spatial":
-                    angles_MP = self._spatial_angles(like.device)
-                else:
+                if columns is None:
                     angles_MP = _angles_1d(length, self.pairs, like.device)
+                else:
+                    angles_MP = self._spatial_angles(length, columns, like.device)
                 self._cache[key] = _rotation(angles_MP, like.dtype)
         return self._cache[key]
 
-    def _spatial_angles(self, device: torch.device) -> Tensor:
-        by_row = _angles_1d(self.rows, self.pairs - self.pairs // 2, device)
-        by_column = _angles_1d(self.columns, self.pairs // 2, device)
-        return torch.cat(
-            (by_row.repeat_interleave(self.columns, dim=0), by_column.repeat(self.rows, 1)), dim=1
-        )
+    def _spatial_angles(self, rows: int, columns: int, device: torch.device) -> Tensor:
+        by_row = _angles_1d(rows, self.pairs - self.pairs // 2, device)
+        by_column = _angles_1d(columns, self.pairs // 2, device)
+        return torch.cat((by_row.repeat_interleave(columns, dim=0), by_column.repeat(rows, 1)), dim=1)
 
 
 def _rotation(angles_MP: Tensor, dtype: torch.dtype) -> Rotation:

@@ -93,6 +93,24 @@ def test_a_folder_that_is_there_is_called_a_path(tmp_path: Path, monkeypatch: py
         ),
         ({**SIZES, "position": "learned", "max_frames": 7}, {}, "model.max_frames", "the clips have 8"),
         ({**SIZES, "position": "learned", "max_patches": 63}, {}, "model.max_patches", "the clips have 64"),
+        (
+            {**SIZES, "patch_size": 4},
+            {"buckets": ({"frames": 4, "height": 32, "width": 64}, {"frames": 4, "height": 64, "width": 48})},
+            "data.buckets[1].height",
+            "patch_size (4) must divide the latent frame (8 x 6)",
+        ),
+        (
+            {**SIZES, "position": "learned", "max_frames": 8},
+            {"buckets": ({"frames": 9, "height": 64, "width": 64},)},
+            "data.buckets[0].frames",
+            "learned positions for 8, the clips have 9",
+        ),
+        (
+            {**SIZES, "position": "learned", "max_patches": 64},
+            {"buckets": ({"frames": 8, "height": 72, "width": 64},)},
+            "data.buckets[0].height",
+            "learned positions for 64, the clips have 72",
+        ),
     ],
 )
 def test_models_that_do_not_fit_the_clips(model: Any, data: dict[str, Any], key: str, words: str) -> None:

@@ -27,7 +27,7 @@ def block_of(condition: str = "text", position: str = "rotary") -> tuple[Block, 
     block = layer_specs(model, where, seed=1)[1].build()
     assert isinstance(block, Block)
     randomise(block)
-    hidden = torch.randn(2, where.frames, where.patches, model.hidden_size)
+    hidden = torch.randn(2, where.frames, 2, 3, model.hidden_size)
     inputs: tuple[Tensor, ...] = (hidden, torch.randn(2, 12, model.hidden_size))
     if condition == "text":
         inputs = (*inputs, torch.randn(2, where.text_tokens, model.hidden_size))
@@ -60,7 +60,7 @@ def test_layers_give_the_shapes_and_dtypes_that_stages_exchange(condition: str) 
     embed, block, *_, final = (spec.build().bfloat16() for spec in layer_specs(model, where, seed=0))
     inputs, target = random_batch(model, where)
     activations = block(embed(inputs))
-    expected = [(2, where.frames, where.patches, model.hidden_size), (2, 12, model.hidden_size)]
+    expected: list[tuple[int, ...]] = [(2, where.frames, 2, 3, model.hidden_size), (2, 12, model.hidden_size)]
     if condition == "text":
         expected.append((2, where.text_tokens, model.hidden_size))
     assert [tuple(x.shape) for x in activations] == expected
@@ -87,28 +87,29 @@ def influence(layer: nn.Module, x: Tensor, at: tuple[int, ...]) -> Tensor:
     return x.grad.abs().sum(-1) > 1e-9
 
 
-def spatial_part(block: Block, inputs: tuple[Tensor, ...], first_row: int) -> nn.Module:
-    """One of the two attentions with its modulation, as a module of the hidden state alone."""
+def attention_part(block: Block, inputs: tuple[Tensor, ...], first_row: int) -> nn.Module:
+    """One of the two attentions with its modulation, as a module of the hidden state (B, T, S, D) alone."""
     rows = (inputs[1] + block.table)[:, :, None, None].unbind(1)
     attend = block._attend_within_frames if first_row == 0 else block._attend_along_time
+    rotation = block._rotations(inputs[0])[0 if first_row == 0 else 1]
 
     class Part(nn.Module):
         def forward(self, hidden: Tensor) -> Tensor:
-            return attend(hidden, *(row.detach() for row in rows[first_row : first_row + 3]))
+            return attend(hidden, rotation, *(row.detach() for row in rows[first_row : first_row + 3]))
 
     return Part()
 
 
 def test_spatial_attention_stays_within_its_frame() -> None:
     block, inputs = block_of()
-    depends = influence(spatial_part(block, inputs, 0), inputs[0], (1, 2, 3))
+    depends = influence(attention_part(block, inputs, 0), inputs[0].flatten(2, 3), (1, 2, 3))
     assert depends[1, 2].all()
     assert depends.sum() == depends[1, 2].sum()
 
 
 def test_temporal_attention_stays_with_its_patch() -> None:
     block, inputs = block_of()
-    depends = influence(spatial_part(block, inputs, 3), inputs[0], (1, 2, 3))
+    depends = influence(attention_part(block, inputs, 3), inputs[0].flatten(2, 3), (1, 2, 3))
     assert depends[1, :, 3].all()
     assert depends.sum() == depends[1, :, 3].sum()
 
@@ -135,15 +136,15 @@ def test_the_depthwise_convolution_is_the_librarys(taps: int) -> None:
 
 
 def test_rotation_keeps_lengths_and_differentiates() -> None:
-    tables = RotaryTables(head_size=12, rows=3, columns=4)
+    tables = RotaryTables(head_size=12)
     x = torch.randn(2, 12, 2, 12, dtype=torch.float64, requires_grad=True)
-    turned = rotated(x, tables.spatial(x))
+    turned = rotated(x, tables.spatial(3, 4, x))
     assert torch.allclose(turned.norm(dim=-1), x.norm(dim=-1))
-    assert torch.autograd.gradcheck(lambda y: rotated(y, tables.spatial(y)), (x,))
+    assert torch.autograd.gradcheck(lambda y: rotated(y, tables.spatial(3, 4, y)), (x,))
 
 
 def test_temporal_rotation_sees_only_distances() -> None:
-    tables = RotaryTables(head_size=8, rows=1, columns=1)
+    tables = RotaryTables(head_size=8)
     q, k = torch.randn(8, dtype=torch.float64), torch.randn(8, dtype=torch.float64)
     like = torch.zeros((), dtype=torch.float64)
     at = [rotated(v.expand(1, 9, 1, 8), tables.temporal(9, like))[0, :, 0] for v in (q, k)]
@@ -156,12 +157,11 @@ def test_temporal_rotation_sees_only_distances() -> None:
 
 def test_spatial_rotation_sees_row_and_column_distances() -> None:
     rows, columns = 4, 5
-    tables = RotaryTables(head_size=8, rows=rows, columns=columns)
     like = torch.zeros((), dtype=torch.float64)
+    rotation = RotaryTables(head_size=8).spatial(rows, columns, like)
     q, k = torch.randn(8, dtype=torch.float64), torch.randn(8, dtype=torch.float64)
     at = [
-        rotated(v.expand(1, rows * columns, 1, 8), tables.spatial(like))[0, :, 0].view(rows, columns, 8)
-        for v in (q, k)
+        rotated(v.expand(1, rows * columns, 1, 8), rotation)[0, :, 0].view(rows, columns, 8) for v in (q, k)
     ]
     product = torch.einsum("abk,cdk->abcd", *at)
     assert torch.allclose(product[0, 0, 1, 2], product[2, 1, 3, 3])
@@ -170,7 +170,7 @@ def test_spatial_rotation_sees_row_and_column_distances() -> None:
 
 
 def test_rotary_tables_are_taken_in_fp32_before_they_are_rounded() -> None:
-    tables = RotaryTables(head_size=8, rows=1, columns=1)
+    tables = RotaryTables(head_size=8)
     half = tables.temporal(200, torch.zeros((), dtype=torch.bfloat16))[0]
     full = tables.temporal(200, torch.zeros(()))[0]
     assert torch.equal(half, full.to(torch.bfloat16))
@@ -205,7 +205,7 @@ def test_learned_positions_tell_frames_and_patches_apart() -> None:
     embed = layer_specs(model, where, seed=0)[0].build()
     assert isinstance(embed, Embed)
     zeros = torch.zeros(1, model.in_channels, where.frames, where.latent_height, where.latent_width)
-    hidden = embed((zeros, torch.zeros(1)))[0][0].flatten(0, 1)
+    hidden = embed((zeros, torch.zeros(1)))[0][0].flatten(0, 2)
     assert torch.cdist(hidden, hidden).fill_diagonal_(1).min() > 1e-3
 
 
@@ -231,9 +231,7 @@ def test_the_final_layer_reads_every_row_of_the_modulation() -> None:
     assert isinstance(final, Final)
     randomise(final)
     modulation = torch.randn(1, 12, model.hidden_size, requires_grad=True)
-    final(
-        (torch.randn(1, where.frames, where.patches, model.hidden_size), modulation)
-    ).square().sum().backward()
+    final((torch.randn(1, where.frames, 2, 3, model.hidden_size), modulation)).square().sum().backward()
     assert modulation.grad is not None
     assert (modulation.grad.abs().sum(-1) > 0).all()
 

@@ -103,3 +103,13 @@ def test_any_run_has_a_picture(tmp_path: Path, losses: list[float]) -> None:
     file.close()
     draw_loss(tmp_path)
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_size_of_a_steps_clips_is_told_where_there_are_several(tmp_path: Path) -> None:
+    file = MetricsFile(tmp_path, resumed_step=0)
+    file.append(metrics(1))
+    file.append(metrics(2, bucket="49 x 480 x 720"))
+    file.close()
+    alone, several = read_metrics(tmp_path)
+    assert "bucket" not in alone
+    assert several["bucket"] == "49 x 480 x 720"

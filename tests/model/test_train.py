@@ -17,6 +17,7 @@ import pytest
 from tests.model.training import FRAMES, SIZE, Finished, launch, launch_command, render_tiny, write_clips
 from vdsgen.launch.watch import processes_of
 from vdsgen.model.metrics import read_metrics
+from vdsgen.spec.experiment import ClipSize
 from vdsgen.spec.run import read_checkpoints
 
 pytestmark = pytest.mark.slow
@@ -162,6 +163,25 @@ def wait_for_step(run: Path, process: subprocess.Popen[bytes], step: int) -> tup
 
 def one_rank(folder: Path, **training: Any) -> Path:
     return render_tiny(folder, folder.parent / "clips", pipeline=1, data=1, zero_stage=0, training=training)
+
+
+def test_a_run_with_clips_of_several_sizes_tells_each_steps(tmp_path: Path) -> None:
+    write_clips(tmp_path / "clips")
+    buckets = (ClipSize(frames=8, height=8, width=32),)
+    plan = render_tiny(
+        tmp_path / "plan", tmp_path / "clips", data=1, training={"global_batch_size": 2}, buckets=buckets
+    )
+    finished = launch(plan, tmp_path / "run")
+    assert finished.code == 0, finished.shown
+    metrics = read_metrics(tmp_path / "run")
+    sizes = [step["bucket"] for step in metrics]
+    for first in range(0, len(sizes), 2):
+        assert sorted(sizes[first : first + 2]) == ["4 x 16 x 16", "8 x 8 x 32"]
+    assert "resident memory of each rank in the first 4 steps" in finished.shown
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["measured"]["step_seconds"] == pytest.approx(
+        sum(step["step_seconds"] for step in metrics[4:]) / 2
+    )
 
 
 def test_clips_that_are_all_broken_end_the_run_with_code_2(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from tests.render.plans import plan_of, pool_of
 from vdsgen.render.render import render_plan
 from vdsgen.spec.architecture import Vdt
-from vdsgen.spec.experiment import AdamW, Data, Experiment, Sampling, Saving, SpaceToDepth, Training
+from vdsgen.spec.experiment import AdamW, ClipSize, Data, Experiment, Sampling, Saving, SpaceToDepth, Training
 
 FRAMES, SIZE = 4, 16
 
@@ -37,7 +37,7 @@ def write_clips(folder: Path, count: int = 3) -> Path:
     return folder
 
 
-def tiny_experiment(videos: Path, **training: Any) -> Experiment:
+def tiny_experiment(videos: Path, buckets: tuple[ClipSize, ...] = (), **training: Any) -> Experiment:
     sampling = Sampling(steps=3, guidance_scale=2.0, clips=3)
     values: dict[str, Any] = {
         "global_batch_size": 4,
@@ -63,6 +63,7 @@ def tiny_experiment(videos: Path, **training: Any) -> Experiment:
             frames=FRAMES,
             height=SIZE,
             width=SIZE,
+            buckets=buckets,
             latents=SpaceToDepth(factor=4),
             workers=1,
         ),
@@ -71,13 +72,18 @@ def tiny_experiment(videos: Path, **training: Any) -> Experiment:
 
 
 def render_tiny(
-    directory: Path, videos: Path, *, training: dict[str, Any] | None = None, **plan: Any
+    directory: Path,
+    videos: Path,
+    *,
+    training: dict[str, Any] | None = None,
+    buckets: tuple[ClipSize, ...] = (),
+    **plan: Any,
 ) -> Path:
     """Four processor ranks, 2 pipeline x 2 data, fp32, unless told otherwise."""
     values: dict[str, Any] = {"pipeline": 2, "data": 2, "zero_stage": 1, "dtype": "fp32", "accumulation": 2}
     values |= plan
     pool = pool_of(1, values["pipeline"] * values["data"], gpu="cpu")
-    files = render_plan(plan_of(pool=pool, **values), tiny_experiment(videos, **(training or {})))
+    files = render_plan(plan_of(pool=pool, **values), tiny_experiment(videos, buckets, **(training or {})))
     directory.mkdir(parents=True)
     for name, content in files.items():
         (directory / name).write_bytes(content)

@@ -6,7 +6,7 @@ from typing import Any
 
 from vdsgen.planner.workload import Workload
 from vdsgen.spec.architecture import Vdt
-from vdsgen.spec.experiment import Experiment
+from vdsgen.spec.experiment import ClipSize, Experiment
 from vdsgen.spec.lab import Gpu, Link, Pool
 from vdsgen.spec.profile import LayerCosts, LayerType, ModelProfile, Peak, Polynomial
 
@@ -93,6 +93,7 @@ def experiment(
     constraints: dict[str, int] | None = None,
     frames: int = 16,
     size: int = 256,
+    buckets: tuple[tuple[int, int, int], ...] = (),
     **training: Any,
 ) -> Experiment:
     return Experiment.model_validate(
@@ -102,7 +103,12 @@ def experiment(
                 in_channels=192, patch_size=2, hidden_size=hidden, depth=blocks, heads=16,
                 mlp_hidden_size=4 * hidden, condition="class",
             ),
-            "data": {"videos": "clips", "frames": frames, "height": size, "width": size},
+            "data": {
+                "videos": "clips", "frames": frames, "height": size, "width": size,
+                "buckets": tuple(
+                    ClipSize(frames=frames, height=height, width=width) for frames, height, width in buckets
+                ),
+            },
             "training": {"global_batch_size": global_batch_size, "steps": 100, **training},
             "constraints": constraints or {},
         }

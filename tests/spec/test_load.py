@@ -201,6 +201,15 @@ def test_only_the_kind_of_model_that_was_meant_is_spoken_of(
          "  depth: 1\n  heads: 2\n  mlp_hidden_size: 8", "model.heads", 8),
         ("frames: 8", "frames: 8\n  latents: {codec: autoencoder, path: x, channels: 4, spatial_factor: 8,"
          " temporal_factor: 4}", "data.frames", 5),
+        ("width: 64", "width: 64\n  buckets:\n    - {frames: 4, height: 64, width: 32}\n"
+         "    - frames: 4\n      height: 60\n      width: 64", "data.buckets[1].height", 11),
+        ("width: 64", "width: 64\n  latents: {codec: autoencoder, path: x, channels: 4, spatial_factor: 8,"
+         " temporal_factor: 7}\n  buckets:\n    - {height: 64, width: 32, frames: 7}",
+         "data.buckets[0].frames", 10),
+        ("width: 64", "width: 64\n  buckets:\n    - {frames: 4, height: 64, width: 64}\n"
+         "    - {frames: 8, height: 64, width: 64}", "data.buckets[1]", 10),
+        ("width: 64", "width: 64\n  buckets:\n    - {frames: 4, height: 64, width: 64}\n"
+         "    - {frames: 4, height: 64, width: 64}", "data.buckets[1]", 10),
     ],
 )  # fmt: skip
 def test_rules_over_several_keys_point_at_one(

@@ -8,7 +8,7 @@ from vdsgen.catalog.load import models, pretrained
 from vdsgen.catalog.names import unknown_name
 from vdsgen.errors import InputError, Problem
 from vdsgen.spec.architecture import PresetModel, Vdt
-from vdsgen.spec.experiment import Data, Experiment, geometry_of
+from vdsgen.spec.experiment import ClipSize, Data, Experiment, geometry_of, size_key
 
 
 def resolve_experiment(experiment: Experiment) -> Experiment:
@@ -70,20 +70,32 @@ def model_problems(experiment: Experiment, model: Vdt) -> list[Problem]:
     """What does not fit between the resolved model and the clips."""
     data = experiment.data
     problems = [*_channel_problems(experiment, model), *_text_problems(data, model)]
+    for index, size in enumerate(data.sizes):
+        problems += _size_problems(data, model, size, size_key(index))
+    return problems
+
+
+def _size_problems(data: Data, model: Vdt, size: ClipSize, at: str) -> list[Problem]:
+    """What does not fit between the model and clips of one size, which is written at data.`at`."""
+    prefix = f"data.{at}." if at else "data."
     try:
-        geometry = geometry_of(data, model)
+        geometry = geometry_of(data, model, size)
     except ValueError as error:
         edge = model.patch_size * data.latents.spatial_factor
         remedy = f"height and width must be multiples of {edge} (patch size x the codec's spatial factor)"
-        return [*problems, Problem(str(error), key="data.height", remedy=remedy)]
+        return [Problem(str(error), key=f"{prefix}height", remedy=remedy)]
+    problems = []
     if model.position == "learned":
-        for size, limit, name in (
-            (geometry.frames, model.max_frames, "max_frames"),
-            (geometry.patches, model.max_patches, "max_patches"),
+        for count, limit, name, key in (
+            (geometry.frames, model.max_frames, "max_frames", "frames"),
+            (geometry.patches, model.max_patches, "max_patches", "height"),
         ):
-            if size > limit:
-                message = f"learned positions for {limit}, the clips have {size}"
-                problems.append(Problem(message, key=f"model.{name}", remedy=f"set {name}: {size} or more"))
+            if count > limit:
+                message = f"learned positions for {limit}, the clips have {count}"
+                place = f"{prefix}{key}" if at else f"model.{name}"
+                where = " in the model" if at else ""
+                remedy = f"set {name}: {count} or more{where}"
+                problems.append(Problem(message, key=place, remedy=remedy))
     return problems
 
 

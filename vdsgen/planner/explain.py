@@ -34,6 +34,7 @@ def reasons(workload: Workload, found: Search, winner: Candidate) -> tuple[str, 
             _micro_batch_reason(workload, winner),
             _precision_reason(workload, winner),
             _memory_reason(workload, winner),
+            _sizes_reason(workload, winner),
         )
         if sentence
     )
@@ -162,11 +163,27 @@ def _precision_reason(workload: Workload, winner: Candidate) -> str:
 
 def _memory_reason(workload: Workload, winner: Candidate) -> str:
     peak, capacity, settings = winner.placed.peak_bytes, workload.capacity_bytes, winner.settings
-    stages = list(enumerate(pairwise(winner.placed.partition)))
-    stage, (start, stop) = max(stages, key=lambda one: workload.memory(settings, one[0], *one[1]).peak_bytes)
+    stage, start, stop = _fullest_stage(workload, winner)
     moment = workload.timeline(settings, stage, start, stop).peak().spec()
-    which = f"The fullest stage, {stage}," if len(stages) > 1 else "The fullest stage"
+    several = settings.pipeline_parallel_size > 1
+    which = f"The fullest stage, {stage}," if several else "The fullest stage"
     return (
         f"{which} needs {gib(peak)} of {gib(capacity)}; {gib(capacity - peak)} stay free. "
         f"It peaks {moment_words(moment)}."
     )
+
+
+def _sizes_reason(workload: Workload, winner: Candidate) -> str:
+    if len(workload.sizes) == 1:
+        return ""
+    largest = workload.largest_size(winner.settings, *_fullest_stage(workload, winner))
+    return (
+        f"Clips come in {len(workload.sizes)} sizes, one a step and each as often as the others: memory is "
+        f"decided by {largest} (frames x height x width), times are means over all."
+    )
+
+
+def _fullest_stage(workload: Workload, winner: Candidate) -> tuple[int, int, int]:
+    """Its index, its first layer, and one past its last."""
+    stages = [(stage, *bounds) for stage, bounds in enumerate(pairwise(winner.placed.partition))]
+    return max(stages, key=lambda stage: workload.memory(winner.settings, *stage).peak_bytes)

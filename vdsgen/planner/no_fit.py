@@ -36,6 +36,8 @@ def no_fit_error(workload: Workload, found: Search) -> NoPlanFitsError:
             f"{head}, all refused by rules ({refused})", remedy="leave out a pin that the rules name"
         )
     message = f"{head}, the nearest miss is {settings_words(miss.settings)}: it {miss_words(miss)}"
+    if len(workload.sizes) > 1:
+        message += f", decided by clips of {workload.largest_size(miss.settings, miss.stage, *miss.layers)}"
     return NoPlanFitsError(message, remedy="; or ".join(_remedies(workload, miss)))
 
 
@@ -52,6 +54,7 @@ def nearest_miss(workload: Workload, found: Search) -> Miss | None:
 
 def _remedies(workload: Workload, miss: Miss) -> Iterator[str]:
     yield from _without_pins(workload)
+    yield from _without_buckets(workload)
     yield from _with_shorter_clips(workload)
     yield from _with_more_gpus(workload)
     what = "a host" if workload.ranks_share_host_memory else "GPUs"
@@ -70,6 +73,15 @@ def _without_pins(workload: Workload) -> Iterator[str]:
         training = experiment.training.model_copy(update={"precision": "auto"})
         relaxed = experiment.model_copy(update={"training": training})
         yield from _fits(workload, relaxed, workload.pool, "set training.precision to auto")
+
+
+def _without_buckets(workload: Workload) -> Iterator[str]:
+    """One bucket left out at a time."""
+    experiment, data = workload.experiment, workload.experiment.data
+    for place, size in enumerate(data.buckets):
+        fewer = (*data.buckets[:place], *data.buckets[place + 1 :])
+        relaxed = experiment.model_copy(update={"data": data.model_copy(update={"buckets": fewer})})
+        yield from _fits(workload, relaxed, workload.pool, f"leave {size} out of data.buckets")
 
 
 def _with_shorter_clips(workload: Workload) -> Iterator[str]:

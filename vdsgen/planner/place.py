@@ -32,6 +32,8 @@ class Miss(NamedTuple):
 
     settings: Settings
     stage: int
+    layers: tuple[int, int]
+    """First layer of the stage, and one past the last."""
     memory: StageBytes
     over_bytes: int
 
@@ -108,5 +110,6 @@ def _examined(workload: Workload, settings: Settings, boundaries: tuple[int, ...
     fullest = max(range(len(peaks)), key=peaks.__getitem__)
     over = peaks[fullest] - workload.capacity_bytes
     if over > 0:
-        return Miss(settings, fullest, memories[fullest], over)
+        layers = (boundaries[fullest], boundaries[fullest + 1])
+        return Miss(settings, fullest, layers, memories[fullest], over)
     return Placed(settings, boundaries, peaks[fullest])

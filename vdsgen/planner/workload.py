@@ -9,11 +9,12 @@ from itertools import accumulate
 from vdsgen.cost.memory import MemoryModel, StageBytes
 from vdsgen.cost.rates import peak_rate_tflops
 from vdsgen.cost.settings import Settings
+from vdsgen.cost.sizes import MeanStepTimeModel
 from vdsgen.cost.step import StepTimeModel
 from vdsgen.cost.timeline import StageTimeline
 from vdsgen.errors import InputError, Problem
 from vdsgen.spec.architecture import Geometry, Vdt
-from vdsgen.spec.experiment import Dtype, Experiment, geometry_of
+from vdsgen.spec.experiment import ClipSize, Dtype, Experiment, geometries_of
 from vdsgen.spec.lab import Gpu, Pool
 from vdsgen.spec.profile import ModelProfile
 from vdsgen.units import GIB
@@ -36,18 +37,31 @@ class Workload:
         assert isinstance(self.experiment.model, Vdt), "the model is resolved before plans are made"
         assert isinstance(self.pool.gpu, Gpu), "the GPU is resolved before plans are made"
 
+    @property
+    def sizes(self) -> tuple[ClipSize, ...]:
+        """What clips are trained at: a step takes one, each as often as the others."""
+        return self.experiment.data.sizes
+
     @cached_property
-    def geometry(self) -> Geometry:
-        """Raises InputError where the clips do not fit the model's patches."""
+    def geometries(self) -> tuple[Geometry, ...]:
+        """Of `sizes`. Raises InputError where the clips do not fit the model's patches."""
         assert isinstance(self.experiment.model, Vdt)
         try:
-            return geometry_of(self.experiment.data, self.experiment.model)
+            return geometries_of(self.experiment.data, self.experiment.model)
         except ValueError as error:
             raise InputError([Problem(str(error), key="data")]) from error
 
+    @property
+    def geometry(self) -> Geometry:
+        """Of the first size."""
+        return self.geometries[0]
+
     @cached_property
-    def times(self) -> StepTimeModel:
-        return StepTimeModel(self.profile, self.geometry, self.pool, self.experiment.data.workers)
+    def times(self) -> StepTimeModel | MeanStepTimeModel:
+        """The mean over all sizes."""
+        workers = self.experiment.data.workers
+        models = [StepTimeModel(self.profile, geometry, self.pool, workers) for geometry in self.geometries]
+        return models[0] if len(models) == 1 else MeanStepTimeModel(models)
 
     @cached_property
     def is_block(self) -> tuple[bool, ...]:
@@ -82,14 +96,14 @@ class Workload:
 
     @cached_property
     def _memory_model(self) -> MemoryModel:
-        return MemoryModel(self.profile, self.geometry)
+        return MemoryModel(self.profile, self.geometries)
 
     @cached_property
     def _memory(self) -> dict[Signature, StageBytes]:
         return {}
 
     def memory(self, settings: Settings, stage: int, start: int, stop: int) -> StageBytes:
-        """Bytes on each GPU of `stage` holding the layers start to stop - 1."""
+        """Bytes on each GPU of `stage` holding the layers start to stop - 1: of the size that needs most."""
         key = (settings, stage, self._run(start, stop))
         known = self._memory.get(key)
         if known is None:
@@ -106,8 +120,16 @@ class Workload:
         return known
 
     def timeline(self, settings: Settings, stage: int, start: int, stop: int) -> StageTimeline:
-        """One step of `stage`, moment by moment."""
+        """One step of `stage`, moment by moment: of the size that needs most."""
         return self._memory_model.timeline(settings, stage, start, stop)
+
+    def largest_size(self, settings: Settings, stage: int, start: int, stop: int) -> ClipSize:
+        """The size that decides `memory`; the first of those that need equally much."""
+        peaks = [
+            MemoryModel(self.profile, geometry).tensor_bytes(settings, stage, start, stop)
+            for geometry in self.geometries
+        ]
+        return self.sizes[peaks.index(max(peaks))]
 
     def fits(self, settings: Settings, stage: int, start: int, stop: int) -> bool:
         return self.memory(settings, stage, start, stop).peak_bytes <= self.capacity_bytes

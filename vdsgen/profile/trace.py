@@ -108,8 +108,9 @@ def empty_inputs(
         if model.condition == "text":
             return (*first, torch.empty(batch, geometry.text_tokens, model.text_hidden_size))
         return first
-    width = model.hidden_size
-    shapes = [(batch, geometry.frames, geometry.patches, width), (batch, ROWS, width)]
+    width, patch = model.hidden_size, model.patch_size
+    rows, columns = geometry.latent_height // patch, geometry.latent_width // patch
+    shapes: list[tuple[int, ...]] = [(batch, geometry.frames, rows, columns, width), (batch, ROWS, width)]
     if model.condition == "text":
         shapes.append((batch, geometry.text_tokens, width))
     return tuple(torch.empty(shape, dtype=dtype, requires_grad=True) for shape in shapes)
@@ -263,4 +264,5 @@ def _shared_tables(layer: nn.Module, hidden: Tensor) -> tuple[Tensor, ...]:
     rotary = getattr(layer, "rotary", None)
     if rotary is None:
         return ()
-    return (*rotary.spatial(hidden), *rotary.temporal(hidden.shape[1], hidden))
+    frames, rows, columns = hidden.shape[1:4]
+    return (*rotary.spatial(rows, columns, hidden), *rotary.temporal(frames, hidden))

@@ -99,7 +99,7 @@ TRAIN = _in(
     _keys("name model.name", "housekeeping"),
     _keys("model model.*", "numerics", "memory", "speed"),
     _keys("data.videos data.frame_rate data.crop data.random_flip", "numerics"),
-    _keys("data.frames data.height data.width", "numerics", "memory", "speed"),
+    _keys("data.frames data.height data.width data.buckets", "numerics", "memory", "speed"),
     _keys("data.latents.*", "numerics", "memory", "speed"),
     _keys("data.latents.path data.text_encoder.path", "numerics"),
     _keys("data.text_encoder data.text_encoder.max_tokens", "numerics", "memory", "speed"),

@@ -61,6 +61,17 @@ class TextEncoder(Spec):
     max_tokens: PositiveInt = 128
 
 
+class ClipSize(Spec):
+    """Frames, and pixels of each."""
+
+    frames: PositiveInt
+    height: PositiveInt
+    width: PositiveInt
+
+    def __str__(self) -> str:
+        return f"{self.frames} x {self.height} x {self.width}"
+
+
 class Data(Spec):
     """The clips, and what the loader makes of them."""
 
@@ -69,6 +80,9 @@ class Data(Spec):
     frames: PositiveInt
     height: PositiveInt
     width: PositiveInt
+    buckets: tuple[ClipSize, ...] = ()
+    """Further sizes that clips are trained at, each as often as frames x height x width: every step takes
+    one size for all its clips."""
     frame_rate: PositiveFloat | None = None
     """Frames a second that clips are sampled at; None: the video's own."""
     latents: Annotated[SpaceToDepth | Autoencoder, Field(discriminator="codec")] = SpaceToDepth()
@@ -88,27 +102,47 @@ class Data(Spec):
     to cut heads off (arXiv 2307.01952, section 2.2)."""
 
     @property
-    def latent_frames(self) -> int:
-        factor = self.latents.temporal_factor
-        return self.frames if factor == 1 else 1 + (self.frames - 1) // factor
+    def sizes(self) -> tuple[ClipSize, ...]:
+        """Every size that clips are trained at: frames x height x width, then the buckets."""
+        return (ClipSize(frames=self.frames, height=self.height, width=self.width), *self.buckets)
 
     @model_validator(mode="after")
     def _sizes_divide(self) -> Self:
-        factor = self.latents.spatial_factor
-        for key in ("height", "width"):
-            if getattr(self, key) % factor:
+        for index, size in enumerate(self.sizes):
+            self._check_size(size, size_key(index))
+        return self
+
+    @model_validator(mode="after")
+    def _sizes_differ(self) -> Self:
+        for index, size in enumerate(self.sizes):
+            first = self.sizes.index(size)
+            if first < index:
+                other = size_key(first) or "frames, height and width"
                 raise SpecError(
-                    key,
-                    f"{key} ({getattr(self, key)}) must be a multiple of the latent codec's spatial "
+                    size_key(index), f"is the size of {other} again ({size})", remedy="leave it out"
+                )
+        return self
+
+    def _check_size(self, size: ClipSize, at: str) -> None:
+        prefix = f"{at}." if at else ""
+        factor, temporal = self.latents.spatial_factor, self.latents.temporal_factor
+        for key in ("height", "width"):
+            if getattr(size, key) % factor:
+                raise SpecError(
+                    f"{prefix}{key}",
+                    f"{key} ({getattr(size, key)}) must be a multiple of the latent codec's spatial "
                     f"factor ({factor})",
                 )
-        temporal = self.latents.temporal_factor
-        if temporal > 1 and (self.frames - 1) % temporal:
+        if temporal > 1 and (size.frames - 1) % temporal:
             raise SpecError(
-                "frames",
-                f"frames ({self.frames}) must be 1 + a multiple of the codec's temporal factor ({temporal})",
+                f"{prefix}frames",
+                f"frames ({size.frames}) must be 1 + a multiple of the codec's temporal factor ({temporal})",
             )
-        return self
+
+
+def size_key(index: int) -> str:
+    """Where below `data` a size of `Data.sizes` is written; empty for the first, in data's own keys."""
+    return f"buckets[{index - 1}]" if index else ""
 
 
 class AdamW(Spec):
@@ -231,18 +265,25 @@ class Experiment(Spec):
     objective: Literal["throughput"] = "throughput"
 
 
-def geometry_of(data: Data, model: Vdt) -> Geometry:
-    """Latent frames, patches a frame and text tokens of one sample.
+def geometries_of(data: Data, model: Vdt) -> tuple[Geometry, ...]:
+    """`geometry_of` for every size of the clips, in the order of `Data.sizes`."""
+    return tuple(geometry_of(data, model, size) for size in data.sizes)
+
+
+def geometry_of(data: Data, model: Vdt, size: ClipSize | None = None) -> Geometry:
+    """Latent frames, patches a frame and text tokens of one sample, of frames x height x width by default.
 
     Raises ValueError where the patch size does not divide the latent frame.
     """
-    height = data.height // data.latents.spatial_factor
-    width = data.width // data.latents.spatial_factor
+    size = size or data.sizes[0]
+    factor = data.latents.temporal_factor
+    height = size.height // data.latents.spatial_factor
+    width = size.width // data.latents.spatial_factor
     if height % model.patch_size or width % model.patch_size:
         raise ValueError(f"patch_size ({model.patch_size}) must divide the latent frame ({height} x {width})")
     has_text = model.condition == "text"
     return Geometry(
-        frames=data.latent_frames,
+        frames=size.frames if factor == 1 else 1 + (size.frames - 1) // factor,
         patches=(height // model.patch_size) * (width // model.patch_size),
         text_tokens=data.text_encoder.max_tokens if has_text and data.text_encoder else 0,
         latent_height=height,

@@ -16,7 +16,7 @@ from tests.clips import cut_off, write_numbered
 from vdsgen.errors import VdsgenError
 from vdsgen.model.data.index import Skipped, last_start, report, scan
 from vdsgen.model.data.video import VideoInfo
-from vdsgen.spec.experiment import Data
+from vdsgen.spec.experiment import ClipSize, Data
 
 
 @pytest.fixture(scope="module")
@@ -186,3 +186,43 @@ def test_the_last_start_is_the_last_from_which_all_frames_exist(
     if start >= 0:
         assert last_frame(start) <= total - 1
     assert last_frame(max(start, -1) + 1) > total - 1
+
+
+def test_a_clip_is_of_use_where_it_is_long_enough_for_one_of_the_sizes(
+    clip: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(clip, tmp_path / "b.mp4")
+    for name, frames in (("a.mp4", 12), ("c.mp4", 7), ("d.mp4", 3)):
+        write_numbered(tmp_path / name, frames, rate=10)
+    data = data_of(tmp_path).model_copy(
+        update={
+            "buckets": (
+                ClipSize(frames=4, height=96, width=64),
+                ClipSize(frames=16, height=48, width=64),
+            )
+        }
+    )
+    index = scan(data)
+    assert [entry.path for entry in index.entries] == ["a.mp4", "b.mp4", "c.mp4"]
+    assert [case.reason for case in index.skipped] == ["has 3 frames at 10 a second, 4 are needed"]
+    assert [list(index.long_enough(data, size)) for size in data.sizes] == [[0, 1], [0, 1, 2], [1]]
+    with caplog.at_level(logging.INFO, "vdsgen.data"):
+        report(index, data)
+    for line in (
+        "2 of them are long enough for 8 x 48 x 64",
+        "3 of them are long enough for 4 x 96 x 64",
+        "3 of 3 clips are smaller than 96 x 64 (height x width) and are enlarged",
+        "1 of them are long enough for 16 x 48 x 64",
+    ):
+        assert line in caplog.text
+
+
+def test_a_size_that_no_clip_is_long_enough_for_is_named(clip: Path, tmp_path: Path) -> None:
+    put(clip, tmp_path / "a.mp4")
+    sizes = (ClipSize(frames=20, height=48, width=64), ClipSize(frames=21, height=48, width=64))
+    data = data_of(tmp_path).model_copy(update={"buckets": sizes})
+    with pytest.raises(
+        VdsgenError, match=r"data.buckets\[1\]: none of the 1 clips .* for 21 frames"
+    ) as raised:
+        scan(data)
+    assert raised.value.remedy is not None and "leave this size out" in raised.value.remedy

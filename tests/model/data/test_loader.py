@@ -16,7 +16,8 @@ from tests.clips import cut_off, write_numbered
 from tests.model.data.test_samples import source_of
 from vdsgen.errors import VdsgenError
 from vdsgen.model.data.loader import MicroBatch, batches_for
-from vdsgen.model.data.order import Share
+from vdsgen.model.data.order import Share, size_of_step
+from vdsgen.spec.experiment import ClipSize
 
 ALONE = Share(0, 1, 2, 2)
 
@@ -77,6 +78,17 @@ def test_every_layout_trains_on_the_same_global_batch(clips: Path) -> None:
     for size, micro, accumulation in ((2, 2, 2), (4, 1, 2), (1, 1, 8)):
         found = global_batch([Share(rank, size, micro, accumulation) for rank in range(size)])
         assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_every_step_is_of_one_size_for_any_layout_number_of_workers_and_place_to_resume(clips: Path) -> None:
+    buckets = (ClipSize(frames=4, height=16, width=64), ClipSize(frames=20, height=32, width=16))
+    shapes = [(48, 8, 8, 8), (48, 4, 4, 16), (48, 20, 8, 4)]
+    whole = batches_of(clips, ALONE, range(6), workers=0, buckets=buckets)
+    for index, (inputs, target) in enumerate(whole):
+        assert inputs[0].shape == target.shape == (2, *shapes[size_of_step(0, index // 2, 3)])
+    assert_same(batches_of(clips, ALONE, range(4, 6), workers=2, buckets=buckets), whole[8:])
+    shared = [batches_of(clips, Share(rank, 2, 2, 1), range(6), buckets=buckets) for rank in range(2)]
+    assert_same([batch for step in zip(*shared, strict=True) for batch in step], whole)
 
 
 def test_the_time_that_the_consumer_waits_is_counted(clips: Path) -> None:

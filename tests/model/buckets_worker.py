@@ -1,0 +1,119 @@
+"""One rank of a test with clips of several sizes: trains a tiny model on the real engine, and resumes it.
+
+Reads {"cases": [...], "folder": ...} from standard input and prints, as its last line, a result a case.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests.model.checkpoint_worker import rendered_of
+from tests.model.layout_worker import MODEL, SEED, start_nowhere_at_zero, weights
+from vdsgen.model import checkpoint
+from vdsgen.model.data.order import Share, size_of_step
+from vdsgen.model.engine import Batch, TrainingEngine, build_engine
+from vdsgen.model.objective import training_pair
+from vdsgen.profile.live_bytes import LiveBytes
+from vdsgen.spec.architecture import Geometry
+from vdsgen.spec.experiment import Diffusion
+
+BASE = Geometry(frames=3, patches=24, text_tokens=5, latent_height=4, latent_width=6)
+LARGEST = BASE._replace(frames=5, patches=80, latent_height=8, latent_width=10)
+TURNED = BASE._replace(frames=2, latent_height=6, latent_width=4)
+"""As many patches as BASE, in other rows."""
+GEOMETRIES = (BASE, TURNED, LARGEST)
+STEPS, SAVED = 6, 4
+
+
+def sample(index: int, where: Geometry) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+    """Sample `index`, from nothing but its index and size."""
+    generator = torch.Generator().manual_seed(1000 + index)
+    shape = (MODEL.in_channels, where.frames, where.latent_height, where.latent_width)
+    latents = torch.randn(shape, generator=generator)
+    text = torch.randn(where.text_tokens, MODEL.text_hidden_size, generator=generator)
+    pair = training_pair(latents, generator, Diffusion(shift="resolution"), where)
+    return (pair.noised, pair.timestep, text), pair.target
+
+
+def micro_batches(
+    engine: TrainingEngine, config: dict[str, Any], first: int, geometries: Sequence[Geometry]
+) -> Iterator[Batch]:
+    """This rank's, from step `first` on."""
+    micro = config["train_micro_batch_size_per_gpu"]
+    share = Share(
+        engine.data_parallel_rank, engine.data_parallel_size, micro, config["gradient_accumulation_steps"]
+    )
+    draws = share.draws(SEED, len(geometries), first)
+    while True:
+        samples = [sample(draw.sample, geometries[draw.size]) for draw in islice(draws, micro)]
+        inputs = tuple(torch.stack(column) for column in zip(*(s[0] for s in samples), strict=True))
+        yield inputs, torch.stack([s[1] for s in samples])
+
+
+def trained(engine: TrainingEngine, config: dict[str, Any], first: int, last: int) -> list[dict[str, Any]]:
+    """Steps `first` to `last`."""
+    data = micro_batches(engine, config, first, GEOMETRIES)
+    steps = []
+    for step in range(first, last):
+        size = size_of_step(SEED, step, len(GEOMETRIES))
+        loss = engine.train_step(data, size)
+        steps.append({"size": size, "loss": loss, "grad_norm": engine.global_grad_norm})
+    return steps
+
+
+def peaks(config: dict[str, Any], geometries: Sequence[Geometry]) -> list[int]:
+    """Bytes of live tensors at the peak of each geometry's second step."""
+    found = [0] * len(geometries)
+    tracker = LiveBytes()
+    with tracker:
+        engine = build_engine(config, MODEL, BASE, SEED)
+        data = micro_batches(engine, config, 0, geometries)
+        for step in range(2 * len(geometries)):
+            size = size_of_step(SEED, step, len(geometries))
+            tracker.forget_peaks()
+            engine.train_step(data, size)
+            found[size] = tracker.peak_bytes
+    return found
+
+
+def run_case(case: dict[str, Any], folder: Path) -> dict[str, Any]:
+    config, run = case["config"], folder / case["name"]
+    rendered = rendered_of(config)
+    engine = build_engine(config, MODEL, BASE, SEED)
+    steps = trained(engine, config, 0, SAVED)
+    checkpoint.save(engine, run, SAVED, rendered, keep=1)
+    # Predicting, as the sample video does, must leave no trace.
+    inputs = [sample(index, BASE)[0] for index in range(2)]
+    prediction = engine.predict(tuple(torch.stack(column) for column in zip(*inputs, strict=True)))
+    steps += trained(engine, config, SAVED, STEPS)
+    after = weights(engine)
+    again = build_engine(config, MODEL, BASE, SEED)
+    resumed = trained(again, config, checkpoint.resume(again, run, rendered), STEPS)
+    return {
+        "steps": steps,
+        "resumed": resumed,
+        "weights": after,
+        "prediction": prediction.flatten().double().tolist(),
+        "peaks": peaks(config, GEOMETRIES) if case["measured"] else [],
+        "peak_alone": peaks(config, [LARGEST])[0] if case["measured"] else 0,
+    }
+
+
+def main() -> None:
+    job = json.load(sys.stdin)
+    torch.set_num_threads(1)
+    start_nowhere_at_zero()
+    results = [run_case(case, Path(job["folder"])) for case in job["cases"]]
+    print(flush=True)
+    print(json.dumps(results), flush=True)
+
+
+if __name__ == "__main__":
+    main()

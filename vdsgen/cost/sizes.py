@@ -1,0 +1,50 @@
+"""Time where clips come in several sizes: each step takes one, each size as often as the others.
+
+So a run's seconds a step are the mean over the sizes, and its samples a second are a step's clips over that
+mean: every step has as many clips, whatever their size (model/data/order.py, `size_of_step`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar, cast
+
+from vdsgen.cost.schedule import StageTimes
+from vdsgen.cost.settings import Settings
+from vdsgen.cost.step import StepTimeModel
+from vdsgen.cost.step_time import StepTime
+
+Figures = TypeVar("Figures")
+"""A number, or a tuple of such."""
+
+
+class MeanStepTimeModel:
+    """What StepTimeModel says of one size, as means over several."""
+
+    def __init__(self, models: Sequence[StepTimeModel]) -> None:
+        assert models, "the time of samples of no size"
+        self.models = models
+
+    def layer_seconds(self, settings: Settings) -> tuple[float, ...]:
+        return mean([model.layer_seconds(settings) for model in self.models])
+
+    def stage_times(self, settings: Settings, partition: Sequence[int]) -> list[StageTimes]:
+        return list(mean([tuple(model.stage_times(settings, partition)) for model in self.models]))
+
+    def lower_bound_seconds(self, settings: Settings, partition: Sequence[int]) -> float:
+        return mean([model.lower_bound_seconds(settings, partition) for model in self.models])
+
+    def step(self, settings: Settings, partition: Sequence[int]) -> StepTime:
+        """Its parts add up to its `step_seconds`, which is the mean of theirs."""
+        return mean([model.step(settings, partition) for model in self.models])
+
+
+def mean(values: Sequence[Figures]) -> Figures:
+    """Number by number; what is equal stays exactly as it is."""
+    first = values[0]
+    if not isinstance(first, tuple):
+        if all(value == first for value in values):
+            return first
+        return cast(Figures, sum(cast(Sequence[float], values)) / len(values))
+    means = [mean(each) for each in zip(*cast(Sequence[tuple[float, ...]], values), strict=True)]
+    return cast(Figures, type(first)(*means) if hasattr(first, "_fields") else tuple(means))
