@@ -12,23 +12,20 @@ from typing import Any
 from vdsgen.model.configuration import Configuration
 from vdsgen.model.curves import first_and_last
 from vdsgen.model.memory import EXACT_STEPS, PeakMemory
-from vdsgen.spec.run import Layout
+from vdsgen.spec.run import WARM_UP_STEPS, Layout
 
-WARM_UP_STEPS = EXACT_STEPS
-"""The first steps allocate optimizer states, fill caches and measure memory; medians leave them out."""
 MIB = 1024**2
 EDITED = "  ds_config.json was changed after planning: what is predicted is the plan as it was"
 
 
 @dataclass(frozen=True, slots=True)
 class Artefacts:
-    """Where the results lie."""
+    """Where the results lie; None: there is none."""
 
-    loss_curve: Path
-    sample_video: Path
-    contact_sheet: Path
+    loss_curve: Path | None
+    sample_video: Path | None
+    contact_sheet: Path | None
     checkpoint: Path | None
-    """None: none could be saved."""
 
 
 def summarise(
@@ -80,9 +77,9 @@ def summarise(
         "files": {
             "rendered": str(rendered.path),
             "checkpoint": _text(artefacts.checkpoint),
-            "loss_curve": str(artefacts.loss_curve),
-            "sample_video": str(artefacts.sample_video),
-            "contact_sheet": str(artefacts.contact_sheet),
+            "loss_curve": _text(artefacts.loss_curve),
+            "sample_video": _text(artefacts.sample_video),
+            "contact_sheet": _text(artefacts.contact_sheet),
         },
     }
 
