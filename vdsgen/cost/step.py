@@ -28,6 +28,7 @@ from vdsgen.spec.experiment import Dtype
 from vdsgen.spec.lab import Pool
 from vdsgen.spec.plan import Predicted
 from vdsgen.spec.profile import ModelProfile
+from vdsgen.spec.step_factors import StepFactors
 
 TRANSFERRED_TENSORS = 2
 """Messages of one activation between stages: hidden state and modulation (a text condition adds one)."""
@@ -50,6 +51,8 @@ class StepTime(NamedTuple):
     gather_seconds: float
     """What gathering parameters adds."""
     optimizer_seconds: float
+    overhead_seconds: float
+    """Of every step, as an ablation measured it."""
     samples: int
     model_flops: float
     """Of the whole step over all GPUs, recomputation not counted."""
@@ -66,6 +69,7 @@ class StepTime(NamedTuple):
             + self.reduction_seconds
             + self.gather_seconds
             + self.optimizer_seconds
+            + self.overhead_seconds
         )
 
     @property
@@ -102,6 +106,8 @@ class StepTimeModel:
         self.geometry = geometry
         self.pool = pool
         self.topology = Topology.of(pool)
+        calibrated = pool.calibration is not None and pool.calibration.step_factors
+        self.factors = calibrated or StepFactors()
         self._rates: dict[Dtype, Rates] = {}
         self._layers: dict[tuple[int, Dtype], tuple[LayerTimes, ...]] = {}
         self._boundaries: dict[tuple[int, Dtype], tuple[float, ...]] = {}
@@ -122,7 +128,7 @@ class StepTimeModel:
             by_type = {
                 name: layer_times(
                     costs_of(self.profile, name, dtype), micro_batch_size, self.geometry, self.rates(dtype)
-                )
+                ).slowed(self.factors.compute_factor)
                 for name in self.profile.layer_types
             }
             self._layers[key] = tuple(by_type[name] for name in self.profile.layers)
@@ -155,7 +161,8 @@ class StepTimeModel:
             self._seconds[key] = tuple(
                 times.forward_seconds * (2 if recompute else 1)
                 + times.backward_seconds
-                + accumulation_seconds(self._trainable[index + 1] - self._trainable[index], settings, rates)
+                + self.factors.compute_factor
+                * accumulation_seconds(self._trainable[index + 1] - self._trainable[index], settings, rates)
                 for index, times in enumerate(self.layers(settings.micro_batch_size, settings.dtype))
             )
         return self._seconds[key]
@@ -179,7 +186,7 @@ class StepTimeModel:
         for stage, reduce_seconds in zip(stages, tail.reduce_seconds, strict=True):
             bound = max(bound, forwards_before + micro_batches * stage.busy_seconds + reduce_seconds)
             forwards_before += stage.forward_seconds
-        return bound + tail.gather_seconds + tail.optimizer_seconds
+        return bound + tail.gather_seconds + tail.optimizer_seconds + self.factors.overhead_seconds
 
     def step(self, settings: Settings, partition: Sequence[int]) -> StepTime:
         """Time one optimizer step.
@@ -211,6 +218,7 @@ class StepTimeModel:
             reduction_seconds=reduced - run.makespan_seconds,
             gather_seconds=tail.gather_seconds,
             optimizer_seconds=tail.optimizer_seconds,
+            overhead_seconds=self.factors.overhead_seconds,
             samples=settings.micro_batch_size * micro_batches * settings.data_parallel_size,
             model_flops=sum(times.model_flops for times in layers)
             * micro_batches
@@ -228,17 +236,19 @@ class StepTimeModel:
             reduces.append(traffic.reductions * reduction_seconds(traffic, path, settings))
             gathers.append(traffic.gathers * gather_seconds(traffic, path, settings))
             updates.append(self._optimizer(settings, trainable))
-        return _Tail(tuple(reduces), max(gathers), max(updates))
+        slowed = self.factors.communication_factor
+        return _Tail(tuple(slowed * seconds for seconds in reduces), slowed * max(gathers), max(updates))
 
     def _transfers(self, settings: Settings, partition: Sequence[int]) -> list[float]:
         volumes = self.boundary_bytes(settings.micro_batch_size, settings.dtype)
         messages = TRANSFERRED_TENSORS + (1 if self.geometry.text_tokens else 0)
         return [
-            self.topology.stage_boundary(settings, stage).send_seconds(volumes[boundary - 1], messages)
+            self.factors.communication_factor
+            * self.topology.stage_boundary(settings, stage).send_seconds(volumes[boundary - 1], messages)
             for stage, boundary in enumerate(partition[1:-1])
         ]
 
     def _optimizer(self, settings: Settings, trainable: int) -> float:
         ranks = settings.data_parallel_size if shards_optimizer(settings) else 1
         mine = -(-trainable // ranks)
-        return optimizer_seconds(mine, settings, self.rates(settings.dtype))
+        return self.factors.optimizer_factor * optimizer_seconds(mine, settings, self.rates(settings.dtype))

@@ -104,6 +104,7 @@ def time_table(time: StepTime) -> Table:
         ("gradient reduction", time.reduction_seconds),
         ("parameter gathers", time.gather_seconds),
         ("optimizer", time.optimizer_seconds),
+        ("fixed overhead", time.overhead_seconds),
     )
     rows = tuple(
         (name, seconds(value), percent(value / time.step_seconds)) for name, value in parts if value > 0

@@ -18,6 +18,7 @@ from vdsgen.spec.base import (
     Spec,
     SpecError,
 )
+from vdsgen.spec.step_factors import StepFactors
 
 
 class Gpu(Spec):
@@ -49,6 +50,8 @@ class Calibration(Spec):
     memory_bandwidth_gb_per_second: PositiveFloat | None = None
     link_bandwidth_gb_per_second: PositiveFloat | None = None
     link_latency_microseconds: NonNegativeFloat | None = None
+    step_factors: StepFactors | None = None
+    """What `vdsgen ablate` learned from whole steps."""
 
 
 class Nvme(Spec):
