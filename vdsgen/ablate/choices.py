@@ -69,8 +69,8 @@ class Planning:
 def choose(selectors: Sequence[Selector], planning: Planning) -> Choices:
     """The plans to run in the order they were asked for, each once.
 
-    Raises InputError for a rendered directory that cannot be read or trains something else, and as
-    `best_plans` where the experiment itself cannot be planned for and top plans are asked for.
+    Raises InputError where none can run, or a rendered directory cannot be read or trains something else;
+    and as `best_plans` where top plans are asked for and the experiment itself cannot be planned for.
     """
     try:
         best = make_plan(planning.experiment, planning.pool, planning.profile)
@@ -90,6 +90,9 @@ def choose(selectors: Sequence[Selector], planning: Planning) -> Choices:
             found.plans.append(
                 Choice(name, asked_for, plan, experiment, files, fingerprint, fingerprint == choice, edited)
             )
+    if not found.plans:
+        reasons = [Problem(f"{one.asked_for}: {one.reason}", key=OPTION) for one in found.refused]
+        raise InputError([Problem("no plan of those asked for can run", key=OPTION), *reasons])
     return found
 
 
@@ -100,7 +103,7 @@ _Candidate = tuple[str, Plan, Experiment, Mapping[str, bytes], bool, str | None]
 def _candidates(selector: Selector, planning: Planning, refused: list[RefusedPlan]) -> Iterator[_Candidate]:
     if isinstance(selector, Top):
         experiment = planning.experiment
-        plans = best_plans(experiment, planning.pool, planning.profile, selector.count)
+        plans = best_plans(experiment, planning.pool, planning.profile, selector.plans)
         for rank, plan in enumerate(plans, start=1):
             yield f"top {rank}", plan, experiment, render_plan(plan, experiment), False, None
     elif isinstance(selector, PinSet):
@@ -123,11 +126,11 @@ def _pinned(selector: PinSet, planning: Planning) -> _Candidate | RefusedPlan:
     try:
         plan = make_plan(experiment, planning.pool, planning.profile)
     except InputError as error:
-        return RefusedPlan(selector.asked_for, "; ".join(problem.message for problem in error.problems))
+        return _refused(selector.asked_for, "; ".join(problem.message for problem in error.problems))
     except NoPlanFitsError as error:
         misfit = _plan_that_does_not_fit(experiment, planning) if planning.try_anyway else None
         if misfit is None:
-            return RefusedPlan(selector.asked_for, error.message)
+            return _refused(selector.asked_for, error.message)
         plan = misfit
     return selector.asked_for, plan, experiment, render_plan(plan, experiment), False, selector.name
 
@@ -146,9 +149,7 @@ def _plan_that_does_not_fit(experiment: Experiment, planning: Planning) -> Plan 
             plan = make_plan(experiment, _stretched(workload.pool, factor), planning.profile)
         except NoPlanFitsError:
             continue
-        real = plan.inputs.model_copy(
-            update={"pool": planning.pool, "lab_sha256": sha256_of(planning.pool)}
-        )
+        real = plan.inputs.model_copy(update={"pool": planning.pool, "lab_sha256": sha256_of(planning.pool)})
         stages = tuple(
             stage.model_copy(update={"capacity_bytes": workload.capacity_bytes}) for stage in plan.stages
         )
@@ -172,11 +173,11 @@ def _rendered(selector: RenderedPlan, planning: Planning) -> _Candidate | Refuse
     plan, pool = directory.plan, planning.pool
     if plan.parallel.world_size > pool.world_size:
         needs = f"it needs {plan.parallel.world_size} GPUs, pool {pool.name} has {pool.world_size}"
-        return RefusedPlan(asked_for, needs)
+        return _refused(asked_for, needs)
     capacity_bytes = workload_of(directory.experiment, pool, planning.profile).capacity_bytes
     fullest = max(plan.stages, key=lambda stage: stage.memory.peak_bytes)
     if fullest.memory.peak_bytes > capacity_bytes and not planning.try_anyway:
-        return RefusedPlan(
+        return _refused(
             asked_for,
             f"it needs {gib(fullest.memory.peak_bytes)} on stage {fullest.index}, "
             f"there are {gib(capacity_bytes)}",
@@ -186,6 +187,10 @@ def _rendered(selector: RenderedPlan, planning: Planning) -> _Candidate | Refuse
     # Its settings would be the plan's, not the file's.
     name = _as_name(selector.path.resolve().name) if edited else None
     return asked_for, plan, directory.experiment, directory.files, edited, name
+
+
+def _refused(asked_for: str, reason: str) -> RefusedPlan:
+    return RefusedPlan(asked_for=asked_for, reason=reason)
 
 
 def _check_comparable(directory: RenderedDirectory, experiment: Experiment) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
 from vdsgen import __version__
 from vdsgen.ablate.choices import Choice, Choices, Planning
@@ -44,7 +45,7 @@ def _entry(choice: Choice, planning: Planning) -> PlanEntry:
         plan_sha256=hashlib.sha256(choice.files["plan.json"]).hexdigest(),
         settings=settings_of(plan)._asdict(),
         partition=(*(stage.layers[0] for stage in plan.stages), plan.stages[-1].layers[1]),
-        global_batch_size=plan.batch.global_batch_size,
+        global_batch_size=json.loads(choice.files["ds_config.json"])["train_batch_size"],
         planners_choice=choice.planners_choice,
         edited=choice.edited,
         predicted=PredictedCosts(
@@ -62,6 +63,4 @@ def without_factors(pool: Pool) -> Pool:
     """The pool with its measured rates, without what an earlier ablation multiplies their seconds by."""
     if pool.calibration is None or pool.calibration.step_factors is None:
         return pool
-    return pool.model_copy(
-        update={"calibration": pool.calibration.model_copy(update={"step_factors": None})}
-    )
+    return pool.model_copy(update={"calibration": pool.calibration.model_copy(update={"step_factors": None})})

@@ -20,8 +20,8 @@ LEAST_PLANS = {1: 1, 2: 4, 3: 6, 4: 8}
 MUST_IMPROVE_BY = 0.1
 """A fit with more numbers is taken where it predicts plans that it has not seen so much better."""
 LARGEST_FACTOR = 50.0
-"""A factor beyond this, or below its inverse, says that a part hardly occurs in the plans, or that the model has
-the wrong parts; neither is to be carried over to other plans."""
+"""A factor beyond this, or below its inverse, says that a part hardly occurs in the plans, or that the model
+has the wrong parts; neither is to be carried over to other plans."""
 
 
 class Measurement(NamedTuple):
@@ -78,7 +78,9 @@ def _beside_compute(one: Measurement) -> float:
     return one.communication_seconds + one.optimizer_seconds
 
 
-def _factors(compute: float, communication: float, optimizer: float, overhead: float = 0.0) -> dict[str, float]:
+def _factors(
+    compute: float, communication: float, optimizer: float, overhead: float = 0.0
+) -> dict[str, float]:
     return {
         "compute_factor": compute,
         "communication_factor": communication,

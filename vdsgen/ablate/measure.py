@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from vdsgen.ablate.progress import RunDisplay
 from vdsgen.ablate.records import RunEnded, Status
 from vdsgen.errors import VdsgenError
 from vdsgen.launch.run import Outcome, run
-from vdsgen.launch.start import Request, prepare
+from vdsgen.launch.start import Request, check_machine, prepare
 from vdsgen.spec.run import WARM_UP_STEPS, read_json_object
 
 KILLED = 128 + 9
@@ -44,7 +45,7 @@ class InterruptedRunError(Exception):
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(f"signal {signal_number}")
-        self.signal_number = signal_number
+        self.exit_code = 128 + signal_number
 
 
 Started = Callable[[str], None]
@@ -124,3 +125,17 @@ def _kills_so_far() -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+def check_start(directories: Sequence[Path]) -> None:
+    """What would keep plans from starting on this machine, asked once, of the plan with most ranks.
+
+    Raises VdsgenError.
+    """
+    if not directories:
+        return
+    requests = [Request(directory=directory, output=directory / "no run") for directory in directories]
+    prepared = max((prepare(request) for request in requests), key=lambda one: one.job.world_size)
+    # Its notes are no part of the report.
+    with redirect_stdout(sys.stderr):
+        check_machine(prepared, clear_stale_locks=False)

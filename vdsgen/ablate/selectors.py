@@ -21,8 +21,8 @@ OPTION = "--plans"
 MOST_PLANS = 256
 """Of one grid or file: every plan takes a run of its own."""
 FORMS = (
-    "top:N, grid:KEY=VALUE,VALUE;KEY=VALUE, a YAML file of constraints, or a directory that `vdsgen generate` "
-    "wrote"
+    "top:N, grid:KEY=VALUE,VALUE;KEY=VALUE, a YAML file of constraints, or a directory that "
+    "`vdsgen generate` wrote"
 )
 AUTO = "auto"
 """Leaves a setting to the planner, also one that the experiment pins."""
@@ -34,7 +34,7 @@ Pins = Mapping[str, int | None]
 class Top(NamedTuple):
     """The planner's best plans."""
 
-    count: int
+    plans: int
 
 
 class PinSet(NamedTuple):
@@ -118,8 +118,8 @@ def _grid(text: str) -> Iterable[PinSet]:
     if size > MOST_PLANS:
         sizes = " x ".join(str(len(values)) for values in axes.values())
         raise _bad(f"grid: {sizes} = {size} plans", f"ask for {MOST_PLANS} at most; each takes a run")
-    for values in product(*axes.values()):
-        pins = dict(zip(axes, values, strict=True))
+    for point in product(*axes.values()):
+        pins = dict(zip(axes, point, strict=True))
         yield PinSet(pins, f"grid: {pin_words(pins)}")
 
 

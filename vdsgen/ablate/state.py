@@ -1,10 +1,10 @@
 """An ablation's directory: one process at a time works in it, and it survives the end of any of them.
 
-    ablation.json      what is measured; another command is refused
-    plans/NAME/        the rendered directories
-    runs/NAME/round-N/ the run directories
-    runs.jsonl         a line when a run starts and when it ends, synced
-    results.jsonl      a line a plan, made from these
+ablation.json      what is measured; another command is refused
+plans/NAME/        the rendered directories
+runs/NAME/round-N/ the run directories
+runs.jsonl         a line when a run starts and when it ends, synced
+results.jsonl      a line a plan, made from these
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ class AblationDirectory:
             return Ablation.model_validate_json(path.read_bytes())
         except FileNotFoundError:
             raise VdsgenError(
-                f"{self.path} holds no ablation: it has no {ABLATION}", remedy="name an --out of `vdsgen ablate`"
+                f"{self.path} holds no ablation: it has no {ABLATION}",
+                remedy="name an --out of `vdsgen ablate`",
             ) from None
         except ValidationError as error:
             raise VdsgenError(f"{path}: {error}", remedy="choose a new --out and measure again") from error
