@@ -17,11 +17,11 @@ OPTIMIZER_PARTS = ("optimizer_seconds",)
 
 LEAST_PLANS = {1: 1, 2: 4, 3: 6, 4: 8}
 """Plans that it takes to fit so many numbers."""
-MUST_IMPROVE_BY = 0.1
+MUST_IMPROVE_BY = 0.25
 """A fit with more numbers is taken where it predicts plans that it has not seen so much better."""
-LARGEST_FACTOR = 50.0
-"""A factor beyond this, or below its inverse, says that a part hardly occurs in the plans, or that the model
-has the wrong parts; neither is to be carried over to other plans."""
+LARGEST_RATIO = 30.0
+"""Of two factors of one fit. Beyond it a part hardly occurs in the plans, or the model has the wrong parts;
+neither is to be carried over to other plans."""
 
 
 class Measurement(NamedTuple):
@@ -175,9 +175,9 @@ def _solve(form: _Form, measurements: Sequence[Measurement]) -> StepFactors | No
     solution = nonnegative_least_squares(list(zip(*rows, strict=True)), [1.0] * len(rows))
     values = form.factors(solution)
     overhead = values["overhead_seconds"]
-    for key, value in values.items():
-        if key != "overhead_seconds" and not 1 / LARGEST_FACTOR <= value <= LARGEST_FACTOR:
-            return None
+    factors = [value for key, value in values.items() if key != "overhead_seconds"]
+    if min(factors) <= 0 or max(factors) > LARGEST_RATIO * min(factors):
+        return None
     if "overhead" in form.unknowns and overhead == 0:
         return None  # the form without it says the same
     return StepFactors(**{key: float(f"{value:.4g}") for key, value in values.items()})

@@ -81,7 +81,7 @@ def ended(
     if outcome.exit_code == 0:
         try:
             return RunEnded(status="ok", **common, **_figures(task.output))
-        except (VdsgenError, KeyError, TypeError, ValueError) as error:
+        except (VdsgenError, OSError, KeyError, TypeError, ValueError) as error:
             return RunEnded(status="failed", **common, error=f"it ended well, but left no figures: {error}")
     text = "\n".join(messages)
     starved = bool(OUT_OF_MEMORY.search(text)) or (outcome.exit_code == KILLED and killed_for_memory)
@@ -93,6 +93,8 @@ def _figures(output: Path) -> dict[str, Any]:
     """Timed steps and peaks, as the trainer wrote them."""
     lines = (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     metrics = [json.loads(line) for line in lines][WARM_UP_STEPS:]
+    if not metrics:
+        raise ValueError(f"{output / 'metrics.jsonl'} has no step after the warm-up")
     measured = read_json_object(output / "summary.json")["measured"]
     return {
         "step_seconds": tuple(float(step["step_seconds"]) for step in metrics),

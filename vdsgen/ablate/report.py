@@ -13,6 +13,7 @@ from vdsgen.ablate.statistics import kendall_tau, relative_error, root_mean_squa
 from vdsgen.planner.tables import Table
 from vdsgen.planner.text import bullets, columns
 from vdsgen.planner.words import percent, rate, seconds
+from vdsgen.spec.step_factors import StepFactors
 from vdsgen.units import GIB
 
 
@@ -46,6 +47,19 @@ class Ranked(NamedTuple):
         ]
         stage = max(range(len(errors)), key=lambda index: abs(errors[index]))
         return stage, errors[stage]
+
+
+class Unit(NamedTuple):
+    """What bytes are shown in."""
+
+    name: str
+    unit_bytes: int
+
+    def shown(self, number_bytes: int) -> str:
+        return f"{number_bytes / self.unit_bytes:.2f}"
+
+
+GIB_UNIT, MIB_UNIT = Unit("GiB", GIB), Unit("MiB", 1024**2)
 
 
 class Report(NamedTuple):
@@ -171,6 +185,8 @@ def text(report: Report) -> str:
 
 
 def _ranking(report: Report) -> Table:
+    peaks = [max(one.measured.peak_memory_bytes_by_stage) for one in report.ranked]
+    unit = GIB_UNIT if max(peaks) >= GIB else MIB_UNIT
     head = (
         "",
         "samples/s",
@@ -178,15 +194,15 @@ def _ranking(report: Report) -> Table:
         "error",
         "s/step",
         "quartiles",
-        "clips",
-        "peak GiB",
+        "data wait",
+        f"peak {unit.name}",
         "predicted",
         "error",
     )
-    return Table("Measured, the fastest first", (head, *(_row(one) for one in report.ranked)))
+    return Table("Measured, the fastest first", (head, *(_row(one, unit) for one in report.ranked)))
 
 
-def _row(one: Ranked) -> tuple[str, ...]:
+def _row(one: Ranked, unit: Unit) -> tuple[str, ...]:
     plan, measured = one.result.plan, one.measured
     low, high = measured.step_seconds_quartiles
     peak, planned = max(measured.peak_memory_bytes_by_stage), max(plan.predicted.peak_memory_bytes_by_stage)
@@ -199,8 +215,8 @@ def _row(one: Ranked) -> tuple[str, ...]:
         f"{measured.step_seconds:.3g}",
         f"{low:.3g}-{high:.3g}",
         percent(measured.data_wait_seconds / measured.step_seconds),
-        f"{peak / GIB:.3f}",
-        f"{planned / GIB:.3f}",
+        unit.shown(peak),
+        unit.shown(planned),
         _signed(one.worst_memory[1]) if one.comparable else "-",
     )
 
@@ -228,16 +244,24 @@ def _verdicts(report: Report) -> list[str]:
 
 
 def _calibration(fit: Fit) -> list[str]:
-    factors = fit.factors
-    sentences = [
-        f"Measured over predicted: computing {factors.compute_factor:.3g}, communication "
-        f"{factors.communication_factor:.3g}, optimizer {factors.optimizer_factor:.3g}; "
-        f"{seconds(factors.overhead_seconds)} more for every step.",
-        *fit_sentences(fit),
-    ]
+    sentences = [f"Measured over predicted: {_factor_words(fit.factors)}.", *fit_sentences(fit)]
     if not worth_writing(fit):
         sentences.append("That is no better than without factors: no calibration is written.")
     return sentences
+
+
+def _factor_words(factors: StepFactors) -> str:
+    by_part = {
+        "computing": factors.compute_factor,
+        "communication": factors.communication_factor,
+        "optimizer": factors.optimizer_factor,
+    }
+    if len(set(by_part.values())) == 1:
+        words = f"{factors.compute_factor:.3g} for every part of a step"
+    else:
+        words = ", ".join(f"{part} {factor:.3g}" for part, factor in by_part.items())
+    overhead = factors.overhead_seconds
+    return words + (f"; {seconds(overhead)} besides in every step" if overhead else "")
 
 
 def _state(result: Result) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -91,10 +92,11 @@ def parse_selector(text: str) -> list[Selector]:
     if colon and kind == "grid":
         return list(_grid(rest))
     path = Path(text)
-    if path.is_dir():
-        return [RenderedPlan(path)]
-    if path.is_file():
-        return list(_from_file(path))
+    with suppress(OSError):  # what can be no name of a file
+        if path.is_dir():
+            return [RenderedPlan(path)]
+        if path.is_file():
+            return list(_from_file(path))
     raise _bad(f"{text!r} is no selector, and no file or folder", f"give {FORMS}")
 
 
