@@ -16,7 +16,7 @@ from tests.model.training import write_clips
 from vdsgen.ablate.records import Result, RunEnded, RunStarted
 from vdsgen.ablate.state import AblationDirectory
 from vdsgen.launch.watch import processes_of
-from vdsgen.spec.lab import Calibration
+from vdsgen.spec.calibration import Calibration
 
 pytestmark = pytest.mark.slow
 

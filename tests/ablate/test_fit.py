@@ -13,7 +13,7 @@ from vdsgen.ablate.calibration import calibration_text, fit_sentences, worth_wri
 from vdsgen.ablate.fit import Fit, Measurement, fit_factors, measurement_of
 from vdsgen.ablate.results import results_of
 from vdsgen.ablate.statistics import root_mean_square
-from vdsgen.spec.lab import Calibration
+from vdsgen.spec.calibration import Calibration
 from vdsgen.spec.step_factors import StepFactors
 
 TRUE = StepFactors(compute_factor=1.6, communication_factor=3.0, optimizer_factor=0.7, overhead_seconds=0.05)

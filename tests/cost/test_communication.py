@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.planner.examples import pool
 from vdsgen.cost.communication import GB, Path, Topology, reduction_seconds, step_traffic
 from vdsgen.cost.settings import Settings
-from vdsgen.spec.lab import Calibration
+from vdsgen.spec.calibration import Calibration
 
 
 def settings(pipeline: int, data: int, zero: int = 1, **changes: object) -> Settings:

@@ -9,17 +9,15 @@ import pytest
 from tests.cost.test_communication import settings
 from tests.planner.examples import experiment, layer_costs, pool
 from vdsgen.cost.compute import (
-    ATTENTION_EFFICIENCY,
-    BANDWIDTH_EFFICIENCY,
-    MATMUL_EFFICIENCY,
-    Rates,
     accumulation_seconds,
     layer_times,
     optimizer_seconds,
 )
+from vdsgen.cost.rates import ATTENTION_EFFICIENCY, BANDWIDTH_EFFICIENCY, MATMUL_EFFICIENCY, Rates
 from vdsgen.spec.architecture import Vdt
+from vdsgen.spec.calibration import Calibration
 from vdsgen.spec.experiment import geometry_of
-from vdsgen.spec.lab import Calibration, Gpu
+from vdsgen.spec.lab import Gpu
 
 RATES = Rates(
     matmul_flops_per_second=1e12,

@@ -15,7 +15,7 @@ from vdsgen.planner.plan import best_plans
 from vdsgen.planner.resolve import workload_of
 from vdsgen.planner.tables import settings_of, step_time_of
 from vdsgen.spec.architecture import Vdt
-from vdsgen.spec.lab import Calibration
+from vdsgen.spec.calibration import Calibration
 from vdsgen.spec.step_factors import StepFactors
 
 COMPUTE = ("compute_seconds", "recompute_seconds", "bubble_seconds")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vdsgen.profile.calibrate import Machine, calibrate_cpu, lab_file, this_machine
-from vdsgen.spec.lab import Calibration
+from vdsgen.spec.calibration import Calibration
 from vdsgen.spec.load import load_lab
 
 

@@ -10,7 +10,7 @@ from vdsgen.ablate.records import Ablation
 from vdsgen.ablate.statistics import root_mean_square
 from vdsgen.files import write_atomically
 from vdsgen.planner.words import percent
-from vdsgen.spec.lab import Calibration
+from vdsgen.spec.calibration import Calibration
 
 CALIBRATION = "calibration.yaml"
 
@@ -25,6 +25,7 @@ def worth_writing(fit: Fit) -> bool:
 def calibration_of(ablation: Ablation, fit: Fit) -> Calibration:
     """The pool's own measured rates, and the factors that belong to them."""
     base = ablation.pool.calibration or Calibration()
+    assert isinstance(base, Calibration), "the lab file's reader puts figures in a path's place"
     return base.model_copy(update={"step_factors": fit.factors})
 
 

@@ -8,14 +8,10 @@ import json
 from vdsgen import __version__
 from vdsgen.ablate.choices import Choice, Choices, Planning
 from vdsgen.ablate.records import Ablation, PlanEntry, PredictedCosts
-from vdsgen.cost.step import StepTime
 from vdsgen.planner.resolve import workload_of
 from vdsgen.planner.tables import settings_of, step_time_of
 from vdsgen.spec.canonical import sha256_of
 from vdsgen.spec.lab import Pool
-
-PARTS = tuple(name for name in StepTime._fields if name.endswith("_seconds"))
-"""The parts that a step's seconds are split into."""
 
 
 def ablation_of(planning: Planning, choices: Choices, steps: int) -> Ablation:
@@ -54,13 +50,14 @@ def _entry(choice: Choice, planning: Planning) -> PlanEntry:
             peak_memory_bytes_by_stage=tuple(
                 stage.memory.peak_bytes - stage.memory.reserve_bytes for stage in plan.stages
             ),
-            parts_seconds={name: max(0.0, getattr(bare_time, name)) for name in PARTS},
+            parts_seconds={name: max(0.0, value) for name, value in bare_time.split()._asdict().items()},
         ),
     )
 
 
 def without_factors(pool: Pool) -> Pool:
     """The pool with its measured rates, without what an earlier ablation multiplies their seconds by."""
+    assert not isinstance(pool.calibration, str), "the lab file's reader puts figures in a path's place"
     if pool.calibration is None or pool.calibration.step_factors is None:
         return pool
     return pool.model_copy(update={"calibration": pool.calibration.model_copy(update={"step_factors": None})})

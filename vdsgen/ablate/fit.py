@@ -12,7 +12,7 @@ from vdsgen.spec.step_factors import StepFactors
 
 COMPUTE_PARTS = ("compute_seconds", "recompute_seconds", "bubble_seconds")
 """All scale with the speed of layers: a bubble is other stages' computing."""
-COMMUNICATION_PARTS = ("transfer_seconds", "reduction_seconds", "gather_seconds")
+COMMUNICATION_PARTS = ("transfer_seconds", "reduction_seconds", "gather_seconds", "offload_seconds")
 OPTIMIZER_PARTS = ("optimizer_seconds",)
 
 LEAST_PLANS = {1: 1, 2: 4, 3: 6, 4: 8}

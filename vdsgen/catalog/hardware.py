@@ -25,6 +25,17 @@ def resolve_link(link: str | Link, *, key: str = "link") -> Link:
     return _link_entry(link, key).figures if isinstance(link, str) else link
 
 
+def resolve_host_link(pool: Pool) -> Link | None:
+    """The link between a GPU and its host: what the pool says, else the GPU's own PCIe; None: not known."""
+    if pool.host_link is not None:
+        return resolve_link(pool.host_link, key="host_link")
+    if isinstance(pool.gpu, str):
+        for name in _gpu_entry(pool.gpu, "gpu").links:
+            if links()[name].kind == "pcie":
+                return links()[name].figures
+    return None
+
+
 def lab_problems(lab: Lab) -> list[Problem]:
     """Names in the lab that the catalogue does not hold, and links that its GPUs cannot have."""
     return [
@@ -40,7 +51,11 @@ def pool_problems(pool: Pool, under: str = "") -> list[Problem]:
         gpu = _gpu_entry(pool.gpu, f"{under}gpu") if isinstance(pool.gpu, str) else None
     except InputError as error:
         problems += error.problems
-    for key, value in (("intra_node", pool.intra_node), ("inter_node", pool.inter_node)):
+    for key, value in (
+        ("intra_node", pool.intra_node),
+        ("inter_node", pool.inter_node),
+        ("host_link", pool.host_link),
+    ):
         try:
             entry = _link_entry(value, f"{under}{key}") if isinstance(value, str) else None
             link = entry if key == "intra_node" else link

@@ -1,36 +1,80 @@
-"""`vdsgen calibrate`: this machine, measured, as a lab file."""
+"""`vdsgen calibrate`: this machine, measured, as a fragment of a lab file."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vdsgen.profile.calibrate import Progress
+
 
 @click.command()
-@click.option("--ranks", type=click.IntRange(1, 1024), default=1, show_default=True)
+@click.option(
+    "--ranks", type=click.IntRange(1, 1024), help="Training processes; default: one a GPU, else one."
+)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write here; default: print.")
-def command(ranks: int, out: Path | None) -> None:
-    """Measure this machine's processor with RANKS training processes at once, into a lab file.
+@click.option(
+    "--lab",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also write a lab file for this machine that includes --out.",
+)
+def command(ranks: int | None, out: Path | None, lab: Path | None) -> None:
+    """Measure this machine with RANKS training processes, into a fragment that a lab file includes
+    (`calibration: FILE` in its pool).
 
-    Matrix rate, memory bandwidth and the link between ranks, all ranks busy at the same time, and one
-    real layer of the bundled model. Takes about half a minute.
+    Matrix rates by shape and precision, attention, memory bandwidth, AdamW, one real layer of the bundled
+    model, collectives and messages among the ranks, and the link to the host where there is a GPU. Each
+    figure comes with its quartiles. Takes under a minute; leave the machine alone meanwhile.
     """
     from importlib.util import find_spec
 
-    from vdsgen.errors import VdsgenError
-    from vdsgen.files import write_atomically
-    from vdsgen.profile.calibrate import calibrate_cpu, lab_file, this_machine
+    from vdsgen.errors import InputError, Problem, VdsgenError
 
     if find_spec("torch") is None:
         raise VdsgenError(
             "measuring needs torch, which is not installed", remedy="pip install 'vdsgen[train]'"
         )
+    if lab is not None and out is None:
+        raise InputError([Problem("needs --out: a lab file names the fragment's file", key="--lab")])
 
-    click.echo(f"Measuring with {ranks} ranks at once; about half a minute.", err=True)
-    text = lab_file(this_machine(), ranks, calibrate_cpu(ranks))
+    from vdsgen.files import write_atomically
+    from vdsgen.profile.calibrate import calibrate
+    from vdsgen.profile.lab_text import fragment, lab_file
+    from vdsgen.profile.machine import this_machine
+
+    machine = this_machine()
+    count = ranks or max(1, machine.accelerators)
+    text = fragment(calibrate(machine, count, _reporter()))
     if out is None:
         click.echo(text, nl=False)
-    else:
-        write_atomically(out, text.encode())
-        click.echo(f"Wrote {out}", err=True)
+        return
+    write_atomically(out, text.encode())
+    click.echo(f"Wrote {out}", err=True)
+    if lab is not None:
+        write_atomically(lab, lab_file(machine, count, _relative(out, lab)).encode())
+        click.echo(f"Wrote {lab}", err=True)
+
+
+def _relative(out: Path, lab: Path) -> str:
+    """The fragment as seen from the lab file."""
+    import os
+
+    return Path(os.path.relpath(out.resolve(), lab.resolve().parent)).as_posix()
+
+
+def _reporter() -> Callable[[Progress], None] | None:
+    """One line that is written over, on a terminal; else one line at the beginning."""
+    import sys
+
+    def report(progress: Progress) -> None:
+        click.echo(f"\r\x1b[K{progress.doing}: about {progress.seconds_left:.0f} s left", nl=False, err=True)
+
+    if sys.stderr.isatty():
+        return report
+    click.echo("Measuring; under a minute.", err=True)
+    return None

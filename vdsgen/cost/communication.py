@@ -6,18 +6,22 @@ stage's peer is data_parallel_size ranks away. Rank r sits on node r // gpus_per
 
 Collectives are bandwidth-optimal rings (Patarasso and Yuan 2009, doi 10.1016/j.jpdc.2008.09.002):
 an all-reduce moves 2 (n - 1) / n of the data over each link, a gather or a scatter half of that.
-Ignored: trees and other algorithms that NCCL may pick for small messages, and contention inside a
-node (a PCIe switch or root complex shared by several GPUs).
+Links are shared where rings or flows cross the same one: the network cards of a node, and the uplink of a
+PCIe switch with several GPUs behind it (`gpus_per_host_link`). Ignored: trees and other algorithms that NCCL
+may pick for small messages, and a root complex slower than the links that it joins.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import NamedTuple
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal, NamedTuple
 
 from vdsgen.cost.model_states import engine_optimizer
 from vdsgen.cost.settings import Settings
+from vdsgen.spec.calibration import Calibration, middle
 from vdsgen.spec.lab import Link, Pool
 
 MICROSECONDS = 1e-6
@@ -37,9 +41,16 @@ class Path(NamedTuple):
         steps = passes * (ranks - 1)
         return steps / ranks * volume_bytes / self.bytes_per_second + messages * steps * self.latency_seconds
 
+    def slower_start(self, other: Path) -> Path:
+        """This path's bandwidth with the longer latency of the two."""
+        return self._replace(latency_seconds=max(self.latency_seconds, other.latency_seconds))
+
     def send_seconds(self, volume_bytes: float, messages: int = 1) -> float:
         """One point-to-point transfer of `messages` tensors."""
         return volume_bytes / self.bytes_per_second + messages * self.latency_seconds
+
+
+Collective = Literal["all_reduce", "all_gather", "reduce_scatter"]
 
 
 class Topology(NamedTuple):
@@ -49,68 +60,128 @@ class Topology(NamedTuple):
     gpus_per_node: int
     intra_node: Link
     inter_node: Link | None
+    network_cards: int = 1
+    gpus_per_switch: int = 1
+    """GPUs whose traffic inside the node leaves their PCIe switch over one link; 1: no link is shared."""
+    collectives: Mapping[str, Path] = MappingProxyType({})
+    """Measured rings inside a node, by collective."""
 
     @classmethod
     def of(cls, pool: Pool) -> Topology:
         """The links of a pool whose names are resolved; measured link figures replace the inner link's."""
         assert isinstance(pool.intra_node, Link), "links are resolved before costs are asked for"
         assert not isinstance(pool.inter_node, str), "links are resolved before costs are asked for"
-        intra = pool.intra_node
-        if pool.calibration is not None:
-            measured = {
-                "bandwidth_gb_per_second": pool.calibration.link_bandwidth_gb_per_second,
-                "latency_microseconds": pool.calibration.link_latency_microseconds,
-            }
-            known = {key: value for key, value in measured.items() if value is not None}
-            intra = intra.model_copy(update=known)
-        return cls(pool.nodes, pool.gpus_per_node, intra, pool.inter_node)
+        assert not isinstance(pool.host_link, str), "links are resolved before costs are asked for"
+        calibration = pool.calibration
+        assert not isinstance(calibration, str), "the lab file's reader puts figures in a path's place"
+        intra = pool.intra_node if calibration is None else _measured_link(pool.intra_node, calibration)
+        # Traffic between GPUs goes through their switch where it goes over PCIe, not over NVLink.
+        over_pcie = (
+            pool.host_link is None
+            or pool.intra_node.bandwidth_gb_per_second <= pool.host_link.bandwidth_gb_per_second
+        )
+        return cls(
+            pool.nodes,
+            pool.gpus_per_node,
+            intra,
+            pool.inter_node,
+            pool.network_cards,
+            pool.gpus_per_host_link if over_pcie else 1,
+            _measured_collectives(calibration) if calibration is not None else {},
+        )
 
     def node_of(self, rank: int) -> int:
         return rank // self.gpus_per_node
 
-    def data_group(self, settings: Settings, stage: int) -> Path:
+    def data_group(self, settings: Settings, stage: int, collective: Collective = "all_reduce") -> Path:
         """The path of one stage's data-parallel ring.
 
-        A ring enters and leaves each node once, so it has the inter-node link to itself, unless rings of
-        other stages cross the same node: those run at the same time and share it.
+        A ring enters and leaves each node once, so it has the network cards to itself (NCCL lays a ring
+        over each), unless rings of other stages cross the same node: those run at the same time and share
+        them. Inside a node the same holds for the uplinks of PCIe switches.
         """
         size = settings.data_parallel_size
-        nodes = self._nodes_of(stage * size, size)
-        if len(nodes) == 1:
-            return _path(self.intra_node, 1)
-        crossings: Counter[int] = Counter()
-        for other in range(settings.pipeline_parallel_size):
-            spanned = self._nodes_of(other * size, size)
-            if len(spanned) > 1:
-                crossings.update(spanned)
-        return _path(self._between_nodes(), max(crossings[node] for node in nodes))
+        if len(_spanned(stage * size, size, self.gpus_per_node)) > 1:
+            rings = self._rings_sharing(settings, stage, self.gpus_per_node)
+            outer = _path(self._between_nodes(), rings / self.network_cards)
+            inner = _path(self.intra_node, 1)
+            return outer if outer.bytes_per_second < inner.bytes_per_second else inner.slower_start(outer)
+        if collective in self.collectives:
+            return self.collectives[collective]
+        return _path(self.intra_node, self._rings_sharing(settings, stage, self.gpus_per_switch))
 
     def stage_boundary(self, settings: Settings, stage: int) -> Path:
-        """The path from `stage` to the next: every data-parallel index sends at the same time."""
+        """The path from `stage` to the next: every data-parallel index sends at the same time.
+
+        A flow has one network card, and shares it where there are more flows than cards.
+        """
+        flows = self._flows_leaving(settings, stage, self.gpus_per_node)
+        if flows:
+            return _path(self._between_nodes(), max(1.0, flows / self.network_cards))
+        return _path(self.intra_node, max(1, self._flows_leaving(settings, stage, self.gpus_per_switch)))
+
+    def _rings_sharing(self, settings: Settings, stage: int, group: int) -> int:
+        """Rings across the busiest of the groups of `group` neighbours that this stage crosses."""
+        if group == 1:
+            return 1
+        size = settings.data_parallel_size
+        crossings: Counter[int] = Counter()
+        for other in range(settings.pipeline_parallel_size):
+            spanned = _spanned(other * size, size, group)
+            if len(spanned) > 1:
+                crossings.update(spanned)
+        return max([crossings[one] for one in _spanned(stage * size, size, group)] + [1])
+
+    def _flows_leaving(self, settings: Settings, stage: int, group: int) -> int:
+        """Most flows from this stage to the next that leave one group of `group` neighbours; 0 for none."""
+        if group == 1 and self.gpus_per_node > 1:
+            return 0
         size = settings.data_parallel_size
         first = stage * size
         flows = Counter(
-            self.node_of(rank)
-            for rank in range(first, first + size)
-            if self.node_of(rank) != self.node_of(rank + size)
+            rank // group for rank in range(first, first + size) if rank // group != (rank + size) // group
         )
-        if not flows:
-            return _path(self.intra_node, 1)
-        return _path(self._between_nodes(), max(flows.values()))
-
-    def _nodes_of(self, first_rank: int, count: int) -> range:
-        return range(self.node_of(first_rank), self.node_of(first_rank + count - 1) + 1)
+        return max(flows.values(), default=0)
 
     def _between_nodes(self) -> Link:
         assert self.inter_node is not None, "a pool of several nodes has a link between them"
         return self.inter_node
 
 
-def _path(link: Link, flows: int) -> Path:
+def _spanned(first_rank: int, count: int, group: int) -> range:
+    """The groups of `group` neighbouring ranks that ranks first_rank, first_rank + 1, ... lie in."""
+    return range(first_rank // group, (first_rank + count - 1) // group + 1)
+
+
+def _path(link: Link, flows: float) -> Path:
     return Path(
         bytes_per_second=link.bandwidth_gb_per_second * GB / flows,
         latency_seconds=link.latency_microseconds * MICROSECONDS,
     )
+
+
+def _measured_link(link: Link, calibration: Calibration) -> Link:
+    measured = {
+        "bandwidth_gb_per_second": calibration.link_bandwidth_gb_per_second,
+        "latency_microseconds": calibration.link_latency_microseconds,
+    }
+    return link.model_copy(
+        update={key: middle(value) for key, value in measured.items() if value is not None}
+    )
+
+
+def _measured_collectives(calibration: Calibration) -> dict[str, Path]:
+    """As rings: a collective's latency is that of its steps."""
+    found = {}
+    for name, passes in (("all_reduce", 2), ("all_gather", 1), ("reduce_scatter", 1)):
+        rate = getattr(calibration, name)
+        if rate is not None:
+            steps = passes * (rate.ranks - 1)
+            found[name] = Path(
+                bytes_per_second=middle(rate.bandwidth_gb_per_second) * GB,
+                latency_seconds=middle(rate.latency_microseconds) * MICROSECONDS / steps,
+            )
+    return found
 
 
 class StepTraffic(NamedTuple):

@@ -1,96 +1,20 @@
-"""Seconds that a GPU computes: matrix products at the matrix rate, everything else at memory bandwidth.
-
-Sources of the efficiencies: /docs/planner.md, "Where the time figures come from".
-"""
+"""Seconds that a GPU computes: a roofline for each matrix product, attention by its lengths, everything else
+at memory bandwidth, and never less than launching the kernels takes."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from vdsgen.cost.rates import BACKWARD_ATTENTION_FACTOR, Rates
 from vdsgen.cost.settings import BYTES_PER_ELEMENT, Settings
 from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.experiment import Dtype
-from vdsgen.spec.lab import Gpu, Pool
-from vdsgen.spec.profile import LayerCosts, ModelProfile
-
-MATMUL_EFFICIENCY = 0.51
-"""Share of the dense peak rate that training's matrix products reach.
-
-Median hardware FLOP utilisation (recomputation counted) of eight published runs: llm-foundry
-scripts/train/benchmarking/README.md @8c8dd48, full training in bf16 on one node of 8 GPUs with
-sequences of 2,048 to 8,192 tokens. H100: MPT-13B 39.79 %, MPT-7B 46.44 % and 49.52 %, MPT-3B 40.31 %;
-A100: MPT-30B 52.50 % and 73.74 %, MPT-13B 74.76 % and 59.57 %. These include kernels that are not matrix
-products and some communication, so the rate of matrix products alone is underestimated and plans lean to
-the slow side. `vdsgen calibrate` replaces it by a measurement.
-"""
-
-ATTENTION_EFFICIENCY = 0.40
-"""Share of the dense peak rate inside attention.
-
-Median hardware FLOP utilisation of the same source's six runs with 32,768 tokens and more, where attention
-is most of the work: H100 MPT-13B 42.24 %, MPT-7B 41.25 % and 38.00 %, MPT-3B 38.41 % and 35.71 %; A100
-MPT-13B 68.80 %. Temporal attention over a few frames does worse; it is a small share of the FLOPs.
-"""
-
-BANDWIDTH_EFFICIENCY = 0.867
-"""Share of the peak memory bandwidth that streaming kernels reach.
-
-Device-to-device copies on H100 SXM: 2,903 GB/s of 3,350 (github.com/aigatech/vpbenchmarking, "Memory
-Bandwidth, Single Node").
-"""
+from vdsgen.spec.profile import LayerCosts, LayerType, ModelProfile
 
 BACKWARD_MATMUL_FACTOR = 2.0
 """A matrix product's backward is two products of the same size: by its input and by its weight."""
-BACKWARD_ATTENTION_FACTOR = 2.5
-"""Five products instead of two, since the scores are computed again (arXiv 2307.08691, section 4.1)."""
-
-TERA = 1e12
-GB = 1e9
-
-
-class Rates(NamedTuple):
-    """What one GPU sustains."""
-
-    matmul_flops_per_second: float
-    attention_flops_per_second: float
-    bytes_per_second: float
-    peak_flops_per_second: float
-    """The catalogue's dense peak in this dtype: what utilisation is relative to."""
-
-    @classmethod
-    def of(cls, pool: Pool, dtype: Dtype) -> Rates:
-        """Sustained rates of a pool's GPU, its name resolved; measured figures replace estimates.
-
-        A processor's catalogue figures are rates that were reached, so no efficiency is applied to them.
-        Raises ValueError where the GPU has no such precision (a rule rejects those first).
-        """
-        gpu = pool.gpu
-        assert isinstance(gpu, Gpu), "the GPU is resolved before costs are asked for"
-        peak_tflops = peak_rate_tflops(gpu, dtype)
-        if peak_tflops is None:
-            raise ValueError(f"pool {pool.name}: its GPU has no {dtype} rate")
-        is_processor = gpu.memory_gib is None
-        peak = peak_tflops * TERA
-        matmul = peak if is_processor else peak * MATMUL_EFFICIENCY
-        attention = peak if is_processor else peak * ATTENTION_EFFICIENCY
-        bandwidth = gpu.memory_bandwidth_gb_per_second * GB * (1.0 if is_processor else BANDWIDTH_EFFICIENCY)
-        if pool.calibration is not None:
-            measured = {
-                "fp32": pool.calibration.fp32_matmul_tflops,
-                "fp16": pool.calibration.fp16_matmul_tflops,
-                "bf16": pool.calibration.bf16_matmul_tflops,
-            }[dtype]
-            if measured is not None:
-                attention *= measured * TERA / matmul
-                matmul = measured * TERA
-            if pool.calibration.memory_bandwidth_gb_per_second is not None:
-                bandwidth = pool.calibration.memory_bandwidth_gb_per_second * GB
-        return cls(matmul, attention, bandwidth, peak)
-
-
-def peak_rate_tflops(gpu: Gpu, dtype: Dtype) -> float | None:
-    """Dense peak rate in this dtype; None where the GPU does not support it."""
-    return {"fp32": gpu.fp32_tflops, "fp16": gpu.fp16_tflops, "bf16": gpu.bf16_tflops}[dtype]
+ADAMW_BYTES = 28
+"""A fused AdamW step reads gradient, parameter and two moments in fp32 and writes the last three."""
 
 
 class LayerTimes(NamedTuple):
@@ -109,25 +33,100 @@ class LayerTimes(NamedTuple):
         )
 
 
-def layer_times(costs: LayerCosts, micro_batch_size: int, geometry: Geometry, rates: Rates) -> LayerTimes:
-    """Sum of the three kinds of work, each at its own rate.
+class _Seconds(NamedTuple):
+    forward: float
+    backward: float
 
-    They add up, rather than overlap, since kernels run one after another on one stream.
-    Ignored: launch latency, and matrix products too small to fill the GPU.
+    def plus(self, forward: float, backward: float) -> _Seconds:
+        return _Seconds(self.forward + forward, self.backward + backward)
+
+
+def layer_times(
+    costs: LayerCosts,
+    micro_batch_size: int,
+    geometry: Geometry,
+    rates: Rates,
+    layer: LayerType | None = None,
+) -> LayerTimes:
+    """Sum of matrix products, attention and element-wise work, each at its own rate.
+
+    They add up, rather than overlap, since kernels run one after another on one stream. `layer` gives the
+    shapes and the number of kernels; without it, products are large and kernels cost nothing to launch.
     """
+    element_bytes = 2 if layer is None or costs is layer.half else 4
+    spent = _product_seconds(costs, micro_batch_size, geometry, rates, layer, element_bytes)
+    spent = spent.plus(*_attention_seconds(costs, micro_batch_size, geometry, rates, layer))
+    forward_rate, backward_rate = rates.element_wise_bytes_per_second(
+        micro_batch_size * geometry.frames * geometry.patches
+    )
+    spent = spent.plus(
+        costs.forward_traffic_bytes.at(micro_batch_size, geometry) / forward_rate,
+        costs.backward_traffic_bytes.at(micro_batch_size, geometry) / backward_rate,
+    )
+    if layer is not None:
+        spent = _dispatched(spent, layer, rates)
     matmul = costs.matmul_flops.at(micro_batch_size, geometry)
     attention = costs.attention_flops.at(micro_batch_size, geometry)
-    matmul_seconds = matmul / rates.matmul_flops_per_second
-    attention_seconds = attention / rates.attention_flops_per_second
     return LayerTimes(
-        forward_seconds=matmul_seconds
-        + attention_seconds
-        + costs.forward_traffic_bytes.at(micro_batch_size, geometry) / rates.bytes_per_second,
-        backward_seconds=BACKWARD_MATMUL_FACTOR * matmul_seconds
-        + BACKWARD_ATTENTION_FACTOR * attention_seconds
-        + costs.backward_traffic_bytes.at(micro_batch_size, geometry) / rates.bytes_per_second,
+        forward_seconds=spent.forward,
+        backward_seconds=spent.backward,
         model_flops=(1 + BACKWARD_MATMUL_FACTOR) * matmul + (1 + BACKWARD_ATTENTION_FACTOR) * attention,
     )
+
+
+def _dispatched(spent: _Seconds, layer: LayerType, rates: Rates) -> _Seconds:
+    forward = layer.forward_kernels * rates.kernel_seconds
+    backward = layer.backward_kernels * rates.kernel_seconds
+    if rates.dispatch_adds_up:
+        return spent.plus(forward, backward)
+    return _Seconds(max(spent.forward, forward), max(spent.backward, backward))
+
+
+def _product_seconds(
+    costs: LayerCosts,
+    micro_batch_size: int,
+    geometry: Geometry,
+    rates: Rates,
+    layer: LayerType | None,
+    element_bytes: int,
+) -> _Seconds:
+    """Backward's two products have the same three sizes, each in another role."""
+    rest = costs.matmul_flops.at(micro_batch_size, geometry)
+    spent = _Seconds(0.0, 0.0)
+    for product in layer.products if layer is not None else ():
+        rows = product.rows.at(micro_batch_size, geometry)
+        if rows == 0:
+            continue
+        n, k, count = product.columns, product.depth, product.count
+        rest -= count * 2 * rows * n * k
+        by_input = rates.product_seconds(rows, k, n, element_bytes)
+        by_weight = rates.product_seconds(n, k, rows, element_bytes)
+        spent = spent.plus(
+            count * rates.product_seconds(rows, n, k, element_bytes), count * (by_input + by_weight)
+        )
+    other = max(0, rest) / rates.matmul_flops_per_second
+    return spent.plus(other, BACKWARD_MATMUL_FACTOR * other)
+
+
+def _attention_seconds(
+    costs: LayerCosts, micro_batch_size: int, geometry: Geometry, rates: Rates, layer: LayerType | None
+) -> _Seconds:
+    rest = costs.attention_flops.at(micro_batch_size, geometry)
+    spent = _Seconds(0.0, 0.0)
+    for attention in layer.attentions if layer is not None else ():
+        flops = attention.flops.at(micro_batch_size, geometry)
+        if flops == 0:
+            continue
+        rest -= attention.count * flops
+        scores = flops / (4 * attention.head_size)
+        queries = attention.heads * attention.query_rows.at(micro_batch_size, geometry)
+        keys = attention.heads * attention.key_rows.at(micro_batch_size, geometry)
+        forward, backward = rates.attention_seconds(
+            flops, scores / keys, scores / queries, queries * keys / scores, attention.head_size
+        )
+        spent = spent.plus(attention.count * forward, attention.count * backward)
+    other = max(0, rest) / rates.plain_attention_flops_per_second()
+    return spent.plus(other, BACKWARD_ATTENTION_FACTOR * other)
 
 
 def costs_of(profile: ModelProfile, layer_type: str, dtype: Dtype) -> LayerCosts:
@@ -155,9 +154,10 @@ def optimizer_seconds(updated_parameters: int, settings: Settings, rates: Rates)
     write the last three: 28), and the copy to half precision (read 4, write 2).
     """
     accumulated = BYTES_PER_ELEMENT[settings.gradient_accumulation_dtype]
-    traffic = accumulated + 8 + 28
+    traffic = accumulated + 8
     if accumulated != 4:
         traffic += accumulated + 4
     if settings.element_bytes != 4:
         traffic += 4 + settings.element_bytes
-    return updated_parameters * traffic / rates.bytes_per_second
+    adamw = ADAMW_BYTES / (rates.adamw_bytes_per_second or rates.bytes_per_second)
+    return updated_parameters * (traffic / rates.bytes_per_second + adamw)

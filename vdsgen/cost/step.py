@@ -7,6 +7,7 @@ from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from vdsgen.cost.communication import (
+    Collective,
     Topology,
     gather_seconds,
     reduction_seconds,
@@ -15,23 +16,41 @@ from vdsgen.cost.communication import (
 )
 from vdsgen.cost.compute import (
     LayerTimes,
-    Rates,
     accumulation_seconds,
     costs_of,
     layer_times,
     optimizer_seconds,
 )
-from vdsgen.cost.schedule import StageTimes, makespan_lower_bound, simulate
+from vdsgen.cost.offload import Host, offload_seconds
+from vdsgen.cost.rates import Rates
+from vdsgen.cost.schedule import PipelineRun, StageTimes, makespan_lower_bound, simulate
 from vdsgen.cost.settings import Settings
+from vdsgen.cost.shared_processor import Sharing, simulate_shared
 from vdsgen.spec.architecture import Geometry
+from vdsgen.spec.calibration import middle
 from vdsgen.spec.experiment import Dtype
 from vdsgen.spec.lab import Pool
-from vdsgen.spec.plan import Predicted
+from vdsgen.spec.plan import Predicted, TimeSplit
 from vdsgen.spec.profile import ModelProfile
 from vdsgen.spec.step_factors import StepFactors
 
 TRANSFERRED_TENSORS = 2
 """Messages of one activation between stages: hidden state and modulation (a text condition adds one)."""
+
+
+class StepSplit(NamedTuple):
+    """Seconds of one optimizer step by what they go to; they add up to the step."""
+
+    compute_seconds: float
+    recompute_seconds: float
+    bubble_seconds: float
+    transfer_seconds: float
+    reduction_seconds: float
+    gather_seconds: float
+    optimizer_seconds: float
+    offload_seconds: float
+    data_seconds: float
+    overhead_seconds: float
 
 
 class StepTime(NamedTuple):
@@ -51,25 +70,36 @@ class StepTime(NamedTuple):
     gather_seconds: float
     """What gathering parameters adds."""
     optimizer_seconds: float
-    overhead_seconds: float
-    """Of every step, as an ablation measured it."""
+    """AdamW; on the processor where its states are offloaded."""
     samples: int
     model_flops: float
     """Of the whole step over all GPUs, recomputation not counted."""
     peak_flops_per_second: float
     """Of all GPUs."""
+    offload_seconds: float = 0.0
+    """Traffic between GPU and host memory."""
+    data_seconds: float = 0.0
+    """Waiting for clips; 0 where the calibration does not say how long one takes."""
+    overhead_seconds: float = 0.0
+    """Of every step, whatever the plan: what an ablation found that the other parts do not explain."""
 
     @property
     def step_seconds(self) -> float:
-        return (
-            self.compute_seconds
-            + self.recompute_seconds
-            + self.bubble_seconds
-            + self.transfer_seconds
-            + self.reduction_seconds
-            + self.gather_seconds
-            + self.optimizer_seconds
-            + self.overhead_seconds
+        return sum(self.split())
+
+    def split(self) -> StepSplit:
+        """The parts of the step."""
+        return StepSplit(
+            self.compute_seconds,
+            self.recompute_seconds,
+            self.bubble_seconds,
+            self.transfer_seconds,
+            self.reduction_seconds,
+            self.gather_seconds,
+            self.optimizer_seconds,
+            self.offload_seconds,
+            self.data_seconds,
+            self.overhead_seconds,
         )
 
     @property
@@ -87,6 +117,7 @@ class StepTime(NamedTuple):
             bubble_fraction=max(0.0, self.bubble_seconds / pipeline),
             communication_fraction=communication / step,
             model_flops_utilization=self.model_flops / step / self.peak_flops_per_second,
+            split=TimeSplit(**{name: max(0.0, value) for name, value in self.split()._asdict().items()}),
         )
 
 
@@ -96,18 +127,30 @@ class _Tail(NamedTuple):
     reduce_seconds: tuple[float, ...]
     gather_seconds: float
     optimizer_seconds: float
+    offload_seconds: float
+    overhead_seconds: float
+
+    @property
+    def common_seconds(self) -> float:
+        """After the last reduction."""
+        return self.gather_seconds + self.optimizer_seconds + self.offload_seconds + self.overhead_seconds
 
 
 class StepTimeModel:
     """Times steps of one model on one pool; remembers layer times, so that many plans are cheap to time."""
 
-    def __init__(self, profile: ModelProfile, geometry: Geometry, pool: Pool) -> None:
+    def __init__(
+        self, profile: ModelProfile, geometry: Geometry, pool: Pool, loader_workers: int | None = None
+    ) -> None:
+        """`loader_workers` a rank decode clips, where the calibration says how long one takes."""
         self.profile = profile
         self.geometry = geometry
         self.pool = pool
+        self.loader_workers = loader_workers
         self.topology = Topology.of(pool)
-        calibrated = pool.calibration is not None and pool.calibration.step_factors
-        self.factors = calibrated or StepFactors()
+        self.factors = step_factors(pool)
+        self.host = Host.of(pool)
+        self.sharing = Sharing.of(pool)
         self._rates: dict[Dtype, Rates] = {}
         self._layers: dict[tuple[int, Dtype], tuple[LayerTimes, ...]] = {}
         self._boundaries: dict[tuple[int, Dtype], tuple[float, ...]] = {}
@@ -127,9 +170,13 @@ class StepTimeModel:
         if key not in self._layers:
             by_type = {
                 name: layer_times(
-                    costs_of(self.profile, name, dtype), micro_batch_size, self.geometry, self.rates(dtype)
+                    costs_of(self.profile, name, dtype),
+                    micro_batch_size,
+                    self.geometry,
+                    self.rates(dtype),
+                    layer,
                 ).slowed(self.factors.compute_factor)
-                for name in self.profile.layer_types
+                for name, layer in self.profile.layer_types.items()
             }
             self._layers[key] = tuple(by_type[name] for name in self.profile.layers)
         return self._layers[key]
@@ -182,11 +229,23 @@ class StepTimeModel:
         stages = self.stage_times(settings, partition)
         micro_batches = settings.gradient_accumulation_steps
         tail = self._tail(settings, partition)
+        if self.sharing is not None:
+            bound = self._shared_bound(settings, stages) + min(tail.reduce_seconds)
+            return bound + tail.common_seconds
         bound, forwards_before = makespan_lower_bound(stages, micro_batches), 0.0
         for stage, reduce_seconds in zip(stages, tail.reduce_seconds, strict=True):
             bound = max(bound, forwards_before + micro_batches * stage.busy_seconds + reduce_seconds)
             forwards_before += stage.forward_seconds
-        return bound + tail.gather_seconds + tail.optimizer_seconds + self.factors.overhead_seconds
+        return bound + tail.common_seconds
+
+    def _shared_bound(self, settings: Settings, stages: Sequence[StageTimes]) -> float:
+        """Of the pipeline on shared cores: no rank is faster than alone, no core ever more than busy."""
+        assert self.sharing is not None
+        micro_batches, ranks = settings.gradient_accumulation_steps, settings.data_parallel_size
+        work = micro_batches * sum(stage.busy_seconds for stage in stages) / len(stages)
+        all_busy = work / self.sharing.speed(settings.world_size)
+        alone = makespan_lower_bound(stages, micro_batches) / self.sharing.speed(ranks)
+        return max(all_busy, alone)
 
     def step(self, settings: Settings, partition: Sequence[int]) -> StepTime:
         """Time one optimizer step.
@@ -198,8 +257,8 @@ class StepTimeModel:
         micro_batches = settings.gradient_accumulation_steps
         stages = self.stage_times(settings, partition)
         transfers = self._transfers(settings, partition)
-        run = simulate(stages, transfers, micro_batches)
-        free = run if not any(transfers) else simulate(stages, [0.0] * len(transfers), micro_batches)
+        run = self._run(settings, stages, transfers)
+        free = run if not any(transfers) else self._run(settings, stages, [0.0] * len(transfers))
 
         tail = self._tail(settings, partition)
         reduced = max(
@@ -209,6 +268,7 @@ class StepTimeModel:
         recompute = 0.0
         if settings.activation_checkpoint_interval > 0:
             recompute = micro_batches * sum(times.forward_seconds for times in layers) / len(stages)
+            recompute /= self._speed(settings.world_size)
         return StepTime(
             stages=tuple(stages),
             compute_seconds=free.busy_seconds - recompute,
@@ -218,26 +278,61 @@ class StepTimeModel:
             reduction_seconds=reduced - run.makespan_seconds,
             gather_seconds=tail.gather_seconds,
             optimizer_seconds=tail.optimizer_seconds,
-            overhead_seconds=self.factors.overhead_seconds,
             samples=settings.micro_batch_size * micro_batches * settings.data_parallel_size,
             model_flops=sum(times.model_flops for times in layers)
             * micro_batches
             * settings.data_parallel_size,
             peak_flops_per_second=self.rates(settings.dtype).peak_flops_per_second * settings.world_size,
+            offload_seconds=tail.offload_seconds,
+            data_seconds=self._waiting_seconds(settings, reduced + tail.common_seconds),
+            overhead_seconds=tail.overhead_seconds,
         )
 
+    def _run(
+        self, settings: Settings, stages: Sequence[StageTimes], transfers: Sequence[float]
+    ) -> PipelineRun:
+        micro_batches = settings.gradient_accumulation_steps
+        if self.sharing is None:
+            return simulate(stages, transfers, micro_batches)
+        ranks = settings.data_parallel_size
+        return simulate_shared(stages, transfers, micro_batches, self.sharing, ranks)
+
+    def _speed(self, busy_ranks: int) -> float:
+        return 1.0 if self.sharing is None else self.sharing.speed(busy_ranks)
+
+    def _waiting_seconds(self, settings: Settings, step_seconds: float) -> float:
+        """Clips of one rank that its loader's workers do not finish during a step."""
+        calibration = self.pool.calibration
+        assert not isinstance(calibration, str), "the lab file's reader puts figures in a path's place"
+        if calibration is None or calibration.clip_seconds is None or self.loader_workers is None:
+            return 0.0
+        clips = settings.micro_batch_size * settings.gradient_accumulation_steps
+        decoding = clips * middle(calibration.clip_seconds) / max(1, self.loader_workers)
+        # Without workers the training process decodes by itself, before it computes.
+        return decoding if self.loader_workers == 0 else max(0.0, decoding - step_seconds)
+
     def _tail(self, settings: Settings, partition: Sequence[int]) -> _Tail:
-        reduces, gathers, updates = [], [], []
+        reduces, gathers, updates, offloads = [], [], [], []
         for stage, (start, stop) in enumerate(pairwise(partition)):
             parameters = self._parameters[stop] - self._parameters[start]
             trainable = self._trainable[stop] - self._trainable[start]
             traffic = step_traffic(settings, parameters, trainable, stop - start)
-            path = self.topology.data_group(settings, stage)
-            reduces.append(traffic.reductions * reduction_seconds(traffic, path, settings))
-            gathers.append(traffic.gathers * gather_seconds(traffic, path, settings))
-            updates.append(self._optimizer(settings, trainable))
-        slowed = self.factors.communication_factor
-        return _Tail(tuple(slowed * seconds for seconds in reduces), slowed * max(gathers), max(updates))
+            reduce: Collective = "all_reduce" if traffic.reduce_passes == 2 else "reduce_scatter"
+            reducing = self.topology.data_group(settings, stage, reduce)
+            gathering = self.topology.data_group(settings, stage, "all_gather")
+            reduces.append(traffic.reductions * reduction_seconds(traffic, reducing, settings))
+            gathers.append(traffic.gathers * gather_seconds(traffic, gathering, settings))
+            moving, adam = offload_seconds(settings, parameters, trainable, self.host)
+            offloads.append(moving)
+            updates.append(adam or self._optimizer(settings, trainable))
+        factors = self.factors
+        return _Tail(
+            reduce_seconds=tuple(factors.communication_factor * seconds for seconds in reduces),
+            gather_seconds=factors.communication_factor * max(gathers),
+            optimizer_seconds=factors.optimizer_factor * max(updates),
+            offload_seconds=factors.communication_factor * max(offloads),
+            overhead_seconds=factors.overhead_seconds,
+        )
 
     def _transfers(self, settings: Settings, partition: Sequence[int]) -> list[float]:
         volumes = self.boundary_bytes(settings.micro_batch_size, settings.dtype)
@@ -251,4 +346,12 @@ class StepTimeModel:
     def _optimizer(self, settings: Settings, trainable: int) -> float:
         ranks = settings.data_parallel_size if shards_optimizer(settings) else 1
         mine = -(-trainable // ranks)
-        return self.factors.optimizer_factor * optimizer_seconds(mine, settings, self.rates(settings.dtype))
+        seconds = optimizer_seconds(mine, settings, self.rates(settings.dtype))
+        return seconds / self._speed(settings.world_size)
+
+
+def step_factors(pool: Pool) -> StepFactors:
+    """What an ablation learned of the pool; all ones where none did."""
+    calibration = pool.calibration
+    assert not isinstance(calibration, str), "the lab file's reader puts figures in a path's place"
+    return (calibration and calibration.step_factors) or StepFactors()

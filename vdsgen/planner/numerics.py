@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vdsgen.cost.compute import Rates, peak_rate_tflops
+from vdsgen.cost.rates import Rates, peak_rate_tflops
 from vdsgen.spec.experiment import Dtype, Training
 from vdsgen.spec.lab import Gpu, Pool
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vdsgen.catalog import resolve_gpu, resolve_link
+from vdsgen.catalog import resolve_gpu, resolve_host_link, resolve_link
 from vdsgen.planner.workload import Workload
 from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.lab import Pool
@@ -16,6 +16,7 @@ def workload_of(experiment: Experiment, pool: Pool, profile: ModelProfile) -> Wo
             "gpu": resolve_gpu(pool.gpu),
             "intra_node": resolve_link(pool.intra_node),
             "inter_node": None if pool.inter_node is None else resolve_link(pool.inter_node),
+            "host_link": resolve_host_link(pool),
         }
     )
     name = pool.gpu if isinstance(pool.gpu, str) else f"the GPU of pool {pool.name}"

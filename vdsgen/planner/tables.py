@@ -104,6 +104,8 @@ def time_table(time: StepTime) -> Table:
         ("gradient reduction", time.reduction_seconds),
         ("parameter gathers", time.gather_seconds),
         ("optimizer", time.optimizer_seconds),
+        ("offload traffic", time.offload_seconds),
+        ("waiting for data", time.data_seconds),
         ("fixed overhead", time.overhead_seconds),
     )
     rows = tuple(

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
-from vdsgen.cost.compute import peak_rate_tflops
 from vdsgen.cost.memory import MemoryModel, StageBytes
+from vdsgen.cost.rates import peak_rate_tflops
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.step import StepTimeModel
 from vdsgen.errors import InputError, Problem
@@ -46,7 +46,7 @@ class Workload:
 
     @cached_property
     def times(self) -> StepTimeModel:
-        return StepTimeModel(self.profile, self.geometry, self.pool)
+        return StepTimeModel(self.profile, self.geometry, self.pool, self.experiment.data.workers)
 
     @cached_property
     def is_block(self) -> tuple[bool, ...]:

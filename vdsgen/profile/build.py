@@ -12,7 +12,8 @@ import torch
 from vdsgen.model.pipeline import layer_specs
 from vdsgen.profile.fit import Basis, choose_basis
 from vdsgen.profile.points import candidate_points, monomials_of
-from vdsgen.profile.trace import LAYER_INDEX, Kind, trace_layer
+from vdsgen.profile.shapes import fitted_attentions, fitted_products
+from vdsgen.profile.trace import LAYER_INDEX, Kind, Trace, trace_layer
 from vdsgen.spec.architecture import Vdt, architecture_sha256
 from vdsgen.spec.profile import LayerCosts, LayerType, ModelProfile, Polynomial
 
@@ -58,19 +59,26 @@ def _layer_type(model: Vdt, kind: Kind, basis: Basis) -> LayerType:
     spec = layer_specs(model, basis.points[0].geometry, seed=0)[LAYER_INDEX[kind]]
     with torch.device("meta"):
         parameters = list(spec.build().parameters())
+    half = _traces(model, kind, basis, torch.bfloat16)
     return LayerType(
         parameters=sum(p.numel() for p in parameters),
         trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
         parameter_shapes=tuple(tuple(p.shape) for p in parameters),
         is_block=kind == "block",
-        half=_costs(model, kind, basis, torch.bfloat16),
-        single=_costs(model, kind, basis, torch.float32),
+        half=_costs(basis, half),
+        single=_costs(basis, _traces(model, kind, basis, torch.float32)),
+        products=fitted_products(basis, [trace.shapes.products for trace in half]),
+        attentions=fitted_attentions(basis, [trace.shapes.attentions for trace in half]),
+        forward_kernels=max(trace.shapes.kernels for trace in half),
+        backward_kernels=max(trace.backward_kernels for trace in half),
     )
 
 
-def _costs(model: Vdt, kind: Kind, basis: Basis, dtype: torch.dtype) -> LayerCosts:
-    traces = [trace_layer(model, point.batch, point.geometry, kind, dtype) for point in basis.points]
+def _traces(model: Vdt, kind: Kind, basis: Basis, dtype: torch.dtype) -> list[Trace]:
+    return [trace_layer(model, point.batch, point.geometry, kind, dtype) for point in basis.points]
 
+
+def _costs(basis: Basis, traces: Sequence[Trace]) -> LayerCosts:
     def fitted(name: str) -> Polynomial:
         return basis.polynomial([getattr(trace, name) for trace in traces])
 

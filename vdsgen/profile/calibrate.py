@@ -1,207 +1,181 @@
-"""Measures this machine with as many ranks at once as a job would have: what a plan's times rest on."""
+"""Measures this machine with as many ranks as a job would have: what a plan's times rest on."""
 
 from __future__ import annotations
 
 import os
+import queue
 import socket
-import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, NamedTuple
 
 from vdsgen.errors import VdsgenError
-from vdsgen.spec.lab import Calibration
-from vdsgen.units import GIB
+from vdsgen.profile.calibrate_figures import calibration_of
+from vdsgen.profile.calibrate_samples import Device
+from vdsgen.profile.calibrate_shapes import ON_GPU, ON_PROCESSOR
+from vdsgen.profile.machine import Machine
+from vdsgen.spec.calibration import Calibration
 
-if TYPE_CHECKING:
-    import torch
-
-MATRIX_SECONDS = 0.5
-MATRIX_ROWS, MATRIX_COLUMNS = 1024, 768
-FEW_MATRIX_ROWS = 32
-SLOW_TFLOPS = 0.005
-STREAM_ELEMENTS = 8 * 1024**2
-LINK_BYTES = 8 * 1024**2
-LINK_ROUNDS = 10
-LATENCY_ROUNDS = 200
+RATES_SECONDS = 20.0
+ALONE_SECONDS = 2.0
+EXPECTED_SECONDS = 45.0
+"""What it takes in all on two cores, starting the ranks included."""
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """What a lab file says of one node."""
+class Progress(NamedTuple):
+    """What is being measured, and about how long it still takes."""
 
-    host_memory_bytes: int
-    cpu_cores: int
-
-
-def this_machine() -> Machine:
-    """Memory and the cores this process may use."""
-    page_bytes = os.sysconf("SC_PAGE_SIZE")
-    memory_bytes = page_bytes * os.sysconf("SC_PHYS_PAGES")
-    limit = _cgroup_memory_limit_bytes()
-    if limit is not None:
-        memory_bytes = min(memory_bytes, limit)
-    return Machine(host_memory_bytes=memory_bytes, cpu_cores=len(os.sched_getaffinity(0)))
+    doing: str
+    seconds_left: float
 
 
-def _cgroup_memory_limit_bytes() -> int | None:
-    """The container's limit (cgroup v2, memory.max), if there is one."""
-    try:
-        text = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() else None
+class Task(NamedTuple):
+    """What one rank is told."""
+
+    rank: int
+    ranks: int
+    port: int
+    threads: int
+    busy_ranks: int
+    """Ranks that compute while rates are measured; the others wait."""
+    on_gpu: bool
+    rates_seconds: float
 
 
-def calibrate_cpu(ranks: int) -> Calibration:
-    """Runs `ranks` processes at once and takes the median over them of each figure.
+def calibrate(
+    machine: Machine,
+    ranks: int,
+    report: Callable[[Progress], None] | None = None,
+    rates_seconds: float = RATES_SECONDS,
+) -> Calibration:
+    """Starts `ranks` processes and takes the median over all their samples of each figure.
 
-    Raises VdsgenError where a process dies.
+    No more ranks compute at once than there are cores, as in training, where the others would slow them
+    down; the cost model shares the cores itself. Raises VdsgenError where a process dies, or where there are
+    fewer GPUs than ranks.
     """
     import torch.multiprocessing as multiprocessing
 
+    on_gpu = machine.accelerator is not None
+    if on_gpu and ranks > machine.accelerators:
+        raise VdsgenError(
+            f"calibration: {ranks} ranks need as many GPUs, this machine has {machine.accelerators}",
+            remedy=f"try --ranks {machine.accelerators}",
+        )
     context = multiprocessing.get_context("spawn")
-    results = context.SimpleQueue()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    threads = max(1, len(os.sched_getaffinity(0)) // ranks)
+    messages = context.Queue()
+    busy = ranks if on_gpu else min(ranks, machine.cpu_cores)
+    threads = max(1, machine.cpu_cores // ranks)
+    port = _free_port()
     processes = [
-        context.Process(target=_measure_rank, args=(rank, ranks, port, threads, results), daemon=True)
+        context.Process(
+            target=_measure_rank,
+            args=(Task(rank, ranks, port, threads, busy, on_gpu, rates_seconds), messages),
+            daemon=True,
+        )
         for rank in range(ranks)
     ]
     for process in processes:
         process.start()
+    samples = _collect(
+        processes, messages, report or _unseen, EXPECTED_SECONDS - RATES_SECONDS + rates_seconds
+    )
     for process in processes:
         process.join()
-    failed = [rank for rank, process in enumerate(processes) if process.exitcode != 0]
-    if failed:
-        raise VdsgenError(
-            f"calibration: rank {failed[0]} of {ranks} ended with exit code {processes[failed[0]].exitcode}",
-            remedy="is there enough memory for that many ranks? try fewer with --ranks",
-        )
-    measured: list[dict[str, float]] = [results.get() for _ in processes]
+    return calibration_of(samples, ranks=ranks, busy_ranks=busy, on_gpu=on_gpu)
 
-    def median(key: str) -> float | None:
-        values = [figures[key] for figures in measured if key in figures]
-        return float(f"{statistics.median(values):.4g}") if values else None
 
-    return Calibration(
-        fp32_matmul_tflops=median("fp32_matmul_tflops"),
-        bf16_matmul_tflops=median("bf16_matmul_tflops"),
-        memory_bandwidth_gb_per_second=median("memory_bandwidth_gb_per_second"),
-        link_bandwidth_gb_per_second=median("link_bandwidth_gb_per_second"),
-        link_latency_microseconds=median("link_latency_microseconds"),
+def _collect(
+    processes: list[Any], messages: Any, report: Callable[[Progress], None], expected_seconds: float
+) -> list[dict[str, list[float]]]:
+    """Each rank's samples; reports on the way. Ends every rank where one dies."""
+    began, doing = time.monotonic(), "starting the ranks"
+    samples: list[dict[str, list[float]]] = []
+    while len(samples) < len(processes):
+        report(Progress(doing, max(0.0, expected_seconds - (time.monotonic() - began))))
+        try:
+            message = messages.get(timeout=0.5)
+        except queue.Empty:
+            _stop_if_dead(processes)
+            continue
+        if isinstance(message, str):
+            doing = message
+        else:
+            samples.append(message)
+    return samples
+
+
+def _stop_if_dead(processes: list[Any]) -> None:
+    failed = [(rank, one.exitcode) for rank, one in enumerate(processes) if one.exitcode not in (None, 0)]
+    if not failed:
+        return
+    for process in processes:
+        if process.is_alive():
+            process.terminate()
+    rank, code = failed[0]
+    raise VdsgenError(
+        f"calibration: rank {rank} of {len(processes)} ended with exit code {code}",
+        remedy="is there enough memory for that many ranks? try fewer with --ranks",
     )
 
 
-def _measure_rank(rank: int, ranks: int, port: int, threads: int, results: object) -> None:
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _measure_rank(task: Task, messages: Any) -> None:
+    """One rank's life. Between the barriers all busy ranks do the same thing at the same time."""
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    if not task.on_gpu:
+        os.environ["DS_ACCELERATOR"] = "cpu"  # else DeepSpeed says that it found no other
     import torch
     import torch.distributed as dist
 
-    torch.set_num_threads(threads)
-    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=ranks)
-    figures: dict[str, float] = {}
-    # Between the barriers all ranks are busy with the same thing, as they are in a training step.
-    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+    from vdsgen.profile import calibrate_compute as compute
+    from vdsgen.profile import calibrate_links as links
+
+    torch.set_num_threads(task.threads)
+    if task.on_gpu:
+        torch.cuda.set_device(task.rank)
+        device = Device(f"cuda:{task.rank}", torch.cuda.synchronize)
+    else:
+        device = Device("cpu", clock=time.process_time if task.threads == 1 else time.perf_counter)
+    backend = "nccl" if task.on_gpu else "gloo"
+    address = f"tcp://127.0.0.1:{task.port}"
+    dist.init_process_group(backend, address, rank=task.rank, world_size=task.ranks)
+    sizes = ON_GPU if task.on_gpu else ON_PROCESSOR
+
+    def begin(phase: str) -> None:
         dist.barrier()
-        figures[f"{name}_matmul_tflops"] = _matmul_tflops(dtype)
-    dist.barrier()
-    figures["memory_bandwidth_gb_per_second"] = _stream_gb_per_second()
-    dist.barrier()
-    if ranks > 1:
-        figures |= _link_figures(rank, ranks)
+        if task.rank == 0:
+            messages.put(phase)
+
+    samples: dict[str, list[float]] = {}
+    begin("matrix rates by precision")
+    if task.rank < task.busy_ranks:
+        names = compute.dtypes_here(task.on_gpu)
+        samples |= compute.large_product_samples(names, device, sizes)
+    begin("rates by shape, and one real layer")
+    if task.rank < task.busy_ranks:
+        quick = compute.quick_dtypes(samples)
+        samples |= compute.rate_samples(quick, device, sizes, task.rates_seconds)
+    begin("one rank alone")
+    if task.rank == 0:
+        samples |= compute.alone_samples(device, ALONE_SECONDS)
+    begin("links between ranks")
+    if task.ranks > 1:
+        samples |= links.link_samples(task.rank, task.ranks, device)
+    if task.on_gpu:
+        begin("links to the host")
+        samples |= links.host_samples(device)
     dist.barrier()
     dist.destroy_process_group()
-    results.put(figures)  # type: ignore[attr-defined]
+    messages.put(samples)
+    messages.close()
+    messages.join_thread()
 
 
-def _median_seconds(call: Callable[[], object], budget_seconds: float) -> float:
-    call()
-    samples: list[float] = []
-    deadline = time.perf_counter() + budget_seconds
-    while time.perf_counter() < deadline or len(samples) < 3:
-        start = time.perf_counter()
-        call()
-        samples.append(time.perf_counter() - start)
-    return statistics.median(samples)
-
-
-def _matmul_tflops(dtype: torch.dtype) -> float:
-    """Matrix rate at the shape of a transformer's linear layers: (rows, columns) x (columns, columns)."""
-    import torch
-
-    weight = torch.randn(MATRIX_COLUMNS, MATRIX_COLUMNS).to(dtype)
-
-    def tflops(rows: int) -> float:
-        activations = torch.randn(rows, MATRIX_COLUMNS).to(dtype)
-        seconds = _median_seconds(lambda: torch.mm(activations, weight), MATRIX_SECONDS)
-        return 2 * rows * MATRIX_COLUMNS**2 / seconds / 1e12
-
-    # Processors without matrix units for a dtype are hundreds of times slower: a few rows tell.
-    few = tflops(FEW_MATRIX_ROWS)
-    return few if few < SLOW_TFLOPS else tflops(MATRIX_ROWS)
-
-
-def _stream_gb_per_second() -> float:
-    """Bytes read and written by an out-of-place addition, too large for the caches."""
-    import torch
-
-    left, right = torch.ones(STREAM_ELEMENTS), torch.ones(STREAM_ELEMENTS)
-    out = torch.empty(STREAM_ELEMENTS)
-    seconds = _median_seconds(lambda: torch.add(left, right, out=out), MATRIX_SECONDS)
-    return 3 * 4 * STREAM_ELEMENTS / seconds / 1e9
-
-
-def _link_figures(rank: int, ranks: int) -> dict[str, float]:
-    """A ring in which every rank sends and receives at once, then a ping-pong of neighbours."""
-    import torch
-    import torch.distributed as dist
-
-    def exchange(payload: torch.Tensor, landing: torch.Tensor) -> None:
-        requests = dist.batch_isend_irecv(
-            [
-                dist.P2POp(dist.isend, payload, (rank + 1) % ranks),
-                dist.P2POp(dist.irecv, landing, (rank - 1) % ranks),
-            ]
-        )
-        for request in requests:
-            request.wait()
-
-    def seconds_of(size_bytes: int, rounds: int) -> float:
-        payload = torch.zeros(size_bytes, dtype=torch.uint8)
-        landing = torch.empty_like(payload)
-        samples = []
-        for _ in range(rounds):
-            start = time.perf_counter()
-            exchange(payload, landing)
-            samples.append(time.perf_counter() - start)
-        return statistics.median(samples)
-
-    large = seconds_of(LINK_BYTES, LINK_ROUNDS)
-    small = seconds_of(8, LATENCY_ROUNDS)
-    return {
-        "link_bandwidth_gb_per_second": LINK_BYTES / max(large - small, 1e-9) / 1e9,
-        "link_latency_microseconds": small * 1e6,
-    }
-
-
-def lab_file(machine: Machine, ranks: int, calibration: Calibration) -> str:
-    """A lab file for this machine's processor, as a person would have written it."""
-    figures = "".join(
-        f"      {key}: {value}\n" for key, value in calibration.model_dump().items() if value is not None
-    )
-    return (
-        "# One machine without GPUs: the ranks share its processor.\n"
-        "pools:\n"
-        "  - name: cpu\n"
-        "    gpu: cpu\n"
-        f"    gpus_per_node: {ranks}\n"
-        "    intra_node: shared-memory\n"
-        f"    host_memory_gib: {machine.host_memory_bytes / GIB:.1f}\n"
-        f"    cpu_cores: {machine.cpu_cores}\n"
-        "    # Measured by `vdsgen calibrate`, all ranks at once.\n"
-        "    calibration:\n" + figures
-    )
+def _unseen(_progress: Progress) -> None:
+    """Nobody watches."""

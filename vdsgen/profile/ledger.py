@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from vdsgen.profile.kernels import attention_of, hidden_temporary_bytes
+from vdsgen.profile.shapes import Shapes
 
 aten = torch.ops.aten
 _NO_TRAFFIC = frozenset(
@@ -33,6 +34,7 @@ class Entry:
     matmul_flops: int
     attention_flops: int
     traffic_bytes: int
+    shapes: Shapes
 
 
 class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -52,6 +54,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._matmul_flops = 0
         self._attention_flops = 0
         self._traffic_bytes = 0
+        self._shapes = Shapes()
 
     def alive(self) -> int:
         """Bytes of counted storages that still live."""
@@ -75,6 +78,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
             matmul_flops=self._matmul_flops,
             attention_flops=self._attention_flops,
             traffic_bytes=self._traffic_bytes,
+            shapes=self._shapes,
         )
         self._reset()
         return entry
@@ -112,12 +116,16 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
             shapes = (query.shape, key.shape, value.shape)
             forward = sdpa_flop_count(*shapes)  # type: ignore[no-untyped-call]
             self._attention_flops += int(forward * attention.forward_equivalents)
+            self._shapes.book_attention(query.shape, key.shape, forward)
         elif func.overloadpacket in flop_registry:
             formula = flop_registry[func.overloadpacket]
             self._matmul_flops += int(formula(*args, **kwargs, out_val=result))
+            self._shapes.book_product(func, args)
             return
         if func.overloadpacket in _NO_TRAFFIC or _is_view(func, inputs, outputs):
             return
+        if attention is None:
+            self._shapes.kernels += 1
         self._traffic_bytes += sum(_touched_bytes(tensor) for tensor in [*inputs, *outputs])
 
 

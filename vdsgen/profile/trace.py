@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from vdsgen.model.layers.modulation import ROWS
 from vdsgen.model.pipeline import layer_specs
 from vdsgen.profile.ledger import Ledger, key_of
+from vdsgen.profile.shapes import Shapes
 from vdsgen.spec.architecture import Geometry, Vdt
 
 Kind = Literal["embed", "block", "final"]
@@ -44,6 +45,9 @@ class Trace:
     backward_attention_flops: int
     forward_traffic_bytes: int
     backward_traffic_bytes: int
+    shapes: Shapes
+    """Of forward; its products and attentions determine those of backward."""
+    backward_kernels: int
 
 
 class _FlashAttention(TorchFunctionMode):
@@ -155,6 +159,8 @@ def traced(layer: nn.Module, inputs: tuple[Tensor, ...]) -> Trace:
         backward_attention_flops=backward.attention_flops,
         forward_traffic_bytes=forward.traffic_bytes,
         backward_traffic_bytes=backward.traffic_bytes,
+        shapes=forward.shapes,
+        backward_kernels=backward.shapes.kernels,
     )
 
 

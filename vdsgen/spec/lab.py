@@ -18,7 +18,7 @@ from vdsgen.spec.base import (
     Spec,
     SpecError,
 )
-from vdsgen.spec.step_factors import StepFactors
+from vdsgen.spec.calibration import Calibration
 
 
 class Gpu(Spec):
@@ -32,6 +32,12 @@ class Gpu(Spec):
     bf16_tflops: PositiveFloat | None = None
     fp8_tflops: PositiveFloat | None = None
     memory_bandwidth_gb_per_second: PositiveFloat
+    multiprocessors: PositiveInt | None = None
+    """Streaming multiprocessors or compute units: a wave of tiles. None: no wave is ever half empty."""
+    special_function_tera_per_second: PositiveFloat | None = None
+    """Exponentials, 1e12 a second: what attention's softmax waits for. None: softmax costs nothing."""
+    warp_matrix_fraction: Fraction = 1.0
+    """Share of the matrix rate that warp-level instructions (mma.sync) reach, which attention kernels use."""
 
 
 class Link(Spec):
@@ -39,19 +45,6 @@ class Link(Spec):
 
     bandwidth_gb_per_second: PositiveFloat
     latency_microseconds: NonNegativeFloat
-
-
-class Calibration(Spec):
-    """Figures measured on this pool (`vdsgen calibrate`); they replace the catalogue's estimates."""
-
-    fp32_matmul_tflops: PositiveFloat | None = None
-    fp16_matmul_tflops: PositiveFloat | None = None
-    bf16_matmul_tflops: PositiveFloat | None = None
-    memory_bandwidth_gb_per_second: PositiveFloat | None = None
-    link_bandwidth_gb_per_second: PositiveFloat | None = None
-    link_latency_microseconds: NonNegativeFloat | None = None
-    step_factors: StepFactors | None = None
-    """What `vdsgen ablate` learned from whole steps."""
 
 
 class Nvme(Spec):
@@ -75,15 +68,24 @@ class Pool(Spec):
     """The link between GPUs of one node."""
     inter_node: CatalogName | Link | None = None
     """The link between nodes; needed when there is more than one."""
+    network_cards: PositiveInt = 1
+    """Links of `inter_node` that one node has; rings spread over them, a flow has one."""
+    host_link: CatalogName | Link | None = None
+    """Between one GPU and its host; None: the widest PCIe that the GPU has."""
+    gpus_per_host_link: PositiveInt = 1
+    """GPUs behind one PCIe switch: they share its link to the host."""
     host_memory_gib: PositiveFloat
     """Memory of one node, GiB."""
+    host_memory_bandwidth_gb_per_second: PositiveFloat | None = None
+    """What one node's memory sustains; default in the cost model."""
     memory_reserve_fraction: Fraction | None = None
     """Part of each GPU's memory that the plan must leave free; default in the planner."""
     cpu_cores: PositiveInt | None = None
     nvme: Nvme | None = None
     hosts: tuple[HostName, ...] | None = None
     """Names that ssh reaches, one a node; go into the hostfile."""
-    calibration: Calibration | None = None
+    calibration: PathText | Calibration | None = None
+    """What `vdsgen calibrate` measured: its file (relative paths start at the lab file), or the figures."""
 
     @property
     def world_size(self) -> int:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from vdsgen.errors import InputError
 from vdsgen.spec.experiment import Experiment
+from vdsgen.spec.includes import include_calibrations
 from vdsgen.spec.lab import Lab
 from vdsgen.spec.overrides import apply_overrides
 from vdsgen.spec.problems import problems_of
@@ -43,8 +44,10 @@ def load_experiment(path: Path | str, overrides: Sequence[str] = ()) -> Experime
 
 
 def read_lab(path: Path | str) -> Loaded[Lab]:
-    """As `load_lab`, with the places of keys."""
-    return validated(Lab, read_yaml(Path(path)))
+    """As `load_lab`, with the places of keys. A calibration's file is read in the place of its path."""
+    source = read_yaml(Path(path))
+    include_calibrations(source, Path(path).parent)
+    return validated(Lab, source)
 
 
 def read_experiment(path: Path | str, overrides: Sequence[str] = ()) -> Loaded[Experiment]:

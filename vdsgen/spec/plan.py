@@ -88,12 +88,34 @@ class Stage(Spec):
     """One micro-batch, recomputation included."""
 
 
+class TimeSplit(Spec):
+    """Where the seconds of one step go; they add up to it."""
+
+    compute_seconds: NonNegativeFloat
+    """Forward and backward of the average stage."""
+    recompute_seconds: NonNegativeFloat
+    bubble_seconds: NonNegativeFloat
+    transfer_seconds: NonNegativeFloat
+    """Activations and their gradients between stages."""
+    reduction_seconds: NonNegativeFloat
+    gather_seconds: NonNegativeFloat
+    optimizer_seconds: NonNegativeFloat
+    offload_seconds: NonNegativeFloat
+    """Between GPU and host memory."""
+    data_seconds: NonNegativeFloat
+    """Waiting for clips; 0 where the pool's calibration has no figure for it."""
+    overhead_seconds: NonNegativeFloat = 0.0
+    """Of every step, where an ablation measured it."""
+
+
 class Predicted(Spec):
     step_seconds: NonNegativeFloat
     samples_per_second: NonNegativeFloat
     bubble_fraction: NonNegativeFloat
     communication_fraction: NonNegativeFloat
     model_flops_utilization: NonNegativeFloat
+    split: TimeSplit | None = None
+    """None: made by a version that did not split."""
 
 
 class Rejected(Spec):

@@ -79,6 +79,29 @@ class LayerCosts(Spec):
     """The same, backward."""
 
 
+class Product(Spec):
+    """Equal matrix products in a layer's forward: (rows x depth) times (depth x columns)."""
+
+    rows: Polynomial
+    """Tokens (or samples) that the product runs over."""
+    columns: PositiveInt
+    depth: PositiveInt
+    count: PositiveInt = 1
+
+
+class Attention(Spec):
+    """Equal attention operators in a layer's forward. Sequences side by side and their lengths follow from
+    FLOPs and rows: flops = 4 x heads x head_size x query_rows x length of the keys."""
+
+    flops: Polynomial
+    query_rows: Polynomial
+    """Queries of all sequences, heads not counted."""
+    key_rows: Polynomial
+    heads: PositiveInt
+    head_size: PositiveInt
+    count: PositiveInt = 1
+
+
 class LayerType(Spec):
     """One kind of layer."""
 
@@ -92,6 +115,14 @@ class LayerType(Spec):
     """At two bytes an element (bf16, fp16)."""
     single: LayerCosts
     """At four bytes an element (fp32)."""
+    products: tuple[Product, ...] = ()
+    """Matrix products by shape: how fast they run depends on it. What is left out of `matmul_flops` is taken
+    for one large product."""
+    attentions: tuple[Attention, ...] = ()
+    """Attention by shape; what is left out of `attention_flops` is taken for long sequences."""
+    forward_kernels: NonNegativeInt = 0
+    """Operators that launch a kernel, forward."""
+    backward_kernels: NonNegativeInt = 0
 
 
 class ModelProfile(Spec):

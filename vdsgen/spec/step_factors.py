@@ -14,7 +14,7 @@ class StepFactors(Spec):
     compute_factor: PositiveFloat = 1.0
     """On forward, backward and recomputation, and so on the pipeline's bubble."""
     communication_factor: PositiveFloat = 1.0
-    """On transfers between stages, gradient reduction and parameter gathers."""
+    """On transfers between stages, gradient reduction, parameter gathers and offload traffic."""
     optimizer_factor: PositiveFloat = 1.0
     overhead_seconds: NonNegativeFloat = 0.0
     """Of every step, whatever the plan: what the time model has no part for."""

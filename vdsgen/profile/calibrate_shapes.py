@@ -1,0 +1,82 @@
+"""What is measured: the shapes of the bundled model's block, and on a GPU those of larger models."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from vdsgen.catalog.load import models
+from vdsgen.catalog.profiles import profile_for
+from vdsgen.spec.architecture import Geometry
+from vdsgen.spec.profile import LayerType
+
+BUNDLED_MODEL = "vdt-demo"
+CLIP = Geometry(frames=8, patches=64, text_tokens=0, latent_height=8, latent_width=8)
+SPECK = Geometry(frames=4, patches=2, text_tokens=0, latent_height=1, latent_width=2)
+"""So little that only dispatching operators takes time."""
+BATCHES = (1, 4)
+ADAMW_PARAMETERS = 2 * 1024**2
+
+LARGE_BYTES = 8 * 1024**2
+SMALL_BYTES = 1024
+"""Smallest message; a multiple of any number of ranks up to 256 times 4 bytes."""
+HOST_BYTES = 256 * 1024**2
+
+
+class Sizes(NamedTuple):
+    """What is measured on a kind of device."""
+
+    large_product: tuple[int, int, int]
+    stream_elements: int
+    more_products: tuple[tuple[int, int, int], ...] = ()
+    """Beside those of the bundled model: rows, columns, depth."""
+    more_attentions: tuple[tuple[int, int, int], ...] = ()
+    """Sequences times heads, length, head size."""
+
+
+ON_PROCESSOR = Sizes((1024, 768, 768), 8 * 1024**2)
+WIDTHS = ((1024, 1024), (2048, 2048), (2048, 8192), (8192, 2048), (5120, 5120))
+ON_GPU = Sizes(
+    (8192, 8192, 8192),
+    256 * 1024**2,
+    (
+        *((rows, columns, depth) for rows in (2048, 16384) for columns, depth in WIDTHS),
+        (2048, 2048, 16384),
+        (5120, 5120, 16384),
+    ),
+    tuple((64, length, size) for length in (256, 1024, 4096) for size in (64, 128)),
+)
+
+
+def block_type() -> LayerType:
+    """The bundled model's block, as its committed profile has it."""
+    profile = profile_for(models()[BUNDLED_MODEL].sizes)
+    assert profile is not None, "the bundled models' profiles are committed"
+    return profile.layer_types["block"]
+
+
+def product_shapes(sizes: Sizes) -> list[tuple[int, int, int]]:
+    """(rows, columns, depth) of the bundled block's products, forward and backward, and more."""
+    found: dict[tuple[int, int, int], None] = {}
+    for batch in BATCHES:
+        for product in block_type().products:
+            rows = product.rows.at(batch, CLIP)
+            for shape in (
+                (rows, product.columns, product.depth),
+                (rows, product.depth, product.columns),
+                (product.columns, product.depth, rows),
+            ):
+                found[shape] = None
+    for shape in sizes.more_products:
+        found[shape] = None
+    return list(found)
+
+
+def attention_shapes(sizes: Sizes) -> list[tuple[int, int, int]]:
+    """(sequences times heads, length, head size) of the bundled block's attentions, and more."""
+    found = []
+    for attention in block_type().attentions:
+        scores = attention.flops.at(BATCHES[0], CLIP) // (4 * attention.head_size)
+        queries = attention.heads * attention.query_rows.at(BATCHES[0], CLIP)
+        length = scores // queries
+        found.append((queries // length, length, attention.head_size))
+    return found + list(sizes.more_attentions)
