@@ -7,15 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.rendering import EXPERIMENT, LAB, files_of, generate, run
+from tests.cli.rendering import EXPERIMENT, LAB, files_of, generate, planning_inputs, run
 from vdsgen.ablate.choices import Choices, Planning, choose
 from vdsgen.ablate.entries import ablation_of
 from vdsgen.ablate.selectors import parse_selectors
-from vdsgen.catalog.inputs import open_inputs
-from vdsgen.catalog.profiles import profile_for
 from vdsgen.errors import InputError
 from vdsgen.planner.plan import best_plans, make_plan
-from vdsgen.spec.architecture import Vdt
 
 GRID = "grid:pipeline_parallel_size=1,2,3;activation_checkpoint_interval=0,1"
 
@@ -28,12 +25,7 @@ def planning(tmp_path: Path) -> Planning:
 def planned(
     folder: Path, lab: str = LAB, experiment: str = EXPERIMENT, *, try_anyway: bool = False
 ) -> Planning:
-    (folder / "lab.yaml").write_text(lab)
-    (folder / "experiment.yaml").write_text(experiment)
-    opened, resolved = open_inputs(folder / "lab.yaml", folder / "experiment.yaml")
-    assert isinstance(resolved.model, Vdt)
-    profile = profile_for(resolved.model)
-    assert profile is not None
+    opened, resolved, profile = planning_inputs(folder, lab, experiment)
     return Planning(resolved, opened.pools[0], profile, try_anyway)
 
 

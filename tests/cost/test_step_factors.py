@@ -7,14 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.rendering import EXPERIMENT, LAB
-from vdsgen.catalog.inputs import open_inputs
-from vdsgen.catalog.profiles import profile_for
+from tests.cli.rendering import planning_inputs
 from vdsgen.cost.step import StepTime
 from vdsgen.planner.plan import best_plans
 from vdsgen.planner.resolve import workload_of
 from vdsgen.planner.tables import settings_of, step_time_of
-from vdsgen.spec.architecture import Vdt
 from vdsgen.spec.calibration import Calibration
 from vdsgen.spec.step_factors import StepFactors
 
@@ -24,12 +21,7 @@ COMMUNICATION = ("reduction_seconds", "gather_seconds")
 
 def times(folder: Path, factors: StepFactors | None) -> list[tuple[StepTime, float]]:
     """Of many plans of one pool, with the lower bound that the search goes by."""
-    (folder / "lab.yaml").write_text(LAB)
-    (folder / "experiment.yaml").write_text(EXPERIMENT)
-    lab, experiment = open_inputs(folder / "lab.yaml", folder / "experiment.yaml")
-    assert isinstance(experiment.model, Vdt)
-    profile = profile_for(experiment.model)
-    assert profile is not None
+    lab, experiment, profile = planning_inputs(folder)
     plans = best_plans(experiment, lab.pools[0], profile, 40)
     pool = lab.pools[0].model_copy(
         update={"calibration": None if factors is None else Calibration(step_factors=factors)}

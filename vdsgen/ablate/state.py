@@ -20,7 +20,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from vdsgen.ablate.records import Ablation, JournalLine, Result, RunEnded, RunStarted
 from vdsgen.errors import VdsgenError
-from vdsgen.files import write_atomically
+from vdsgen.files import append_line, write_atomically
 from vdsgen.render.write import PENDING, write_files
 
 ABLATION, JOURNAL, RESULTS, LOCK = "ablation.json", "runs.jsonl", "results.jsonl", ".lock"
@@ -97,20 +97,7 @@ class AblationDirectory:
 
     def append(self, line: RunStarted | RunEnded) -> None:
         """In the file, on the disk, when this returns."""
-        path = self.path / JOURNAL
-        new = not path.exists()
-        with path.open("a+b") as stream:
-            stream.seek(0, os.SEEK_END)
-            if stream.tell():
-                stream.seek(-1, os.SEEK_END)
-                if stream.read(1) != b"\n":
-                    # What a killed process left unfinished stays a line of its own, which nobody can read.
-                    stream.write(b"\n")
-            stream.write(line.model_dump_json().encode() + b"\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        if new:
-            _sync_directory(self.path)
+        append_line(self.path / JOURNAL, line.model_dump_json().encode())
 
     def journal(self) -> list[RunStarted | RunEnded]:
         """Every whole line."""
@@ -157,14 +144,6 @@ class AblationDirectory:
 
 def _lines(specs: Sequence[BaseModel]) -> bytes:
     return b"".join(spec.model_dump_json().encode() + b"\n" for spec in specs)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _differences(before: Ablation, now: Ablation) -> list[str]:
