@@ -129,6 +129,12 @@ def test_killed_and_given_again_it_measures_every_plan_once(lab: Path) -> None:
         assert loaded.step_factors is not None
         assert loaded.step_factors.compute_factor == factors["compute_factor"]
 
+    # Nothing is left to run: neither clips nor time are needed for the same answer.
+    (lab / "clips").rename(lab / "elsewhere")
+    finished = subprocess.run(command("--json"), cwd=lab, env=ENVIRONMENT, capture_output=True, check=False)
+    (lab / "elsewhere").rename(lab / "clips")
+    assert (finished.returncode, json.loads(finished.stdout)) == (1, report)
+
     changed = subprocess.run(
         command("--set", "training.seed=1"),
         cwd=lab,

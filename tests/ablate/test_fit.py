@@ -85,6 +85,14 @@ def test_a_part_that_does_not_occur_gets_no_factor_of_its_own() -> None:
     assert factors.compute_factor == pytest.approx(1.6, rel=1e-3)
 
 
+def test_a_factor_out_of_all_proportion_is_not_carried_over() -> None:
+    strange = StepFactors(communication_factor=60.0)
+    factors = fitted(machine(12, factors=strange)).factors
+    assert factors.communication_factor <= 30 * factors.compute_factor
+    near = StepFactors(communication_factor=20.0)
+    assert fitted(machine(12, factors=near)).factors.communication_factor == pytest.approx(20, rel=1e-2)
+
+
 def test_noise_alone_does_not_earn_more_factors() -> None:
     same = StepFactors(compute_factor=2.0, communication_factor=2.0, optimizer_factor=2.0)
     forms = [fitted(machine(12, noise=0.05, seed=seed, factors=same)).form for seed in range(40)]

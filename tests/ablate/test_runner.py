@@ -17,7 +17,7 @@ from vdsgen.ablate.measure import Started, Task
 from vdsgen.ablate.progress import RunDisplay
 from vdsgen.ablate.records import Ablation, RunEnded, RunStarted
 from vdsgen.ablate.results import results_of
-from vdsgen.ablate.runner import order, run_rounds
+from vdsgen.ablate.runner import order, run_rounds, work_left
 from vdsgen.ablate.state import AblationDirectory
 
 PLANS = ("a", "b", "c")
@@ -51,7 +51,8 @@ def go_on(
     stream = io.StringIO()
     with directory.locked():
         directory.begin(small(), {})
-        run_rounds(directory, small(), rounds, machine, stream, retry_failed=retry_failed)
+        work = work_left(directory, small(), rounds, retry_failed=retry_failed)
+        run_rounds(directory, small(), rounds, work, machine, stream)
     return stream.getvalue()
 
 
@@ -97,7 +98,7 @@ CHILD = """
 import subprocess, sys, time
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from tests.ablate.test_runner import AblationDirectory, Machine, small, run_rounds
+from tests.ablate.test_runner import AblationDirectory, Machine, small, run_rounds, work_left
 from vdsgen.launch.commands import LAUNCH_ID
 from tests.ablate.results import ran
 
@@ -118,7 +119,7 @@ class Slow(Machine):
 directory = AblationDirectory(Path(sys.argv[1]))
 with directory.locked():
     directory.begin(small(), {{}})
-    run_rounds(directory, small(), 3, Slow(), sys.stderr)
+    run_rounds(directory, small(), 3, work_left(directory, small(), 3), Slow(), sys.stderr)
 """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -18,7 +19,7 @@ STATUS_WORDS = {"ok": "ok", "out_of_memory": "out of memory", "failed": "failed"
 class Progress:
     """Writes to `stream`, which is no place for results."""
 
-    def __init__(self, stream: TextIO, runs: int, earlier: list[RunEnded]) -> None:
+    def __init__(self, stream: TextIO, runs: int, earlier: Sequence[RunEnded]) -> None:
         """`runs`: in all rounds; `earlier`: those that ended before this process."""
         self._stream = stream
         self._terminal = stream.isatty()

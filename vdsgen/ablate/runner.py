@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from vdsgen.ablate.measure import Started, Task
 from vdsgen.ablate.progress import Progress, RunDisplay
@@ -17,40 +17,57 @@ from vdsgen.spec.run import WARM_UP_STEPS
 Measure = Callable[[Task, RunDisplay, Started], RunEnded]
 
 
-def run_rounds(
-    directory: AblationDirectory,
-    ablation: Ablation,
-    rounds: int,
-    measure: Measure,
-    stream: TextIO,
-    *,
-    retry_failed: bool = False,
-) -> None:
-    """Measures what is not measured yet; every result is on the disk before the next plan starts.
+class Work(NamedTuple):
+    """What an ablation has done, and what is left of it."""
+
+    ended: tuple[RunEnded, ...]
+    """Of these plans and rounds; the latest of each."""
+    pending: tuple[tuple[str, int], ...]
+    """Plan and round, in the order that they run."""
+
+
+def work_left(
+    directory: AblationDirectory, ablation: Ablation, rounds: int, *, retry_failed: bool = False
+) -> Work:
+    """Reads the journal, and ends what a killed process left running.
 
     Rounds go through all plans, so that a machine that becomes slower meets all of them; every other round
-    backwards, so that a steady drift cancels out. A plan that failed is left out of later rounds, but not the
-    others because of it. `retry_failed`: plans that failed in an earlier process run again.
+    backwards, so that a steady drift cancels out. A plan that failed is left out of later rounds.
+    `retry_failed`: plans that failed in an earlier process run again.
     """
-    ended = clean_up(directory)
+    names = [plan.name for plan in ablation.plans]
+    ended = [run for run in clean_up(directory) if run.plan in names and run.round <= rounds]
     if retry_failed:
         ended = [run for run in ended if run.status == "ok"]
     failed = {run.plan for run in ended if run.status != "ok"}
     done = {(run.plan, run.round) for run in ended}
-    names = [plan.name for plan in ablation.plans]
     pending = [task for task in order(names, rounds) if task not in done and task[0] not in failed]
-    relevant = [run for run in ended if run.plan in names and run.round <= rounds]
-    progress = Progress(stream, len(relevant) + len(pending), relevant)
+    return Work(tuple(ended), tuple(pending))
+
+
+def run_rounds(
+    directory: AblationDirectory,
+    ablation: Ablation,
+    rounds: int,
+    work: Work,
+    measure: Measure,
+    stream: TextIO,
+) -> None:
+    """Does the work, one plan at a time; every result is on the disk before the next plan starts. Plans that
+    fail stop no others. `stream` is told how it goes."""
+    failed: set[str] = set()
+    progress = Progress(stream, len(work.ended) + len(work.pending), work.ended)
     try:
-        for position, (name, round_number) in enumerate(pending):
+        for position, (name, round_number) in enumerate(work.pending):
             if name in failed:
                 continue
             run = _run_one(directory, ablation, name, round_number, rounds, measure, progress)
             directory.append(run)
+            directory.write_results(results_of(ablation, directory.journal()))
+            skipped = 0
             if run.status != "ok":
                 failed.add(name)
-            directory.write_results(results_of(ablation, directory.journal()))
-            skipped = 0 if run.status == "ok" else sum(other == name for other, _ in pending[position + 1 :])
+                skipped = sum(other == name for other, _ in work.pending[position + 1 :])
             progress.ended(run, skipped)
     finally:
         progress.close()

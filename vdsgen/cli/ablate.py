@@ -137,7 +137,7 @@ def measure_all(
     from vdsgen.ablate.choices import choose
     from vdsgen.ablate.entries import ablation_of
     from vdsgen.ablate.measure import InterruptedRunError, check_start, measure
-    from vdsgen.ablate.runner import run_rounds
+    from vdsgen.ablate.runner import run_rounds, work_left
     from vdsgen.ablate.selectors import parse_selectors
     from vdsgen.cli.plan import problems_placed
 
@@ -147,9 +147,10 @@ def measure_all(
     ablation = ablation_of(planning, choices, steps)
     with directory.locked():
         directory.begin(ablation, {choice.name: choice.files for choice in choices.plans})
-        check_start([directory.plan(choice.name) for choice in choices.plans])
+        work = work_left(directory, ablation, rounds, retry_failed=retry_failed)
+        check_start([directory.plan(name) for name, _ in work.pending])
         try:
-            run_rounds(directory, ablation, rounds, measure, sys.stderr, retry_failed=retry_failed)
+            run_rounds(directory, ablation, rounds, work, measure, sys.stderr)
         except (InterruptedRunError, KeyboardInterrupt) as error:
             click.echo("Stopped; what has ended is kept, and the same command continues.", err=True)
             click.get_current_context().exit(getattr(error, "exit_code", 130))
