@@ -6,7 +6,8 @@ import pytest
 
 from tests.ablate.results import MIB, ablation, entry, failed, ran
 from vdsgen.ablate.records import Ablation, RefusedPlan, RunEnded
-from vdsgen.ablate.report import Report, document, report_of, text
+from vdsgen.ablate.report import Report, document, report_of
+from vdsgen.ablate.report_text import text
 from vdsgen.ablate.results import results_of
 
 GOLDEN = """\

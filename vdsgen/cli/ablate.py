@@ -11,12 +11,12 @@ import click
 from vdsgen.errors import VdsgenError
 
 if TYPE_CHECKING:
-    from vdsgen.ablate.choices import Planning
+    from vdsgen.ablate.choices import Choices, Planning
     from vdsgen.ablate.records import Ablation
-    from vdsgen.ablate.report import Report
     from vdsgen.ablate.state import AblationDirectory
 
 DEFAULT_PLANS = ("top:4",)
+STOPPED = "Stopped; what has ended is kept, and the same command continues."
 
 
 @click.command()
@@ -83,6 +83,10 @@ def command(
     given again. What it learns of the machine goes into DIR/calibration.yaml, for the lab file. Exits with
     1 if a plan failed.
     """
+    import sys
+
+    from vdsgen.ablate.measure import InterruptedRunError
+    from vdsgen.ablate.session import measure_all
     from vdsgen.ablate.state import AblationDirectory
 
     if report_on is not None:
@@ -93,11 +97,19 @@ def command(
         return
     if experiment is None or lab is None or out is None:
         raise click.UsageError("EXPERIMENT, --lab LAB and --out DIR are needed, or --report DIR")
-    directory = AblationDirectory(out)
     planning = planning_for(experiment, lab, pool, overrides, try_anyway)
-    ablation = measure_all(
-        directory, planning, experiment, overrides, selectors, steps, rounds, retry_failed=retry_failed
-    )
+    choices = chosen_plans(planning, experiment, overrides, selectors)
+    directory = AblationDirectory(out)
+    try:
+        ablation = measure_all(
+            directory, planning, choices, steps, rounds, sys.stderr, retry_failed=retry_failed
+        )
+    except KeyboardInterrupt:
+        click.echo(STOPPED, err=True)
+        raise
+    except InterruptedRunError as stopped:
+        click.echo(STOPPED, err=True)
+        click.get_current_context().exit(stopped.exit_code)
     conclude(directory, ablation, as_json)
 
 
@@ -120,51 +132,28 @@ def planning_for(
     return Planning(resolved, pools[0], find_profile(resolved.model), try_anyway)
 
 
-def measure_all(
-    directory: AblationDirectory,
-    planning: Planning,
-    experiment: Path,
-    overrides: Sequence[str],
-    selectors: Sequence[str],
-    steps: int,
-    rounds: int,
-    *,
-    retry_failed: bool,
-) -> Ablation:
-    """Plans, renders and runs what is not measured yet."""
-    import sys
-
+def chosen_plans(
+    planning: Planning, experiment: Path, overrides: Sequence[str], selectors: Sequence[str]
+) -> Choices:
+    """What --plans asks for. Problems of the experiment name their place in its file."""
     from vdsgen.ablate.choices import choose
-    from vdsgen.ablate.entries import ablation_of
-    from vdsgen.ablate.measure import InterruptedRunError, check_start, measure
-    from vdsgen.ablate.runner import run_rounds, work_left
     from vdsgen.ablate.selectors import parse_selectors
     from vdsgen.cli.plan import problems_placed
 
     wanted = parse_selectors(selectors or DEFAULT_PLANS)
     with problems_placed(experiment, overrides):
-        choices = choose(wanted, planning)
-    ablation = ablation_of(planning, choices, steps)
-    with directory.locked():
-        directory.begin(ablation, {choice.name: choice.files for choice in choices.plans})
-        work = work_left(directory, ablation, rounds, retry_failed=retry_failed)
-        check_start([directory.plan(name) for name, _ in work.pending])
-        try:
-            run_rounds(directory, ablation, rounds, work, measure, sys.stderr)
-        except (InterruptedRunError, KeyboardInterrupt) as error:
-            click.echo("Stopped; what has ended is kept, and the same command continues.", err=True)
-            click.get_current_context().exit(getattr(error, "exit_code", 130))
-    return ablation
+        return choose(wanted, planning)
 
 
 def conclude(directory: AblationDirectory, ablation: Ablation, as_json: bool) -> None:
     """Prints the report, writes the calibration, and exits with 1 if a plan failed."""
     from vdsgen.ablate.calibration import write_calibration
-    from vdsgen.ablate.report import document, report_of, text
+    from vdsgen.ablate.report import document, report_of
+    from vdsgen.ablate.report_text import text
     from vdsgen.ablate.results import results_of
     from vdsgen.render.serialise import pretty_json
 
-    report: Report = report_of(ablation, results_of(ablation, directory.journal()))
+    report = report_of(ablation, results_of(ablation, directory.journal()))
     written = write_calibration(directory.path, ablation, report.fit)
     if as_json:
         click.echo(pretty_json(document(report)), nl=False)
