@@ -47,6 +47,7 @@ LAB = """\
 pools:
   - {name: one, gpu: cpu, gpus_per_node: 1, intra_node: shared-memory, host_memory_gib: 8}
 """
+BROKEN = ("--plans", "broken")
 GRID = "grid:micro_batch_size=2,4;activation_checkpoint_interval=0"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -60,8 +61,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def command(*more: str) -> list[str]:
-    given = ["tiny.yaml", "--lab", "lab.yaml", "--plans", GRID, "--plans", "broken", "--out", "out"]
+def command(*more: str, out: str = "out") -> list[str]:
+    given = ["tiny.yaml", "--lab", "lab.yaml", "--plans", GRID, "--out", out]
     return [sys.executable, "-m", "vdsgen", "ablate", *given, "--steps", "2", "--interleave", "1", *more]
 
 
@@ -88,13 +89,13 @@ def wait_for_a_step(directory: AblationDirectory, process: subprocess.Popen[byte
 def test_killed_and_given_again_it_measures_every_plan_once(lab: Path) -> None:
     break_a_plan(lab)
     directory = AblationDirectory(lab / "out")
-    process = subprocess.Popen(command(), cwd=lab, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command(*BROKEN), cwd=lab, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
     started = wait_for_a_step(directory, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
 
     again = subprocess.run(
-        command("--json"), cwd=lab, env=ENVIRONMENT, capture_output=True, text=True, check=False
+        command(*BROKEN, "--json"), cwd=lab, env=ENVIRONMENT, capture_output=True, text=True, check=False
     )
     assert again.returncode == 1, again.stderr  # one plan failed
     assert processes_of(started.launch_id) == {}
@@ -131,12 +132,14 @@ def test_killed_and_given_again_it_measures_every_plan_once(lab: Path) -> None:
 
     # Nothing is left to run: neither clips nor time are needed for the same answer.
     (lab / "clips").rename(lab / "elsewhere")
-    finished = subprocess.run(command("--json"), cwd=lab, env=ENVIRONMENT, capture_output=True, check=False)
+    finished = subprocess.run(
+        command(*BROKEN, "--json"), cwd=lab, env=ENVIRONMENT, capture_output=True, check=False
+    )
     (lab / "elsewhere").rename(lab / "clips")
     assert (finished.returncode, json.loads(finished.stdout)) == (1, report)
 
     changed = subprocess.run(
-        command("--set", "training.seed=1"),
+        command(*BROKEN, "--set", "training.seed=1"),
         cwd=lab,
         env=ENVIRONMENT,
         capture_output=True,
@@ -149,12 +152,18 @@ def test_killed_and_given_again_it_measures_every_plan_once(lab: Path) -> None:
 
 def test_control_c_keeps_what_has_ended(lab: Path) -> None:
     directory = AblationDirectory(lab / "stopped")
-    arguments = [word.replace("out", "stopped") if word == "out" else word for word in command()]
-    process = subprocess.Popen(arguments, cwd=lab, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
-    started = wait_for_a_step(directory, process)  # type: ignore[arg-type]
+    process = subprocess.Popen(
+        command(out="stopped"),
+        cwd=lab,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        # Tests may run where control-C is ignored, as in the background of a shell; so it would be then.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    started = wait_for_a_step(directory, process)
     process.send_signal(signal.SIGINT)
     _, shown = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the same command continues" in shown
+    assert b"the same command continues" in shown
     assert processes_of(started.launch_id) == {}
     assert not [line for line in directory.journal() if isinstance(line, RunEnded)]
