@@ -29,7 +29,7 @@ data/clips/.fetched: | $(BIN)/.installed-demo
 
 demo: $(BIN)/.installed-demo data/clips/.fetched
 	rm -rf $(DEMO)
-	$(BIN)/vdsgen calibrate --ranks $(DEMO_RANKS) --out $(DEMO)/lab.yaml
+	$(BIN)/vdsgen calibrate --ranks $(DEMO_RANKS) --out $(DEMO)/calibration.yaml --lab $(DEMO)/lab.yaml
 	$(BIN)/vdsgen generate examples/experiments/cpu-demo.yaml --lab $(DEMO)/lab.yaml --out $(DEMO)/plan
 	$(BIN)/vdsgen launch $(DEMO)/plan --output $(DEMO)/run
 

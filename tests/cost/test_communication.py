@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from tests.planner.examples import pool
 from vdsgen.cost.communication import GB, Path, Topology, reduction_seconds, step_traffic
 from vdsgen.cost.settings import Settings
-from vdsgen.spec.calibration import Calibration
+from vdsgen.spec.calibration import Calibration, CollectiveRate
+from vdsgen.spec.lab import Link
 
 
 def settings(pipeline: int, data: int, zero: int = 1, **changes: object) -> Settings:
@@ -113,3 +114,74 @@ def test_measured_links_replace_the_catalogues() -> None:
     calibration = Calibration(link_bandwidth_gb_per_second=3.0, link_latency_microseconds=0.0)
     path = Topology.of(pool(calibration=calibration)).data_group(settings(1, 4), 0)
     assert path == Path(3.0 * GB, 0.0)
+
+
+def test_measured_collectives_are_rings_of_their_own() -> None:
+    """Eight ranks measured, four used: the steps' latency is what carries over."""
+    rate = CollectiveRate(ranks=8, bandwidth_gb_per_second=2.0, latency_microseconds=140.0)
+    topology = Topology.of(pool(8, calibration=Calibration(all_reduce=rate)))
+    path = topology.data_group(settings(1, 4), 0, "all_reduce")
+    assert path.bytes_per_second == pytest.approx(2.0 * GB)
+    assert path.ring_seconds(8, 8.0, passes=2) == pytest.approx(140e-6, rel=1e-3)
+    assert path.ring_seconds(4, 8.0, passes=2) == pytest.approx(60e-6, rel=1e-3)
+    assert topology.data_group(settings(1, 4), 0, "all_gather").bytes_per_second == pytest.approx(20.0 * GB)
+    across = Topology.of(pool(4, nodes=2, calibration=Calibration(all_reduce=rate)))
+    assert across.data_group(settings(1, 8), 0).bytes_per_second == pytest.approx(5.0 * GB)
+
+
+def test_a_node_with_several_network_cards_lays_a_ring_over_each() -> None:
+    one = Topology.of(pool(4, nodes=2))
+    two = Topology.of(pool(4, nodes=2, network_cards=2))
+    assert one.data_group(settings(1, 8), 0).bytes_per_second == pytest.approx(5.0 * GB)
+    assert two.data_group(settings(1, 8), 0).bytes_per_second == pytest.approx(10.0 * GB)
+    # Four flows cross the boundary of 2 x 4; a single flow has one card only.
+    assert two.stage_boundary(settings(2, 4), 0).bytes_per_second == pytest.approx(2.5 * GB)
+    assert Topology.of(pool(1, nodes=2, network_cards=4)).stage_boundary(
+        settings(2, 1), 0
+    ).bytes_per_second == pytest.approx(5.0 * GB)
+
+
+def test_a_ring_between_nodes_is_no_faster_than_inside_them() -> None:
+    many = Topology.of(pool(4, nodes=2, network_cards=8))
+    path = many.data_group(settings(1, 8), 0)
+    assert path.bytes_per_second == pytest.approx(20.0 * GB)
+    assert path.latency_seconds == pytest.approx(20e-6)
+
+
+def test_gpus_behind_one_switch_share_its_uplink() -> None:
+    link = Link(bandwidth_gb_per_second=20.0, latency_microseconds=5.0)
+    switched = Topology.of(pool(8, host_link=link, gpus_per_host_link=4))
+    # 2 x 4: each ring stays behind its switch, and all four flows between stages leave it.
+    assert switched.data_group(settings(2, 4), 0).bytes_per_second == pytest.approx(20.0 * GB)
+    assert switched.stage_boundary(settings(2, 4), 0).bytes_per_second == pytest.approx(5.0 * GB)
+    # 1 x 8: one ring crosses both uplinks once.
+    assert switched.data_group(settings(1, 8), 0).bytes_per_second == pytest.approx(20.0 * GB)
+    nvlink = pool(
+        8, host_link=link.model_copy(update={"bandwidth_gb_per_second": 10.0}), gpus_per_host_link=4
+    )
+    assert Topology.of(nvlink).stage_boundary(settings(2, 4), 0).bytes_per_second == pytest.approx(20.0 * GB)
+
+
+@given(
+    st.sampled_from([(1, 8), (2, 4), (4, 2), (8, 1)]),
+    st.sampled_from([(1, 8), (2, 4), (4, 2)]),
+    st.floats(0.1, 100),
+    st.floats(1.0, 10.0),
+    st.integers(1, 8),
+)
+def test_a_faster_link_is_never_slower(
+    layout: tuple[int, int], box: tuple[int, int], bandwidth: float, factor: float, cards: int
+) -> None:
+    def seconds(scale: float) -> float:
+        base = pool(box[1], nodes=box[0], network_cards=cards)
+        link = Link(bandwidth_gb_per_second=bandwidth * scale, latency_microseconds=5.0)
+        changed = base.model_copy(update={"intra_node": link})
+        if base.inter_node is not None:
+            changed = changed.model_copy(update={"inter_node": link})
+        topology, plan = Topology.of(changed), settings(*layout)
+        total = topology.data_group(plan, 0).ring_seconds(layout[1], 1e9, passes=2)
+        if layout[0] > 1:
+            total += topology.stage_boundary(plan, 0).send_seconds(1e9)
+        return total
+
+    assert seconds(factor) <= seconds(1.0) * (1 + 1e-9)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from statistics import median
-
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from tests.cost.test_communication import settings
 from tests.planner.examples import experiment, layer_costs, pool
+from vdsgen.catalog.load import gpus, models
+from vdsgen.catalog.profiles import profile_for
 from vdsgen.cost.compute import (
     accumulation_seconds,
     layer_times,
     optimizer_seconds,
 )
-from vdsgen.cost.rates import ATTENTION_EFFICIENCY, BANDWIDTH_EFFICIENCY, MATMUL_EFFICIENCY, Rates
-from vdsgen.spec.architecture import Vdt
-from vdsgen.spec.calibration import Calibration
+from vdsgen.cost.rates import Rates
+from vdsgen.spec.architecture import Geometry, Vdt
 from vdsgen.spec.experiment import geometry_of
-from vdsgen.spec.lab import Gpu
+from vdsgen.spec.profile import LayerType
 
 RATES = Rates(
     matmul_flops_per_second=1e12,
@@ -25,44 +27,6 @@ RATES = Rates(
     bytes_per_second=1e11,
     peak_flops_per_second=2e12,
 )
-
-
-def test_efficiencies_are_the_medians_of_the_published_rows() -> None:
-    matmul = [39.79, 46.44, 49.52, 40.31, 52.50, 73.74, 74.76, 59.57]
-    attention = [42.24, 41.25, 38.00, 38.41, 35.71, 68.80]
-    assert pytest.approx(median(matmul) / 100, abs=0.005) == MATMUL_EFFICIENCY
-    assert pytest.approx(median(attention) / 100, abs=0.005) == ATTENTION_EFFICIENCY
-    assert pytest.approx(2903 / 3350, abs=0.0005) == BANDWIDTH_EFFICIENCY
-
-
-def test_rates_are_peaks_times_efficiencies() -> None:
-    rates = Rates.of(pool(), "bf16")
-    assert rates.matmul_flops_per_second == pytest.approx(120e12 * MATMUL_EFFICIENCY)
-    assert rates.bytes_per_second == pytest.approx(900e9 * BANDWIDTH_EFFICIENCY)
-    assert rates.peak_flops_per_second == 120e12
-
-
-def test_measured_rates_replace_estimates() -> None:
-    calibration = Calibration(bf16_matmul_tflops=80.0, memory_bandwidth_gb_per_second=700.0)
-    rates = Rates.of(pool(calibration=calibration), "bf16")
-    assert rates.matmul_flops_per_second == pytest.approx(80e12)
-    assert rates.bytes_per_second == pytest.approx(700e9)
-    plain = Rates.of(pool(), "bf16")
-    ratio = plain.attention_flops_per_second / plain.matmul_flops_per_second
-    assert rates.attention_flops_per_second == pytest.approx(80e12 * ratio)
-    assert Rates.of(pool(calibration=calibration), "fp32") != plain
-
-
-def test_a_processors_figures_are_taken_as_they_are() -> None:
-    processor = Gpu(fp32_tflops=0.1, memory_bandwidth_gb_per_second=20.0)
-    rates = Rates.of(pool().model_copy(update={"gpu": processor}), "fp32")
-    assert rates.matmul_flops_per_second == pytest.approx(1e11)
-    assert rates.bytes_per_second == pytest.approx(2e10)
-
-
-def test_a_precision_that_the_gpu_lacks_is_an_error() -> None:
-    with pytest.raises(ValueError, match="bf16"):
-        Rates.of(pool(bf16=False), "bf16")
 
 
 def test_layer_times_add_up() -> None:
@@ -94,3 +58,72 @@ def test_optimizer_traffic_by_precision() -> None:
     assert optimizer_seconds(1000, settings(1, 4), RATES) == pytest.approx(1000 * 46 / 1e11)
     bf16_sums = settings(1, 4, gradient_accumulation_dtype="bf16")
     assert optimizer_seconds(1000, bf16_sums, RATES) == pytest.approx(1000 * 50 / 1e11)
+
+
+BLOCK = models()["vdt-1.5b"].sizes
+CLIPS = Geometry(frames=8, patches=256, text_tokens=77, latent_height=32, latent_width=32)
+
+
+def block() -> LayerType:
+    profile = profile_for(BLOCK)
+    assert profile is not None
+    return profile.layer_types["block"]
+
+
+def gpu_rates(name: str = "rtx-3090") -> Rates:
+    return Rates.of(pool().model_copy(update={"gpu": gpus()[name].figures}), "fp16")
+
+
+def test_shapes_account_for_every_flop() -> None:
+    """What the products and attentions do not cover would be timed as one large product."""
+    layer = block()
+    products = sum(p.count * 2 * p.rows.at(3, CLIPS) * p.columns * p.depth for p in layer.products)
+    attentions = sum(a.count * a.flops.at(3, CLIPS) for a in layer.attentions)
+    assert products == layer.half.matmul_flops.at(3, CLIPS)
+    assert attentions == layer.half.attention_flops.at(3, CLIPS)
+
+
+def test_shapes_make_a_layer_slower_than_large_products_would_be() -> None:
+    layer, rates = block(), gpu_rates()
+    plain = layer_times(layer.half, 1, CLIPS, rates)
+    shaped = layer_times(layer.half, 1, CLIPS, rates, layer)
+    assert plain.forward_seconds < shaped.forward_seconds < 3 * plain.forward_seconds
+    assert shaped.model_flops == plain.model_flops
+
+
+def test_kernels_cannot_be_launched_faster_than_they_are_dispatched() -> None:
+    layer = block()
+    tiny = CLIPS._replace(frames=4, patches=2)
+    rates = gpu_rates("h100-80gb-sxm")
+    times = layer_times(layer.half, 1, tiny, rates, layer)
+    assert times.forward_seconds == pytest.approx(layer.forward_kernels * rates.kernel_seconds)
+    assert times.backward_seconds == pytest.approx(layer.backward_kernels * rates.kernel_seconds)
+
+
+def test_a_processor_dispatches_and_computes_in_turn() -> None:
+    layer = block()
+    lazy = RATES._replace(dispatch_adds_up=True)
+    slower = lazy._replace(kernel_seconds=1e-3)
+    quick, slow = (layer_times(layer.half, 1, CLIPS, rates, layer) for rates in (lazy, slower))
+    added = slow.forward_seconds - quick.forward_seconds
+    assert added == pytest.approx(layer.forward_kernels * 1e-3)
+
+
+@given(
+    st.integers(1, 16),
+    st.integers(2, 40),
+    st.integers(2, 600),
+    st.sampled_from(["t4", "rtx-3090", "a100-80gb-sxm"]),
+)
+@hypothesis_settings(deadline=None, max_examples=40)
+def test_more_work_never_takes_less_time(batch: int, frames: int, patches: int, name: str) -> None:
+    layer, rates = block(), gpu_rates(name)
+    small = CLIPS._replace(frames=frames, patches=patches)
+    times = layer_times(layer.half, batch, small, rates, layer)
+    for more in (
+        layer_times(layer.half, batch + 1, small, rates, layer),
+        layer_times(layer.half, batch, small, rates._replace(matmul_flops_per_second=1e13), layer),
+        layer_times(layer.half, batch, small, rates._replace(bytes_per_second=1e11), layer),
+    ):
+        assert more.forward_seconds >= times.forward_seconds * (1 - 1e-9)
+        assert more.backward_seconds >= times.backward_seconds * (1 - 1e-9)

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from tests.cost.test_communication import settings
 from tests.planner.examples import pool, workload
 from vdsgen.cost.step import StepTimeModel
+from vdsgen.spec.calibration import Calibration
+from vdsgen.spec.lab import Gpu
 
 MODEL = workload(8, 512, on=pool(8, nodes=2)).times
 PARTITIONS = {1: (0, 10), 2: (0, 5, 10), 4: (0, 3, 5, 7, 10)}
@@ -36,12 +38,12 @@ def test_parts_make_the_step_and_the_bound_is_below_it(
         activation_checkpoint_interval=interval,
     )
     time = MODEL.step(layout, PARTITIONS[pipeline])
-    parts = [
-        time.compute_seconds, time.recompute_seconds, time.bubble_seconds, time.transfer_seconds,
-        time.reduction_seconds, time.gather_seconds, time.optimizer_seconds,
-    ]  # fmt: skip
+    parts = time.split()
     assert min(parts) >= -1e-12
     assert sum(parts) == pytest.approx(time.step_seconds)
+    written = time.predicted().split
+    assert written is not None
+    assert sum(written.model_dump().values()) == pytest.approx(time.step_seconds)
     assert time.samples == micro * steps * data
     bound = MODEL.lower_bound_seconds(layout, PARTITIONS[pipeline])
     assert bound <= time.step_seconds * (1 + 1e-9)
@@ -95,3 +97,63 @@ def test_a_text_condition_is_one_more_tensor_between_stages() -> None:
         with_text.step(settings(2, 2), PARTITIONS[2]).transfer_seconds
         > plain.times.step(settings(2, 2), PARTITIONS[2]).transfer_seconds
     )
+
+
+ON_CORES = workload(8, 512).profile
+
+
+def on_a_processor(cores: int, calibration: Calibration | None = None) -> StepTimeModel:
+    gpu = Gpu(fp32_tflops=0.1, memory_bandwidth_gb_per_second=20.0)
+    shared = pool(8).model_copy(update={"gpu": gpu, "cpu_cores": cores, "calibration": calibration})
+    return StepTimeModel(ON_CORES, workload(8, 512).geometry, shared, loader_workers=1)
+
+
+@given(
+    st.sampled_from([1, 2, 4]),
+    st.sampled_from([1, 2]),
+    st.integers(1, 8),
+    st.sampled_from([0, 2]),
+    st.integers(1, 9),
+    st.floats(1.0, 2.0),
+)
+@hypothesis_settings(deadline=None, max_examples=50)
+def test_parts_make_the_step_on_shared_cores_too(
+    pipeline: int, data: int, steps: int, interval: int, cores: int, alone: float
+) -> None:
+    model = on_a_processor(cores, Calibration(busy_ranks=min(cores, 8), alone_speedup=alone))
+    layout = settings(
+        pipeline, data, 1 if pipeline == 1 else 0, dtype="fp32", gradient_accumulation_dtype="fp32",
+        gradient_accumulation_steps=steps, activation_checkpoint_interval=interval,
+    )  # fmt: skip
+    time = model.step(layout, PARTITIONS[pipeline])
+    assert min(time.split()) >= -1e-9 * time.step_seconds
+    assert sum(time.split()) == pytest.approx(time.step_seconds)
+    bound = model.lower_bound_seconds(layout, PARTITIONS[pipeline])
+    assert bound <= time.step_seconds * (1 + 1e-9)
+    if pipeline == 1:
+        assert bound == pytest.approx(time.step_seconds)
+
+
+def test_four_ranks_on_two_cores_take_twice_as_long_as_on_four() -> None:
+    layout = settings(1, 4, 1, dtype="fp32", gradient_accumulation_dtype="fp32")
+    two = on_a_processor(2).step(layout, PARTITIONS[1])
+    four = on_a_processor(4).step(layout, PARTITIONS[1])
+    assert two.compute_seconds == pytest.approx(2 * four.compute_seconds)
+    assert two.optimizer_seconds == pytest.approx(2 * four.optimizer_seconds)
+
+
+def test_offloaded_states_cost_traffic_and_the_processors_time() -> None:
+    on_gpu = MODEL.step(settings(1, 4, 2), PARTITIONS[1])
+    offloaded = MODEL.step(settings(1, 4, 2, offload_optimizer="cpu"), PARTITIONS[1])
+    assert on_gpu.offload_seconds == 0.0 < offloaded.offload_seconds
+    assert offloaded.optimizer_seconds > on_gpu.optimizer_seconds
+    assert offloaded.compute_seconds == on_gpu.compute_seconds
+
+
+def test_data_is_waited_for_only_where_a_clips_time_is_known() -> None:
+    layout = settings(1, 4, dtype="fp32", gradient_accumulation_dtype="fp32")
+    assert on_a_processor(8, Calibration()).step(layout, PARTITIONS[1]).data_seconds == 0.0
+    quick = on_a_processor(8, Calibration(clip_seconds=1e-6)).step(layout, PARTITIONS[1])
+    slow = on_a_processor(8, Calibration(clip_seconds=1e3)).step(layout, PARTITIONS[1])
+    assert quick.data_seconds == 0.0
+    assert slow.step_seconds == pytest.approx(4 * 1e3)

@@ -1,4 +1,4 @@
-"""Measuring this machine, and the lab file that comes of it."""
+"""Measuring this machine: real ranks, and the fragment that comes of it."""
 
 from __future__ import annotations
 
@@ -6,21 +6,28 @@ from pathlib import Path
 
 import pytest
 
-from vdsgen.profile.calibrate import Machine, calibrate_cpu, lab_file, this_machine
-from vdsgen.spec.calibration import Calibration
+from vdsgen.profile.calibrate import Progress, calibrate
+from vdsgen.profile.lab_text import fragment, lab_file
+from vdsgen.profile.machine import Machine, this_machine
+from vdsgen.spec.calibration import Calibration, CollectiveRate, MatrixRate, PositiveSpread, middle
 from vdsgen.spec.load import load_lab
 
 
-def test_the_lab_file_says_what_was_measured(tmp_path: Path) -> None:
+def test_a_lab_file_includes_what_was_measured(tmp_path: Path) -> None:
+    spread = PositiveSpread(median=0.09, low=0.08, high=0.1)
     calibration = Calibration(
-        fp32_matmul_tflops=0.09,
+        fp32_matmul_tflops=spread,
         bf16_matmul_tflops=8.2e-05,
-        memory_bandwidth_gb_per_second=7.7,
-        link_bandwidth_gb_per_second=0.69,
+        matrix_rates=(MatrixRate(dtype="fp32", rows=512, columns=192, depth=64, tflops=spread),),
         link_latency_microseconds=516.8,
+        all_reduce=CollectiveRate(ranks=4, bandwidth_gb_per_second=0.7, latency_microseconds=9.0),
+        busy_ranks=2,
     )
+    (tmp_path / "measured").mkdir()
+    (tmp_path / "measured" / "here: 1.yaml").write_text(fragment(calibration))
     file = tmp_path / "lab.yaml"
-    file.write_text(lab_file(Machine(host_memory_bytes=24 * 1024**3, cpu_cores=2), 4, calibration))
+    machine = Machine(host_memory_bytes=24 * 1024**3, cpu_cores=2)
+    file.write_text(lab_file(machine, 4, "measured/here: 1.yaml"))
     (pool,) = load_lab(file).pools
     assert pool.calibration == calibration
     assert (pool.gpu, pool.world_size, pool.cpu_cores, pool.host_memory_gib) == ("cpu", 4, 2, 24.0)
@@ -33,8 +40,20 @@ def test_this_machine_has_memory_and_cores() -> None:
 
 
 @pytest.mark.slow
-def test_two_ranks_measure_rates_and_their_link() -> None:
-    measured = calibrate_cpu(ranks=2)
-    figures = measured.model_dump(exclude={"fp16_matmul_tflops"})
-    assert all(value is not None and value > 0 for value in figures.values()), figures
-    assert measured.fp16_matmul_tflops is None
+def test_two_ranks_measure_everything_that_a_processor_has() -> None:
+    seen: list[Progress] = []
+    machine = Machine(host_memory_bytes=2**30, cpu_cores=this_machine().cpu_cores)
+    measured = calibrate(machine, ranks=2, report=seen.append, rates_seconds=0.0)
+    missing = {
+        "fp16_matmul_tflops", "clip_seconds", "host_link_bandwidth_gb_per_second",
+        "host_memory_bandwidth_gb_per_second",
+    }  # fmt: skip
+    for name in Calibration.model_fields:
+        assert bool(getattr(measured, name)) == (name not in missing), name
+    assert {rate.dtype for rate in measured.matrix_rates} >= {"fp32"}
+    assert measured.busy_ranks == min(2, machine.cpu_cores)
+    assert measured.all_reduce is not None
+    assert measured.all_reduce.ranks == 2
+    assert middle(measured.all_reduce.bandwidth_gb_per_second) > 0
+    phases = {progress.doing for progress in seen}
+    assert {"starting the ranks", "links between ranks"} <= phases

@@ -48,6 +48,10 @@ def command(ranks: int | None, out: Path | None, lab: Path | None) -> None:
     from vdsgen.profile.machine import this_machine
 
     machine = this_machine()
+    if lab is not None and machine.accelerator is not None:
+        message = f"writes lab files for processors only; this machine has {machine.accelerator}"
+        remedy = "write the pool yourself (see examples/labs), with `calibration: FILE` in it"
+        raise InputError([Problem(message, key="--lab", remedy=remedy)])
     count = ranks or max(1, machine.accelerators)
     text = fragment(calibrate(machine, count, _reporter()))
     if out is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from vdsgen.profile.machine import Machine
@@ -27,21 +28,15 @@ def _flow(value: Any) -> str:
 
 
 def lab_file(machine: Machine, ranks: int, calibration_file: str) -> str:
-    """A lab file for this machine that includes a calibration, as a person would have written it."""
-    head = "pools:\n"
-    tail = (
+    """A lab file for this machine's processor that includes a calibration, as a person would write it."""
+    return (
+        "# One machine without GPUs: the ranks share its processor.\n"
+        "pools:\n"
+        "  - name: cpu\n"
+        "    gpu: cpu\n"
+        f"    gpus_per_node: {ranks}\n"
+        "    intra_node: shared-memory\n"
         f"    host_memory_gib: {machine.host_memory_bytes / GIB:.1f}\n"
         f"    cpu_cores: {machine.cpu_cores}\n"
-        f"    calibration: {calibration_file}   # `vdsgen calibrate` wrote it\n"
+        f"    calibration: {json.dumps(calibration_file)}  # by `vdsgen calibrate`\n"
     )
-    if machine.accelerator is None:
-        return (
-            "# One machine without GPUs: the ranks share its processor.\n"
-            f"{head}"
-            "  - name: cpu\n"
-            "    gpu: cpu\n"
-            f"    gpus_per_node: {ranks}\n"
-            "    intra_node: shared-memory\n"
-            f"{tail}"
-        )
-    raise AssertionError("a lab file for GPUs names a catalogue GPU")

@@ -1,0 +1,101 @@
+"""One rank of `cpu_plans`: trains every rendered plan for a few steps, round by round.
+
+python -m tests.benchmarks.cpu_plans_rank RANK WORLD_SIZE PORT ROUNDS STEPS PLANS OUT.json
+
+PLANS is a folder of rendered directories. All plans run in the same processes, one after another, and then
+again: drift of the machine hits all alike.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+WARM_UP_STEPS = 1
+
+
+def main(rank: int, world_size: int, port: int, rounds: int, steps: int, plans: Path, out: Path) -> None:
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(world_size),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+        DS_ACCELERATOR="cpu",
+    )
+    import torch
+
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // world_size))
+    from vdsgen.model.distributed import init_distributed
+
+    init_distributed()
+    directories = sorted(plans.iterdir())
+    results: dict[str, list[dict[str, float]]] = {one.name: [] for one in directories}
+    for number in range(rounds):
+        for index, directory in enumerate(directories):
+            began = time.perf_counter()
+            results[directory.name] += train(directory, out.parent / "run", steps)
+            gc.collect()
+            if rank == 0:
+                took = time.perf_counter() - began
+                done = number * len(directories) + index + 1
+                left = took * (rounds * len(directories) - done)
+                last = results[directory.name][-1]["step"]
+                print(f"{directory.name}: {last:.3f} s a step; about {left:.0f} s left", file=sys.stderr)
+    if rank == 0:
+        out.write_text(json.dumps(results))
+
+
+def train(directory: Path, run: Path, steps: int) -> list[dict[str, float]]:
+    """Seconds of each step after the first: the slowest rank's, and processor time of all ranks."""
+    from deepspeed import comm as dist
+    from deepspeed.accelerator import get_accelerator
+
+    from vdsgen.model.clips import gather_counts, share_of, shared_index
+    from vdsgen.model.configuration import read_configuration
+    from vdsgen.model.data.loader import batches_for
+    from vdsgen.model.data.samples import source_for
+    from vdsgen.model.engine import build_engine
+    from vdsgen.model.memory import PeakMemory
+    from vdsgen.model.train import one_step
+
+    configuration = read_configuration(["--plan-dir", str(directory), "--output", str(run)], os.environ)
+    experiment = configuration.rendered.experiment
+    index = shared_index(experiment.data)
+    engine = build_engine(
+        configuration.rendered.ds_config, configuration.model, configuration.geometry, seed=0
+    )
+    batches: Any = None
+    if configuration.rendered.layout.reads_clips(dist.get_rank()):
+        source = source_for(experiment, index, get_accelerator().current_device_name())
+        batches = batches_for(source, share_of(configuration, engine), start_step=0)
+    memory = PeakMemory()
+    memory.training_begins()
+    found = []
+    for step in range(1, WARM_UP_STEPS + steps + 1):
+        before = time.process_time()
+        metrics = one_step(configuration, engine, batches, memory, step)
+        spent = gather_counts([round((time.process_time() - before) * 1e6)], engine.device)
+        if step > WARM_UP_STEPS:
+            found.append(
+                {
+                    "step": metrics.step_seconds,
+                    "data": metrics.data_seconds,
+                    "processor": sum(row[0] for row in spent) / 1e6,
+                }
+            )
+    if batches is not None:
+        batches.close()
+    return found
+
+
+if __name__ == "__main__":
+    rank, world_size, port, rounds, steps, plans, out = sys.argv[1:]
+    main(int(rank), int(world_size), int(port), int(rounds), int(steps), Path(plans), Path(out))
+    sys.stdout.flush()
+    os._exit(0)  # taking an interpreter full of torch apart takes seconds
