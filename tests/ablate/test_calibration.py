@@ -10,8 +10,9 @@ import pytest
 from tests.ablate.results import ran
 from tests.cli.rendering import LAB, planning_inputs
 from vdsgen.ablate.calibration import CALIBRATION, write_calibration
-from vdsgen.ablate.choices import Planning, choose
+from vdsgen.ablate.choices import choose
 from vdsgen.ablate.entries import ablation_of
+from vdsgen.ablate.planning import Planning
 from vdsgen.ablate.records import Ablation, RunEnded
 from vdsgen.ablate.report import report_of
 from vdsgen.ablate.results import results_of

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli.rendering import EXPERIMENT, LAB, files_of, generate, planning_inputs, run
-from vdsgen.ablate.choices import Choices, Planning, choose
+from vdsgen.ablate.choices import Choices, choose
 from vdsgen.ablate.entries import ablation_of
+from vdsgen.ablate.planning import Planning
 from vdsgen.ablate.selectors import parse_selectors
 from vdsgen.errors import InputError
 from vdsgen.planner.plan import best_plans, make_plan
@@ -95,6 +96,18 @@ def test_a_directory_for_something_else_is_refused(tmp_path: Path, planning: Pla
     assert [one.reason for one in found.refused] == ["it needs 2 GPUs, pool four has 1"]
 
 
+def test_a_directory_for_another_machine_is_not_run(tmp_path: Path, planning: Planning) -> None:
+    assert generate(tmp_path, "--pool", "four").exit_code == 0
+    hosted = planned(
+        tmp_path, LAB.replace("    gpus_per_node: 4", "    hosts: [node-1]\n    gpus_per_node: 4")
+    )
+    plain = planned(tmp_path, LAB.replace("gpu: rtx-3090", f"gpu: {FP32_ONLY}"))
+    for other, reason in ((hosted, "its hosts are not those of pool four: "), (plain, "has no ")):
+        (refused,) = chosen(other, "top:1", tmp_path / "out").refused
+        assert reason in refused.reason
+
+
+FP32_ONLY = "{memory_gib: 24, fp32_tflops: 35.6, memory_bandwidth_gb_per_second: 936}"
 TIGHT = LAB.replace(
     "gpu: rtx-3090",
     "gpu: {memory_gib: 1.2, fp32_tflops: 35.6, fp16_tflops: 71, memory_bandwidth_gb_per_second: 936}",

@@ -6,7 +6,8 @@ import hashlib
 import json
 
 from vdsgen import __version__
-from vdsgen.ablate.choices import Choice, Choices, Planning
+from vdsgen.ablate.choices import Choice, Choices
+from vdsgen.ablate.planning import Planning
 from vdsgen.ablate.records import Ablation, PlanEntry, PredictedCosts
 from vdsgen.planner.resolve import workload_of
 from vdsgen.planner.tables import settings_of, step_time_of

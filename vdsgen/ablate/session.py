@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TextIO
 
-from vdsgen.ablate.choices import Choices, Planning
+from vdsgen.ablate.choices import Choices
 from vdsgen.ablate.entries import ablation_of
 from vdsgen.ablate.measure import check_start, measure
+from vdsgen.ablate.planning import Planning
 from vdsgen.ablate.records import Ablation
 from vdsgen.ablate.runner import run_rounds, work_left
 from vdsgen.ablate.state import AblationDirectory

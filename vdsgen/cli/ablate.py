@@ -11,7 +11,8 @@ import click
 from vdsgen.errors import VdsgenError
 
 if TYPE_CHECKING:
-    from vdsgen.ablate.choices import Choices, Planning
+    from vdsgen.ablate.choices import Choices
+    from vdsgen.ablate.planning import Planning
     from vdsgen.ablate.records import Ablation
     from vdsgen.ablate.state import AblationDirectory
 
@@ -117,7 +118,7 @@ def planning_for(
     experiment: Path, lab: Path, pool: str | None, overrides: Sequence[str], try_anyway: bool
 ) -> Planning:
     """Reads the inputs. Raises InputError for what is wrong with them, VdsgenError where no pool is named."""
-    from vdsgen.ablate.choices import Planning
+    from vdsgen.ablate.planning import Planning
     from vdsgen.catalog.inputs import open_inputs
     from vdsgen.cli.plan import chosen_pools
     from vdsgen.cli.profiles import find_profile
