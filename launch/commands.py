@@ -39,6 +39,8 @@ class Job:
     """The ranks share a processor instead of having a GPU each."""
     steps: int | None
     resume: bool
+    measure: bool = False
+    """Only metrics and a summary are wanted: no checkpoint, no sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,8 @@ def training_command(job: Job, machine: Machine, launch_id: str) -> Command:
         trainer += ["--steps", str(job.steps)]
     if job.resume:
         trainer.append("--resume")
+    if job.measure:
+        trainer.append("--measure")
     argv = [
         str(machine.python),
         "-m",

@@ -137,7 +137,13 @@ def this_machine(environment: Mapping[str, str]) -> Machine:
 
 
 def job_of(
-    rendered: Rendered, output: Path, *, steps: int | None, resume: bool, environment: Mapping[str, str]
+    rendered: Rendered,
+    output: Path,
+    *,
+    steps: int | None,
+    resume: bool,
+    measure: bool,
+    environment: Mapping[str, str],
 ) -> Job:
     return Job(
         directory=Path(os.path.abspath(rendered.path)),  # noqa: PTH100
@@ -148,4 +154,5 @@ def job_of(
         on_cpu=runs_on_cpu(rendered.plan, environment),
         steps=steps,
         resume=resume,
+        measure=measure,
     )

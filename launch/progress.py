@@ -8,7 +8,7 @@ import statistics
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from vdsgen.launch.logs import Tail
 from vdsgen.spec.run import MESSAGE, STEP
@@ -48,6 +48,22 @@ def duration(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
     return f"{whole // 86400}d {whole % 86400 // 3600:02d}h"
+
+
+class Shows(Protocol):
+    """What following a run needs of whatever shows it."""
+
+    def rank_line(self, rank: int, line: str) -> None:
+        """A line of a rank's log, as it was printed."""
+
+    def say(self, text: str) -> None:
+        """A message of the launcher itself."""
+
+    def refresh(self) -> None:
+        """Called several times a second."""
+
+    def close(self) -> None:
+        """The run has ended; messages may follow."""
 
 
 class Display:

@@ -9,11 +9,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TextIO
 
 from vdsgen.launch.commands import Command, Job
 from vdsgen.launch.logs import RankLogs, last_lines
-from vdsgen.launch.progress import Display
+from vdsgen.launch.progress import Shows
 from vdsgen.launch.watch import Death, RankWatch, kill_all
 from vdsgen.spec.run import LAUNCHER_PROCESS, MESSAGE, STEP
 
@@ -68,17 +67,16 @@ class Outcome:
         return self.first_failure is not None and self.exit_code in EXPLAINED
 
 
-def run(command: Command, job: Job, launch_id: str, stream: TextIO, steps: int) -> int:
+def run(command: Command, job: Job, launch_id: str, display: Shows) -> Outcome:
     """Start `command` and stay until none of its processes is left.
 
-    Messages go to `stream`; what each rank prints to RUN/logs, the runner's own output to
-    RUN/logs/launcher.log. Returns the exit code of the rank that failed first (128 + N for signal N), else
-    the runner's; 128 + N when this process was told to stop by signal N.
+    Messages go to `display`; what each rank prints to RUN/logs, the runner's own output to
+    RUN/logs/launcher.log. The outcome's exit code is that of the rank that failed first (128 + N for
+    signal N), else the runner's; 128 + N when this process was told to stop by signal N.
     """
     folder = job.output / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     logs = RankLogs(folder)
-    display = Display(stream, job.output / "metrics.jsonl", steps)
     watch = RankWatch(launch_id, command.local_ranks)
     stop = Stop()
     # Ignored ones stay ignored: that is what nohup does.
@@ -112,11 +110,11 @@ def run(command: Command, job: Job, launch_id: str, stream: TextIO, steps: int) 
         display.say(f"Stopped by {signal.Signals(outcome.stopped_by).name}; no process is left.")
     elif outcome.exit_code and not outcome.explained:
         _explain(outcome, logs, launcher_log, display)
-    return outcome.exit_code
+    return outcome
 
 
 def _follow(
-    process: subprocess.Popen[bytes], watch: RankWatch, logs: RankLogs, display: Display, stop: Stop
+    process: subprocess.Popen[bytes], watch: RankWatch, logs: RankLogs, display: Shows, stop: Stop
 ) -> None:
     """Until the runner ends; past a failure or a request to stop, for GRACE_SECONDS at most."""
     deadline: float | None = None
@@ -131,7 +129,7 @@ def _follow(
             deadline = time.monotonic() + GRACE_SECONDS
 
 
-def _show_new(logs: RankLogs, display: Display) -> None:
+def _show_new(logs: RankLogs, display: Shows) -> None:
     for rank, line in logs.new_lines():
         display.rank_line(rank, line)
     display.refresh()
@@ -142,7 +140,7 @@ def _environment(command: Command) -> dict[str, str]:
     return environment | {key: value for key, value in command.environment.items() if value is not None}
 
 
-def _explain(outcome: Outcome, logs: RankLogs, launcher_log: Path, display: Display) -> None:
+def _explain(outcome: Outcome, logs: RankLogs, launcher_log: Path, display: Shows) -> None:
     """Which rank died first, of what, and the last lines of its log; else the runner's log."""
     first = outcome.first_failure
     if first is not None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vdsgen.errors import VdsgenError
-from vdsgen.launch.commands import is_remote, training_command
+from vdsgen.launch.commands import Command, Job, Machine, is_remote, training_command
 from vdsgen.launch.locks import compiles_operators, extensions_folder, stale_locks
 from vdsgen.launch.preflight import (
     check_devices,
@@ -20,8 +20,9 @@ from vdsgen.launch.preflight import (
     job_of,
     this_machine,
 )
+from vdsgen.launch.progress import Display
 from vdsgen.launch.run import run
-from vdsgen.spec.rendered import read_rendered
+from vdsgen.spec.rendered import Rendered, read_rendered
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,33 +31,69 @@ class Request:
 
     directory: Path
     output: Path
-    steps: int | None
-    resume: bool
-    dry_run: bool
-    clear_stale_locks: bool
+    steps: int | None = None
+    resume: bool = False
+    dry_run: bool = False
+    clear_stale_locks: bool = False
+    measure: bool = False
+    """Neither checkpoint nor sample: metrics and a summary only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A run that nothing known so far speaks against; nothing is started yet."""
+
+    rendered: Rendered
+    job: Job
+    machine: Machine
+    command: Command
+    launch_id: str
+
+    @property
+    def steps(self) -> int:
+        return self.job.steps or self.rendered.experiment.training.steps
 
 
 def start(request: Request) -> int:
     """Returns the exit code. Raises VdsgenError for everything that is refused before ranks start."""
+    prepared = prepare(request)
+    job = prepared.job
+    if request.dry_run:
+        print(prepared.command.shell())
+        return 0
+    check_machine(prepared, clear_stale_locks=request.clear_stale_locks)
+    layout, logs = prepared.rendered.layout, request.output / "logs"
+    print(f"Starting {job.world_size} ranks: {layout}. Logs: {logs}", flush=True)
+    display = Display(sys.stdout, job.output / "metrics.jsonl", prepared.steps)
+    return run(prepared.command, job, prepared.launch_id, display).exit_code
+
+
+def prepare(request: Request) -> Prepared:
+    """Reads the directory and makes the command. Raises VdsgenError where the directory, the run directory
+    or the folders that training reads from are not right."""
     rendered = read_rendered(request.directory)
     check_output(request.output, resume=request.resume)
     check_inputs(rendered.experiment)
-    job = job_of(rendered, request.output, steps=request.steps, resume=request.resume, environment=os.environ)
+    job = job_of(
+        rendered,
+        request.output,
+        steps=request.steps,
+        resume=request.resume,
+        measure=request.measure,
+        environment=os.environ,
+    )
     machine = this_machine(os.environ)
     launch_id = uuid.uuid4().hex
-    command = training_command(job, machine, launch_id)
-    if request.dry_run:
-        print(command.shell())
-        return 0
+    return Prepared(rendered, job, machine, training_command(job, machine, launch_id), launch_id)
+
+
+def check_machine(prepared: Prepared, *, clear_stale_locks: bool) -> None:
+    """Raises VdsgenError where packages or devices are missing, or a lock would hold the start up."""
     check_training_installed()
+    job, machine, rendered = prepared.job, prepared.machine, prepared.rendered
     if not is_remote(job, machine):
         check_devices(job, rendered.plan, machine.python)
-        check_locks(
-            os.environ, needed=compiles_operators(rendered.ds_config), clear=request.clear_stale_locks
-        )
-    steps = request.steps or rendered.experiment.training.steps
-    print(f"Starting {job.world_size} ranks: {rendered.layout}. Logs: {request.output / 'logs'}", flush=True)
-    return run(command, job, launch_id, sys.stdout, steps)
+        check_locks(os.environ, needed=compiles_operators(rendered.ds_config), clear=clear_stale_locks)
 
 
 def check_locks(environment: Mapping[str, str], *, needed: bool, clear: bool) -> None:

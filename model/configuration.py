@@ -28,6 +28,8 @@ class Configuration:
     steps: int
     """Optimizer steps in total, resumed ones included."""
     resume: bool
+    measure: bool
+    """Only metrics and a summary are wanted: no checkpoint, no sample, no picture of the loss."""
 
     @property
     def global_batch_size(self) -> int:
@@ -68,6 +70,7 @@ def read_configuration(arguments: Sequence[str] | None, environment: Mapping[str
         output=parsed.output,
         steps=parsed.steps or rendered.experiment.training.steps,
         resume=parsed.resume,
+        measure=parsed.measure,
     )
 
 
@@ -100,6 +103,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="optimizer steps in total, resumed ones included; default: train.yaml's",
     )
     parser.add_argument("--resume", action="store_true", help="continue from the last complete checkpoint")
+    parser.add_argument(
+        "--measure", action="store_true", help="write metrics and a summary: no checkpoint, no sample"
+    )
     parser.add_argument("--local_rank", type=int, help="set by the launcher; LOCAL_RANK says the same")
     return parser.parse_args(arguments)
 

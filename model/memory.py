@@ -10,12 +10,14 @@ from pathlib import Path
 import torch
 from deepspeed.accelerator import get_accelerator
 
+from vdsgen.spec.run import WARM_UP_STEPS
+
 STATUS = Path("/proc/self/status")
 CLEAR_REFERENCES = Path("/proc/self/clear_refs")
 RESET_PEAK = "5"
 """Sets VmHWM back to the present resident size: proc_pid_clear_refs(5)."""
 
-EXACT_STEPS = 2
+EXACT_STEPS = WARM_UP_STEPS
 """First steps of each size that clips come in, on a processor, in which every large block of memory is a
 mapping of its own, so that what is freed is given back at once. It costs a page fault for every 4 KiB: such a
 step takes up to 1.8 x the time."""

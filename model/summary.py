@@ -20,13 +20,12 @@ EDITED = "  ds_config.json was changed after planning: what is predicted is the 
 
 @dataclass(frozen=True, slots=True)
 class Artefacts:
-    """Where the results lie."""
+    """Where the results lie; None: there is none."""
 
-    loss_curve: Path
-    sample_video: Path
-    contact_sheet: Path
+    loss_curve: Path | None
+    sample_video: Path | None
+    contact_sheet: Path | None
     checkpoint: Path | None
-    """None: none could be saved."""
 
 
 def summarise(
@@ -79,9 +78,9 @@ def summarise(
         "files": {
             "rendered": str(rendered.path),
             "checkpoint": _text(artefacts.checkpoint),
-            "loss_curve": str(artefacts.loss_curve),
-            "sample_video": str(artefacts.sample_video),
-            "contact_sheet": str(artefacts.contact_sheet),
+            "loss_curve": _text(artefacts.loss_curve),
+            "sample_video": _text(artefacts.sample_video),
+            "contact_sheet": _text(artefacts.contact_sheet),
         },
     }
 

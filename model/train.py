@@ -1,10 +1,12 @@
 """The training entrypoint: one process a rank, started by `vdsgen launch` or by DeepSpeed's own command:
 
     deepspeed --num_gpus 4 --module vdsgen.model.train --plan-dir DIR --output RUN [--steps N] [--resume]
+        [--measure]
 
 Every rank runs all of this file. DIR/ds_config.json says how the engine runs, DIR/train.yaml what is
 trained; plan.json is only compared with what is measured. `--steps N` ends the run at step N in total;
-the learning rate's schedule stays that of ds_config.json.
+the learning rate's schedule stays that of ds_config.json. `--measure` is for short runs whose speed and
+memory are the result: nothing but metrics and the summary is written.
 """
 
 from __future__ import annotations
@@ -62,10 +64,12 @@ def train(configuration: Configuration) -> None:
     try:
         run_steps(configuration, engine, source, memory, first_step)
     finally:
-        if is_first_rank():
+        if is_first_rank() and not configuration.measure:
             draw_loss(configuration.output)
-    say_first("Sampling a video.")
-    sample = write_sample(configuration, engine, source, step=max(first_step, configuration.steps))
+    sample = None
+    if not configuration.measure:
+        say_first("Sampling a video.")
+        sample = write_sample(configuration, engine, source, step=max(first_step, configuration.steps))
     if is_first_rank():
         conclude(configuration, sample, memory)
     dist.barrier()
@@ -79,7 +83,8 @@ def run_steps(
     memory: PeakMemory,
     first_step: int,
 ) -> None:
-    """Trains from `first_step` to the configured one, with checkpoints on the way and at the end."""
+    """Trains from `first_step` to the configured one, with checkpoints on the way and at the end unless it
+    only measures."""
     saving = configuration.rendered.experiment.training.saving
     alarm = DivergenceAlarm()
     with ExitStack() as open_files:
@@ -98,7 +103,7 @@ def run_steps(
                 say_first(f"warning: {warning}")
             due = step % saving.every_steps == 0 or step == configuration.steps
             # Weights that give no finite loss are not worth the place of those that did.
-            if due and math.isfinite(metrics.loss):
+            if due and not configuration.measure and math.isfinite(metrics.loss):
                 checkpoint.save(engine, configuration.output, step, configuration.rendered, saving.keep)
 
 
@@ -135,15 +140,15 @@ def one_step(
     )
 
 
-def conclude(configuration: Configuration, sample: SampleFiles, memory: PeakMemory) -> None:
-    """Rank 0: the summary, for people and for programs."""
+def conclude(configuration: Configuration, sample: SampleFiles | None, memory: PeakMemory) -> None:
+    """Rank 0: the summary, for people and for programs. `sample` is None where none is wanted."""
     run = configuration.output
     metrics = read_metrics(run)
     saved = run / CHECKPOINTS / tag_of(metrics[-1]["step"])
     artefacts = Artefacts(
-        loss_curve=run / LOSS_CURVE,
-        sample_video=sample.video,
-        contact_sheet=sample.contact_sheet,
+        loss_curve=None if configuration.measure else run / LOSS_CURVE,
+        sample_video=None if sample is None else sample.video,
+        contact_sheet=None if sample is None else sample.contact_sheet,
         checkpoint=saved if saved.is_dir() else None,
     )
     summary = summarise(configuration, metrics, artefacts, memory)

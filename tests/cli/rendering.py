@@ -6,7 +6,13 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 
+from vdsgen.catalog.inputs import open_inputs
+from vdsgen.catalog.profiles import profile_for
 from vdsgen.cli.main import cli
+from vdsgen.spec.architecture import Vdt
+from vdsgen.spec.experiment import Experiment
+from vdsgen.spec.lab import Lab
+from vdsgen.spec.profile import ModelProfile
 
 LAB = """\
 pools:
@@ -33,6 +39,19 @@ training:
   global_batch_size: 8
   steps: 100
 """
+
+
+def planning_inputs(
+    folder: Path, lab: str = LAB, experiment: str = EXPERIMENT
+) -> tuple[Lab, Experiment, ModelProfile]:
+    """What plans are made from, as the commands read it; the experiment's model must be of the catalogue."""
+    (folder / "lab.yaml").write_text(lab)
+    (folder / "experiment.yaml").write_text(experiment)
+    opened, resolved = open_inputs(folder / "lab.yaml", folder / "experiment.yaml")
+    assert isinstance(resolved.model, Vdt)
+    profile = profile_for(resolved.model)
+    assert profile is not None
+    return opened, resolved, profile
 
 
 def run(*arguments: str | Path) -> Result:

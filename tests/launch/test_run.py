@@ -17,6 +17,7 @@ import pytest
 
 from tests.launch.test_commands import job
 from vdsgen.launch.commands import LAUNCH_ID, Command
+from vdsgen.launch.progress import Display
 from vdsgen.launch.run import Outcome, run
 from vdsgen.launch.watch import Death, processes_of
 
@@ -39,6 +40,10 @@ sys.exit(max(rank.returncode for rank in ranks))
 SLEEP = "import time; time.sleep(60)"
 
 
+def display_on(stream: io.StringIO, tmp_path: Path) -> Display:
+    return Display(stream, tmp_path / "metrics.jsonl", 10)
+
+
 def run_ranks(tmp_path: Path, *ranks: str) -> tuple[int, str, str]:
     """Exit code, what was shown, and the id that no process must have any more."""
     launch_id = uuid.uuid4().hex
@@ -48,7 +53,7 @@ def run_ranks(tmp_path: Path, *ranks: str) -> tuple[int, str, str]:
         local_ranks=len(ranks),
     )
     stream = io.StringIO()
-    code = run(command, job(output=tmp_path), launch_id, stream, 10)
+    code = run(command, job(output=tmp_path), launch_id, display_on(stream, tmp_path)).exit_code
     assert processes_of(launch_id) == {}
     return code, stream.getvalue(), launch_id
 
@@ -159,7 +164,7 @@ def test_a_command_that_cannot_start_leaves_its_words(tmp_path: Path) -> None:
     launch_id = uuid.uuid4().hex
     command = Command((sys.executable, "-c", "raise SystemExit('no such host')"), {LAUNCH_ID: launch_id}, 0)
     stream = io.StringIO()
-    assert run(command, job(output=tmp_path), launch_id, stream, 1) == 1
+    assert run(command, job(output=tmp_path), launch_id, display_on(stream, tmp_path)).exit_code == 1
     assert "launcher.log:\n    no such host" in stream.getvalue()
 
 
@@ -169,5 +174,6 @@ def test_the_environment_is_changed_as_the_command_says(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     show = "import os; print(os.environ.get('CUDA_VISIBLE_DEVICES'), os.environ['X'])"
     command = Command((sys.executable, "-c", show), {"CUDA_VISIBLE_DEVICES": None, "X": "1"}, 0)
-    assert run(command, job(output=tmp_path), "none", io.StringIO(), 1) == 0
+    display = display_on(io.StringIO(), tmp_path)
+    assert run(command, job(output=tmp_path), "none", display).exit_code == 0
     assert (tmp_path / "logs" / "launcher.log").read_text() == "None 1\n"

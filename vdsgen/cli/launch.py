@@ -18,6 +18,9 @@ import click
     help="Stop after this many optimizer steps in total, resumed ones included; default: the experiment's.",
 )
 @click.option("--resume", is_flag=True, help="Continue RUN from its last complete checkpoint.")
+@click.option(
+    "--measure", is_flag=True, help="For short runs: metrics and a summary, no checkpoint, no sample video."
+)
 @click.option("--dry-run", is_flag=True, help="Print the command and change nothing.")
 @click.option("--launcher", type=click.Choice(["deepspeed"]), default="deepspeed", show_default=True)
 @click.option("--clear-stale-locks", is_flag=True, help="Remove locks that killed compiles left behind.")
@@ -26,6 +29,7 @@ def command(
     output: Path,
     steps: int | None,
     resume: bool,
+    measure: bool,
     dry_run: bool,
     launcher: str,  # noqa: ARG001 - one choice so far
     clear_stale_locks: bool,
@@ -41,6 +45,7 @@ def command(
         output=output,
         steps=steps,
         resume=resume,
+        measure=measure,
         dry_run=dry_run,
         clear_stale_locks=clear_stale_locks,
     )

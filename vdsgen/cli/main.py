@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("vdsgen.cli.check", "Fail if a rendered directory is stale or was edited by hand."),
     "diff": ("vdsgen.cli.diff", "Say what a change does to memory, speed and numerics."),
     "launch": ("vdsgen.cli.launch", "Train what a rendered directory says."),
+    "ablate": ("vdsgen.cli.ablate", "Run plans for a few steps each, and rank them by what is measured."),
     "profile": ("vdsgen.cli.profile", "Trace a model's layers into a layer profile."),
     "calibrate": ("vdsgen.cli.calibrate", "Measure this machine into a lab fragment."),
     "validate": ("vdsgen.cli.validate", "Predict what others measured on GPUs, and print the errors."),

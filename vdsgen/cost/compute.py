@@ -26,6 +26,12 @@ class LayerTimes(NamedTuple):
     model_flops: float
     """Forward and backward, recomputation not counted."""
 
+    def slowed(self, factor: float) -> LayerTimes:
+        """The same work in `factor` times the time."""
+        return self._replace(
+            forward_seconds=factor * self.forward_seconds, backward_seconds=factor * self.backward_seconds
+        )
+
 
 class _Seconds(NamedTuple):
     forward: float

@@ -32,6 +32,7 @@ from vdsgen.spec.calibration import Calibration, middle
 from vdsgen.spec.experiment import Dtype
 from vdsgen.spec.lab import Pool
 from vdsgen.spec.profile import ModelProfile
+from vdsgen.spec.step_factors import StepFactors
 
 TRANSFERRED_TENSORS = 2
 """Messages of one activation between stages: hidden state and modulation (a text condition adds one)."""
@@ -44,11 +45,12 @@ class _Tail(NamedTuple):
     gather_seconds: float
     optimizer_seconds: float
     offload_seconds: float
+    overhead_seconds: float
 
     @property
     def common_seconds(self) -> float:
         """After the last reduction."""
-        return self.gather_seconds + self.optimizer_seconds + self.offload_seconds
+        return self.gather_seconds + self.optimizer_seconds + self.offload_seconds + self.overhead_seconds
 
 
 class StepTimeModel:
@@ -63,6 +65,7 @@ class StepTimeModel:
         self.pool = pool
         self.loader_workers = loader_workers
         self.topology = Topology.of(pool)
+        self.factors = step_factors(pool)
         self.host = Host.of(pool)
         self.sharing = Sharing.of(pool)
         known = pool.calibration.clip_seconds if isinstance(pool.calibration, Calibration) else None
@@ -91,7 +94,7 @@ class StepTimeModel:
                     self.geometry,
                     self.rates(dtype),
                     layer,
-                )
+                ).slowed(self.factors.compute_factor)
                 for name, layer in self.profile.layer_types.items()
             }
             self._layers[key] = tuple(by_type[name] for name in self.profile.layers)
@@ -124,7 +127,8 @@ class StepTimeModel:
             self._seconds[key] = tuple(
                 times.forward_seconds * (2 if recompute else 1)
                 + times.backward_seconds
-                + accumulation_seconds(self._trainable[index + 1] - self._trainable[index], settings, rates)
+                + self.factors.compute_factor
+                * accumulation_seconds(self._trainable[index + 1] - self._trainable[index], settings, rates)
                 for index, times in enumerate(self.layers(settings.micro_batch_size, settings.dtype))
             )
         return self._seconds[key]
@@ -201,6 +205,7 @@ class StepTimeModel:
             offload_seconds=tail.offload_seconds,
             data_seconds=self._waiting_seconds(settings, reduced + tail.common_seconds),
             data_is_known=self._clip_seconds is not None,
+            overhead_seconds=tail.overhead_seconds,
         )
 
     def _devices(self, settings: Settings) -> int:
@@ -243,13 +248,21 @@ class StepTimeModel:
             moving, adam = offload_seconds(settings, parameters, trainable, self.host)
             offloads.append(moving)
             updates.append(adam or self._optimizer(settings, trainable))
-        return _Tail(tuple(reduces), max(gathers), max(updates), max(offloads))
+        factors = self.factors
+        return _Tail(
+            reduce_seconds=tuple(factors.communication_factor * seconds for seconds in reduces),
+            gather_seconds=factors.communication_factor * max(gathers),
+            optimizer_seconds=factors.optimizer_factor * max(updates),
+            offload_seconds=factors.communication_factor * max(offloads),
+            overhead_seconds=factors.overhead_seconds,
+        )
 
     def _transfers(self, settings: Settings, partition: Sequence[int]) -> list[float]:
         volumes = self.boundary_bytes(settings.micro_batch_size, settings.dtype)
         messages = TRANSFERRED_TENSORS + (1 if self.geometry.text_tokens else 0)
         return [
-            self.topology.stage_boundary(settings, stage).send_seconds(volumes[boundary - 1], messages)
+            self.factors.communication_factor
+            * self.topology.stage_boundary(settings, stage).send_seconds(volumes[boundary - 1], messages)
             for stage, boundary in enumerate(partition[1:-1])
         ]
 
@@ -258,3 +271,10 @@ class StepTimeModel:
         mine = -(-trainable // ranks)
         seconds = optimizer_seconds(mine, settings, self.rates(settings.dtype))
         return seconds / self._speed(settings.world_size)
+
+
+def step_factors(pool: Pool) -> StepFactors:
+    """What an ablation learned of the pool; all ones where none did."""
+    calibration = pool.calibration
+    assert not isinstance(calibration, str), "the lab file's reader puts figures in a path's place"
+    return (calibration and calibration.step_factors) or StepFactors()

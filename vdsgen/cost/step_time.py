@@ -20,6 +20,7 @@ class StepSplit(NamedTuple):
     optimizer_seconds: float
     offload_seconds: float
     data_seconds: float
+    overhead_seconds: float
 
 
 class StepTime(NamedTuple):
@@ -50,6 +51,8 @@ class StepTime(NamedTuple):
     data_seconds: float = 0.0
     """Waiting for clips; 0 where the calibration does not say how long one takes."""
     data_is_known: bool = False
+    overhead_seconds: float = 0.0
+    """Of every step, whatever the plan: what an ablation found that the other parts do not explain."""
 
     @property
     def step_seconds(self) -> float:

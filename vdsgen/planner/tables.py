@@ -106,6 +106,7 @@ def time_table(time: StepTime) -> Table:
         ("optimizer", time.optimizer_seconds),
         ("offload traffic", time.offload_seconds),
         ("waiting for data", time.data_seconds),
+        ("fixed overhead", time.overhead_seconds),
     )
     rows = tuple(
         (name, seconds(value), percent(value / time.step_seconds)) for name, value in parts if value > 0

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vdsgen.errors import VdsgenError
+from vdsgen.files import sync_directory
 
 EXECUTABLE = frozenset({"launch.sh"})
 """Files that people run."""
@@ -38,7 +39,7 @@ def write_files(directory: Path, files: Mapping[str, bytes]) -> None:
         finally:
             for path in pending.values():
                 path.unlink(missing_ok=True)
-        _sync_directory(directory)
+        sync_directory(directory)
     except OSError as error:
         place = error.filename if error.filename is not None else directory
         raise VdsgenError(
@@ -91,13 +92,5 @@ def _write_synced(path: Path, content: bytes, mode: int) -> None:
     except OSError as error:
         error.filename = error.filename or str(path)
         raise
-    finally:
-        os.close(descriptor)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)

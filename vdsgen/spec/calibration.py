@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from vdsgen.spec.base import NonNegativeFloat, PositiveFloat, PositiveInt, Spec, SpecError
 from vdsgen.spec.experiment import Dtype
+from vdsgen.spec.step_factors import StepFactors
 
 
 class Spread(Spec):
@@ -119,3 +120,5 @@ class Calibration(Spec):
     host_link_bandwidth_gb_per_second: Measured | None = None
     """Between an accelerator and pinned memory of its host."""
     host_memory_bandwidth_gb_per_second: Measured | None = None
+    step_factors: StepFactors | None = None
+    """What `vdsgen ablate` learned from whole steps, on top of these rates."""

@@ -122,6 +122,8 @@ class TimeSplit(Spec):
     """Between GPU and host memory."""
     data_seconds: NonNegativeFloat
     """Waiting for clips; 0 where the pool's calibration has no figure for it."""
+    overhead_seconds: NonNegativeFloat = 0.0
+    """Of every step, where an ablation measured it."""
 
 
 class Predicted(Spec):

@@ -1,4 +1,4 @@
-"""What launching and training agree on: the engine's layout, and the checkpoints of a run directory."""
+"""What launching and training agree on: the engine's layout, and what is in a run directory."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ STEP = "[vdsgen step] "
 """Begins the plain progress lines, which a terminal shows as a bar."""
 LAUNCHER_PROCESS = "VDSGEN_LAUNCHER_PROCESS"
 """Environment variable: the process id of `vdsgen launch`, for ranks on the same machine to end with it."""
+WARM_UP_STEPS = 2
+"""First steps of a run, left out of its medians: they allocate optimizer states and fill caches, and on a
+processor they measure memory exactly, which takes time."""
 RECORD = "complete.json"
 """Written into a checkpoint's folder last: a folder without it was interrupted while it was written."""
 

@@ -1,0 +1,137 @@
+"""Factors from steps: found where the plans tell them apart, and no more of them than the plans bear."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.ablate.results import ablation, entry, failed, ran
+from vdsgen.ablate.calibration import calibration_text, fit_sentences, worth_writing
+from vdsgen.ablate.fit import Fit, Measurement, fit_factors, measurement_of
+from vdsgen.ablate.results import results_of
+from vdsgen.ablate.statistics import root_mean_square
+from vdsgen.spec.calibration import Calibration
+from vdsgen.spec.step_factors import StepFactors
+
+TRUE = StepFactors(compute_factor=1.6, communication_factor=3.0, optimizer_factor=0.7, overhead_seconds=0.05)
+
+
+def machine(
+    plans: int, *, noise: float = 0.0, seed: int = 0, factors: StepFactors = TRUE
+) -> list[Measurement]:
+    """Plans of many shapes on a machine that really has these factors."""
+    draw = random.Random(seed)
+    found = []
+    for _ in range(plans):
+        parts = Measurement(draw.uniform(0.2, 2), draw.uniform(0.02, 1), draw.uniform(0.01, 0.3), 1.0)
+        seconds = parts.predicted_seconds(factors) * (1 + draw.uniform(-noise, noise))
+        found.append(parts._replace(measured_seconds=seconds))
+    return found
+
+
+def fitted(measurements: list[Measurement]) -> Fit:
+    fit = fit_factors(measurements)
+    assert fit is not None
+    return fit
+
+
+def test_enough_plans_give_the_true_factors() -> None:
+    fit = fitted(machine(12))
+    assert fit.factors.compute_factor == pytest.approx(1.6, rel=1e-3)
+    assert fit.factors.communication_factor == pytest.approx(3.0, rel=1e-3)
+    assert fit.factors.optimizer_factor == pytest.approx(0.7, rel=2e-3)
+    assert fit.factors.overhead_seconds == pytest.approx(0.05, rel=2e-3)
+    assert max(map(abs, fit.errors)) < 1e-3
+
+
+@pytest.mark.parametrize(("plans", "unknowns"), [(1, 1), (3, 1), (4, 2), (5, 2), (6, 3), (7, 3), (8, 4)])
+def test_few_plans_give_few_factors(plans: int, unknowns: int) -> None:
+    factors = fitted(machine(plans)).factors
+    multipliers = {factors.compute_factor, factors.communication_factor, factors.optimizer_factor}
+    assert len(multipliers) + (factors.overhead_seconds > 0) <= unknowns
+
+
+def test_one_factor_by_hand() -> None:
+    # Relative least squares: sum(a) / sum(a^2) with a = predicted / measured = 1/2 and 1/4.
+    fit = fitted([Measurement(1.0, 0.0, 0.0, 2.0), Measurement(0.5, 0.5, 0.0, 4.0)])
+    assert fit.factors.compute_factor == pytest.approx(0.75 / 0.3125)
+    assert fit.factors.communication_factor == fit.factors.compute_factor
+    assert fit.factors.overhead_seconds == 0
+    assert fit.errors_before == pytest.approx((-0.5, -0.75))
+    assert fit.errors == pytest.approx((0.2, -0.4))
+    # Of each by the other's ratio, 4 and 2.
+    assert fit.held_out_errors == pytest.approx((1.0, -0.5))
+
+
+@given(st.integers(0, 10**6), st.sampled_from([4, 6, 8, 12]))
+def test_plans_that_were_held_out_are_predicted_better(seed: int, plans: int) -> None:
+    """The point of it all: 3 % of noise, factors from some plans, errors on others."""
+    fit = fitted(machine(plans, noise=0.03, seed=seed))
+    others = machine(20, noise=0.03, seed=seed + 1)
+    before = root_mean_square([one.error(StepFactors()) for one in others])
+    after = root_mean_square([one.error(fit.factors) for one in others])
+    assert after < before * (0.5 if plans == 12 else 1)
+    assert worth_writing(fit)
+
+
+def test_a_part_that_does_not_occur_gets_no_factor_of_its_own() -> None:
+    alone = [one._replace(communication_seconds=0.0) for one in machine(12)]
+    alone = [one._replace(measured_seconds=one.predicted_seconds(TRUE)) for one in alone]
+    factors = fitted(alone).factors
+    assert factors.communication_factor == factors.optimizer_factor
+    assert factors.compute_factor == pytest.approx(1.6, rel=1e-3)
+
+
+def test_a_factor_out_of_all_proportion_is_not_carried_over() -> None:
+    strange = StepFactors(communication_factor=60.0)
+    factors = fitted(machine(12, factors=strange)).factors
+    assert factors.communication_factor <= 30 * factors.compute_factor
+    near = StepFactors(communication_factor=20.0)
+    assert fitted(machine(12, factors=near)).factors.communication_factor == pytest.approx(20, rel=1e-2)
+
+
+def test_noise_alone_does_not_earn_more_factors() -> None:
+    same = StepFactors(compute_factor=2.0, communication_factor=2.0, optimizer_factor=2.0)
+    forms = [fitted(machine(12, noise=0.05, seed=seed, factors=same)).form for seed in range(40)]
+    assert forms.count("one factor") >= 36
+
+
+def test_a_fit_that_explains_nothing_is_not_written() -> None:
+    # Exactly as predicted on average, but for noise that no part explains.
+    # Right on average; what is off is no part's doing.
+    noise = (0.95, 1.05, 0.95, 1.05)
+    fit = fitted([Measurement(1.0, 0.1, 0.01, 1.11 * value) for value in noise])
+    assert not worth_writing(fit)
+    assert fit_factors([]) is None
+
+
+def test_only_plans_that_ran_as_they_were_planned_are_fitted() -> None:
+    plans = [entry("good"), entry("edited", edited=True), entry("failed"), entry("waits")]
+    journal = [
+        ran("good", 1, 5.0, 6.0, 7.0),
+        ran("edited", 1, 5.0),
+        failed("failed", 1),
+        ran("waits", 1, 5.0, data_seconds=(2.0,)),
+    ]
+    found = [measurement_of(result) for result in results_of(ablation(*plans), journal)]
+    assert found == [Measurement(3.0, 1.0, 0.0, 6.0), None, None, Measurement(3.0, 1.0, 0.0, 3.0)]
+
+
+def test_the_file_is_a_calibration_and_says_how_good_it_is() -> None:
+    import yaml
+
+    base = ablation(entry("one"))
+    pool = base.pool.model_copy(update={"calibration": Calibration(fp32_matmul_tflops=0.05)})
+    fit = fitted(machine(8))
+    text = calibration_text(base.model_copy(update={"pool": pool}), fit)
+    assert Calibration.model_validate(yaml.safe_load(text)) == Calibration(
+        fp32_matmul_tflops=0.05, step_factors=fit.factors
+    )
+    for sentence in fit_sentences(fit):
+        assert f"# {sentence}\n" in text
+    assert "One plan: how well other plans are predicted with it is not known." in calibration_text(
+        base, fitted(machine(1))
+    )
