@@ -32,7 +32,7 @@ def unread_bytes(entry: PretrainedModel, point: Point, traces: Mapping[str, Trac
     """What layers hand on and a model without stages drops: the last block's text, sides that are not
     saved, and what HunyuanVideo's single blocks get, since they only join it into one tensor."""
     order = layer_order(entry)
-    width = entry.config["num_attention_heads"] * entry.config["attention_head_dim"]
+    width: int = entry.config["num_attention_heads"] * entry.config["attention_head_dim"]
     streams = family_of(entry.class_name).states
     text = 4 * point.batch * point.geometry.text_tokens * width * (streams - 1)
     joined = sum(traces[a][0].output_bytes for a, b in pairwise(order) if b == "single")
