@@ -135,6 +135,9 @@ def test_entries_hold_what_the_plan_predicts(planning: Planning) -> None:
         assert entry.predicted.step_seconds == predicted.step_seconds
         assert sum(entry.predicted.parts_seconds.values()) == pytest.approx(predicted.step_seconds)
         assert entry.global_batch_size == 8
+        assert entry.predicted.peak_memory_bytes_by_stage == tuple(
+            stage.memory.peak_bytes - stage.memory.reserve_bytes for stage in choice.plan.stages
+        )
         assert len(entry.partition) == choice.plan.parallel.pipeline_parallel_size + 1
     assert plans[0].planners_choice
     assert make_plan(planning.experiment, planning.pool, planning.profile) == found.plans[0].plan

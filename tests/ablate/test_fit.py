@@ -47,11 +47,24 @@ def test_enough_plans_give_the_true_factors() -> None:
     assert max(map(abs, fit.errors)) < 1e-3
 
 
-@pytest.mark.parametrize(("plans", "unknowns"), [(1, 1), (3, 1), (4, 2), (5, 2), (6, 3), (7, 3), (8, 4)])
-def test_few_plans_give_few_factors(plans: int, unknowns: int) -> None:
-    factors = fitted(machine(plans)).factors
-    multipliers = {factors.compute_factor, factors.communication_factor, factors.optimizer_factor}
-    assert len(multipliers) + (factors.overhead_seconds > 0) <= unknowns
+REST = StepFactors(compute_factor=1.5, communication_factor=6.0, optimizer_factor=6.0)
+BY_PART = StepFactors(compute_factor=1.5, communication_factor=6.0, optimizer_factor=0.5)
+
+
+@pytest.mark.parametrize(("factors", "enough"), [(REST, 4), (BY_PART, 6), (TRUE, 8)])
+def test_few_plans_give_few_factors(factors: StepFactors, enough: int) -> None:
+    """With a plan less than it takes, a simpler form is fitted, though it explains less."""
+    found, simpler = (fitted(machine(plans, factors=factors)).factors for plans in (enough, enough - 1))
+    for name, value in factors.model_dump().items():
+        assert getattr(found, name) == pytest.approx(value, rel=5e-3)
+    multipliers = {simpler.compute_factor, simpler.communication_factor, simpler.optimizer_factor}
+    unknowns = {4: 2, 6: 3, 8: 4}[enough]
+    assert len(multipliers) + (simpler.overhead_seconds > 0) < unknowns
+
+
+@pytest.mark.parametrize("plans", [1, 2, 3])
+def test_up_to_three_plans_give_one_factor(plans: int) -> None:
+    assert fitted(machine(plans)).form == "one factor"
 
 
 def test_one_factor_by_hand() -> None:

@@ -60,6 +60,17 @@ def test_a_factor_scales_its_parts(
     assert single > 3
 
 
+def test_transfers_between_stages_are_communication(tmp_path: Path) -> None:
+    slow = times(tmp_path, StepFactors(communication_factor=3.0))
+    longer = [
+        (before.transfer_seconds, after.transfer_seconds)
+        for (before, _), (after, _) in zip(times(tmp_path, None), slow, strict=True)
+        if before.transfer_seconds > 0
+    ]
+    assert len(longer) > 3
+    assert all(2 * before < after < 6 * before for before, after in longer)
+
+
 def test_the_overhead_is_added_to_every_step_and_to_its_bound(tmp_path: Path) -> None:
     with_overhead = times(tmp_path, StepFactors(overhead_seconds=0.25))
     for (before, bound), (after, after_bound) in zip(times(tmp_path, None), with_overhead, strict=True):
