@@ -91,7 +91,8 @@ def timeline_of(settings: Settings, stage: int, shapes: Sequence[Sequence[int]])
     dtype = torch.float32 if settings.dtype == "fp32" else torch.bfloat16
     tensors = stage_tensors(on_this_processor(dtype), settings, stage, start, stop)
     states = model_states(sizes_of(shapes), settings)
-    growth = gradient_growth(states, settings, parameters_by_layer()[start:stop])
+    parameters = parameters_by_layer()[start:stop]
+    growth = gradient_growth(states, settings, parameters, parameters)
     return StageTimeline(tensors, states, growth, settings, stage, start)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from vdsgen.cost import engine_defaults as defaults
 from vdsgen.cost.model_states import ModelStates, engine_optimizer
 from vdsgen.cost.settings import BYTES_PER_ELEMENT, Settings
 
@@ -31,6 +32,15 @@ class GradientGrowth(NamedTuple):
     """A bucket that is there from a micro-batch's first gradient to its last."""
     copy_bytes: int
     """The copy of a bucket while it is reduced, between two layers' backwards."""
+    gathered_by_layer: tuple[int, ...] = ()
+    """ZeRO-3 under checkpointing: each layer's weights, all of which a recomputed segment holds until its
+    backward has used them (autograd saves views of them, which their release does not free)."""
+    gathered_bytes: int = 0
+    """How much of them `always_bytes` has room for."""
+
+    def segment_bytes(self, begin: int, end: int) -> int:
+        """Gathered weights of the segment of the stage's layers begin to end - 1, beyond `always_bytes`."""
+        return max(0, sum(self.gathered_by_layer[begin:end]) - self.gathered_bytes)
 
     @property
     def first_growth(self) -> Sequence[int]:
@@ -49,9 +59,9 @@ class GradientGrowth(NamedTuple):
 
 
 def gradient_growth(
-    states: ModelStates, settings: Settings, trainable_parameters: Sequence[int]
+    states: ModelStates, settings: Settings, parameters: Sequence[int], trainable_parameters: Sequence[int]
 ) -> GradientGrowth:
-    """The stage whose layers have these trainable parameters.
+    """The stage whose layers have these parameters, of which these are trained.
 
     * torch's AdamW, FP16_UnfusedOptimizer and ZeRO-1 leave gradients with their parameters (`param.grad`, or
       `grad_accum`, zero/stage_1_and_2.py:1234), which forgets them after the step (set_to_none).
@@ -73,6 +83,11 @@ def gradient_growth(
         later = tuple(_at_first_full(trainable_parameters, bucket, full - once))
         held = min(running, settings.element_bytes * bucket)
         return GradientGrowth(0, first, once, later, full, 0, held, running - held)
+    if settings.zero_stage == 3 and _gathers(settings):
+        weights = tuple([settings.element_bytes * count for count in parameters])
+        return constant._replace(
+            gathered_by_layer=weights, gathered_bytes=_room_bytes(settings, sum(parameters))
+        )
     if settings.zero_stage >= 2 or engine_optimizer(settings) == "BF16_Optimizer":
         return constant
     element_bytes = BYTES_PER_ELEMENT[accumulation]
@@ -80,6 +95,20 @@ def gradient_growth(
     if sum(by_layer) != full:  # they are not the parameters' own
         return constant
     return GradientGrowth(0, by_layer, full, nothing, full, running, 0, 0)
+
+
+def _gathers(settings: Settings) -> bool:
+    """Whether ZeRO-3 gathers what a recomputed segment then holds: a share that is the whole parameter is no
+    copy."""
+    shared = settings.data_parallel_size > 1 or settings.offload_parameters != "none"
+    return shared and settings.activation_checkpoint_interval > 0
+
+
+def _room_bytes(settings: Settings, parameters: int) -> int:
+    """Gathered and gathered ahead, as model_states.py counts them."""
+    live = max(defaults.STAGE3_MAX_LIVE_PARAMETERS, defaults.STAGE3_MAX_REUSE_DISTANCE)
+    ahead = defaults.STAGE3_PREFETCH_BUCKET_ELEMENTS
+    return settings.element_bytes * (min(parameters, live) + min(parameters, ahead))
 
 
 def _at_first_full(trainable_parameters: Sequence[int], bucket_elements: int, amount: int) -> list[int]:
