@@ -19,12 +19,19 @@ from math import prod
 from typing import Literal, NamedTuple
 
 from vdsgen.cost import engine_defaults as defaults
+from vdsgen.cost.offload import (
+    MASTER_AND_MOMENTS,
+    host_bytes_of_parameters,
+    host_bytes_of_zero_1_and_2,
+    host_bytes_of_zero_3,
+)
 from vdsgen.cost.settings import BYTES_PER_ELEMENT, Settings
 from vdsgen.spec.profile import ModelProfile
 
-MASTER_AND_MOMENTS = 12
-"""Bytes a parameter: fp32 master weight and Adam's two fp32 moments (torch.optim.AdamW, fused)."""
 MOMENTS = 8
+"""Bytes a parameter: Adam's two fp32 moments (torch.optim.AdamW, fused)."""
+NORM_ELEMENT_BYTES = 8
+"""Gradients are cast to fp64, one at a time, for their norm (zero/utils.py:59)."""
 
 
 class StageSizes(NamedTuple):
@@ -76,6 +83,8 @@ class ModelStates(NamedTuple):
     workspace_bytes: int
     """What reduction or the optimizer step, whichever needs more, holds beyond parameters, gradients and
     optimizer states. No activations are alive then."""
+    host_bytes: int = 0
+    """What offload keeps in this rank's host memory: the other figures are the device's."""
 
     @property
     def held_bytes(self) -> int:
@@ -102,6 +111,8 @@ def model_states(sizes: StageSizes, settings: Settings) -> ModelStates:
         case "BF16_Optimizer":
             return _bf16_optimizer(sizes, settings)
         case "DeepSpeedZeroOptimizer":
+            if settings.offload_optimizer != "none":
+                return _zero_1_and_2_offloaded(sizes, settings)
             return _zero_1(sizes, settings) if settings.zero_stage == 1 else _zero_2(sizes, settings)
         case "DeepSpeedZeroOptimizer_Stage3":
             return _zero_3(sizes, settings)
@@ -110,19 +121,28 @@ def model_states(sizes: StageSizes, settings: Settings) -> ModelStates:
 def engine_optimizer(settings: Settings) -> EngineOptimizer:
     """The engine's choice (engine.py:2294-2325, `_do_optimizer_sanity_check`).
 
-    Raises ValueError where the engine does (NotImplementedError or an assertion there).
+    Raises ValueError where the engine does (NotImplementedError or an assertion there), and where it would
+    ignore what is asked: it reads offload of the optimizer from ZeRO-1 on (:2688, :2772), and offload of
+    parameters at ZeRO-3 alone (:2773).
     """
     stage, dtype, accumulation = settings.zero_stage, settings.dtype, settings.gradient_accumulation_dtype
     pipelined = settings.pipeline_parallel_size > 1
     if stage >= 2 and pipelined:
         raise ValueError(f"ZeRO-{stage} with a pipeline: refused (pipe/engine.py:76)")
+    if settings.offload_optimizer != "none" and stage == 0:
+        raise ValueError("offload of the optimizer without ZeRO: refused, the engine ignores it (engine.py:2688)")
+    if settings.offload_parameters != "none" and stage != 3:
+        raise ValueError(
+            f"offload of parameters with ZeRO-{stage}: refused, the engine ignores it (engine.py:2773)"
+        )
     if stage == 0 and accumulation != dtype:
         raise ValueError(f"{accumulation} sums of {dtype} gradients without ZeRO: refused (engine.py:2323)")
     if stage == 0 and dtype == "fp32":
         return "AdamW"
     if stage == 0:
         return "BF16_Optimizer" if dtype == "bf16" and pipelined else "FP16_UnfusedOptimizer"
-    if stage == 1 and dtype == "bf16" and accumulation == "fp32":
+    # NVMe takes the CPU path of ZeRO-1 and 2, but here the engine asks for `cpu` alone (:2306, :1567).
+    if stage == 1 and (dtype, accumulation) == ("bf16", "fp32") and settings.offload_optimizer != "cpu":
         return "BF16_Optimizer"
     return "DeepSpeedZeroOptimizer" if stage <= 2 else "DeepSpeedZeroOptimizer_Stage3"
 
@@ -260,6 +280,54 @@ def _zero_2(sizes: StageSizes, settings: Settings) -> ModelStates:
     )
 
 
+def _zero_1_and_2_offloaded(sizes: StageSizes, settings: Settings) -> ModelStates:
+    """Stages 1 and 2 with the optimizer on the host: DeepSpeedZeroOptimizer's `cpu_offload`.
+
+    Gradients go through the contiguous bucket at stage 1 too (zero/stage_1_and_2.py:300), which is held from
+    the first backward on, in the accumulation's dtype (:3266); a pipeline's reduction adds another (:963). A
+    buffer of the largest parameter is held for good (:659). Each gradient of the share, once reduced, is cast
+    to fp64 for its norm (:1889) and to fp32 for its way to the host (:1900).
+
+    Stage 1 keeps all gradients on the device until the step. Stage 2 keeps none in the model's dtype: between
+    micro-batches whole gradients of the share's parameters wait on the host (:1825). Sums in fp32 stay on
+    the device at both (:1268, :2145).
+    """
+    d, w, stage = settings.data_parallel_size, settings.element_bytes, settings.zero_stage
+    t, m = sizes.trainable_parameters, sizes.largest_parameter
+    padded = _rounded_up(t, 2 * d)
+    share = padded // d
+    a = BYTES_PER_ELEMENT[settings.gradient_accumulation_dtype]
+    mixed = a != w
+    returned = w * m
+    bucket = (a if stage == 1 else w) * settings.reduce_bucket_elements
+    copied = w * min(t, max(settings.reduce_bucket_elements, m))
+    handed_over = NORM_ELEMENT_BYTES * m
+    kept = 0
+    if stage == 1:
+        gradients = a * t
+        reduce = max(copied, handed_over - bucket) + (a * share if mixed else 0)
+        if settings.pipeline_parallel_size > 1:
+            reduce += w * settings.reduce_bucket_elements
+        running = bucket + returned
+        cast = a * m if mixed else 0
+    else:
+        gradients = a * share if mixed else 0
+        if not mixed and settings.gradient_accumulation_steps > 1:
+            kept = min(t, share + m) if d > 1 else t
+        reduce = 0
+        running = bucket + returned + max(copied, handed_over)
+        cast = 0
+    return ModelStates(
+        parameters_bytes=w * (padded + sizes.parameters - t),
+        gradients_bytes=gradients,
+        optimizer_bytes=0,
+        cast_bytes=cast,
+        communication_bytes=running,
+        workspace_bytes=reduce + bucket + returned,
+        host_bytes=host_bytes_of_zero_1_and_2(share, m, w, kept),
+    )
+
+
 def _zero_3(sizes: StageSizes, settings: Settings) -> ModelStates:
     """Stage 3: DeepSpeedZeroOptimizer_Stage3; parameters too are shared, each rounded up to d by itself
     (zero/partition_parameters.py:1693).
@@ -270,6 +338,11 @@ def _zero_3(sizes: StageSizes, settings: Settings) -> ModelStates:
     them to fp32 (:2686). While computing: gathered parameters, what is gathered ahead as one flat message
     and again as parameters (zero/partition_parameters.py:795), and a flat copy of the bucket
     (runtime/comm/coalesced_collectives.py:122).
+
+    With the optimizer on the host its states and the accumulated gradients are there; a gradient is fetched,
+    added to (zero/stage3.py:2033), and cast for its norm (:1450). With parameters on the host, the device
+    holds what is gathered, and a copy of the share of what is being gathered
+    (zero/partition_parameters.py:1352).
     """
     d, w = settings.data_parallel_size, settings.element_bytes
     m = sizes.largest_parameter
@@ -282,16 +355,30 @@ def _zero_3(sizes: StageSizes, settings: Settings) -> ModelStates:
     live = max(defaults.STAGE3_MAX_LIVE_PARAMETERS, defaults.STAGE3_MAX_REUSE_DISTANCE)
     ahead = defaults.STAGE3_PREFETCH_BUCKET_ELEMENTS
     gathered = min(sizes.parameters, live) + min(sizes.parameters, ahead)
-    if d == 1:  # the share is the parameter: nothing is gathered
+    own = share + -(-frozen // d)
+    host = 0
+    if settings.offload_parameters != "none":
+        host += host_bytes_of_parameters(own, m, w, swapped=settings.offload_parameters == "nvme")
+        gathered += -(-min(sizes.parameters, ahead) // d)
+        own = 0
+    elif d == 1:  # the share is the parameter: nothing is gathered
         whole = gathered = 0
-    stepped = min(share, defaults.STAGE3_SUB_GROUP_ELEMENTS + m)
+    communication = w * (bucket + min(sizes.trainable_parameters, max(bucket, m)) + gathered)
+    if settings.offload_optimizer != "none":
+        host += host_bytes_of_zero_3(share, m, a, swapped=settings.offload_optimizer == "nvme")
+        gradients = optimizer = step = 0
+        communication += (a + NORM_ELEMENT_BYTES) * -(-m // d)
+    else:
+        gradients, optimizer = a * share, MASTER_AND_MOMENTS * share
+        step = (a if a == 4 else a + 4) * min(share, defaults.STAGE3_SUB_GROUP_ELEMENTS + m)
     return ModelStates(
-        parameters_bytes=w * (share + whole + -(-frozen // d)),
-        gradients_bytes=a * share,
-        optimizer_bytes=MASTER_AND_MOMENTS * share,
+        parameters_bytes=w * (own + whole),
+        gradients_bytes=gradients,
+        optimizer_bytes=optimizer,
         cast_bytes=0,
-        communication_bytes=w * (bucket + min(sizes.trainable_parameters, max(bucket, m)) + gathered),
-        workspace_bytes=w * bucket + (a if a == 4 else a + 4) * stepped,
+        communication_bytes=communication,
+        workspace_bytes=w * bucket + step,
+        host_bytes=host,
     )
 
 
