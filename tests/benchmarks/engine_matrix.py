@@ -24,8 +24,9 @@ from tests.cost.engine_cases import is_allowed, run_ranks
 from tests.cost.matrix_cases import MatrixCase, matrix, scaled_defaults, worker_case
 from vdsgen.files import write_atomically
 
-CASES_A_START = 8
+CASES_A_START = 16
 """Cases that one group of ranks measures before it ends and what it measured is written."""
+SECONDS_A_START = 1800
 
 
 def main() -> None:
@@ -64,7 +65,7 @@ def measure(cases: Sequence[MatrixCase]) -> dict[str, Any]:
             {**worker_case(case.settings), "may_refuse": not is_allowed(case.settings)} for case in cases
         ]
     with tempfile.TemporaryDirectory() as folder:
-        by_rank = run_ranks(cases[0].settings.world_size, inputs, Path(folder))
+        by_rank = run_ranks(cases[0].settings.world_size, inputs, Path(folder), SECONDS_A_START)
     answers = zip(*by_rank, strict=True)
     return {case.name: record(ranks) for case, ranks in zip(cases, answers, strict=True)}
 

@@ -76,9 +76,19 @@ def matrix() -> list[MatrixCase]:
             offload_optimizer=offload[0],
             offload_parameters=offload[1],
         )
-        if interval == ONE_INTERVAL or (precision not in MIXED and is_allowed(settings)):
+        if (precision not in MIXED or interval == ONE_INTERVAL) and _is_wanted(settings):
             cases.append(MatrixCase(settings))
     return cases
+
+
+def _is_wanted(settings: Settings) -> bool:
+    """All that is allowed; of what is refused, one precision and interval, or sums that are refused alone."""
+    if is_allowed(settings):
+        return True
+    mixed = settings.gradient_accumulation_dtype != settings.dtype
+    plain = settings.dtype == "bf16" and not mixed
+    alone = mixed and settings.zero_stage == 0 and settings.offload_optimizer == "none"
+    return settings.activation_checkpoint_interval == ONE_INTERVAL and (plain or alone)
 
 
 @contextmanager
@@ -96,7 +106,8 @@ def scaled_defaults(module: Any = engine_defaults) -> Iterator[None]:
 
 def worker_case(settings: Settings) -> dict[str, Any]:
     """A rank's input. To be called inside `scaled_defaults`."""
-    case = case_of(settings)
+    plain = settings._replace(offload_optimizer="none", offload_parameters="none")
+    case = case_of(settings if is_allowed(settings) else plain)
     zero = case["config"]["zero_optimization"]
     if settings.zero_stage == 3:
         threshold = engine_defaults.STAGE3_PARAM_PERSISTENCE_THRESHOLD

@@ -13,8 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 
 def main(rank: int, world_size: int, port: int, cases: Path, out: Path) -> None:
     os.environ.update(
@@ -25,6 +23,7 @@ def main(rank: int, world_size: int, port: int, cases: Path, out: Path) -> None:
         MASTER_PORT=str(port),
         DS_ACCELERATOR="cpu",
     )
+    import torch
     import torch._dynamo  # a mode like LiveBytes needs it, and inside zero.Init its import fails
 
     torch.set_num_threads(1)

@@ -130,11 +130,11 @@ def engine_optimizer(settings: Settings) -> EngineOptimizer:
     if stage >= 2 and pipelined:
         raise ValueError(f"ZeRO-{stage} with a pipeline: refused (pipe/engine.py:76)")
     if settings.offload_optimizer != "none" and stage == 0:
-        raise ValueError("offload of the optimizer without ZeRO: refused, the engine ignores it (engine.py:2688)")
-    if settings.offload_parameters != "none" and stage != 3:
         raise ValueError(
-            f"offload of parameters with ZeRO-{stage}: refused, the engine ignores it (engine.py:2773)"
+            "offload of the optimizer without ZeRO: refused, the engine ignores it (engine.py:2688)"
         )
+    if settings.offload_parameters != "none" and stage != 3:
+        raise ValueError(f"offload of parameters with ZeRO-{stage}: refused, it is ignored (engine.py:2773)")
     if stage == 0 and accumulation != dtype:
         raise ValueError(f"{accumulation} sums of {dtype} gradients without ZeRO: refused (engine.py:2323)")
     if stage == 0 and dtype == "fp32":
@@ -276,7 +276,7 @@ def _zero_2(sizes: StageSizes, settings: Settings) -> ModelStates:
         optimizer_bytes=MASTER_AND_MOMENTS * share,
         cast_bytes=cast,
         communication_bytes=w * (bucket + min(t, max(bucket, m))),
-        workspace_bytes=max(0, step),
+        workspace_bytes=max(step, w * bucket + cast),  # the last bucket is reduced after backward
     )
 
 
@@ -300,12 +300,12 @@ def _zero_1_and_2_offloaded(sizes: StageSizes, settings: Settings) -> ModelState
     mixed = a != w
     returned = w * m
     bucket = (a if stage == 1 else w) * settings.reduce_bucket_elements
-    copied = w * min(t, max(settings.reduce_bucket_elements, m))
     handed_over = NORM_ELEMENT_BYTES * m
     kept = 0
     if stage == 1:
         gradients = a * t
-        reduce = max(copied, handed_over - bucket) + (a * share if mixed else 0)
+        # What goes into the bucket is freed, and makes room for the copy or for the cast.
+        reduce = max(0, handed_over - bucket) + (a * share if mixed else 0)
         if settings.pipeline_parallel_size > 1:
             reduce += w * settings.reduce_bucket_elements
         running = bucket + returned
@@ -314,8 +314,9 @@ def _zero_1_and_2_offloaded(sizes: StageSizes, settings: Settings) -> ModelState
         gradients = a * share if mixed else 0
         if not mixed and settings.gradient_accumulation_steps > 1:
             kept = min(t, share + m) if d > 1 else t
-        reduce = 0
-        running = bucket + returned + max(copied, handed_over)
+        copied = w * min(t, max(settings.reduce_bucket_elements, m))
+        reduce = max(copied, handed_over)  # the last bucket is reduced after backward
+        running = bucket + returned + reduce
         cast = 0
     return ModelStates(
         parameters_bytes=w * (padded + sizes.parameters - t),
