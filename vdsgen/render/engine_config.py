@@ -82,7 +82,7 @@ def zero_section(plan: Plan) -> dict[str, Any]:
 
 
 def _offload(plan: Plan) -> dict[str, Any]:
-    """What is kept elsewhere (runtime/zero/offload_config.py). Raises VdsgenError for NVMe that a pool lacks."""
+    """What is kept elsewhere (zero/offload_config.py). Raises VdsgenError for NVMe that a pool lacks."""
     sections: dict[str, Any] = {}
     if plan.zero.offload_optimizer != "none":
         section = _offload_device(plan, plan.zero.offload_optimizer)
