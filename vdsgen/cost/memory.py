@@ -168,11 +168,25 @@ def _covers(one: Sequence[LayerBytes], other: Sequence[LayerBytes]) -> bool:
 def peak_tensor_bytes(
     states: ModelStates, growth: GradientGrowth, activations: StageActivations, settings: Settings
 ) -> int:
-    """The largest of a step's moments that can be its peak; equal to the timeline's maximum (tested).
+    """The largest of a step's moments that can be its peak; equal to the timeline's maximum (tested)."""
+    moments = peak_moments(states, growth, activations, settings)
+    return states.parameters_bytes + states.optimizer_bytes + max(moments)
 
-    A full pipeline runs on beside all gradients; where no micro-batch follows those in flight, gradients
-    come while activations go.
-    """
+
+class PeakMoments(NamedTuple):
+    """Bytes besides parameters and optimizer states: gradients, activations, communication, workspace."""
+
+    running_bytes: int
+    """The most while micro-batches run."""
+    stepping_bytes: int
+    """While gradients are reduced and the optimizer steps."""
+
+
+def peak_moments(
+    states: ModelStates, growth: GradientGrowth, activations: StageActivations, settings: Settings
+) -> PeakMoments:
+    """A full pipeline runs on beside all gradients; where no micro-batch follows those in flight, gradients
+    come while activations go."""
     stash, in_flight = activations.stash_bytes, activations.in_flight
     micro_batches = settings.gradient_accumulation_steps
     goes_on = micro_batches > in_flight
@@ -184,12 +198,14 @@ def peak_tensor_bytes(
         + (states.communication_bytes if settings.zero_stage == 3 else 0)
         + (_before_last_forward(growth, in_flight, micro_batches)),
         backward + in_flight * stash + activations.first_backward_bytes + growth.at_first_bytes,
-        activations.idle_bytes + states.workspace_bytes + growth.full_bytes,
     ]
     if micro_batches > 1:
         held = in_flight if goes_on else in_flight - 1
         moments.append(backward + held * stash + activations.backward_bytes + growth.full_bytes)
-    return states.parameters_bytes + states.optimizer_bytes + max(moments)
+    return PeakMoments(
+        running_bytes=max(moments),
+        stepping_bytes=activations.idle_bytes + states.workspace_bytes + growth.full_bytes,
+    )
 
 
 def _before_last_forward(growth: GradientGrowth, in_flight: int, micro_batches: int) -> int:
