@@ -123,7 +123,11 @@ def predicted(settings: Settings, stage: int, cost: Cost = Cost()) -> Bytes:  # 
     start, stop = PARTITIONS[settings.pipeline_parallel_size][stage : stage + 2]
     states = cost.model_states.model_states(stage_sizes(start, stop), settings)
     growth = cost.gradients.gradient_growth(states, settings, trainable_parameters()[start:stop])
-    layers = on_this_processor(DTYPES[settings.dtype])
+    momentary = [
+        cost.model_states.momentary_bytes(settings, largest, sum(trainable_parameters()[start:stop]))
+        for largest in largest_parameters()
+    ]
+    layers = cost.gradients.with_reduction(on_this_processor(DTYPES[settings.dtype]), momentary)
     activations = cost.activations.stage_activations(layers, settings, stage, start, stop, growth.by_layer)
     peaks = cost.memory.peak_moments(states, growth, activations, settings)
     return Bytes(
@@ -144,6 +148,11 @@ def stage_sizes(start: int, stop: int) -> model_states.StageSizes:
 @cache
 def trainable_parameters() -> tuple[int, ...]:
     return tuple(sum(torch.Size(shape).numel() for shape in shapes) for shapes in layer_shapes())
+
+
+@cache
+def largest_parameters() -> tuple[int, ...]:
+    return tuple(max(torch.Size(shape).numel() for shape in shapes) for shapes in layer_shapes())
 
 
 @cache

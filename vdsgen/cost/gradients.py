@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from vdsgen.cost.activations import LayerBytes
 from vdsgen.cost.model_states import ModelStates, engine_optimizer
 from vdsgen.cost.settings import BYTES_PER_ELEMENT, Settings
 
@@ -24,7 +25,9 @@ class GradientGrowth(NamedTuple):
     after_first_bytes: int
     """From the end of the first backward to the start of the second."""
     full_bytes: int
-    """From the start of the second on, until the optimizer has stepped."""
+    """From the start of the second on, or from its last layer on, until the optimizer has stepped."""
+    grows_again: bool = False
+    """Whether every later backward too adds `by_layer`, to what there was after the first."""
 
 
 def gradient_growth(
@@ -34,8 +37,9 @@ def gradient_growth(
 
     * torch's AdamW, FP16_UnfusedOptimizer and ZeRO-1 leave gradients with their parameters (`param.grad`, or
       `grad_accum`, zero/stage_1_and_2.py:1234), which forgets them after the step (set_to_none).
-    * ZeRO-2 makes this rank's buffer whole with the first gradient of a micro-batch (:2192, or :1268 in
-      fp32); sums in the model's dtype have a second one from the second micro-batch on.
+    * ZeRO-2 makes this rank's buffer whole when a micro-batch's first bucket is reduced (:2192, or :1268 in
+      fp32; of the rank whose share comes last in the stage, which is first in backward); sums in the
+      model's dtype have a second one in each later backward.
     * BF16_Optimizer (bf16_optimizer.py:191) and ZeRO-3 (zero/stage3.py:791) keep one buffer for good.
     """
     full = states.gradients_bytes
@@ -45,10 +49,35 @@ def gradient_growth(
         return GradientGrowth(full, full, (), full, full)
     if settings.zero_stage == 2:
         doubled = accumulation == settings.dtype and settings.gradient_accumulation_steps > 1
-        once = full // 2 if doubled else full
-        return GradientGrowth(0, once, (), once, full)
+        once = full // 2 if doubled and full else full
+        reduced = _first_reduced(trainable_parameters, settings.reduce_bucket_elements)
+        if reduced is None:
+            return GradientGrowth(0, once, (), once, full)
+        by_layer = [0] * len(trainable_parameters)
+        by_layer[reduced] = once
+        return GradientGrowth(0, 0, tuple(by_layer), once, full, doubled)
     element_bytes = BYTES_PER_ELEMENT[accumulation]
-    by_layer = tuple([element_bytes * count for count in trainable_parameters])
-    if sum(by_layer) != full:  # they are not the parameters' own: offloaded
-        return GradientGrowth(full, full, (), full, full)
-    return GradientGrowth(0, 0, by_layer, full, full)
+    own = tuple([element_bytes * count for count in trainable_parameters])
+    return GradientGrowth(0, 0, own, full, full)
+
+
+def _first_reduced(trainable_parameters: Sequence[int], bucket_elements: int) -> int | None:
+    """The layer in whose backward the bucket is filled, so that the gradient of the layer before finds none
+    (zero/stage_1_and_2.py:1426); None where that happens within the last layer."""
+    elements = 0
+    for index in range(len(trainable_parameters) - 1, -1, -1):
+        if elements + trainable_parameters[index] > bucket_elements:
+            return None if elements == 0 else index + 1
+        elements += trainable_parameters[index]
+    return 0
+
+
+def with_reduction(layers: Sequence[LayerBytes], momentary: Sequence[int]) -> tuple[LayerBytes, ...]:
+    """The layers, where accumulating or reducing their gradients needs more for a moment than the layers
+    themselves (`model_states.momentary_bytes`): it comes beside the gradient that flows there."""
+    return tuple(
+        [
+            layer._replace(backward_transient=max(layer.backward_transient, layer.output + extra))
+            for layer, extra in zip(layers, momentary, strict=True)
+        ]
+    )

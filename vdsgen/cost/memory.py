@@ -17,8 +17,8 @@ from vdsgen.cost.activations import (
     stage_activations,
     stage_tensors,
 )
-from vdsgen.cost.gradients import GradientGrowth, gradient_growth
-from vdsgen.cost.model_states import ModelStates, StageSizes, model_states
+from vdsgen.cost.gradients import GradientGrowth, gradient_growth, with_reduction
+from vdsgen.cost.model_states import ModelStates, StageSizes, model_states, momentary_bytes
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.timeline import StageTimeline
 from vdsgen.spec.architecture import Geometry
@@ -68,10 +68,15 @@ class MemoryModel:
             (geometries,) if isinstance(geometries, Geometry) else tuple(geometries)
         )
         assert self.geometries, "memory of samples of no size"
-        self._layers: dict[tuple[int, Dtype], list[tuple[LayerBytes, ...]]] = {}
+        self._layers: dict[tuple[int, Dtype, tuple[int, ...]], list[tuple[LayerBytes, ...]]] = {}
         self._sizes: dict[tuple[int, int], StageSizes] = {}
         types = profile.layer_types
         self._trainable = tuple([types[name].trainable_parameters for name in profile.layers])
+        largest = {
+            name: StageSizes.of(profile, range(index, index + 1)).largest_parameter
+            for index, name in enumerate(profile.layers)
+        }
+        self._largest = tuple([largest[name] for name in profile.layers])
 
     def states(self, settings: Settings, start: int, stop: int) -> ModelStates:
         """Raises ValueError for settings that the engine refuses."""
@@ -106,7 +111,7 @@ class MemoryModel:
             parameters_bytes=states.parameters_bytes,
             gradients_bytes=states.gradients_bytes,
             optimizer_bytes=states.optimizer_bytes,
-            activations_bytes=activations.peak_bytes + states.cast_bytes,
+            activations_bytes=activations.peak_bytes,
             workspace_bytes=activations.idle_bytes + states.workspace_bytes,
             communication_bytes=states.communication_bytes,
             reserve_bytes=reserve,
@@ -142,12 +147,17 @@ class MemoryModel:
     def _layer_bytes(self, settings: Settings) -> list[tuple[LayerBytes, ...]]:
         """Of every size that may need most: those are left out that need no more than another of any layer,
         since every moment's bytes rise with every layer's."""
-        key = (settings.micro_batch_size, settings.dtype)
+        moments = {
+            largest: momentary_bytes(settings, largest, sum(self._trainable)) for largest in set(self._largest)
+        }
+        momentary = tuple([moments[largest] for largest in self._largest])
+        key = (settings.micro_batch_size, settings.dtype, momentary)
         known = self._layers.get(key)
         if known is None:
             found: list[tuple[LayerBytes, ...]] = []
             for geometry in self.geometries:
-                layers = layer_bytes(self.profile, geometry, *key)
+                layers = layer_bytes(self.profile, geometry, settings.micro_batch_size, settings.dtype)
+                layers = with_reduction(layers, momentary)
                 if not any(_covers(other, layers) for other in found):
                     found = [other for other in found if not _covers(layers, other)] + [layers]
             known = self._layers[key] = found
@@ -190,7 +200,7 @@ def peak_moments(
     stash, in_flight = activations.stash_bytes, activations.in_flight
     micro_batches = settings.gradient_accumulation_steps
     goes_on = micro_batches > in_flight
-    backward = activations.buffer_bytes + states.cast_bytes + states.communication_bytes
+    backward = activations.buffer_bytes + states.communication_bytes
     moments = [
         activations.buffer_bytes
         + (in_flight - 1) * stash
@@ -201,7 +211,10 @@ def peak_moments(
     ]
     if micro_batches > 1:
         held = in_flight if goes_on else in_flight - 1
-        moments.append(backward + held * stash + activations.backward_bytes + growth.full_bytes)
+        later = activations.backward_bytes + growth.full_bytes
+        if growth.grows_again:
+            later = activations.first_backward_bytes + growth.after_first_bytes
+        moments.append(backward + held * stash + later)
     return PeakMoments(
         running_bytes=max(moments),
         stepping_bytes=activations.idle_bytes + states.workspace_bytes + growth.full_bytes,
@@ -214,7 +227,8 @@ def _before_last_forward(growth: GradientGrowth, in_flight: int, micro_batches: 
     if micro_batches == in_flight:
         return growth.before_bytes
     # Backwards so far, where forward and backward take turns.
-    return growth.after_first_bytes if micro_batches == in_flight + 1 else growth.full_bytes
+    first = micro_batches == in_flight + 1 or growth.grows_again
+    return growth.after_first_bytes if first else growth.full_bytes
 
 
 def stage_memory(

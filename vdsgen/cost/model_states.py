@@ -76,10 +76,8 @@ class ModelStates(NamedTuple):
     """At the end of a step's last backward."""
     optimizer_bytes: int
     """Master weights and moments, from the first step on."""
-    cast_bytes: int
-    """A gradient's copy in another dtype, while it is accumulated."""
     communication_bytes: int
-    """Buckets and gathered parameters while activations are held."""
+    """Buckets and gathered parameters while activations are held. `momentary_bytes` comes on top."""
     workspace_bytes: int
     """What reduction or the optimizer step, whichever needs more, holds beyond parameters, gradients and
     optimizer states. No activations are alive then."""
@@ -147,6 +145,30 @@ def engine_optimizer(settings: Settings) -> EngineOptimizer:
     return "DeepSpeedZeroOptimizer" if stage <= 2 else "DeepSpeedZeroOptimizer_Stage3"
 
 
+def momentary_bytes(settings: Settings, largest: int, trainable: int) -> int:
+    """What accumulating or reducing gradients holds for a moment in backward, while some layer's gradients
+    come whose largest parameter has `largest` elements, of a stage with `trainable` ones.
+
+    It is there when the layer's own temporaries are not. A gradient's copy in the accumulation's dtype
+    (bf16_optimizer.py:715, zero/stage_1_and_2.py:1237, :1324), a flat copy of the bucket that is reduced
+    (:2367; runtime/comm/coalesced_collectives.py:122), at ZeRO-3 cast as a whole (zero/stage3.py:1944).
+    With the optimizer on the host, a gradient cast for its norm (zero/stage_1_and_2.py:1889), and at ZeRO-3
+    fetched from there first (zero/stage3.py:2029, :1450).
+    """
+    stage, w = settings.zero_stage, settings.element_bytes
+    a = BYTES_PER_ELEMENT[settings.gradient_accumulation_dtype]
+    cast = 0 if a == w else a
+    if stage < 2:
+        return cast * largest
+    bucket = min(trainable, max(settings.reduce_bucket_elements, largest))
+    offloaded = settings.offload_optimizer != "none"
+    if stage == 2:
+        return max(w * bucket + cast * largest, NORM_ELEMENT_BYTES * largest if offloaded else 0)
+    share = -(-largest // settings.data_parallel_size)
+    fetched = (a + NORM_ELEMENT_BYTES) * share if offloaded else 0
+    return (w + cast // settings.data_parallel_size) * bucket + fetched
+
+
 def _torch_adamw(sizes: StageSizes) -> ModelStates:
     """fp32 without ZeRO: torch's AdamW on the model's own parameters (engine.py:2315)."""
     t = sizes.trainable_parameters
@@ -154,7 +176,6 @@ def _torch_adamw(sizes: StageSizes) -> ModelStates:
         parameters_bytes=4 * sizes.parameters,
         gradients_bytes=4 * t,
         optimizer_bytes=MOMENTS * t,
-        cast_bytes=0,
         communication_bytes=0,
         workspace_bytes=4 * _allreduce_elements(sizes),
     )
@@ -172,7 +193,6 @@ def _unfused_optimizer(sizes: StageSizes) -> ModelStates:
         parameters_bytes=2 * sizes.parameters,
         gradients_bytes=2 * t,
         optimizer_bytes=MASTER_AND_MOMENTS * t,
-        cast_bytes=0,
         communication_bytes=0,
         workspace_bytes=max(4 * t, 2 * _allreduce_elements(sizes)),
     )
@@ -206,7 +226,6 @@ def _bf16_optimizer(sizes: StageSizes, settings: Settings) -> ModelStates:
         parameters_bytes=2 * (padded + sizes.parameters - t),
         gradients_bytes=a * padded + kept,
         optimizer_bytes=MASTER_AND_MOMENTS * share,
-        cast_bytes=a * m if converts else 0,
         communication_bytes=0,
         workspace_bytes=2 * padded if converts else max(4 * share, 4 * m),
     )
@@ -233,13 +252,12 @@ def _zero_1(sizes: StageSizes, settings: Settings) -> ModelStates:
         step = w * own + w * share + (4 * share if w == 2 else 0) - gradients
         reduce = 2 * w * bucket
     else:
-        step = 4 * share + 8 * m
+        step = 4 * share + NORM_ELEMENT_BYTES * m
         reduce = 4 * share + a * bucket
     return ModelStates(
         parameters_bytes=w * (padded + sizes.parameters - t),
         gradients_bytes=gradients,
         optimizer_bytes=MASTER_AND_MOMENTS * share,
-        cast_bytes=0 if a == w else a * m,
         communication_bytes=0,
         workspace_bytes=max(step, reduce),
     )
@@ -265,18 +283,16 @@ def _zero_2(sizes: StageSizes, settings: Settings) -> ModelStates:
     if a == w:
         gradients = w * own * (2 if settings.gradient_accumulation_steps > 1 else 1)
         step = w * own + w * share + (4 * share if w == 2 else 0) - gradients
-        cast = 0
     else:
         gradients = a * share
-        step = 8 * m
-        cast = a * m
+        step = NORM_ELEMENT_BYTES * m
     return ModelStates(
         parameters_bytes=w * (padded + sizes.parameters - t),
         gradients_bytes=gradients,
         optimizer_bytes=MASTER_AND_MOMENTS * share,
-        cast_bytes=cast,
-        communication_bytes=w * (bucket + min(t, max(bucket, m))),
-        workspace_bytes=max(step, w * bucket + cast),  # the last bucket is reduced after backward
+        communication_bytes=w * bucket,
+        # The last bucket is reduced after backward.
+        workspace_bytes=max(step, w * bucket + momentary_bytes(settings, m, t)),
     )
 
 
@@ -300,31 +316,24 @@ def _zero_1_and_2_offloaded(sizes: StageSizes, settings: Settings) -> ModelState
     mixed = a != w
     returned = w * m
     bucket = (a if stage == 1 else w) * settings.reduce_bucket_elements
-    handed_over = NORM_ELEMENT_BYTES * m
     kept = 0
     if stage == 1:
         gradients = a * t
         # What goes into the bucket is freed, and makes room for the copy or for the cast.
-        reduce = max(0, handed_over - bucket) + (a * share if mixed else 0)
+        reduce = max(0, NORM_ELEMENT_BYTES * m - bucket) + (a * share if mixed else 0)
         if settings.pipeline_parallel_size > 1:
             reduce += w * settings.reduce_bucket_elements
-        running = bucket + returned
-        cast = a * m if mixed else 0
     else:
         gradients = a * share if mixed else 0
         if not mixed and settings.gradient_accumulation_steps > 1:
             kept = min(t, share + m) if d > 1 else t
-        copied = w * min(t, max(settings.reduce_bucket_elements, m))
-        reduce = max(copied, handed_over)  # the last bucket is reduced after backward
-        running = bucket + returned + reduce
-        cast = 0
+        reduce = momentary_bytes(settings, m, t)  # the last bucket is reduced after backward
     return ModelStates(
         parameters_bytes=w * (padded + sizes.parameters - t),
         gradients_bytes=gradients,
         optimizer_bytes=0,
-        cast_bytes=cast,
-        communication_bytes=running,
-        workspace_bytes=reduce + bucket + returned,
+        communication_bytes=bucket + returned,
+        workspace_bytes=bucket + returned + reduce,
         host_bytes=host_bytes_of_zero_1_and_2(share, m, w, kept),
     )
 
@@ -364,11 +373,10 @@ def _zero_3(sizes: StageSizes, settings: Settings) -> ModelStates:
         own = 0
     elif d == 1:  # the share is the parameter: nothing is gathered
         whole = gathered = 0
-    communication = w * (bucket + min(sizes.trainable_parameters, max(bucket, m)) + gathered)
+    reduce = momentary_bytes(settings, m, sizes.trainable_parameters)
     if settings.offload_optimizer != "none":
         host += host_bytes_of_zero_3(share, m, a, swapped=settings.offload_optimizer == "nvme")
         gradients = optimizer = step = 0
-        communication += (a + NORM_ELEMENT_BYTES) * -(-m // d)
     else:
         gradients, optimizer = a * share, MASTER_AND_MOMENTS * share
         step = (a if a == 4 else a + 4) * min(share, defaults.STAGE3_SUB_GROUP_ELEMENTS + m)
@@ -376,9 +384,8 @@ def _zero_3(sizes: StageSizes, settings: Settings) -> ModelStates:
         parameters_bytes=w * (own + whole),
         gradients_bytes=gradients,
         optimizer_bytes=optimizer,
-        cast_bytes=0,
-        communication_bytes=communication,
-        workspace_bytes=w * bucket + step,
+        communication_bytes=w * (bucket + gathered),
+        workspace_bytes=w * bucket + max(step, reduce),
         host_bytes=host,
     )
 

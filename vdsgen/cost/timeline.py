@@ -150,6 +150,7 @@ class _Run:
                 assert number is not None
                 del self.received[number]  # pipe/engine.py:1111
             case "ReduceGrads":
+                self.gradients = self.growth.full_bytes
                 yield self._moment(instruction, workspace=self.states.workspace_bytes)
             case "OptimizerStep":
                 yield self._moment(instruction, workspace=self.states.workspace_bytes)
@@ -210,14 +211,16 @@ class _Run:
         number = instruction.micro_batch
         assert number is not None
         growth = self.growth
-        self.gradients = growth.at_first_bytes if self.backwards == 0 else growth.full_bytes
-        grows = self.backwards == 0
+        grows = self.backwards == 0 or growth.grows_again
+        self.gradients = growth.full_bytes
+        if grows:
+            self.gradients = growth.at_first_bytes if self.backwards == 0 else growth.after_first_bytes
         if self.interval == 0:
             yield from self._plain_backward(instruction, grows=grows)
         else:
             yield from self._checkpointed_backward(instruction, grows=grows)
         self.backwards += 1
-        if self.backwards == 1:
+        if self.backwards == 1 or growth.grows_again:
             self.gradients = growth.after_first_bytes
         del self.stash[number]
         if self.tensors.kept_bytes:  # the last stage's output, whose graph holds the rest
@@ -281,8 +284,8 @@ class _Run:
 
     @property
     def _in_backward(self) -> int:
-        """Buckets, gathers, and a gradient's copy in the accumulation's dtype."""
-        return self.states.communication_bytes + self.states.cast_bytes
+        """Buckets and gathers."""
+        return self.states.communication_bytes
 
     def _grow(self, index: int, *, grows: bool) -> None:
         if grows and self.growth.by_layer:
