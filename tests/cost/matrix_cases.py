@@ -15,8 +15,8 @@ from vdsgen.cost.settings import Offload, Settings
 from vdsgen.spec.experiment import Dtype
 
 PARTITIONS = {1: (0, 16), 2: (0, 8, 16), 4: (0, 4, 8, 12, 16)}
-LAYOUTS = ((1, 1), (1, 2), (2, 1), (2, 2), (4, 1))
-"""(stages, data ranks): at most four ranks."""
+LAYOUTS = ((1, 1), (1, 2), (2, 1), (4, 1), (2, 2))
+"""(stages, data ranks): at most four ranks. With two data ranks, fp32 and fp16 at one interval."""
 PRECISIONS: tuple[tuple[Dtype, Dtype], ...] = (("fp32", "fp32"), ("bf16", "bf16"), ("fp16", "fp16"))
 MIXED: tuple[tuple[Dtype, Dtype], ...] = (("bf16", "fp32"), ("fp16", "fp32"))
 """Half precision with fp32 sums; activations do not differ."""
@@ -76,7 +76,8 @@ def matrix() -> list[MatrixCase]:
             offload_optimizer=offload[0],
             offload_parameters=offload[1],
         )
-        if (precision not in MIXED or interval == ONE_INTERVAL) and _is_wanted(settings):
+        everywhere = precision not in MIXED and (data == 1 or precision == PRECISIONS[1])
+        if (everywhere or interval == ONE_INTERVAL) and _is_wanted(settings):
             cases.append(MatrixCase(settings))
     return cases
 

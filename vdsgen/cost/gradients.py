@@ -74,10 +74,11 @@ def _first_reduced(trainable_parameters: Sequence[int], bucket_elements: int) ->
 
 def with_reduction(layers: Sequence[LayerBytes], momentary: Sequence[int]) -> tuple[LayerBytes, ...]:
     """The layers, where accumulating or reducing their gradients needs more for a moment than the layers
-    themselves (`model_states.momentary_bytes`): it comes beside the gradient that flows there."""
+    themselves (`model_states.momentary_bytes`). When a weight's gradient is there, the layer has freed about
+    as much as flows."""
     return tuple(
         [
-            layer._replace(backward_transient=max(layer.backward_transient, layer.output + extra))
+            layer._replace(backward_transient=max(layer.backward_transient, extra))
             for layer, extra in zip(layers, momentary, strict=True)
         ]
     )

@@ -164,9 +164,12 @@ def momentary_bytes(settings: Settings, largest: int, trainable: int) -> int:
     offloaded = settings.offload_optimizer != "none"
     if stage == 2:
         return max(w * bucket + cast * largest, NORM_ELEMENT_BYTES * largest if offloaded else 0)
-    share = -(-largest // settings.data_parallel_size)
-    fetched = (a + NORM_ELEMENT_BYTES) * share if offloaded else 0
-    return (w + cast // settings.data_parallel_size) * bucket + fetched
+    d = settings.data_parallel_size
+    fetched = (a + NORM_ELEMENT_BYTES) * -(-largest // d) if offloaded else 0
+    if not cast:
+        return w * bucket + fetched
+    own = cast * -(-bucket // d)  # the flat copy goes when this is there
+    return own + max(w * bucket, fetched)
 
 
 def _torch_adamw(sizes: StageSizes) -> ModelStates:
