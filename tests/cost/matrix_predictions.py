@@ -189,7 +189,7 @@ STATES_TOLERANCE = 0.01
 HOST_TOLERANCE = 0.01
 RUNNING_TOLERANCE = 0.03
 """Of what is alive besides states while micro-batches run: activations, and buckets where there are any."""
-STEP_TOLERANCE = 0.025
+STEP_TOLERANCE = 0.03
 PEAK_TOLERANCE = 0.05
 
 
