@@ -20,7 +20,7 @@ def test_every_case_is_measured_with_the_installed_releases() -> None:
 
 
 def test_predictions_are_within_their_tolerances_of_every_measurement() -> None:
-    """States and host memory 1 %, activations and buckets 3 %, the step 3 %, the peak 5 %."""
+    """States and host memory 1 %, activations and buckets 3 %, the step 4 %, the peak 5 %."""
     found = list(misses())
     assert not found, "\n".join(found)
 

@@ -1,7 +1,6 @@
 """Every number in the memory formulas counts: changed, some prediction leaves its tolerance.
 
-The formulas' numbers are found through the syntax tree, changed one at a time (an integer by one, a fraction
-by a tenth), and the module is loaded with its dependents beside the real ones. What must notice is the
+The formulas' numbers are found through the syntax tree, changed one at a time (`mutated`), and the module is loaded with its dependents beside the real ones. What must notice is the
 comparison with bytes that real engines measured (`matrix_predictions.misses`), never with our own output.
 """
 
@@ -111,11 +110,18 @@ def is_noticed(module: str, tree: ast.Module) -> bool:
         return True
 
 
+def mutated(value: float) -> float:
+    """One more; a tenth more of a fraction; and a million instead of none: one byte counts for nothing."""
+    if value == 0:
+        return 1_000_000
+    return value + 1 if isinstance(value, int) else value * 1.1
+
+
 def survivors(module: str) -> Iterator[Number]:
     """The numbers that may be another without anybody noticing."""
     for number, node, tree in numbers(module):
         value = node.value
-        node.value = value + 1 if isinstance(value, int) else value * 1.1
+        node.value = mutated(value)
         if not is_noticed(module, tree):
             yield number
         node.value = value

@@ -56,6 +56,15 @@ class StageSizes(NamedTuple):
                 counts[elements] += copies
         return cls(parameters, trainable, max(counts, default=0), tuple(sorted(counts.items())))
 
+    @property
+    def straddling_elements(self) -> int:
+        """Of a parameter that lies across the end of a rank's share: expected size, where any element is as
+        likely to be the share's last."""
+        if not self.trainable_parameters:
+            return 0
+        squares = sum([count * elements * elements for elements, count in self.counts])
+        return squares // self.trainable_parameters
+
 
 def _trainable_sizes(shapes: tuple[tuple[int, ...], ...], trainable: int) -> list[int]:
     sizes = []
@@ -150,8 +159,10 @@ def momentary_bytes(settings: Settings, largest: int, trainable: int) -> int:
     come whose largest parameter has `largest` elements, of a stage with `trainable` ones.
 
     It is there when the layer's own temporaries are not. A gradient's copy in the accumulation's dtype
-    (bf16_optimizer.py:715, zero/stage_1_and_2.py:1237, :1324), a flat copy of the bucket that is reduced
-    (:2367; runtime/comm/coalesced_collectives.py:122), at ZeRO-3 cast as a whole (zero/stage3.py:1944).
+    (bf16_optimizer.py:715, zero/stage_1_and_2.py:1237, :1324). A flat copy of the bucket that is reduced:
+    at ZeRO-2 where sums are in another dtype, since else one slice of the bucket goes to each rank as it
+    is (:1671, :2367); at ZeRO-3 always (runtime/comm/coalesced_collectives.py:122), and cast as a whole
+    (zero/stage3.py:1944).
     With the optimizer on the host, a gradient cast for its norm (zero/stage_1_and_2.py:1889), and at ZeRO-3
     fetched from there first (zero/stage3.py:2029, :1450).
     """
@@ -163,7 +174,8 @@ def momentary_bytes(settings: Settings, largest: int, trainable: int) -> int:
     bucket = min(trainable, max(settings.reduce_bucket_elements, largest))
     offloaded = settings.offload_optimizer != "none"
     if stage == 2:
-        return max(w * bucket + cast * largest, NORM_ELEMENT_BYTES * largest if offloaded else 0)
+        reduced = w * bucket + cast * largest if cast else 0
+        return max(reduced, NORM_ELEMENT_BYTES * largest if offloaded else 0)
     d = settings.data_parallel_size
     fetched = (a + NORM_ELEMENT_BYTES) * -(-largest // d) if offloaded else 0
     if not cast:
@@ -239,9 +251,10 @@ def _zero_1(sizes: StageSizes, settings: Settings) -> ModelStates:
 
     Flat parameters padded to 2 d (zero/stage_1_and_2.py:446), an fp32 master copy of the share even of an
     fp32 model (:560). The step holds the share's gradients, a flat copy of them and its fp32 copy
-    (:3117-3118): up to 8 bytes for each of P. Reduction flattens a bucket at a time (:2367).
+    (:3117-3118): up to 8 bytes for each of P; norms cast one gradient to fp64 before (:2684). Reduction
+    flattens a bucket at a time (:2367).
     fp16 with fp32 accumulation keeps the sums in `grad_accum` (:1237) and a second, flat copy of the
-    share (:1268) while it reduces and steps; norms cast one gradient to fp64 (:2684).
+    share (:1268) while it reduces and steps.
     """
     d, w = settings.data_parallel_size, settings.element_bytes
     t, m = sizes.trainable_parameters, sizes.largest_parameter
@@ -251,9 +264,10 @@ def _zero_1(sizes: StageSizes, settings: Settings) -> ModelStates:
     gradients = a * t
     bucket = min(t, max(settings.reduce_bucket_elements, m))
     if a == w:
-        own = min(t, share + m)
+        own = min(t, share + sizes.straddling_elements)
         step = w * own + w * share + (4 * share if w == 2 else 0) - gradients
-        reduce = 2 * w * bucket
+        step = max(step, NORM_ELEMENT_BYTES * m)
+        reduce = w * bucket
     else:
         step = 4 * share + NORM_ELEMENT_BYTES * m
         reduce = 4 * share + a * bucket
@@ -271,10 +285,9 @@ def _zero_2(sizes: StageSizes, settings: Settings) -> ModelStates:
     this rank's share is kept.
 
     The bucket of R elements is there from a micro-batch's first gradient to its last
-    (zero/stage_1_and_2.py:3266), beside it a flat copy of what is being reduced (:2367). Accumulating in
-    the model's dtype, a micro-batch's share gets a buffer of its own (:2192), which is added to the one
-    before (:1045): two where there is more than one micro-batch. Accumulating in fp32 there is one flat
-    fp32 share (:1268), to which slices are cast and added (:1324).
+    (zero/stage_1_and_2.py:3266). Accumulating in the model's dtype, a micro-batch's share gets a buffer of
+    its own (:2192), which is added to the one before (:1045): two where there is more than one micro-batch. Accumulating in
+    fp32 there is one flat fp32 share (:1268), to which slices are cast and added (:1324).
     """
     d, w = settings.data_parallel_size, settings.element_bytes
     t, m = sizes.trainable_parameters, sizes.largest_parameter
@@ -282,10 +295,11 @@ def _zero_2(sizes: StageSizes, settings: Settings) -> ModelStates:
     share = padded // d
     bucket = settings.reduce_bucket_elements
     a = BYTES_PER_ELEMENT[settings.gradient_accumulation_dtype]
-    own = min(t, share + m) if d > 1 else t
+    own = min(t, share + sizes.straddling_elements) if d > 1 else t
     if a == w:
         gradients = w * own * (2 if settings.gradient_accumulation_steps > 1 else 1)
         step = w * own + w * share + (4 * share if w == 2 else 0) - gradients
+        step = max(step, NORM_ELEMENT_BYTES * m + w * own - gradients)
     else:
         gradients = a * share
         step = NORM_ELEMENT_BYTES * m
@@ -329,7 +343,7 @@ def _zero_1_and_2_offloaded(sizes: StageSizes, settings: Settings) -> ModelState
     else:
         gradients = a * share if mixed else 0
         if not mixed and settings.gradient_accumulation_steps > 1:
-            kept = min(t, share + m) if d > 1 else t
+            kept = min(t, share + sizes.straddling_elements) if d > 1 else t
         reduce = momentary_bytes(settings, m, t)  # the last bucket is reduced after backward
     return ModelStates(
         parameters_bytes=w * (padded + sizes.parameters - t),
