@@ -66,5 +66,7 @@ def test_what_is_in_flight_follows_from_the_stream(place: tuple[int, int, int]) 
     if stages > 1:
         from deepspeed.runtime.pipe.schedule import TrainSchedule
 
-        reserved = TrainSchedule(micro_batches=micro_batches, stages=stages, stage_id=stage).num_pipe_buffers()
+        reserved = TrainSchedule(
+            micro_batches=micro_batches, stages=stages, stage_id=stage
+        ).num_pipe_buffers()
         assert pipeline_slots(stage, stages, micro_batches) == min(reserved, micro_batches)

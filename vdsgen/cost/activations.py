@@ -274,9 +274,7 @@ def _checkpointed_backward(tensors: StageTensors, interval: int, growth: Sequenc
     return peak, first
 
 
-def _segment_bytes(
-    segment: Sequence[LayerBytes], growth: Sequence[int], arriving: int
-) -> tuple[int, int]:
+def _segment_bytes(segment: Sequence[LayerBytes], growth: Sequence[int], arriving: int) -> tuple[int, int]:
     """Recomputation runs the whole segment and keeps what its layers save
     (activation_checkpointing/checkpointing.py:883-955), beside the gradient of its output. The second
     figure counts the gradients of the segment's layers as they appear."""

@@ -148,7 +148,8 @@ class MemoryModel:
         """Of every size that may need most: those are left out that need no more than another of any layer,
         since every moment's bytes rise with every layer's."""
         moments = {
-            largest: momentary_bytes(settings, largest, sum(self._trainable)) for largest in set(self._largest)
+            largest: momentary_bytes(settings, largest, sum(self._trainable))
+            for largest in set(self._largest)
         }
         momentary = tuple([moments[largest] for largest in self._largest])
         key = (settings.micro_batch_size, settings.dtype, momentary)
@@ -172,7 +173,9 @@ class _Stage(NamedTuple):
 
 
 def _covers(one: Sequence[LayerBytes], other: Sequence[LayerBytes]) -> bool:
-    return all(a >= b for first, second in zip(one, other, strict=True) for a, b in zip(first, second, strict=True))
+    return all(
+        a >= b for first, second in zip(one, other, strict=True) for a, b in zip(first, second, strict=True)
+    )
 
 
 def peak_tensor_bytes(
@@ -232,31 +235,31 @@ def _before_last_forward(growth: GradientGrowth, in_flight: int, micro_batches: 
 
 
 def stage_memory(
-        self,
-        settings: Settings,
-        stage: int,
-        start: int,
-        stop: int,
-        capacity_bytes: int,
-        reserve_fraction: float | None = None,
-        *,
-        on_host: bool = False,
-    ) -> StageBytes:
-        """See the function `stage_memory`."""
-        states = self.states(settings, start, stop)
-        activations = self.activations(settings, stage, start, stop).peak_bytes + states.cast_bytes
-        tensors = states.held_bytes + max(activations + states.communication_bytes, states.workspace_bytes)
-        reserve = reserve_bytes(tensors, capacity_bytes, reserve_fraction, on_host)
-        return StageBytes(
-            parameters_bytes=states.parameters_bytes,
-            gradients_bytes=states.gradients_bytes,
-            optimizer_bytes=states.optimizer_bytes,
-            activations_bytes=activations,
-            workspace_bytes=states.workspace_bytes,
-            communication_bytes=states.communication_bytes,
-            reserve_bytes=reserve,
-            peak_bytes=reserve + tensors,
-        )
+    self,
+    settings: Settings,
+    stage: int,
+    start: int,
+    stop: int,
+    capacity_bytes: int,
+    reserve_fraction: float | None = None,
+    *,
+    on_host: bool = False,
+) -> StageBytes:
+    """See the function `stage_memory`."""
+    states = self.states(settings, start, stop)
+    activations = self.activations(settings, stage, start, stop).peak_bytes + states.cast_bytes
+    tensors = states.held_bytes + max(activations + states.communication_bytes, states.workspace_bytes)
+    reserve = reserve_bytes(tensors, capacity_bytes, reserve_fraction, on_host)
+    return StageBytes(
+        parameters_bytes=states.parameters_bytes,
+        gradients_bytes=states.gradients_bytes,
+        optimizer_bytes=states.optimizer_bytes,
+        activations_bytes=activations,
+        workspace_bytes=states.workspace_bytes,
+        communication_bytes=states.communication_bytes,
+        reserve_bytes=reserve,
+        peak_bytes=reserve + tensors,
+    )
 
 
 def stage_memory(

@@ -139,7 +139,9 @@ class _Run:
         match instruction.name:
             case "RecvActivation":
                 assert number is not None
-                self.received[number] = self.tensors.received_bytes  # a clone of the buffer (pipe/engine.py:1147)
+                self.received[number] = (
+                    self.tensors.received_bytes
+                )  # a clone of the buffer (pipe/engine.py:1147)
                 yield self._moment(instruction)
             case "ForwardPass":
                 yield from self._forward(instruction)
