@@ -1,7 +1,8 @@
 """Every number in the memory formulas counts: changed, some prediction leaves its tolerance.
 
-The formulas' numbers are found through the syntax tree, changed one at a time (`mutated`), and the module is loaded with its dependents beside the real ones. What must notice is the
-comparison with bytes that real engines measured (`matrix_predictions.misses`), never with our own output.
+The formulas' numbers are found through the syntax tree, changed one at a time (`mutated`), and the module is
+loaded with its dependents beside the real ones. What must notice is the comparison with bytes that real
+engines measured (`matrix_predictions.misses`), never with our own output.
 """
 
 from __future__ import annotations
@@ -111,9 +112,9 @@ def is_noticed(module: str, tree: ast.Module) -> bool:
 
 
 def mutated(value: float) -> float:
-    """One more; a tenth more of a fraction; and a million instead of none: one byte counts for nothing."""
+    """One more; a tenth more of a fraction; and ten million instead of none: one byte counts for nothing."""
     if value == 0:
-        return 1_000_000
+        return 10_000_000
     return value + 1 if isinstance(value, int) else value * 1.1
 
 

@@ -254,7 +254,7 @@ def _zero_1(sizes: StageSizes, settings: Settings) -> ModelStates:
     (:3117-3118): up to 8 bytes for each of P; norms cast one gradient to fp64 before (:2684). Reduction
     flattens a bucket at a time (:2367).
     fp16 with fp32 accumulation keeps the sums in `grad_accum` (:1237) and a second, flat copy of the
-    share (:1268) while it reduces and steps.
+    share (:1268) while it reduces and steps, and reduction casts the bucket's copy (:2376).
     """
     d, w = settings.data_parallel_size, settings.element_bytes
     t, m = sizes.trainable_parameters, sizes.largest_parameter
@@ -270,7 +270,7 @@ def _zero_1(sizes: StageSizes, settings: Settings) -> ModelStates:
         reduce = w * bucket
     else:
         step = 4 * share + NORM_ELEMENT_BYTES * m
-        reduce = 4 * share + a * bucket
+        reduce = 4 * share + (a + w) * bucket
     return ModelStates(
         parameters_bytes=w * (padded + sizes.parameters - t),
         gradients_bytes=gradients,
@@ -337,7 +337,9 @@ def _zero_1_and_2_offloaded(sizes: StageSizes, settings: Settings) -> ModelState
     if stage == 1:
         gradients = a * t
         # What goes into the bucket is freed, and makes room for the copy or for the cast.
-        reduce = max(0, NORM_ELEMENT_BYTES * m - bucket) + (a * share if mixed else 0)
+        reduce = max(0, NORM_ELEMENT_BYTES * m - bucket)
+        if mixed:
+            reduce = max(reduce, w * settings.reduce_bucket_elements) + a * share
         if settings.pipeline_parallel_size > 1:
             reduce += w * settings.reduce_bucket_elements
     else:
@@ -383,20 +385,22 @@ def _zero_3(sizes: StageSizes, settings: Settings) -> ModelStates:
     ahead = defaults.STAGE3_PREFETCH_BUCKET_ELEMENTS
     gathered = min(sizes.parameters, live) + min(sizes.parameters, ahead)
     own = share + -(-frozen // d)
+    # A sub-group closes after the parameter that fills it.
+    stepped = min(share, defaults.STAGE3_SUB_GROUP_ELEMENTS + -(-sizes.straddling_elements // d))
     host = 0
     if settings.offload_parameters != "none":
-        host += host_bytes_of_parameters(own, m, w, swapped=settings.offload_parameters == "nvme")
+        host += host_bytes_of_parameters(own, stepped, w, swapped=settings.offload_parameters == "nvme")
         gathered += -(-min(sizes.parameters, ahead) // d)
         own = 0
     elif d == 1:  # the share is the parameter: nothing is gathered
         whole = gathered = 0
     reduce = momentary_bytes(settings, m, sizes.trainable_parameters)
     if settings.offload_optimizer != "none":
-        host += host_bytes_of_zero_3(share, m, a, swapped=settings.offload_optimizer == "nvme")
+        host += host_bytes_of_zero_3(share, stepped, a, swapped=settings.offload_optimizer == "nvme")
         gradients = optimizer = step = 0
     else:
         gradients, optimizer = a * share, MASTER_AND_MOMENTS * share
-        step = (a if a == 4 else a + 4) * min(share, defaults.STAGE3_SUB_GROUP_ELEMENTS + m)
+        step = (a if a == 4 else a + 4) * stepped
     return ModelStates(
         parameters_bytes=w * (own + whole),
         gradients_bytes=gradients,

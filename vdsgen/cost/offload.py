@@ -30,8 +30,9 @@ def host_bytes_of_zero_1_and_2(share: int, largest: int, width: int, kept_gradie
     return states * share + width * (largest + kept_gradients)
 
 
-def host_bytes_of_zero_3(share: int, largest: int, accumulation_width: int, *, swapped: bool) -> int:
-    """ZeRO-3 with the optimizer on the host, or on NVMe (`swapped`).
+def host_bytes_of_zero_3(share: int, sub_group: int, accumulation_width: int, *, swapped: bool) -> int:
+    """ZeRO-3 with the optimizer on the host, or on NVMe (`swapped`); elements of the share and of its largest
+    sub-group, and bytes of an accumulated gradient's element.
 
     The accumulated gradients of the share stay in host memory either way (zero/stage3.py:791). On the host:
     master weights, moments and their gradients too (:1158, :1339). On NVMe: a pool of buffers, each for one
@@ -40,12 +41,11 @@ def host_bytes_of_zero_3(share: int, largest: int, accumulation_width: int, *, s
     """
     gradients = accumulation_width * share
     if swapped:
-        sub_group = min(share, defaults.STAGE3_SUB_GROUP_ELEMENTS + largest)
         return gradients + 4 * defaults.NVME_OPTIMIZER_BUFFERS * sub_group
     return gradients + (MASTER_AND_MOMENTS + MASTER_GRADIENT) * share
 
 
-def host_bytes_of_parameters(share: int, largest: int, width: int, *, swapped: bool) -> int:
+def host_bytes_of_parameters(share: int, sub_group: int, width: int, *, swapped: bool) -> int:
     """ZeRO-3's share of the parameters on the host (zero/stage3.py:929), or on NVMe (`swapped`).
 
     With NVMe as many elements stay as `max_in_cpu` says (:922); the others go through a pool of buffers
@@ -55,5 +55,4 @@ def host_bytes_of_parameters(share: int, largest: int, width: int, *, swapped: b
         return width * share
     kept = min(share, defaults.NVME_MAX_PARAMETERS_IN_HOST)
     pool = defaults.NVME_PARAMETER_BUFFERS * defaults.NVME_PARAMETER_BUFFER_ELEMENTS
-    sub_group = min(share, defaults.STAGE3_SUB_GROUP_ELEMENTS + largest) if kept < share else 0
-    return width * (kept + pool + sub_group)
+    return width * (kept + pool + (sub_group if kept < share else 0))
