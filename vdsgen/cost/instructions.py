@@ -34,13 +34,22 @@ class Instruction(NamedTuple):
     """From 0; None for those at the end of the step."""
 
 
-def instructions(stage: int, stages: int, micro_batches: int) -> Iterator[Instruction]:
-    """The stage's instructions in order, one optimizer step."""
-    running = _pipeline(stage, stages, micro_batches) if stages > 1 else _accumulation(micro_batches)
-    yield from running
+def instructions(
+    stage: int, stages: int, micro_batches: int, *, reduces_each: bool = False
+) -> Iterator[Instruction]:
+    """The stage's instructions in order, one optimizer step.
+
+    `reduces_each`: ZeRO-2 and 3, which no pipeline has, reduce after every backward
+    (`allreduce_gradients`, engine.py:3255), the others after the last.
+    """
     if stages > 1:
+        assert not reduces_each, "ZeRO-2 and 3 are refused in a pipeline"
+        yield from _pipeline(stage, stages, micro_batches)
         yield Instruction("ReduceTiedGrads")
-    yield Instruction("ReduceGrads")
+    else:
+        yield from _accumulation(micro_batches, reduces_each=reduces_each)
+    if not reduces_each:
+        yield Instruction("ReduceGrads")
     yield Instruction("OptimizerStep")
 
 
@@ -50,11 +59,13 @@ def pipeline_slots(stage: int, stages: int, micro_batches: int) -> int:
     return min(max(2, stages - stage), micro_batches)
 
 
-def _accumulation(micro_batches: int) -> Iterator[Instruction]:
+def _accumulation(micro_batches: int, *, reduces_each: bool) -> Iterator[Instruction]:
     for micro_batch in range(micro_batches):
         yield Instruction("LoadMicroBatch", micro_batch)
         yield Instruction("ForwardPass", micro_batch)
         yield Instruction("BackwardPass", micro_batch)
+        if reduces_each:
+            yield Instruction("ReduceGrads", micro_batch)
 
 
 def _pipeline(stage: int, stages: int, micro_batches: int) -> Iterator[Instruction]:

@@ -87,15 +87,22 @@ class ModelStates(NamedTuple):
     """Master weights and moments, from the first step on."""
     communication_bytes: int
     """Buckets and gathered parameters while activations are held. `momentary_bytes` comes on top."""
-    workspace_bytes: int
-    """What reduction or the optimizer step, whichever needs more, holds beyond parameters, gradients and
-    optimizer states. No activations are alive then."""
+    reduction_bytes: int
+    """What reduction after the last backward holds beyond parameters, gradients and optimizer states. No
+    activations are alive then."""
+    step_bytes: int
+    """What the optimizer step holds beyond them, norms and clipping included."""
     host_bytes: int = 0
     """What offload keeps in this rank's host memory: the other figures are the device's."""
 
     @property
     def held_bytes(self) -> int:
         return self.parameters_bytes + self.gradients_bytes + self.optimizer_bytes
+
+    @property
+    def workspace_bytes(self) -> int:
+        """What reduction or the optimizer step needs, whichever needs more."""
+        return max(self.reduction_bytes, self.step_bytes)
 
 
 EngineOptimizer = Literal[
@@ -192,7 +199,8 @@ def _torch_adamw(sizes: StageSizes) -> ModelStates:
         gradients_bytes=4 * t,
         optimizer_bytes=MOMENTS * t,
         communication_bytes=0,
-        workspace_bytes=4 * _allreduce_elements(sizes),
+        reduction_bytes=4 * _allreduce_elements(sizes),
+        step_bytes=0,
     )
 
 
@@ -209,7 +217,8 @@ def _unfused_optimizer(sizes: StageSizes) -> ModelStates:
         gradients_bytes=2 * t,
         optimizer_bytes=MASTER_AND_MOMENTS * t,
         communication_bytes=0,
-        workspace_bytes=max(4 * t, 2 * _allreduce_elements(sizes)),
+        reduction_bytes=2 * _allreduce_elements(sizes),
+        step_bytes=4 * t,
     )
 
 
@@ -237,12 +246,15 @@ def _bf16_optimizer(sizes: StageSizes, settings: Settings) -> ModelStates:
     converts = a == 4
     # Half precision gradients live until the step unless each is accumulated at once (:715).
     kept = 0 if defaults.BF16_IMMEDIATE_GRADIENT_UPDATE else 2 * t
+    reduction = 2 * padded if converts else 0
+    step = 0 if converts else max(4 * share, 4 * m)
     return ModelStates(
         parameters_bytes=2 * (padded + sizes.parameters - t),
         gradients_bytes=a * padded + kept,
         optimizer_bytes=MASTER_AND_MOMENTS * share,
         communication_bytes=0,
-        workspace_bytes=2 * padded if converts else max(4 * share, 4 * m),
+        reduction_bytes=reduction,
+        step_bytes=step,
     )
 
 
@@ -251,8 +263,8 @@ def _zero_1(sizes: StageSizes, settings: Settings) -> ModelStates:
 
     Flat parameters padded to 2 d (zero/stage_1_and_2.py:446), an fp32 master copy of the share even of an
     fp32 model (:560). The step holds the share's gradients, a flat copy of them and its fp32 copy
-    (:3117-3118): up to 8 bytes for each of P; norms cast one gradient to fp64 before (:2684). Reduction
-    flattens a bucket at a time (:2367).
+    (:3117-3118): up to 8 bytes for each of P. Reduction flattens a bucket at a time (:2367), and forgets
+    other ranks' gradients.
     fp16 with fp32 accumulation keeps the sums in `grad_accum` (:1237) and a second, flat copy of the
     share (:1268) while it reduces and steps, and reduction casts the bucket's copy (:2376).
     """
@@ -266,7 +278,6 @@ def _zero_1(sizes: StageSizes, settings: Settings) -> ModelStates:
     if a == w:
         own = min(t, share + sizes.straddling_elements)
         step = w * own + w * share + (4 * share if w == 2 else 0) - gradients
-        step = max(step, NORM_ELEMENT_BYTES * m)
         reduce = w * bucket
     else:
         step = 4 * share + NORM_ELEMENT_BYTES * m
@@ -276,7 +287,8 @@ def _zero_1(sizes: StageSizes, settings: Settings) -> ModelStates:
         gradients_bytes=gradients,
         optimizer_bytes=MASTER_AND_MOMENTS * share,
         communication_bytes=0,
-        workspace_bytes=max(step, reduce),
+        reduction_bytes=reduce,
+        step_bytes=step,
     )
 
 
@@ -308,8 +320,8 @@ def _zero_2(sizes: StageSizes, settings: Settings) -> ModelStates:
         gradients_bytes=gradients,
         optimizer_bytes=MASTER_AND_MOMENTS * share,
         communication_bytes=w * bucket,
-        # The last bucket is reduced after backward.
-        workspace_bytes=max(step, w * bucket + momentary_bytes(settings, m, t)),
+        reduction_bytes=w * bucket + momentary_bytes(settings, m, t),
+        step_bytes=max(0, step),
     )
 
 
@@ -334,16 +346,17 @@ def _zero_1_and_2_offloaded(sizes: StageSizes, settings: Settings) -> ModelState
     returned = w * m
     bucket = (a if stage == 1 else w) * settings.reduce_bucket_elements
     kept = 0
+    sums = a * share if mixed else 0
     if stage == 1:
         gradients = a * t
         # What goes into the bucket is freed, and makes room for the copy or for the cast.
         reduce = max(0, NORM_ELEMENT_BYTES * m - bucket)
         if mixed:
-            reduce = max(reduce, w * settings.reduce_bucket_elements) + a * share
+            reduce = max(reduce, w * settings.reduce_bucket_elements) + sums
         if settings.pipeline_parallel_size > 1:
             reduce += w * settings.reduce_bucket_elements
     else:
-        gradients = a * share if mixed else 0
+        gradients = sums
         if not mixed and settings.gradient_accumulation_steps > 1:
             kept = min(t, share + sizes.straddling_elements) if d > 1 else t
         reduce = momentary_bytes(settings, m, t)  # the last bucket is reduced after backward
@@ -352,7 +365,8 @@ def _zero_1_and_2_offloaded(sizes: StageSizes, settings: Settings) -> ModelState
         gradients_bytes=gradients,
         optimizer_bytes=0,
         communication_bytes=bucket + returned,
-        workspace_bytes=bucket + returned + reduce,
+        reduction_bytes=bucket + returned + reduce,
+        step_bytes=max(0, returned + sums - gradients),
         host_bytes=host_bytes_of_zero_1_and_2(share, m, w, kept),
     )
 
@@ -364,7 +378,7 @@ def _zero_3(sizes: StageSizes, settings: Settings) -> ModelStates:
     Small parameters stay whole besides (zero/parameter_offload.py:317). The accumulation buffer of the
     share is allocated once for all (zero/stage3.py:791), and so is the bucket (:782). An fp32 model has
     a master copy too (:1172). The step flattens the gradients of one sub-group of the share and casts
-    them to fp32 (:2686). While computing: gathered parameters, what is gathered ahead as one flat message
+    them to fp32 (:2686); after it the small parameters are gathered again (:2841). While computing: gathered parameters, what is gathered ahead as one flat message
     and again as parameters (zero/partition_parameters.py:795), and a flat copy of the bucket
     (runtime/comm/coalesced_collectives.py:122).
 
@@ -406,7 +420,8 @@ def _zero_3(sizes: StageSizes, settings: Settings) -> ModelStates:
         gradients_bytes=gradients,
         optimizer_bytes=optimizer,
         communication_bytes=w * (bucket + gathered),
-        workspace_bytes=w * bucket + max(step, reduce),
+        reduction_bytes=w * bucket + reduce,
+        step_bytes=w * bucket + max(step, 2 * w * whole),
         host_bytes=host,
     )
 

@@ -102,7 +102,8 @@ class StageTimeline:
         settings = self._settings
         total = settings.gradient_accumulation_steps if micro_batches is None else micro_batches
         run = _Run(self)
-        for instruction in instructions(self._stage, settings.pipeline_parallel_size, total):
+        stages, by_micro_batch = settings.pipeline_parallel_size, settings.zero_stage >= 2
+        for instruction in instructions(self._stage, stages, total, reduces_each=by_micro_batch):
             yield from run.execute(instruction)
 
     def peak(self) -> Moment:
@@ -151,11 +152,13 @@ class _Run:
                 yield self._moment(instruction)
                 assert number is not None
                 del self.received[number]  # pipe/engine.py:1111
+            case "ReduceGrads" if number is not None:
+                yield self._moment(instruction, communication=self._in_backward)
             case "ReduceGrads":
                 self.gradients = self.growth.full_bytes
-                yield self._moment(instruction, workspace=self.states.workspace_bytes)
+                yield self._moment(instruction, workspace=self.states.reduction_bytes)
             case "OptimizerStep":
-                yield self._moment(instruction, workspace=self.states.workspace_bytes)
+                yield self._moment(instruction, workspace=self.states.step_bytes)
                 self.gradients = self.growth.before_bytes
             case _:
                 yield self._moment(instruction)
