@@ -1,5 +1,4 @@
-"""The trainer's own engine around the bundled model on this rank: reports the peak of tensors alive while
-micro-batches run."""
+"""The trainer's own engine around the bundled model on this rank: reports the bytes alive over a step."""
 
 from __future__ import annotations
 
@@ -8,14 +7,15 @@ from typing import Any
 
 import torch
 
-from tests.cost.engine_worker import forget_groups, watch
+from tests.cost.engine_worker import checksum, forget_groups, watch
 from vdsgen.model.engine import Batch, TrainingEngine, build_engine
 from vdsgen.profile.live_bytes import LiveBytes
 from vdsgen.spec.architecture import Geometry, Vdt
 
 
 def measure_activations(case: dict[str, Any]) -> dict[str, Any]:
-    """The peak of a second step, and what states were held beside activations."""
+    """Bytes of a second step: who owned how much when its gradients were there, and the peaks while
+    micro-batches ran, while gradients were reduced and while the optimizer stepped."""
     model, geometry = Vdt(**case["model"]), Geometry(**case["geometry"])
     tracker = LiveBytes()
     with tracker:
@@ -29,14 +29,19 @@ def measure_activations(case: dict[str, Any]) -> dict[str, Any]:
         with tracker.phase("compute"):
             training.train_step(data)
     states = seen["bytes"]
+    engine = training.engine
     result = {
-        "stage": training.engine.stage_id if training.pipelined else 0,
+        "stage": engine.stage_id if training.pipelined else 0,
+        "optimizer": type(engine.optimizer).__name__,
+        "shapes": [list(getattr(p, "ds_shape", p.shape)) for p in engine.module.parameters()],
         "peak": tracker.peak_of("compute"),
+        "peaks": {name: tracker.peak_of(name) for name in ("compute", "reduce", "step")},
         "states": states["parameters"] + states["gradients"] + states["optimizer"],
-        "shapes": [list(getattr(p, "ds_shape", p.shape)) for p in training.engine.module.parameters()],
         "instructions": noted,
+        "checksum": checksum(engine),
+        **seen,
     }
-    training.engine.destroy()
+    engine.destroy()
     forget_groups()
     return result
 

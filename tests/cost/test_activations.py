@@ -13,7 +13,7 @@ from tests.cost.conftest import EngineRuns
 from vdsgen.cost.activations import LayerBytes, StageActivations, stage_activations, stage_tensors
 from vdsgen.cost.gradients import GradientGrowth, gradient_growth
 from vdsgen.cost.memory import peak_tensor_bytes
-from vdsgen.cost.model_states import ModelStates
+from vdsgen.cost.model_states import ModelStates, engine_optimizer
 from vdsgen.cost.schedule import buffers_in_flight
 from vdsgen.cost.settings import BYTES_PER_ELEMENT, Settings
 from vdsgen.cost.timeline import StageTimeline
@@ -138,23 +138,26 @@ def steps(draw: st.DrawFn) -> tuple[StageActivations, ModelStates, GradientGrowt
     half = draw(st.booleans())
     sums: Dtype = "fp32" if not half or (zero_stage and draw(st.booleans())) else "bf16"
     settings = settings._replace(
-        zero_stage=zero_stage, dtype="bf16" if half else "fp32", gradient_accumulation_dtype=sums
+        zero_stage=zero_stage,
+        data_parallel_size=draw(st.integers(1, 2)),
+        dtype="bf16" if half else "fp32",
+        gradient_accumulation_dtype=sums,
     )
     trainable = draw(st.lists(st.integers(0, 10**8), min_size=stop - start, max_size=stop - start))
     own = sum(trainable) * BYTES_PER_ELEMENT[sums]
+    buffered = engine_optimizer(settings) == "BF16_Optimizer"
     amounts = st.integers(0, 10**9)
     reduction, step = draw(amounts), draw(amounts)
     states = ModelStates(
         parameters_bytes=draw(amounts),
-        gradients_bytes=draw(st.one_of(st.just(own), amounts)),
+        gradients_bytes=draw(amounts) if zero_stage >= 2 or buffered else own,
         optimizer_bytes=draw(amounts),
-        cast_bytes=draw(amounts),
         communication_bytes=draw(amounts),
-        workspace_bytes=max(reduction, step),
-        reduction_bytes=reduction if zero_stage < 2 else None,
-        step_bytes=step if zero_stage < 2 else None,
+        reduction_bytes=reduction,
+        step_bytes=step,
     )
-    growth = gradient_growth(states, settings, trainable)
+    parameters = [count + draw(st.integers(0, 10**8)) for count in trainable]
+    growth = gradient_growth(states, settings, trainable, parameters)
     found = stage_activations(layers, settings, stage, start, stop, growth=growth)
     tensors = stage_tensors(layers, settings, stage, start, stop)
     return found, states, growth, settings, StageTimeline(tensors, states, growth, settings, stage, start)

@@ -183,6 +183,18 @@ def layer_bytes(
     return tuple(by_type[name] for name in profile.layers)
 
 
+def with_reduction(layers: Sequence[LayerBytes], momentary: Sequence[int]) -> tuple[LayerBytes, ...]:
+    """The layers, where accumulating or reducing their gradients needs more for a moment than the layers
+    themselves (`model_states.momentary_bytes`). When a weight's gradient is there, the layer has freed about
+    as much as flows."""
+    return tuple(
+        [
+            layer._replace(backward_transient=max(layer.backward_transient, extra))
+            for layer, extra in zip(layers, momentary, strict=True)
+        ]
+    )
+
+
 def stage_activations(
     layers: Sequence[LayerBytes],
     settings: Settings,
@@ -198,16 +210,15 @@ def stage_activations(
     tensors = stage_tensors(layers, settings, stage, start, stop)
     interval = settings.activation_checkpoint_interval
     stash = tensors.stash_bytes(interval)
-    added: Added
     if growth is None:
-        added = Added([0] * len(tensors.own), [0] * len(tensors.own), 0)
-    else:
-        added = Added(growth.first_growth, growth.later_growth, growth.copy_bytes)
+        nothing = (0,) * len(tensors.own)
+        growth = GradientGrowth(0, nothing, 0, nothing, 0, 0, 0)
+    added = Added(growth.first_growth, growth.later_growth)
     if interval == 0:
         backward, first = _plain_backward(tensors, added)
         forward = tensors.input_bytes(0) + _plain_forward(tensors.own)
     else:
-        backward, first = _checkpointed_backward(tensors, interval, added)
+        backward, first = _checkpointed_backward(tensors, interval, added, growth)
         forward = stash
     # When the last segment is through, all gradients are there, and the gradient of what was received.
     first = max(first, sum(added.first) + 2 * tensors.received_bytes - stash)
@@ -235,12 +246,10 @@ def _plain_forward(own: Sequence[LayerBytes]) -> int:
 
 
 class Added(NamedTuple):
-    """What backward adds to gradients and buckets by layer: in the step's first, and in later ones; and a
-    bucket's copy, once a layer is through."""
+    """What backward adds to gradients and buckets by layer: in the step's first, and in later ones."""
 
     first: Sequence[int]
     later: Sequence[int]
-    copy: int
 
 
 def _plain_backward(tensors: StageTensors, added: Added) -> tuple[int, int]:
@@ -261,13 +270,12 @@ def _plain_backward(tensors: StageTensors, added: Added) -> tuple[int, int]:
         grown += added.later[index]
         grown_first += added.first[index]
         arriving, side = 0, tensors.side_bytes
-        if added.copy:
-            need = layer.output + side - freed + added.copy
-            peak, first = max(peak, need + grown), max(first, need + grown_first)
     return peak, first
 
 
-def _checkpointed_backward(tensors: StageTensors, interval: int, added: Added) -> tuple[int, int]:
+def _checkpointed_backward(
+    tensors: StageTensors, interval: int, added: Added, growth: GradientGrowth
+) -> tuple[int, int]:
     """The most that one segment's recomputation and backward need, less what later segments have freed: in a
     later backward and in the first, with what has been added by then.
 
@@ -280,13 +288,14 @@ def _checkpointed_backward(tensors: StageTensors, interval: int, added: Added) -
     before = None
     for begin in range((len(own) - 1) // interval * interval, -1, -interval):
         end = begin + interval
-        part = Added(added.first[begin:end], added.later[begin:end], added.copy)
+        part = Added(added.first[begin:end], added.later[begin:end])
         segment = (own[begin:end], part, arriving, side)
         if segment != before:  # most are equal
-            need, need_first = _segment_bytes(*segment, tensors.side_bytes)
+            need, need_first = _segment_bytes(*segment)
             before = segment
-        peak = max(peak, need - freed + grown)
-        first = max(first, need_first - freed + grown_first)
+        beside = (growth.segment_bytes(begin, end) if growth.gathered_by_layer else 0) - freed
+        peak = max(peak, need + beside + grown)
+        first = max(first, need_first + beside + grown_first)
         grown += sum(part.later)
         grown_first += sum(part.first)
         arriving, side = 0, tensors.side_bytes
@@ -295,9 +304,7 @@ def _checkpointed_backward(tensors: StageTensors, interval: int, added: Added) -
     return peak, first
 
 
-def _segment_bytes(
-    segment: Sequence[LayerBytes], added: Added, arriving: int, side: int, next_side: int
-) -> tuple[int, int]:
+def _segment_bytes(segment: Sequence[LayerBytes], added: Added, arriving: int, side: int) -> tuple[int, int]:
     """Recomputation runs the whole segment and keeps what its layers save
     (activation_checkpointing/checkpointing.py:883-955), beside the gradient of its output. In a later
     backward and in the first, with what the segment's own layers add."""
@@ -310,9 +317,6 @@ def _segment_bytes(
         transient = layer.backward_transient
         if index == last:
             transient = max(0, transient - arriving)
-        if added.copy:
-            through = held + layer.output + next_side + added.copy
-            peak, first = max(peak, through + grown), max(first, through + grown_first)
         grown -= added.later[index]
         grown_first -= added.first[index]
         backward = held + layer.saved + transient + side

@@ -16,9 +16,10 @@ from vdsgen.cost.activations import (
     layer_bytes,
     stage_activations,
     stage_tensors,
+    with_reduction,
 )
 from vdsgen.cost.gradients import GradientGrowth, gradient_growth
-from vdsgen.cost.model_states import ModelStates, StageSizes, model_states
+from vdsgen.cost.model_states import ModelStates, StageSizes, model_states, momentary_bytes
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.timeline import StageTimeline
 from vdsgen.spec.architecture import Geometry
@@ -68,10 +69,16 @@ class MemoryModel:
             (geometries,) if isinstance(geometries, Geometry) else tuple(geometries)
         )
         assert self.geometries, "memory of samples of no size"
-        self._layers: dict[tuple[int, Dtype], list[tuple[LayerBytes, ...]]] = {}
+        self._layers: dict[tuple[int, Dtype, tuple[int, ...]], list[tuple[LayerBytes, ...]]] = {}
         self._sizes: dict[tuple[int, int], StageSizes] = {}
         types = profile.layer_types
+        self._parameters = tuple([types[name].parameters for name in profile.layers])
         self._trainable = tuple([types[name].trainable_parameters for name in profile.layers])
+        largest = {
+            name: StageSizes.of(profile, range(index, index + 1)).largest_parameter
+            for index, name in enumerate(profile.layers)
+        }
+        self._largest = tuple([largest[name] for name in profile.layers])
 
     def states(self, settings: Settings, start: int, stop: int) -> ModelStates:
         """Raises ValueError for settings that the engine refuses."""
@@ -110,7 +117,7 @@ class MemoryModel:
             parameters_bytes=states.parameters_bytes,
             gradients_bytes=states.gradients_bytes,
             optimizer_bytes=states.optimizer_bytes,
-            activations_bytes=activations.peak_bytes + states.cast_bytes,
+            activations_bytes=activations.peak_bytes,
             workspace_bytes=activations.idle_bytes + states.workspace_bytes,
             communication_bytes=states.communication_bytes,
             reserve_bytes=reserve,
@@ -133,7 +140,7 @@ class MemoryModel:
         self, layers: Sequence[LayerBytes], settings: Settings, stage: int, start: int, stop: int
     ) -> _Stage:
         states = self.states(settings, start, stop)
-        growth = gradient_growth(states, settings, self._trainable[start:stop])
+        growth = gradient_growth(states, settings, self._trainable[start:stop], self._parameters[start:stop])
         activations = stage_activations(layers, settings, stage, start, stop, growth=growth)
         tensors = peak_tensor_bytes(states, growth, activations, settings)
         return _Stage(layers, states, growth, activations, tensors)
@@ -141,12 +148,16 @@ class MemoryModel:
     def _layer_bytes(self, settings: Settings) -> list[tuple[LayerBytes, ...]]:
         """Of every size that may need most: those are left out that need no more than another of any layer,
         since every moment's bytes rise with every layer's."""
-        key = (settings.micro_batch_size, settings.dtype)
+        parameters = sum(self._trainable)
+        moments = {most: momentary_bytes(settings, most, parameters) for most in set(self._largest)}
+        momentary = tuple([moments[largest] for largest in self._largest])
+        key = (settings.micro_batch_size, settings.dtype, momentary)
         known = self._layers.get(key)
         if known is None:
             found: list[tuple[LayerBytes, ...]] = []
             for geometry in self.geometries:
-                layers = layer_bytes(self.profile, geometry, *key)
+                layers = layer_bytes(self.profile, geometry, settings.micro_batch_size, settings.dtype)
+                layers = with_reduction(layers, momentary)
                 if not any(_covers(other, layers) for other in found):
                     found = [other for other in found if not _covers(layers, other)] + [layers]
             known = self._layers[key] = found
@@ -170,15 +181,28 @@ def _covers(one: Sequence[LayerBytes], other: Sequence[LayerBytes]) -> bool:
 def peak_tensor_bytes(
     states: ModelStates, growth: GradientGrowth, activations: StageActivations, settings: Settings
 ) -> int:
-    """The largest of a step's moments that can be its peak; equal to the timeline's maximum (tested).
+    """The largest of a step's moments that can be its peak; equal to the timeline's maximum (tested)."""
+    moments = peak_moments(states, growth, activations, settings)
+    return states.parameters_bytes + states.optimizer_bytes + max(moments)
 
-    A full pipeline runs on beside all gradients; where no micro-batch follows those in flight, gradients
-    come while activations go.
-    """
+
+class PeakMoments(NamedTuple):
+    """Bytes besides parameters and optimizer states: gradients, activations, communication, workspace."""
+
+    running_bytes: int
+    """The most while micro-batches run."""
+    stepping_bytes: int
+    """While gradients are reduced after the last backward and the optimizer steps."""
+
+
+def peak_moments(
+    states: ModelStates, growth: GradientGrowth, activations: StageActivations, settings: Settings
+) -> PeakMoments:
+    """A full pipeline runs on beside all gradients; where no micro-batch follows those in flight, gradients
+    come while activations go."""
     stash, in_flight = activations.stash_bytes, activations.in_flight
     micro_batches = settings.gradient_accumulation_steps
-    reducing = states.cast_bytes + growth.always_bytes
-    backward = activations.buffer_bytes + reducing
+    backward = activations.buffer_bytes + growth.always_bytes
     forward = activations.buffer_bytes + (in_flight - 1) * stash + activations.forward_bytes
     goes_on = micro_batches > in_flight
     moments = [
@@ -186,15 +210,14 @@ def peak_tensor_bytes(
         + (states.communication_bytes if settings.zero_stage == 3 else 0)
         + (growth.between_bytes if goes_on else growth.before_bytes),
         backward + in_flight * stash + activations.first_backward_bytes + growth.before_bytes,
-        activations.idle_bytes + growth.full_bytes + states.workspace_bytes,
     ]
     if micro_batches > 1:
         held = in_flight if goes_on else in_flight - 1
         moments.append(backward + held * stash + activations.backward_bytes + growth.between_bytes)
-    if settings.zero_stage >= 2:
-        last_bucket = reducing + growth.bucket_bytes + growth.copy_bytes
-        moments.append(activations.idle_bytes + growth.full_bytes + last_bucket)
-    return states.parameters_bytes + states.optimizer_bytes + max(moments)
+    return PeakMoments(
+        running_bytes=max(moments),
+        stepping_bytes=activations.idle_bytes + growth.full_bytes + states.workspace_bytes,
+    )
 
 
 def stage_memory(

@@ -147,7 +147,7 @@ class _Run:
         self.stash: dict[int, int] = {}
         """By micro-batch: what its forward left, without what came."""
         self.gradients = self.growth.before_bytes
-        self.bucket = 0
+        self.bucket = self.gathered = 0
         self.backwards = 0
 
     def execute(self, instruction: Instruction) -> Iterator[Moment]:
@@ -168,20 +168,13 @@ class _Run:
                 assert number is not None
                 del self.received[number]  # pipe/engine.py:1111
             case "ReduceGrads" if number is not None:
-                last_bucket = self.growth.bucket_bytes + self.growth.copy_bytes
-                yield self._moment(instruction, communication=self._reducing + last_bucket)
+                yield self._moment(instruction, workspace=self.states.reduction_bytes)
                 if number < self.last_micro_batch:
                     self.gradients = self.growth.between_bytes  # what was added is in it
             case "ReduceGrads":
-                reduction = self.states.reduction_bytes
-                yield self._moment(
-                    instruction, workspace=self.states.workspace_bytes if reduction is None else reduction
-                )
+                yield self._moment(instruction, workspace=self.states.reduction_bytes)
             case "OptimizerStep":
-                step = self.states.step_bytes
-                yield self._moment(
-                    instruction, workspace=self.states.workspace_bytes if step is None else step
-                )
+                yield self._moment(instruction, workspace=self.states.step_bytes)
                 self.gradients = self.growth.before_bytes
             case _:
                 yield self._moment(instruction)
@@ -267,7 +260,7 @@ class _Run:
             )
             self.stash[instruction.micro_batch] -= own[index].saved + (own[index - 1].output if index else 0)
             arriving, side = 0, self.tensors.side_bytes
-            yield from self._add_gradients(instruction, index, by_layer)
+            self._add_gradients(index, by_layer)
 
     def _checkpointed_backward(self, instruction: Instruction, by_layer: Sequence[int]) -> Iterator[Moment]:
         """Segments from the last to the first: the whole one is recomputed, then its layers go backward; then
@@ -278,6 +271,7 @@ class _Run:
         for begin in range((len(own) - 1) // interval * interval, -1, -interval):
             segment = range(begin, min(begin + interval, len(own)))
             gradient = own[segment[-1]].output - arriving
+            self.gathered = self.growth.segment_bytes(begin, begin + interval)
             held = 0
             for index in segment:
                 held += own[index].held
@@ -300,28 +294,18 @@ class _Run:
                 )
                 held -= own[index].saved
                 arriving = 0
-                yield from self._add_gradients(instruction, index, by_layer, recomputation=held)
+                self._add_gradients(index, by_layer)
             side = self.tensors.side_bytes
             if begin:
                 self.stash[instruction.micro_batch] -= own[begin - 1].output
+        self.gathered = 0
 
-    def _add_gradients(
-        self, instruction: Instruction, index: int, by_layer: Sequence[int], *, recomputation: int = 0
-    ) -> Iterator[Moment]:
-        """A layer is through; where its gradients fill a bucket, that is reduced at once. The gradient that
-        goes on to the layer before is taken to be as large as this layer's output."""
+    def _add_gradients(self, index: int, by_layer: Sequence[int]) -> None:
+        """A layer is through."""
         self.gradients += by_layer[index]
         self.bucket = self.growth.bucket_bytes
-        if self.growth.copy_bytes:
-            yield self._moment(
-                instruction,
-                index,
-                recomputation=recomputation,
-                temporaries=self.tensors.own[index].output + self.tensors.side_bytes,
-                communication=self._reducing + self.growth.copy_bytes,
-            )
 
     @property
     def _reducing(self) -> int:
-        """Buckets, gathers, and a gradient's copy in the accumulation's dtype."""
-        return self.growth.always_bytes + self.bucket + self.states.cast_bytes
+        """Buckets and gathers."""
+        return self.growth.always_bytes + self.gathered + self.bucket
