@@ -224,6 +224,9 @@ STATES_TOLERANCE = 0.01
 HOST_TOLERANCE = 0.01
 RUNNING_TOLERANCE = 0.03
 """Of what is alive besides states while micro-batches run: activations, and buckets where there are any."""
+PLAIN_RUNNING_TOLERANCE = 0.0125
+"""The same of fp32 without buckets, where no kernel keeps anything in another dtype. What loaders deliver is not
+modelled: up to 1.2 % of a first stage in this model of wide text and narrow blocks."""
 WORKSPACE_TOLERANCE = 0.1
 WORKSPACE_BYTES = 350_000
 """Or this, a few of the model's largest parameters: what reduction and the step need besides states depends
@@ -250,7 +253,7 @@ def misses(cost: Cost = Cost(), known: dict[str, Any] | None = None) -> Iterator
                 ("gradients", ours.gradients, real.gradients, states),
                 ("optimizer", ours.optimizer, real.optimizer, STATES_TOLERANCE * real.optimizer),
                 ("states", ours.states, real.states, states),
-                ("running", ours.running, real.running, RUNNING_TOLERANCE * real.running),
+                ("running", ours.running, real.running, running_tolerance(one.case.settings) * real.running),
                 ("peak", ours.peak, real.peak, PEAK_TOLERANCE * real.peak),
             ]
             workspace = max(WORKSPACE_BYTES, WORKSPACE_TOLERANCE * real.reducing)
@@ -262,6 +265,11 @@ def misses(cost: Cost = Cost(), known: dict[str, Any] | None = None) -> Iterator
         for name, predicted_bytes, measured_bytes, allowed_bytes in checks:
             if abs(predicted_bytes - measured_bytes) > allowed_bytes:
                 yield f"{one.place}: {name} {predicted_bytes} predicted, {measured_bytes} measured"
+
+
+def running_tolerance(settings: Settings) -> float:
+    plain = settings.zero_stage < 2 and settings.dtype == "fp32"
+    return PLAIN_RUNNING_TOLERANCE if plain else RUNNING_TOLERANCE
 
 
 def is_refused(case: MatrixCase, answers: dict[str, Any]) -> bool:
@@ -279,7 +287,8 @@ def is_refused(case: MatrixCase, answers: dict[str, Any]) -> bool:
 
 
 REPEATS_WITHIN = 0.005
-"""Two runs differ by what a thread has freed or not: far less than any state."""
+PEAKS_REPEAT_WITHIN = 0.03
+"""A peak may have a buffer more that a thread of Gloo's has not let go of yet."""
 
 
 def is_same(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -287,7 +296,8 @@ def is_same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     if one["optimizer"] != other["optimizer"] or len(one["stages"]) != len(other["stages"]):
         return False
     return all(
-        abs(before[name] - after[name]) <= REPEATS_WITHIN * abs(before[name])
+        abs(before[name] - after[name])
+        <= (PEAKS_REPEAT_WITHIN if "peak" in name else REPEATS_WITHIN) * abs(before[name])
         for before, after in zip(one["stages"], other["stages"], strict=True)
         for name in before
     )
