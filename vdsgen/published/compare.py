@@ -150,4 +150,6 @@ def _seconds(facts: Facts, predictions: Predictions) -> Comparison:
         remark = "the source's GPU count and its layout disagree"
     elif facts.toy:
         remark = "a toy: the host is slower than the GPU"
+    elif facts.unsteady:
+        remark = "the source warns that its times vary"
     return Comparison(measured, predictions.seconds(), remark)
