@@ -49,6 +49,8 @@ class Predictions(NamedTuple):
     """Groups that one GPU communicates in."""
     seconds: Callable[[], float]
     measured_seconds: Callable[[], float | None]
+    remark: str | None = None
+    """What was assumed."""
 
 
 def compared(rows: Iterable[Row]) -> Iterator[Outcome]:
@@ -110,7 +112,7 @@ def _memory(row: Row, facts: Facts, predictions: Predictions) -> Comparison:
     if facts.ceiling:
         remark = "a ceiling: what was on the GPU before training decided the reading"
         return Comparison(measured, predicted, remark, counts=predicted > measured)
-    return Comparison(measured, predicted, memory_remark(row, facts))
+    return Comparison(measured, predicted, memory_remark(row, facts) or predictions.remark)
 
 
 def memory_remark(row: Row, facts: Facts) -> str | None:
