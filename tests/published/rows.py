@@ -34,6 +34,28 @@ GPT = {
     "notes": "GiB; CP=1; sequence parallel on, ffn=3584, kv groups=4, vocab 32000 untied, fused CE",
 }
 
+DIT = {
+    **dict.fromkeys(GPT, ""),
+    "source_repo_or_paper": "test",
+    "model": "CogVideoX-5b",
+    "arch": "dit",
+    "frames": "49",
+    "height": "480",
+    "width": "720",
+    "precision": "bf16 mixed",
+    "optimizer": "AdamW",
+    "trainable": "lora r64",
+    "grad_ckpt": "full",
+    "offload": "none",
+    "dp": "1",
+    "gpus": "1",
+    "gpu_type": "H100 80GB",
+    "micro_batch": "1",
+    "peak_mem_gb": "20",
+    "mem_kind": "reserved",
+    "sec_per_step": "5",
+}
+
 
 def written(path: Path, *rows: dict[str, str]) -> Path:
     """A file of these rows; cells that they leave out are empty."""

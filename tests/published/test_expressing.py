@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.published.rows import GPT, row, written
+from tests.published.rows import DIT, GPT, row, written
 from vdsgen.published.compare import outcome_of
 from vdsgen.published.row import COLUMNS, LARGEST, read_rows
 
@@ -26,12 +26,13 @@ WORDS = st.sampled_from(
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_a_row_says_it_is_predicted_or_gets_a_reason(data: st.DataObject) -> None:
+    base = data.draw(st.sampled_from([GPT, DIT]))
     changed = data.draw(st.lists(st.sampled_from(COLUMNS), max_size=6, unique=True))
     cells = {name: data.draw(NUMBERS if name in LARGEST else WORDS) for name in changed}
     with TemporaryDirectory() as folder:
-        (one,) = read_rows(written(Path(folder) / "rows.csv", {**GPT, **cells}))
+        (one,) = read_rows(written(Path(folder) / "rows.csv", {**base, **cells}))
     outcome = outcome_of(one)
     assert (outcome.memory is not None) + (outcome.memory_reason is not None) == (
         one.number("peak_mem_gb") is not None
@@ -82,6 +83,40 @@ def test_layers_and_heads_may_be_derived(tmp_path: Path) -> None:
     assert derived.memory is not None
     assert derived.memory == given_sizes.memory
     assert derived.seconds == given_sizes.seconds
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("GPT3-175B", (96, 12288)),
+        ("LLAMA2-70B", (80, 8192)),
+        ("Llama3.1 405B", (126, 16384)),
+        ("Llama 8Bx", None),
+    ],
+)
+def test_a_name_may_stand_for_its_sizes(tmp_path: Path, name: str, sizes: tuple[int, int] | None) -> None:
+    blank = {"layers": "", "hidden": "", "heads": "", "notes": "vocab 32000"}
+    named = outcome_of(row(tmp_path, model=name, **blank))
+    if sizes is None:
+        assert named.memory_reason == "no hidden"
+        return
+    layers, hidden = sizes
+    written_out = outcome_of(
+        row(tmp_path, model=name, **{**blank, "layers": str(layers), "hidden": str(hidden)})
+    )
+    assert named.memory is not None
+    assert named.memory == written_out.memory
+
+
+def test_checkpointing_that_nobody_states_is_assumed_where_nothing_else_fits(tmp_path: Path) -> None:
+    small = outcome_of(row(tmp_path, **{**DIT, "grad_ckpt": "", "gpu_type": "RTX 4090"})).memory
+    large = outcome_of(row(tmp_path, **{**DIT, "grad_ckpt": "", "gpu_type": "H200"}))
+    stated = outcome_of(row(tmp_path, **{**DIT, "grad_ckpt": "full", "gpu_type": "RTX 4090"})).memory
+    assert small is not None
+    assert stated is not None
+    assert small.predicted == stated.predicted
+    assert "assumed" in (small.remark or "")
+    assert "with and without" in (large.memory_reason or "")
 
 
 def test_a_ceiling_counts_only_where_it_is_exceeded(tmp_path: Path) -> None:

@@ -49,6 +49,8 @@ class Predictions(NamedTuple):
     """Groups that one GPU communicates in."""
     seconds: Callable[[], float]
     measured_seconds: Callable[[], float | None]
+    remark: str | None = None
+    """What was assumed."""
 
 
 def compared(rows: Iterable[Row]) -> Iterator[Outcome]:
@@ -110,7 +112,7 @@ def _memory(row: Row, facts: Facts, predictions: Predictions) -> Comparison:
     if facts.ceiling:
         remark = "a ceiling: what was on the GPU before training decided the reading"
         return Comparison(measured, predicted, remark, counts=predicted > measured)
-    return Comparison(measured, predicted, memory_remark(row, facts))
+    return Comparison(measured, predicted, memory_remark(row, facts) or predictions.remark)
 
 
 def memory_remark(row: Row, facts: Facts) -> str | None:
@@ -150,4 +152,6 @@ def _seconds(facts: Facts, predictions: Predictions) -> Comparison:
         remark = "the source's GPU count and its layout disagree"
     elif facts.toy:
         remark = "a toy: the host is slower than the GPU"
+    elif facts.unsteady:
+        remark = "the source warns that its times vary"
     return Comparison(measured, predictions.seconds(), remark)

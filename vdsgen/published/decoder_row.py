@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from vdsgen.published.decoder import Decoder, Style
 from vdsgen.published.notes import Facts
+from vdsgen.published.public_sizes import public_sizes
 from vdsgen.published.reasons import CannotExpressError
 from vdsgen.published.row import Row
 
@@ -36,14 +37,16 @@ class Decoded(NamedTuple):
 
 def decode(row: Row, facts: Facts, style: Style) -> Decoded:
     """The decoder of a row. Raises CannotExpressError where sizes are missing or do not fit together."""
-    hidden, sequence = row.whole("hidden"), row.whole("seq_len")
+    public = public_sizes(row.model)
+    hidden, sequence = row.whole("hidden") or (public.hidden if public else None), row.whole("seq_len")
     if hidden is None or sequence is None:
-        missing = " and ".join(name for name in ("hidden", "seq_len") if row.number(name) is None)
-        raise CannotExpressError(f"no {missing}")
+        missing = {"hidden": hidden, "seq_len": sequence}
+        raise CannotExpressError(f"no {' and '.join(name for name in missing if missing[name] is None)}")
     tensor = row.whole("tp") or 1
     pipeline = row.whole("pp") or 1
-    layers = row.whole("layers") or _layers(row, hidden, pipeline)
-    heads = row.whole("heads") or _heads(hidden, tensor)
+    known = public if public is not None and public.hidden == hidden else None
+    layers = row.whole("layers") or (known.layers if known else _layers(row, hidden, pipeline))
+    heads = row.whole("heads") or (known.heads if known else _heads(hidden, tensor))
     if hidden % heads or heads % tensor:
         raise CannotExpressError(f"{heads} heads do not divide {hidden}, or {tensor} ranks not the heads")
     if layers < pipeline:

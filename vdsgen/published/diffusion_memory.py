@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vdsgen.cost.activations import LayerBytes, layer_bytes, stage_activations
+from vdsgen.cost.engine_defaults import STAGE3_MAX_LIVE_PARAMETERS
 from vdsgen.cost.memory import MemoryModel
 from vdsgen.cost.settings import Settings
 from vdsgen.published.diffusion_case import DiffusionCase
 
 STREAMED_BLOCKS = 2
 """Blocks of half precision weights on the GPU: one at work, and the next one arriving."""
+
+ENGINE_LIVE_PARAMETERS = 1_000_000_000
+"""DeepSpeed's default of stage3_max_live_parameters (runtime/zero/config.py)."""
 
 
 def tensor_bytes(case: DiffusionCase) -> float:
@@ -21,7 +25,8 @@ def tensor_bytes(case: DiffusionCase) -> float:
     settings, trainer = case.settings, case.trainer
     if trainer is None:
         count = len(case.profile.layers)
-        return MemoryModel(case.profile, case.geometry).tensor_bytes(settings, 0, 0, count)
+        planned = MemoryModel(case.profile, case.geometry).tensor_bytes(settings, 0, 0, count)
+        return planned + _gathered_by_default(case)
     trained = case.profile.trainable_parameters
     layers = layer_bytes(case.profile, case.geometry, settings.micro_batch_size, settings.dtype)
     running = stage_activations(layers, settings, 0, 0, len(layers))
@@ -35,6 +40,15 @@ def tensor_bytes(case: DiffusionCase) -> float:
         backward = max(backward, running.stash_bytes + running.backward_bytes + sum(gradients))
     step = sum(gradients) + trainer.step * trained
     return rest_bytes(case) + max(running.buffer_bytes + max(forward, backward), step)
+
+
+def _gathered_by_default(case: DiffusionCase) -> int:
+    """ZeRO-3 gathers up to 1e9 parameters by default; plans bound that (vdsgen/cost/engine_defaults.py)."""
+    if case.settings.zero_stage < 3 or case.settings.data_parallel_size == 1:
+        return 0
+    live = min(case.profile.parameters, ENGINE_LIVE_PARAMETERS)
+    bounded = min(case.profile.parameters, STAGE3_MAX_LIVE_PARAMETERS)
+    return case.settings.element_bytes * (live - bounded)
 
 
 def _growing_backward(layers: Sequence[LayerBytes], gradients: Sequence[float], settings: Settings) -> float:

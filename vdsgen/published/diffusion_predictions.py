@@ -7,16 +7,17 @@ from vdsgen.published.compare import Predictions
 from vdsgen.published.diffusion_case import DiffusionCase, express_diffusion
 from vdsgen.published.diffusion_memory import rest_bytes, tensor_bytes
 from vdsgen.published.notes import Facts
-from vdsgen.published.pools import Hardware, hardware_of
+from vdsgen.published.pools import Hardware, hardware_of, memory_gib
 from vdsgen.published.reasons import CannotExpressError
 from vdsgen.published.row import Row
+from vdsgen.units import GIB
 
 TERA = 1e12
 
 
 def diffusion_predictions(row: Row, facts: Facts) -> Predictions:
     """Raises CannotExpressError where the row has no counterpart."""
-    case = express_diffusion(row, facts)
+    case = _checkpointed_if_need_be(express_diffusion(row, facts), row)
     settings = case.settings
     samples = settings.micro_batch_size * settings.gradient_accumulation_steps * settings.data_parallel_size
 
@@ -42,7 +43,25 @@ def diffusion_predictions(row: Row, facts: Facts) -> Predictions:
             None if rate is None else samples / (rate * (settings.data_parallel_size if facts.per_gpu else 1))
         )
 
-    return Predictions(memory, 1 if settings.world_size > 1 else 0, seconds, measured)
+    remark = "checkpointing is assumed: without it, it would not fit" if case.assumes_checkpointing else None
+    communicators = 1 if settings.world_size > 1 else 0
+    return Predictions(memory, communicators, seconds, measured, remark)
+
+
+def _checkpointed_if_need_be(case: DiffusionCase, row: Row) -> DiffusionCase:
+    """Where a row does not say whether blocks are checkpointed, they are if they would not fit otherwise.
+
+    Raises CannotExpressError where both would fit.
+    """
+    if not case.assumes_checkpointing:
+        return case
+    capacity = memory_gib(row.gpu_type)
+    try:
+        if capacity is None or tensor_bytes(case) <= capacity * GIB:
+            raise CannotExpressError("no grad_ckpt, and it would fit with and without")
+    except ValueError as error:
+        raise CannotExpressError(str(error)) from None
+    return case._replace(settings=case.settings._replace(activation_checkpoint_interval=1))
 
 
 def _step_seconds(case: DiffusionCase, hardware: Hardware) -> float:

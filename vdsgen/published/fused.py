@@ -156,11 +156,8 @@ class FusedCrossEntropy(Function):
         ctx.dtype = logits.dtype
         softmax = logits.float()
         softmax.sub_(softmax.amax(-1, keepdim=True)).exp_()
-        total = softmax.sum(-1, keepdim=True)
-        loss = total.log().squeeze(-1)
-        softmax.div_(total)
         ctx.save_for_backward(softmax, targets)
-        return loss
+        return _normalised(softmax)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
@@ -177,16 +174,20 @@ class CrossEntropy2021(Function):
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
         logits.sub_(logits.amax(-1, keepdim=True))
         softmax = logits.exp()
-        total = softmax.sum(-1, keepdim=True)
-        loss = total.log().squeeze(-1)
-        softmax.div_(total)
         ctx.save_for_backward(softmax, targets)
-        return loss
+        return _normalised(softmax)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         softmax, _ = ctx.saved_tensors
         return softmax.mul_(gradient.unsqueeze(-1)), None
+
+
+def _normalised(exponentials: Tensor) -> Tensor:
+    """Log-sums of exponentials, which become shares in place."""
+    total = exponentials.sum(-1, keepdim=True)
+    exponentials.div_(total)
+    return total.log().squeeze(-1)
 
 
 def _along_sequence(x: Tensor, grow: int, shrink: int) -> Tensor:

@@ -41,6 +41,8 @@ class Facts(NamedTuple):
     user_report: bool
     assumed_checkpointing: bool
     """The row's grad_ckpt is a default that the source does not restate."""
+    unsteady: bool
+    """The source itself warns that its step times vary much."""
     toy: bool
     """A model for tests, whose kernels are too small to keep a GPU busy."""
     pixels: float | None
@@ -51,6 +53,7 @@ def facts_of(row: Row) -> Facts:
     """The facts of one row's notes, its table's name included."""
     text = f"{row.table}; {row.notes}"
     low = text.lower()
+    steady = "steady state" in low and "not a peak" in low
     return Facts(
         context_parallel=_count(r"\bcp\s*=\s*(\d+)", low) or 1,
         virtual_stages=_count(r"virtual pipeline\s*=\s*(\d+)", low) or 1,
@@ -61,8 +64,8 @@ def facts_of(row: Row) -> Facts:
         micro_batches=_count(r"micro-batches(?: per pipeline)?\s*=\s*(\d+)", low),
         first_iteration=re.search(r"after iteration 1\b", low) is not None,
         last_rank="last rank only" in low,
-        steady="steady state" in low and "not a peak" in low,
-        ceiling="ceiling" in low,
+        steady=steady,
+        ceiling="ceiling" in low and not steady,
         bound=any(word in row.notes.lower() for word in _BOUNDS),
         hardware_flops="hardware flops" in low or "hw flops" in low,
         per_gpu="per gpu" in low,
@@ -70,6 +73,7 @@ def facts_of(row: Row) -> Facts:
         gpus_disagree="does not equal tp*pp*dp" in low or "source inconsistency" in low,
         user_report="user report" in low,
         assumed_checkpointing=re.search(r"grad_ckpt[^;]*not restated", low) is not None,
+        unsteady=re.search(r"numbers vary \+/-\d+%", low) is not None,
         toy="toy model" in low,
         pixels=_pixels(low),
     )
