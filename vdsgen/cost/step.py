@@ -21,6 +21,7 @@ from vdsgen.cost.compute import (
     layer_times,
     optimizer_seconds,
 )
+from vdsgen.cost.engine_overhead import EngineOverhead, gathered_sizes
 from vdsgen.cost.offload import Host, offload_seconds
 from vdsgen.cost.rates import Rates
 from vdsgen.cost.schedule import PipelineRun, StageTimes, makespan_lower_bound, simulate
@@ -65,6 +66,7 @@ class StepTimeModel:
         self.topology = Topology.of(pool)
         self.host = Host.of(pool)
         self.sharing = Sharing.of(pool)
+        self.engine = EngineOverhead.of(pool)
         known = pool.calibration.clip_seconds if isinstance(pool.calibration, Calibration) else None
         self._clip_seconds = None if known is None else middle(known)
         self._rates: dict[Dtype, Rates] = {}
@@ -74,6 +76,8 @@ class StepTimeModel:
         types = [profile.layer_types[name] for name in profile.layers]
         self._parameters = [0, *accumulate(layer.parameters for layer in types)]
         self._trainable = [0, *accumulate(layer.trainable_parameters for layer in types)]
+        self._gathered = [0, *accumulate(sum(gathered_sizes(layer)) for layer in types)]
+        self._tensors = [0, *accumulate(len(layer.parameter_shapes) for layer in types)]
 
     def rates(self, dtype: Dtype) -> Rates:
         if dtype not in self._rates:
@@ -118,13 +122,19 @@ class StepTimeModel:
         recompute = settings.activation_checkpoint_interval > 0
         several = settings.gradient_accumulation_steps > 1
         accumulation = settings.gradient_accumulation_dtype
-        key = (settings.micro_batch_size, settings.dtype, accumulation, several, recompute)
+        zero = settings.zero_stage
+        key = (settings.micro_batch_size, settings.dtype, accumulation, several, recompute, zero)
         if key not in self._seconds:
             rates = self.rates(settings.dtype)
+            engine = {
+                name: self.engine.layer_seconds(zero, layer)
+                for name, layer in self.profile.layer_types.items()
+            }
             self._seconds[key] = tuple(
                 times.forward_seconds * (2 if recompute else 1)
                 + times.backward_seconds
                 + accumulation_seconds(self._trainable[index + 1] - self._trainable[index], settings, rates)
+                + engine[self.profile.layers[index]]
                 for index, times in enumerate(self.layers(settings.micro_batch_size, settings.dtype))
             )
         return self._seconds[key]
@@ -134,9 +144,11 @@ class StepTimeModel:
         layers = self.layers(settings.micro_batch_size, settings.dtype)
         seconds = self.layer_seconds(settings)
         stages = []
+        instructions = self.engine.pipeline_seconds / 2 if len(partition) > 2 else 0.0
         for start, stop in pairwise(partition):
             forward = sum(times.forward_seconds for times in layers[start:stop])
-            stages.append(StageTimes(forward, sum(seconds[start:stop]) - forward))
+            backward = sum(seconds[start:stop]) - forward
+            stages.append(StageTimes(forward + instructions, backward + instructions))
         return stages
 
     def lower_bound_seconds(self, settings: Settings, partition: Sequence[int]) -> float:
@@ -234,7 +246,9 @@ class StepTimeModel:
         for stage, (start, stop) in enumerate(pairwise(partition)):
             parameters = self._parameters[stop] - self._parameters[start]
             trainable = self._trainable[stop] - self._trainable[start]
-            traffic = step_traffic(settings, parameters, trainable, stop - start)
+            # ZeRO-3 keeps small parameters; the others are gathered a layer at a time.
+            moved = self._gathered[stop] - self._gathered[start] if settings.zero_stage == 3 else parameters
+            traffic = step_traffic(settings, moved, trainable, stop - start)
             reduce: Collective = "all_reduce" if traffic.reduce_passes == 2 else "reduce_scatter"
             reducing = self.topology.data_group(settings, stage, reduce)
             gathering = self.topology.data_group(settings, stage, "all_gather")
@@ -242,7 +256,8 @@ class StepTimeModel:
             gathers.append(traffic.gathers * gather_seconds(traffic, gathering, settings))
             moving, adam = offload_seconds(settings, parameters, trainable, self.host)
             offloads.append(moving)
-            updates.append(adam or self._optimizer(settings, trainable))
+            update = adam or self._optimizer(settings, trainable)
+            updates.append(update + self._bookkeeping(settings, start, stop))
         return _Tail(tuple(reduces), max(gathers), max(updates), max(offloads))
 
     def _transfers(self, settings: Settings, partition: Sequence[int]) -> list[float]:
@@ -257,4 +272,9 @@ class StepTimeModel:
         ranks = settings.data_parallel_size if shards_optimizer(settings) else 1
         mine = -(-trainable // ranks)
         seconds = optimizer_seconds(mine, settings, self.rates(settings.dtype))
+        return seconds / self._speed(settings.world_size)
+
+    def _bookkeeping(self, settings: Settings, start: int, stop: int) -> float:
+        tensors = self._tensors[stop] - self._tensors[start]
+        seconds = self.engine.step_seconds[settings.zero_stage] * tensors
         return seconds / self._speed(settings.world_size)
