@@ -157,13 +157,20 @@ def measure(folder: Path, rounds: int, steps: int) -> dict[str, list[dict[str, f
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     out = folder / "times.json"
-    common = [str(RANKS), str(port), str(rounds), str(steps), str(folder / "plans"), str(out)]
-    threads = max(1, len(os.sched_getaffinity(0)) // RANKS)
+    arguments = [str(rounds), str(steps), str(folder / "plans"), str(out)]
+    environment = {
+        **os.environ,
+        "WORLD_SIZE": str(RANKS),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "DS_ACCELERATOR": "cpu",
+        "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // RANKS)),
+    }
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.benchmarks.cpu_plans_rank", str(rank), *common],
+            [sys.executable, "-m", "tests.benchmarks.cpu_plans_rank", *arguments],
             cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
         )
         for rank in range(RANKS)
     ]

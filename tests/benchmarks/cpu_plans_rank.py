@@ -1,9 +1,9 @@
 """One rank of `cpu_plans`: trains every rendered plan for a few steps, round by round.
 
-python -m tests.benchmarks.cpu_plans_rank RANK WORLD_SIZE PORT ROUNDS STEPS PLANS OUT.json
+python -m tests.benchmarks.cpu_plans_rank ROUNDS STEPS PLANS OUT.json
 
-PLANS is a folder of rendered directories. All plans run in the same processes, one after another, and then
-again: drift of the machine hits all alike.
+The environment is a launcher's (RANK, WORLD_SIZE, ...). PLANS is a folder of rendered directories. All of
+them run in the same processes, one after another, and then again: drift of the machine hits all alike.
 """
 
 from __future__ import annotations
@@ -19,21 +19,13 @@ from typing import Any
 WARM_UP_STEPS = 1
 
 
-def main(rank: int, world_size: int, port: int, rounds: int, steps: int, plans: Path, out: Path) -> None:
-    os.environ.update(
-        RANK=str(rank),
-        LOCAL_RANK=str(rank),
-        WORLD_SIZE=str(world_size),
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-        DS_ACCELERATOR="cpu",
-    )
-    import torch
+def main(rounds: int, steps: int, plans: Path, out: Path) -> None:
+    from deepspeed import comm as dist
 
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // world_size))
     from vdsgen.model.distributed import init_distributed
 
     init_distributed()
+    rank = dist.get_rank()
     directories = sorted(plans.iterdir())
     results: dict[str, list[dict[str, float]]] = {one.name: [] for one in directories}
     for number in range(rounds):
@@ -95,7 +87,7 @@ def train(directory: Path, run: Path, steps: int) -> list[dict[str, float]]:
 
 
 if __name__ == "__main__":
-    rank, world_size, port, rounds, steps, plans, out = sys.argv[1:]
-    main(int(rank), int(world_size), int(port), int(rounds), int(steps), Path(plans), Path(out))
+    rounds, steps, plans, out = sys.argv[1:]
+    main(int(rounds), int(steps), Path(plans), Path(out))
     sys.stdout.flush()
     os._exit(0)  # taking an interpreter full of torch apart takes seconds

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.rendering import planning_inputs
-from vdsgen.cost.step import StepTime
+from vdsgen.cost.step_time import StepTime
 from vdsgen.planner.plan import best_plans
 from vdsgen.planner.resolve import workload_of
 from vdsgen.planner.tables import settings_of, step_time_of

@@ -124,6 +124,11 @@ class LayerType(Spec):
     """Operators that launch a kernel, forward."""
     backward_kernels: NonNegativeInt = 0
 
+    @property
+    def parameter_sizes(self) -> tuple[int, ...]:
+        """Elements of each parameter."""
+        return tuple(math.prod(shape) for shape in self.parameter_shapes)
+
 
 class ModelProfile(Spec):
     """The layers of one model in order, with what each costs."""
