@@ -2,8 +2,8 @@
 
 python -m tests.benchmarks.cpu_plans_rank ROUNDS STEPS PLANS OUT.json
 
-The environment is a launcher's (RANK, WORLD_SIZE, ...). PLANS is a folder of rendered directories. All of them
-run in the same processes, one after another, and then again: drift of the machine hits all alike.
+The environment is a launcher's (RANK, WORLD_SIZE, ...). PLANS is a folder of rendered directories. All of
+them run in the same processes, one after another, and then again: drift of the machine hits all alike.
 """
 
 from __future__ import annotations

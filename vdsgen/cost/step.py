@@ -21,6 +21,7 @@ from vdsgen.cost.compute import (
     layer_times,
     optimizer_seconds,
 )
+from vdsgen.cost.engine_overhead import EngineOverhead, gathered_sizes
 from vdsgen.cost.offload import Host, offload_seconds
 from vdsgen.cost.rates import Rates
 from vdsgen.cost.schedule import PipelineRun, StageTimes, makespan_lower_bound, simulate
@@ -68,6 +69,7 @@ class StepTimeModel:
         self.factors = step_factors(pool)
         self.host = Host.of(pool)
         self.sharing = Sharing.of(pool)
+        self.engine = EngineOverhead.of(pool)
         known = pool.calibration.clip_seconds if isinstance(pool.calibration, Calibration) else None
         self._clip_seconds = None if known is None else middle(known)
         self._rates: dict[Dtype, Rates] = {}
@@ -77,6 +79,8 @@ class StepTimeModel:
         types = [profile.layer_types[name] for name in profile.layers]
         self._parameters = [0, *accumulate(layer.parameters for layer in types)]
         self._trainable = [0, *accumulate(layer.trainable_parameters for layer in types)]
+        self._gathered = [0, *accumulate(sum(gathered_sizes(layer)) for layer in types)]
+        self._tensors = [0, *accumulate(len(layer.parameter_shapes) for layer in types)]
 
     def rates(self, dtype: Dtype) -> Rates:
         if dtype not in self._rates:
@@ -121,14 +125,20 @@ class StepTimeModel:
         recompute = settings.activation_checkpoint_interval > 0
         several = settings.gradient_accumulation_steps > 1
         accumulation = settings.gradient_accumulation_dtype
-        key = (settings.micro_batch_size, settings.dtype, accumulation, several, recompute)
+        zero = settings.zero_stage
+        key = (settings.micro_batch_size, settings.dtype, accumulation, several, recompute, zero)
         if key not in self._seconds:
-            rates = self.rates(settings.dtype)
+            rates, slower = self.rates(settings.dtype), self.factors.compute_factor
+            engine = {
+                name: self.engine.layer_seconds(zero, layer)
+                for name, layer in self.profile.layer_types.items()
+            }
             self._seconds[key] = tuple(
                 times.forward_seconds * (2 if recompute else 1)
                 + times.backward_seconds
-                + self.factors.compute_factor
+                + slower
                 * accumulation_seconds(self._trainable[index + 1] - self._trainable[index], settings, rates)
+                + slower * engine[self.profile.layers[index]]
                 for index, times in enumerate(self.layers(settings.micro_batch_size, settings.dtype))
             )
         return self._seconds[key]
@@ -138,9 +148,12 @@ class StepTimeModel:
         layers = self.layers(settings.micro_batch_size, settings.dtype)
         seconds = self.layer_seconds(settings)
         stages = []
+        instructions = self.engine.pipeline_seconds / 2 if len(partition) > 2 else 0.0
+        instructions *= self.factors.compute_factor
         for start, stop in pairwise(partition):
             forward = sum(times.forward_seconds for times in layers[start:stop])
-            stages.append(StageTimes(forward, sum(seconds[start:stop]) - forward))
+            backward = sum(seconds[start:stop]) - forward
+            stages.append(StageTimes(forward + instructions, backward + instructions))
         return stages
 
     def lower_bound_seconds(self, settings: Settings, partition: Sequence[int]) -> float:
@@ -239,7 +252,9 @@ class StepTimeModel:
         for stage, (start, stop) in enumerate(pairwise(partition)):
             parameters = self._parameters[stop] - self._parameters[start]
             trainable = self._trainable[stop] - self._trainable[start]
-            traffic = step_traffic(settings, parameters, trainable, stop - start)
+            # ZeRO-3 keeps small parameters; the others are gathered a layer at a time.
+            moved = self._gathered[stop] - self._gathered[start] if settings.zero_stage == 3 else parameters
+            traffic = step_traffic(settings, moved, trainable, stop - start)
             reduce: Collective = "all_reduce" if traffic.reduce_passes == 2 else "reduce_scatter"
             reducing = self.topology.data_group(settings, stage, reduce)
             gathering = self.topology.data_group(settings, stage, "all_gather")
@@ -247,7 +262,8 @@ class StepTimeModel:
             gathers.append(traffic.gathers * gather_seconds(traffic, gathering, settings))
             moving, adam = offload_seconds(settings, parameters, trainable, self.host)
             offloads.append(moving)
-            updates.append(adam or self._optimizer(settings, trainable))
+            update = adam or self._optimizer(settings, trainable)
+            updates.append(update + self._bookkeeping(settings, start, stop))
         factors = self.factors
         return _Tail(
             reduce_seconds=tuple(factors.communication_factor * seconds for seconds in reduces),
@@ -272,9 +288,13 @@ class StepTimeModel:
         seconds = optimizer_seconds(mine, settings, self.rates(settings.dtype))
         return seconds / self._speed(settings.world_size)
 
+    def _bookkeeping(self, settings: Settings, start: int, stop: int) -> float:
+        tensors = self._tensors[stop] - self._tensors[start]
+        seconds = self.engine.step_seconds[settings.zero_stage] * tensors
+        return seconds / self._speed(settings.world_size)
+
 
 def step_factors(pool: Pool) -> StepFactors:
     """What an ablation learned of the pool; all ones where none did."""
-    calibration = pool.calibration
-    assert not isinstance(calibration, str), "the lab file's reader puts figures in a path's place"
-    return (calibration and calibration.step_factors) or StepFactors()
+    factors = pool.calibration.step_factors if isinstance(pool.calibration, Calibration) else None
+    return factors or StepFactors()
