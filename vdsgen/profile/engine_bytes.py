@@ -7,15 +7,15 @@ from typing import Any
 
 import torch
 
-from vdsgen.profile.live_bytes import storage_bytes
+from vdsgen.profile.live_bytes import storage_bytes, storage_key
 
 
 def owners(engine: Any) -> dict[str, int]:
     """Bytes of the storages behind parameters, gradients, optimizer states and reduce buckets."""
     buckets = list(bucket_tensors(engine.optimizer))
-    in_buckets = {tensor.untyped_storage().data_ptr() for tensor in buckets}
+    in_buckets = {storage_key(tensor) for tensor in buckets}
     gradients = [
-        tensor for tensor in gradient_tensors(engine) if tensor.untyped_storage().data_ptr() not in in_buckets
+        tensor for tensor in gradient_tensors(engine) if storage_key(tensor) not in in_buckets
     ]
     return {
         "parameters": storage_bytes(parameter_tensors(engine)),

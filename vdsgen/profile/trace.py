@@ -59,10 +59,15 @@ class _FlashAttention(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+def flash_attention() -> TorchFunctionMode:
+    """Inside, attention is the flash operator, whatever the tensors' device would choose."""
+    return _FlashAttention()
+
+
 @contextmanager
 def empty_tensors() -> Iterator[None]:
     """New tensors are on the meta device, and attention is the flash operator."""
-    with torch.device("meta"), _FlashAttention():
+    with torch.device("meta"), flash_attention():
         yield
 
 

@@ -1,0 +1,107 @@
+"""Traces one pipeline stage of a rendered plan, in this process."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+from vdsgen.model.engine import Batch, TrainingEngine, build_engine
+from vdsgen.profile.kernels import hidden_temporary_bytes
+from vdsgen.profile.live_bytes import LiveBytes
+from vdsgen.profile.trace import empty_inputs
+from vdsgen.spec.architecture import Geometry, Vdt
+from vdsgen.spec.run import Layout, layout_of
+from vdsgen.verify.fake_rank import handed_on, join_fake_group, without_memory
+from vdsgen.verify.figures import Phase, StageTrace
+from vdsgen.verify.marks import COMMUNICATION, Marks
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PHASES: tuple[Phase, ...] = ("compute", "reduce", "step")
+
+Report = Callable[[float], None]
+"""Called with the share of the work that is done."""
+
+
+def traced_micro_batches(layout: Layout, gradient_accumulation_steps: int) -> int:
+    """As many as show the peak of any number: one more than a pipeline has in flight, so that a full pipeline
+    runs beside all gradients; in one process two, the second beside the first one's gradients."""
+    return min(gradient_accumulation_steps, layout.pipeline_parallel_size + 1)
+
+
+def trace_stage(
+    ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, stage: int, report: Report
+) -> StageTrace:
+    """Builds the engine of the stage's first rank as the training entrypoint does, trains two steps, and gives
+    what the second held. The first has one micro-batch: it only makes the optimizer's states.
+
+    Once a process. Raises VdsgenError where the config contradicts the model.
+    """
+    began = time.perf_counter()
+    layout = layout_of(ds_config)
+    micro_batches = traced_micro_batches(layout, int(ds_config["gradient_accumulation_steps"]))
+    micro = int(ds_config["train_micro_batch_size_per_gpu"])
+    config = {
+        **ds_config,
+        "gradient_accumulation_steps": micro_batches,
+        "train_batch_size": micro * micro_batches * layout.data_parallel_size,
+    }
+    join_fake_group(stage * layout.data_parallel_size, layout.world_size)
+    books = LiveBytes(hidden_temporary_bytes)
+    with without_memory(books, handed_on(model, geometry, micro, DTYPES[layout.dtype])):
+        training = build_engine(config, model, geometry, seed=0)
+        build_peak = books.peak_bytes
+        marks = Marks(training, books)
+        batches = empty_batches(model, geometry, micro, (micro_batches + 1), report)
+        set_micro_batches(training, 1)
+        training.train_step(batches)
+        set_micro_batches(training, micro_batches)
+        marks.claim_states()
+        books.forget_peaks()
+        with books.phase("compute"):
+            training.train_step(batches)
+    peaks = {phase: books.peak_of(phase) for phase in PHASES}
+    states = sum(marks.states[name] for name in ("parameters", "gradients", "optimizer"))
+    report(1.0)
+    return StageTrace(
+        stage=stage,
+        layers=_layers(training, layout, stage, model),
+        optimizer_class=type(training.engine.optimizer).__name__,
+        micro_batches=micro_batches,
+        parameters_bytes=marks.states["parameters"],
+        gradients_bytes=marks.states["gradients"],
+        optimizer_bytes=marks.states["optimizer"],
+        activations_bytes=books.peak_of("compute", owner=""),
+        workspace_bytes=max(0, peaks["reduce"] - states, peaks["step"] - states),
+        communication_bytes=books.peak_of("compute", owner=COMMUNICATION),
+        peak_bytes=max(peaks.values()),
+        peak_phase=max(PHASES, key=lambda phase: peaks[phase]),
+        build_peak_bytes=build_peak,
+        seconds=time.perf_counter() - began,
+        resident_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )
+
+
+def set_micro_batches(training: TrainingEngine, count: int) -> None:
+    """Of the engine's next step."""
+    engine = training.engine
+    engine.set_train_batch_size(engine.train_micro_batch_size_per_gpu() * count * engine.dp_world_size)
+
+
+def empty_batches(
+    model: Vdt, geometry: Geometry, micro_batch_size: int, count: int, report: Report
+) -> Iterator[Batch]:
+    """`count` micro-batches as the loader gives them."""
+    for index in range(count):
+        report(index / count)
+        inputs = empty_inputs(model, micro_batch_size, geometry, "embed", torch.float32)
+        yield inputs, torch.empty_like(inputs[0])
+
+
+def _layers(training: TrainingEngine, layout: Layout, stage: int, model: Vdt) -> tuple[int, int]:
+    if training.pipelined:
+        return layout.partition[stage], layout.partition[stage + 1]
+    return 0, model.depth + 2
