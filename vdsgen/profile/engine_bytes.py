@@ -14,9 +14,7 @@ def owners(engine: Any) -> dict[str, int]:
     """Bytes of the storages behind parameters, gradients, optimizer states and reduce buckets."""
     buckets = list(bucket_tensors(engine.optimizer))
     in_buckets = {storage_key(tensor) for tensor in buckets}
-    gradients = [
-        tensor for tensor in gradient_tensors(engine) if storage_key(tensor) not in in_buckets
-    ]
+    gradients = [tensor for tensor in gradient_tensors(engine) if storage_key(tensor) not in in_buckets]
     return {
         "parameters": storage_bytes(parameter_tensors(engine)),
         "gradients": storage_bytes(gradients),

@@ -20,8 +20,8 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Works on real and fake tensors. Nothing is seen of what existed before. Storages are counted once,
     however many tensors view them. A storage belongs to the owner that was named when it was born, or else
-    to the first that claims it. `hidden_bytes(func, args)` says what an operator allocates inside its kernel, which
-    counts for the moment that the operator runs; without it, such workspace is not seen.
+    to the first that claims it. `hidden_bytes(func, args)` says what an operator allocates inside its kernel,
+    which counts for the moment that the operator runs; without it, such workspace is not seen.
     """
 
     def __init__(self, hidden_bytes: Callable[[Any, tuple[Any, ...]], int] | None = None) -> None:
@@ -110,8 +110,8 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 entry.owner = owner
 
     def peak_of(self, name: str, owner: str | None = None) -> int:
-        """The most that was alive in a phase: of all, or of one owner."""
-        return self._phases[name] if owner is None else self._peaks_of[name, owner]
+        """The most that was alive in a phase: of all, or of one owner. 0 for a phase that never was."""
+        return self._phases.get(name, 0) if owner is None else self._peaks_of[name, owner]
 
     def forget_peaks(self) -> None:
         self._phases.clear()

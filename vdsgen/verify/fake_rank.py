@@ -1,7 +1,7 @@
 """One rank of a process group whose other ranks do not exist, on tensors that have no memory.
 
-Tensors are torch's FakeTensors: shape, dtype and a storage of the true size with nothing in it. Collectives go
-to torch's `fake` backend, which completes at once. The engine's own code runs unchanged; what it cannot get
+Tensors are torch's FakeTensors: shape, dtype and a storage of the true size with nothing in it. Collectives
+go to torch's `fake` backend, which completes at once. The engine's own code runs unchanged; what it cannot get
 from tensors without contents, or from ranks that are not there, is put in its place here, item by item.
 DeepSpeed's files are of 0.19.8, below deepspeed/runtime.
 """
@@ -103,7 +103,8 @@ def without_memory(books: TorchDispatchMode, handed_on: HandedOn) -> Iterator[No
         for substitute in _substitutes(handed_on):
             stack.enter_context(substitute)
         # The last to be entered is the first to see an operator.
-        for mode in (FakeTensorMode(allow_non_fake_inputs=True), books, GpuAnswers(), flash_attention()):
+        fake = FakeTensorMode(allow_non_fake_inputs=True)
+        for mode in (fake, books, GpuAnswers(), flash_attention()):  # type: ignore[no-untyped-call]
             stack.enter_context(mode)
         yield
 

@@ -45,7 +45,7 @@ class StageTrace(Spec):
     activations_bytes: NonNegativeInt
     """The most, while micro-batches run, of all that is neither states nor communication."""
     workspace_bytes: NonNegativeInt
-    """The most beyond states while gradients are reduced and while the optimizer steps."""
+    """The most beyond states while the optimizer steps and, up to ZeRO-1, while gradients are reduced."""
     communication_bytes: NonNegativeInt
     """The most, while micro-batches run, of reduce buckets and gathered parameters."""
     peak_bytes: NonNegativeInt

@@ -13,7 +13,13 @@ from typing import Any
 import torch
 
 from vdsgen.model.engine import TrainingEngine
-from vdsgen.profile.engine_bytes import bucket_tensors, gradient_tensors, owners, optimizer_tensors, parameter_tensors
+from vdsgen.profile.engine_bytes import (
+    bucket_tensors,
+    gradient_tensors,
+    optimizer_tensors,
+    owners,
+    parameter_tensors,
+)
 from vdsgen.profile.live_bytes import LiveBytes
 
 STATES, COMMUNICATION = "states", "communication"
@@ -57,7 +63,10 @@ class Marks:
             def marked(*args: Any, **kwargs: Any) -> Any:
                 self.states = owners(engine)
                 self.claim_states()
-                with self._books.phase("reduce"):
+                # From ZeRO-2 on, gradients are reduced while micro-batches run, and this is the last of it.
+                with self._books.phase(
+                    "compute" if engine.zero_optimization_partition_gradients() else "reduce"
+                ):
                     return original(*args, **kwargs)
 
             return marked

@@ -24,6 +24,8 @@ PHASES: tuple[Phase, ...] = ("compute", "reduce", "step")
 
 Report = Callable[[float], None]
 """Called with the share of the work that is done."""
+JOINED, BUILT = 0.15, 0.35
+"""Of the time that a stage takes, roughly: imports, and then the engine."""
 
 
 def traced_micro_batches(layout: Layout, gradient_accumulation_steps: int) -> int:
@@ -35,8 +37,8 @@ def traced_micro_batches(layout: Layout, gradient_accumulation_steps: int) -> in
 def trace_stage(
     ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, stage: int, report: Report
 ) -> StageTrace:
-    """Builds the engine of the stage's first rank as the training entrypoint does, trains two steps, and gives
-    what the second held. The first has one micro-batch: it only makes the optimizer's states.
+    """Builds the engine of the stage's first rank as the training entrypoint does, trains two steps, and
+    gives what the second held. The first has one micro-batch: it only makes the optimizer's states.
 
     Once a process. Raises VdsgenError where the config contradicts the model.
     """
@@ -50,12 +52,13 @@ def trace_stage(
         "train_batch_size": micro * micro_batches * layout.data_parallel_size,
     }
     join_fake_group(stage * layout.data_parallel_size, layout.world_size)
+    report(JOINED)
     books = LiveBytes(hidden_temporary_bytes)
     with without_memory(books, handed_on(model, geometry, micro, DTYPES[layout.dtype])):
         training = build_engine(config, model, geometry, seed=0)
         build_peak = books.peak_bytes
         marks = Marks(training, books)
-        batches = empty_batches(model, geometry, micro, (micro_batches + 1), report)
+        batches = empty_batches(model, geometry, micro, micro_batches + 1, report)
         set_micro_batches(training, 1)
         training.train_step(batches)
         set_micro_batches(training, micro_batches)
@@ -86,8 +89,10 @@ def trace_stage(
 
 
 def set_micro_batches(training: TrainingEngine, count: int) -> None:
-    """Of the engine's next step."""
+    """Of the engine's next step. It looks for the last of them by counting all that it ever ran
+    (engine.py, is_gradient_accumulation_boundary), so the count begins anew."""
     engine = training.engine
+    engine.micro_steps = 0
     engine.set_train_batch_size(engine.train_micro_batch_size_per_gpu() * count * engine.dp_world_size)
 
 
@@ -96,7 +101,7 @@ def empty_batches(
 ) -> Iterator[Batch]:
     """`count` micro-batches as the loader gives them."""
     for index in range(count):
-        report(index / count)
+        report(BUILT + (1 - BUILT) * index / count)
         inputs = empty_inputs(model, micro_batch_size, geometry, "embed", torch.float32)
         yield inputs, torch.empty_like(inputs[0])
 
