@@ -109,6 +109,11 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._live_of[owner] += entry.size
                 entry.owner = owner
 
+    def owned(self, tensors: Iterable[torch.Tensor], owner: str) -> list[torch.Tensor]:
+        """Those of the tensors whose storage belongs to `owner`."""
+        entries = ((tensor, self._held.get(storage_key(tensor))) for tensor in tensors)
+        return [tensor for tensor, entry in entries if entry is not None and entry.owner == owner]
+
     def peak_of(self, name: str, owner: str | None = None) -> int:
         """The most that was alive in a phase: of all, or of one owner. 0 for a phase that never was."""
         return self._phases.get(name, 0) if owner is None else self._peaks_of[name, owner]

@@ -1,8 +1,8 @@
 """One rank of a process group whose other ranks do not exist, on tensors that have no memory.
 
 Tensors are torch's FakeTensors: shape, dtype and a storage of the true size with nothing in it. Collectives
-go to torch's `fake` backend, which completes at once. The engine's own code runs unchanged; what it cannot get
-from tensors without contents, or from ranks that are not there, is put in its place here, item by item.
+go to torch's `fake` backend, which completes at once. The engine's own code runs unchanged; what it cannot
+get from tensors without contents, or from ranks that are not there, is put in its place here, item by item.
 DeepSpeed's files are of 0.19.8, below deepspeed/runtime.
 """
 

@@ -20,7 +20,7 @@ from vdsgen.profile.engine_bytes import (
     owners,
     parameter_tensors,
 )
-from vdsgen.profile.live_bytes import LiveBytes
+from vdsgen.profile.live_bytes import LiveBytes, storage_bytes
 
 STATES, COMMUNICATION = "states", "communication"
 """Owners in the books; activations and temporaries are nobody's."""
@@ -44,6 +44,7 @@ class Marks:
         self.states: dict[str, int] = {}
         self._engine = training.engine
         self._books = books
+        self._reduces_at_once = bool(self._engine.zero_optimization_partition_gradients())
         self._mark_phases(training.pipelined)
         self._mark_owners()
 
@@ -55,18 +56,24 @@ class Marks:
         books.claim(optimizer_tensors(engine), STATES)
         books.claim(gradient_tensors(engine), STATES)
 
+    def _note_states(self) -> None:
+        self.states = owners(self._engine)
+        if self._reduces_at_once:
+            # What waits for its reduction is on its way, and no state yet.
+            kept = self._books.owned(gradient_tensors(self._engine), STATES)
+            self.states["gradients"] = storage_bytes(kept)
+        else:
+            self.claim_states()
+
     def _mark_phases(self, pipelined: bool) -> None:
         engine = self._engine
 
         def reduce(original: Callable[..., Any]) -> Callable[..., Any]:
             @wraps(original)
             def marked(*args: Any, **kwargs: Any) -> Any:
-                self.states = owners(engine)
-                self.claim_states()
+                self._note_states()
                 # From ZeRO-2 on, gradients are reduced while micro-batches run, and this is the last of it.
-                with self._books.phase(
-                    "compute" if engine.zero_optimization_partition_gradients() else "reduce"
-                ):
+                with self._books.phase("compute" if self._reduces_at_once else "reduce"):
                     return original(*args, **kwargs)
 
             return marked
@@ -97,9 +104,10 @@ class Marks:
             # ZeRO-3 gathers what a module needs, and ahead of that (partitioned_param_coordinator.py:310).
             coordinator = optimizer.parameter_offload.get_param_coordinator()
             coordinator.fetch_sub_module = self._owned(coordinator.fetch_sub_module, COMMUNICATION)
-        for parameter in self._engine.module.parameters():
-            # After the engine's own hooks: what they leave is a gradient that stays.
-            parameter.register_post_accumulate_grad_hook(self._keep_gradient)
+        if not self._reduces_at_once:
+            for parameter in self._engine.module.parameters():
+                # After the engine's own hooks: what they leave is a gradient that stays.
+                parameter.register_post_accumulate_grad_hook(self._keep_gradient)
 
     def _owned(self, function: Callable[..., Any], owner: str) -> Callable[..., Any]:
         return _inside(function, lambda: self._books.owner(owner))

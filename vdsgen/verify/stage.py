@@ -37,38 +37,48 @@ def traced_micro_batches(layout: Layout, gradient_accumulation_steps: int) -> in
 def trace_stage(
     ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, stage: int, report: Report
 ) -> StageTrace:
-    """Builds the engine of the stage's first rank as the training entrypoint does, trains two steps, and
-    gives what the second held. The first has one micro-batch: it only makes the optimizer's states.
+    """Traces the stage's first rank, as a GPU would run it, on tensors without memory.
 
     Once a process. Raises VdsgenError where the config contradicts the model.
     """
-    began = time.perf_counter()
     layout = layout_of(ds_config)
-    micro_batches = traced_micro_batches(layout, int(ds_config["gradient_accumulation_steps"]))
     micro = int(ds_config["train_micro_batch_size_per_gpu"])
-    config = {
-        **ds_config,
-        "gradient_accumulation_steps": micro_batches,
-        "train_batch_size": micro * micro_batches * layout.data_parallel_size,
-    }
     join_fake_group(stage * layout.data_parallel_size, layout.world_size)
     report(JOINED)
     books = LiveBytes(hidden_temporary_bytes)
     with without_memory(books, handed_on(model, geometry, micro, DTYPES[layout.dtype])):
-        training = build_engine(config, model, geometry, seed=0)
-        build_peak = books.peak_bytes
-        marks = Marks(training, books)
-        batches = empty_batches(model, geometry, micro, micro_batches + 1, report)
-        set_micro_batches(training, 1)
+        return trace_rank(ds_config, model, geometry, stage, books, report)
+
+
+def trace_rank(
+    ds_config: Mapping[str, Any],
+    model: Vdt,
+    geometry: Geometry,
+    stage: int,
+    books: LiveBytes,
+    report: Report,
+) -> StageTrace:
+    """Builds this rank's engine as the training entrypoint does, trains two steps, and gives what `books`,
+    which must be active, have of the second. The first has one micro-batch: it only makes the optimizer's
+    states.
+    """
+    began = time.perf_counter()
+    layout = layout_of(ds_config)
+    micro = int(ds_config["train_micro_batch_size_per_gpu"])
+    micro_batches = traced_micro_batches(layout, int(ds_config["gradient_accumulation_steps"]))
+    training = build_engine(capped(ds_config, layout, micro_batches), model, geometry, seed=0)
+    build_peak = books.peak_bytes
+    marks = Marks(training, books)
+    batches = empty_batches(model, geometry, micro, micro_batches + 1, report)
+    set_micro_batches(training, 1)
+    training.train_step(batches)
+    set_micro_batches(training, micro_batches)
+    marks.claim_states()
+    books.forget_peaks()
+    with books.phase("compute"):
         training.train_step(batches)
-        set_micro_batches(training, micro_batches)
-        marks.claim_states()
-        books.forget_peaks()
-        with books.phase("compute"):
-            training.train_step(batches)
     peaks = {phase: books.peak_of(phase) for phase in PHASES}
     states = sum(marks.states[name] for name in ("parameters", "gradients", "optimizer"))
-    report(1.0)
     return StageTrace(
         stage=stage,
         layers=_layers(training, layout, stage, model),
@@ -86,6 +96,16 @@ def trace_stage(
         seconds=time.perf_counter() - began,
         resident_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
+
+
+def capped(ds_config: Mapping[str, Any], layout: Layout, micro_batches: int) -> dict[str, Any]:
+    """The same engine with fewer micro-batches a step."""
+    micro = int(ds_config["train_micro_batch_size_per_gpu"])
+    return {
+        **ds_config,
+        "gradient_accumulation_steps": micro_batches,
+        "train_batch_size": micro * micro_batches * layout.data_parallel_size,
+    }
 
 
 def set_micro_batches(training: TrainingEngine, count: int) -> None:

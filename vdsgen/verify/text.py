@@ -23,7 +23,7 @@ def as_text(verification: Verification) -> str:
     lines = [
         f"{verification.rendered.path}: {plan.model.name}, {plan.model.parameters / 1e9:.3g} B parameters",
         str(layout),
-        "Run by DeepSpeed's own engine, as training builds it, on tensors without memory, with a GPU's kernels",
+        "Run by DeepSpeed's own engine, as training builds it, on tensors without memory, with GPU kernels.",
         *(f"note: {note}" for note in verification.notes),
         "",
         f"{'GiB':<10}{'':<15}{'planned':>9}{'traced':>9}{'ratio':>8}  tolerance",
