@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
 import pytest
 import torch
 
-from tests.cost.engine_cases import case_of
-from vdsgen.cost.activations import LayerBytes
+from tests.cost.engine_cases import case_of, sizes_of
+from vdsgen.cost.activations import LayerBytes, stage_tensors
+from vdsgen.cost.gradients import gradient_growth
+from vdsgen.cost.model_states import model_states
 from vdsgen.cost.settings import Settings
+from vdsgen.cost.timeline import StageTimeline
 from vdsgen.profile import ledger
-from vdsgen.profile.trace import Kind, trace_layer
+from vdsgen.profile.trace import Kind, empty_layer, empty_tensors, trace_layer
 from vdsgen.spec.architecture import Geometry, Vdt
 
 MODEL = Vdt(
@@ -26,6 +31,7 @@ MODEL = Vdt(
     text_hidden_size=48,
 )
 GEOMETRY = Geometry(frames=5, patches=24, text_tokens=9, latent_height=8, latent_width=12)
+KINDS: tuple[Kind, ...] = ("embed", "block", "final")
 PARTITIONS = {1: (0, 16), 4: (0, 4, 8, 12, 16)}
 """Four layers a stage: in-flight micro-batches are 4, 3, 2 and 1."""
 
@@ -48,10 +54,16 @@ def settings_of(stages: int, interval: int, dtype: str) -> Settings:
 
 CASES = (("fp32", 0), ("fp32", 1), ("fp32", 3), ("bf16", 3))
 """Precision, and blocks a checkpoint segment."""
+SHORT_CASES = ((0, 1), (1, 1), (1, 2), (3, 2))
+"""Blocks a segment, and accumulation steps: too few to run on beside full gradients."""
 
 
 def activation_settings(stages: int) -> list[Settings]:
-    return [settings_of(stages, interval, dtype) for dtype, interval in CASES]
+    short = [
+        settings_of(stages, interval, "fp32")._replace(gradient_accumulation_steps=steps)
+        for interval, steps in SHORT_CASES
+    ]
+    return [settings_of(stages, interval, dtype) for dtype, interval in CASES] + short
 
 
 @cache
@@ -59,12 +71,13 @@ def on_this_processor(dtype: torch.dtype) -> tuple[LayerBytes, ...]:
     """The model's layers traced at exactly this geometry, with the kernels that run here and not a GPU's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ledger, "hidden_temporary_bytes", lambda *_: 0)
-        by_kind = {kind: _traced(kind, dtype) for kind in ("embed", "block", "final")}
+        by_kind = {kind: _traced(kind, dtype) for kind in KINDS}
     return (by_kind["embed"], *([by_kind["block"]] * MODEL.depth), by_kind["final"])
 
 
 def _traced(kind: Kind, dtype: torch.dtype) -> LayerBytes:
-    trace = trace_layer(MODEL, 2, GEOMETRY, kind, dtype)
+    # Real tensors: this processor keeps the statistics of a layer norm in half precision, as no GPU does.
+    trace = trace_layer(MODEL, 2, GEOMETRY, kind, dtype, tensors=nullcontext)
     return LayerBytes(
         saved=trace.saved_bytes,
         output=trace.output_bytes,
@@ -72,6 +85,26 @@ def _traced(kind: Kind, dtype: torch.dtype) -> LayerBytes:
         forward_transient=max(0, *trace.forward_temporaries),
         backward_transient=max(0, *trace.backward_temporaries),
     )
+
+
+def timeline_of(settings: Settings, stage: int, shapes: Sequence[Sequence[int]]) -> StageTimeline:
+    """The predicted step of a stage whose parameters have these shapes, on this processor."""
+    start, stop = PARTITIONS[settings.pipeline_parallel_size][stage : stage + 2]
+    dtype = torch.float32 if settings.dtype == "fp32" else torch.bfloat16
+    tensors = stage_tensors(on_this_processor(dtype), settings, stage, start, stop)
+    states = model_states(sizes_of(shapes), settings)
+    growth = gradient_growth(states, settings, parameters_by_layer()[start:stop])
+    return StageTimeline(tensors, states, growth, settings, stage, start)
+
+
+@cache
+def parameters_by_layer() -> tuple[int, ...]:
+    counts = {}
+    for kind in KINDS:
+        with empty_tensors():
+            layer = empty_layer(MODEL, GEOMETRY, kind, torch.float32)
+        counts[kind] = sum(parameter.numel() for parameter in layer.parameters())
+    return (counts["embed"], *([counts["block"]] * MODEL.depth), counts["final"])
 
 
 def worker_case(settings: Settings) -> dict[str, Any]:

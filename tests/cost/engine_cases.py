@@ -112,7 +112,7 @@ def case_of(settings: Settings) -> dict[str, Any]:
         config["fp16"] = {"enabled": True, "initial_scale_power": 4}
     if settings.dtype == "bf16":
         config["bf16"] = {"enabled": True}
-        if engine_optimizer(settings) == "BF16_Optimizer":
+        if is_allowed(settings) and engine_optimizer(settings) == "BF16_Optimizer":
             config["bf16"]["immediate_grad_update"] = defaults.BF16_IMMEDIATE_GRADIENT_UPDATE
     if settings.gradient_accumulation_dtype != settings.dtype:
         config["data_types"] = {"grad_accum_dtype": settings.gradient_accumulation_dtype}
@@ -124,8 +124,11 @@ def case_of(settings: Settings) -> dict[str, Any]:
     }
 
 
-def run_ranks(world_size: int, cases: Sequence[dict[str, Any]], folder: Path) -> list[list[dict[str, Any]]]:
-    """Each rank's answers, by rank. Raises AssertionError with the log of a rank that failed."""
+def run_ranks(
+    world_size: int, cases: Sequence[dict[str, Any]], folder: Path, seconds: float = SECONDS
+) -> list[list[dict[str, Any]]]:
+    """Each rank's answers, by rank. Raises AssertionError with the log of a rank that failed, and
+    TimeoutExpired after so many seconds."""
     (folder / "cases.json").write_text(json.dumps(list(cases)))
     port = _free_port()
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -138,7 +141,7 @@ def run_ranks(world_size: int, cases: Sequence[dict[str, Any]], folder: Path) ->
             ranks.append(subprocess.Popen(command, env=environment, stdout=output, stderr=output))
     try:
         for rank, process in enumerate(ranks):
-            code = process.wait(timeout=SECONDS)
+            code = process.wait(timeout=seconds)
             assert code == 0, f"rank {rank} of {world_size}: exit {code}\n{logs[rank].read_text()[-3000:]}"
     finally:
         for process in ranks:

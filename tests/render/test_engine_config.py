@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 
-from tests.render.plans import plan_of, small_experiment
+from tests.render.plans import plan_of, pool_of, small_experiment
+from vdsgen.cost import engine_defaults
+from vdsgen.errors import VdsgenError
 from vdsgen.render.engine_config import engine_config, scheduler_section, uses_bf16_optimizer
 from vdsgen.render.engine_keys import SECTIONS, TOP_LEVEL, unread_keys
 from vdsgen.render.render import render_plan
 from vdsgen.spec.experiment import Schedule, Training
+from vdsgen.spec.lab import Nvme
 from vdsgen.spec.plan import Plan
 
 
@@ -148,6 +151,43 @@ def test_bucket_sizes_are_given_only_where_an_optimizer_has_them(plan: Plan) -> 
     assert ("reduce_bucket_size" in zero) == (plan.zero.stage > 0 and not bf16_optimizer)
     assert ("allgather_bucket_size" in zero) == (plan.zero.stage in (1, 2) or bf16_optimizer)
     assert any(key.startswith("stage3_") for key in zero) == (plan.zero.stage == 3)
+
+
+def offloading_plan(stage: int, optimizer: str, parameters: str = "none", **changes: Any) -> Plan:
+    plan = plan_of(pipeline=1, data=4, zero_stage=stage, dtype="bf16", accumulation_dtype="fp32", **changes)
+    offload = {"offload_optimizer": optimizer, "offload_parameters": parameters}
+    return plan.model_copy(update={"zero": plan.zero.model_copy(update=offload)})
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_offload_to_the_host_is_written_as_deepspeed_reads_it(stage: int) -> None:
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+
+    plan = offloading_plan(stage, "cpu", "cpu" if stage == 3 else "none")
+    zero = engine_config(plan, small_experiment())["zero_optimization"]
+    read = DeepSpeedZeroConfig(**zero)
+    assert (read.offload_optimizer.device, read.offload_optimizer.pin_memory) == ("cpu", True)
+    assert (read.offload_param is not None and read.offload_param.device == "cpu") == (stage == 3)
+    assert read.contiguous_gradients
+    assert "reduce_bucket_size" in zero, "with its states on the host, bf16 at stage 1 has ZeRO's optimizer"
+
+
+def test_offload_to_nvme_names_the_pools_path_and_the_buffers_that_are_planned() -> None:
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+
+    flash = Nvme(path="/flash", capacity_gib=1000.0, read_gb_per_second=3.0, write_gb_per_second=2.0)
+    plan = offloading_plan(3, "nvme", "nvme", pool=pool_of(1, 4, nvme=flash))
+    read = DeepSpeedZeroConfig(**engine_config(plan, small_experiment())["zero_optimization"])
+    assert str(read.offload_optimizer.nvme_path) == str(read.offload_param.nvme_path) == "/flash"
+    assert read.offload_optimizer.buffer_count == engine_defaults.NVME_OPTIMIZER_BUFFERS
+    assert read.offload_param.buffer_count == engine_defaults.NVME_PARAMETER_BUFFERS
+    assert read.offload_param.buffer_size == engine_defaults.NVME_PARAMETER_BUFFER_ELEMENTS
+    assert read.offload_param.max_in_cpu == engine_defaults.NVME_MAX_PARAMETERS_IN_HOST
+
+
+def test_offload_to_nvme_in_a_pool_without_says_so() -> None:
+    with pytest.raises(VdsgenError, match="pool 'pool' has none"):
+        engine_config(offloading_plan(3, "nvme"), small_experiment())
 
 
 def rates(kind: Any, warmup_steps: int, steps: int) -> list[float]:

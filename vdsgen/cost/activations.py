@@ -1,4 +1,5 @@
-"""Activations of one pipeline stage: what each micro-batch in flight holds, and the peak of backward.
+"""Activations of one pipeline stage: what each micro-batch in flight holds, and the peaks of forward and
+backward. `timeline.py` tells the same story moment by moment; this is its maximum, in one pass over layers.
 
 The engine is DeepSpeed's PipelineEngine with one backward from all of a stage's outputs
 (model/corrections.py, `backward_pass`), which recomputes segments with DeepSpeed's non-reentrant function;
@@ -18,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from vdsgen.cost.instructions import pipeline_slots
 from vdsgen.cost.schedule import buffers_in_flight
 from vdsgen.cost.settings import Settings
 from vdsgen.spec.architecture import Geometry
@@ -40,6 +42,100 @@ class LayerBytes(NamedTuple):
         return self.saved + self.output + self.side
 
 
+class StageTensors(NamedTuple):
+    """What one stage is made of, for one micro-batch; everything else follows from it."""
+
+    own: tuple[LayerBytes, ...]
+    """The stage's layers."""
+    received_bytes: int
+    """Hidden state and side tensors from the stage before; 0 on the first."""
+    sent_bytes: int
+    """The same to the next stage; 0 on the last."""
+    side_bytes: int
+    """Side tensors that layers of this stage see."""
+    latents_bytes: int
+    """The noised latents, the target and the prediction are each of this size (fp32)."""
+    slots: int
+    """Of the engine's `pipe_buffers`, used in turn; 1 in one process."""
+    is_first: bool
+    is_last: bool
+    is_pipeline: bool
+
+    @property
+    def always_bytes(self) -> int:
+        """Alive all through the step, whatever runs.
+
+        Received activations and received gradients share one set of buffers unless the gradients are larger
+        (`_allocate_or_extend_buffers`, pipe/engine.py:1284), and nothing ever frees it. Slots keep the
+        first stage's latents and the last one's targets until they are loaded again (:913, :928). In one
+        process the trainer holds its micro-batch's latents and target.
+        """
+        if not self.is_pipeline:
+            return 2 * self.latents_bytes
+        buffers = self.received_bytes
+        if self.sent_bytes > self.received_bytes:
+            buffers += self.sent_bytes
+        return buffers + (self.is_first + self.is_last) * self.slots * self.latents_bytes
+
+    @property
+    def kept_bytes(self) -> int:
+        """What a slot of the last stage keeps of a micro-batch that is done: backward returns before
+        it forgets the output (pipe/engine.py:800, :866), and the output's graph holds what the micro-batch
+        received, with its gradient."""
+        if not (self.is_pipeline and self.is_last):
+            return 0
+        return 2 * self.received_bytes + self.latents_bytes
+
+    def input_bytes(self, interval: int) -> int:
+        """What a micro-batch's input takes from its forward to its backward.
+
+        A stage works on a clone of what it received (pipe/engine.py:703), which is held as well; of the
+        latents, which `always_bytes` counts, a pipeline's checkpointed segment holds a clone.
+        """
+        if self.is_first:
+            return self.latents_bytes if self.is_pipeline and interval > 0 else 0
+        return 2 * self.received_bytes
+
+    def stash_bytes(self, interval: int) -> int:
+        """What a micro-batch holds from its forward to its backward."""
+        if interval == 0:
+            return self.input_bytes(0) + sum([layer.held for layer in self.own])
+        ends = sum([self.own[end].output for end in segment_ends(len(self.own), interval)])
+        return self.input_bytes(interval) + ends + sum([layer.side for layer in self.own])
+
+    @property
+    def arriving_bytes(self) -> int:
+        """The gradient of the stage's output, where it lies in the buffers that are always there."""
+        return 0 if self.is_last else self.own[-1].output
+
+
+def segment_ends(layers: int, interval: int) -> list[int]:
+    """Last layer of each checkpoint segment (PipelineModule.forward, pipe/module.py:373)."""
+    return [*range(interval - 1, layers - 1, interval), layers - 1]
+
+
+def stage_tensors(
+    layers: Sequence[LayerBytes], settings: Settings, stage: int, start: int, stop: int
+) -> StageTensors:
+    """The stage that holds the layers start to stop - 1 of `layers`."""
+    stages = settings.pipeline_parallel_size
+    side = sum([layer.side for layer in layers[:stop]])
+    own = tuple(layers[start:stop])
+    received = layers[start - 1].output + side - sum([layer.side for layer in own]) if start else 0
+    is_last = stop == len(layers)
+    return StageTensors(
+        own=own,
+        received_bytes=received,
+        sent_bytes=0 if is_last else own[-1].output + side,
+        side_bytes=side,
+        latents_bytes=layers[-1].output,
+        slots=pipeline_slots(stage, stages, settings.gradient_accumulation_steps) if stages > 1 else 1,
+        is_first=start == 0,
+        is_last=is_last,
+        is_pipeline=stages > 1,
+    )
+
+
 class StageActivations(NamedTuple):
     """Bytes of activations on one stage."""
 
@@ -47,15 +143,26 @@ class StageActivations(NamedTuple):
     """Micro-batches between their forward and their backward."""
     stash_bytes: int
     """What each of them holds."""
+    forward_bytes: int
+    """What the forward of the last of them needs at its peak, its own stash included."""
     backward_bytes: int
     """What the backward of one of them needs beyond its stash, at its peak: a recomputed segment and
     temporaries."""
+    first_backward_bytes: int
+    """The same for a step's first backward, with the gradients that have appeared by then."""
     buffer_bytes: int
-    """Held all the time: communication buffers, and inputs and targets that the engine keeps."""
+    """Held all the time micro-batches run: communication buffers, and inputs, targets and outputs that the
+    engine keeps."""
+    idle_bytes: int
+    """What of these is still held when gradients are reduced and the optimizer steps."""
 
     @property
     def peak_bytes(self) -> int:
-        return self.in_flight * self.stash_bytes + self.backward_bytes + self.buffer_bytes
+        """The most beside full gradients, which are there once a pipeline is full and runs on."""
+        return self.buffer_bytes + max(
+            (self.in_flight - 1) * self.stash_bytes + self.forward_bytes,
+            self.in_flight * self.stash_bytes + self.backward_bytes,
+        )
 
 
 def layer_bytes(
@@ -76,92 +183,112 @@ def layer_bytes(
 
 
 def stage_activations(
-    layers: Sequence[LayerBytes], settings: Settings, stage: int, start: int, stop: int
+    layers: Sequence[LayerBytes],
+    settings: Settings,
+    stage: int,
+    start: int,
+    stop: int,
+    growth: Sequence[int] = (),
 ) -> StageActivations:
     """Activations of the stage that holds the layers start to stop - 1 of `layers`.
 
-    Takes O(stop - start).
+    `growth` has the bytes of each of the stage's layers' gradients, where gradients appear in the step's
+    first backward; empty where they do not. Takes O(stop - start).
     """
-    stages = settings.pipeline_parallel_size
-    own = layers[start:stop]
-    side = sum([layer.side for layer in layers[:stop]])
-    received = layers[start - 1].output + side if start else 0
-    latents = layers[-1].output  # the prediction, fp32, of the size of the noised latents and the target
+    tensors = stage_tensors(layers, settings, stage, start, stop)
     interval = settings.activation_checkpoint_interval
-
-    # What a pipeline's stage receives is held as it came and as the clone that forward works on
-    # (pipe/engine.py:703); of the first stage's latents, the engine keeps one copy anyway, and a
-    # checkpointed segment the clone. In one process they are an input like any other.
-    stash = 2 * received
-    if start == 0 and (stages == 1 or interval > 0):
-        stash = latents
+    stash = tensors.stash_bytes(interval)
+    grown = growth or [0] * len(tensors.own)
     if interval == 0:
-        stash += sum([layer.held for layer in own])
-        backward = _plain_backward(own)
+        backward, first = _plain_backward(tensors, grown)
+        forward = tensors.input_bytes(0) + _plain_forward(tensors.own)
     else:
-        ends = [*range(interval - 1, len(own) - 1, interval), len(own) - 1]
-        stash += sum([own[end].output for end in ends]) + sum([layer.side for layer in own])
-        backward = _checkpointed_backward(own, interval)
+        backward, first = _checkpointed_backward(tensors, interval, grown)
+        forward = stash
+    # When the last segment is through, all gradients are there, and the gradient of what was received.
+    first = max(first, sum(grown) + 2 * tensors.received_bytes - stash)
+    before = tensors.kept_bytes if tensors.slots > 1 else 0
     return StageActivations(
-        in_flight=buffers_in_flight(stage, stages, settings.gradient_accumulation_steps),
+        in_flight=buffers_in_flight(
+            stage, settings.pipeline_parallel_size, settings.gradient_accumulation_steps
+        ),
         stash_bytes=stash,
-        backward_bytes=backward + side,  # the side tensors' gradients add up while blocks go by
-        buffer_bytes=_buffers(layers, settings, start, stop, side, latents),
+        forward_bytes=forward + tensors.kept_bytes,  # the slot's own last output goes when the new one comes
+        backward_bytes=backward,
+        first_backward_bytes=first,
+        buffer_bytes=tensors.always_bytes + before,
+        idle_bytes=tensors.always_bytes + before + tensors.kept_bytes,
     )
 
 
-def _buffers(
-    layers: Sequence[LayerBytes], settings: Settings, start: int, stop: int, side: int, latents: int
-) -> int:
-    """Received activations and received gradients share one set of buffers (pipe/engine.py:1284). The
-    engine's slots keep latents on the first stage and targets on the last until they are used again; on
-    the last they keep the previous output too (:800 returns before :866 frees it), and through its graph
-    what that micro-batch received, with its gradient."""
-    if settings.pipeline_parallel_size == 1:
-        return latents
-    slots = max(2, min(settings.pipeline_parallel_size, settings.gradient_accumulation_steps))
-    if start == 0:
-        return layers[stop - 1].output + side + slots * latents
-    received = layers[start - 1].output + side
-    if stop < len(layers):
-        return received
-    return 3 * received + 2 * 2 * latents
-
-
-def _plain_backward(own: Sequence[LayerBytes]) -> int:
-    """Temporaries of each layer's backward, less what the layers after it have freed by then."""
-    peak = freed = 0
-    for index in range(len(own) - 1, -1, -1):
-        peak = max(peak, own[index].backward_transient - freed)
-        freed += own[index].saved + (own[index - 1].output if index else 0)
+def _plain_forward(own: Sequence[LayerBytes]) -> int:
+    """The most that the layers hold while they run one after the other."""
+    peak = held = 0
+    for layer in own:
+        held += layer.held
+        peak = max(peak, held + layer.forward_transient)
     return peak
 
 
-def _checkpointed_backward(own: Sequence[LayerBytes], interval: int) -> int:
-    """The most that one segment's recomputation and backward need, less what later segments have freed.
+def _plain_backward(tensors: StageTensors, growth: Sequence[int]) -> tuple[int, int]:
+    """Temporaries of each layer's backward, less what the layers after it have freed by then; and the same
+    with the gradients of the layers after it.
+
+    The side tensors' gradients add up while layers go by. Of the last layer, they and the output's gradient
+    lie in the receive buffers.
+    """
+    own = tensors.own
+    peak = first = freed = grown = 0
+    arriving, side = tensors.arriving_bytes, 0
+    for index in range(len(own) - 1, -1, -1):
+        need = max(0, own[index].backward_transient - arriving) + side - freed
+        peak, first = max(peak, need), max(first, need + grown)
+        freed += own[index].saved + (own[index - 1].output if index else 0)
+        grown += growth[index]
+        arriving, side = 0, tensors.side_bytes
+    return peak, first
+
+
+def _checkpointed_backward(tensors: StageTensors, interval: int, growth: Sequence[int]) -> tuple[int, int]:
+    """The most that one segment's recomputation and backward need, less what later segments have freed; and
+    the same with the gradients of the layers after it.
 
     Segments hold no activations but their inputs.
     """
-    peak = freed = need = 0
-    before: Sequence[LayerBytes] = ()
-    for first in range((len(own) - 1) // interval * interval, -1, -interval):
-        segment = own[first : first + interval]
+    own = tensors.own
+    peak = first = freed = grown = 0
+    arriving, side = tensors.arriving_bytes, 0
+    need = growing = 0
+    before: tuple[Sequence[LayerBytes], Sequence[int], int] = ((), (), 0)
+    for begin in range((len(own) - 1) // interval * interval, -1, -interval):
+        segment = (own[begin : begin + interval], growth[begin : begin + interval], arriving)
         if segment != before:  # most are equal
-            need, before = _segment_bytes(segment), segment
-        peak = max(peak, need - freed)
-        if first:
-            freed += own[first - 1].output  # this segment's input
-    return peak
+            need, growing = _segment_bytes(*segment)
+            before = segment
+        peak = max(peak, need + side - freed)
+        first = max(first, growing + side - freed + grown)
+        grown += sum(segment[1])
+        arriving, side = 0, tensors.side_bytes
+        if begin:
+            freed += own[begin - 1].output  # this segment's input
+    return peak, first
 
 
-def _segment_bytes(segment: Sequence[LayerBytes]) -> int:
+def _segment_bytes(segment: Sequence[LayerBytes], growth: Sequence[int], arriving: int) -> tuple[int, int]:
     """Recomputation runs the whole segment and keeps what its layers save
-    (activation_checkpointing/checkpointing.py:883-955), beside the gradient of its output."""
-    gradient = segment[-1].output
-    peak = held = 0
-    for layer in segment:
+    (activation_checkpointing/checkpointing.py:883-955), beside the gradient of its output. The second
+    figure counts the gradients of the segment's layers as they appear."""
+    gradient = segment[-1].output - arriving
+    peak = first = held = 0
+    to_come = sum(growth)
+    last = len(segment) - 1
+    for index, (layer, grown) in enumerate(zip(segment, growth, strict=True)):
         recomputing = held + layer.held + layer.forward_transient + gradient
-        backward = held + layer.saved + layer.backward_transient
-        peak = max(peak, recomputing, backward)
+        transient = layer.backward_transient
+        if index == last:
+            transient = max(0, transient - arriving)
+        backward = held + layer.saved + transient
+        to_come -= grown
+        peak, first = max(peak, recomputing, backward), max(first, recomputing, backward + to_come)
         held += layer.held
-    return peak
+    return peak, first

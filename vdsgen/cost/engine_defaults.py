@@ -34,6 +34,19 @@ STAGE3_SUB_GROUP_ELEMENTS = 100_000_000
 """Elements that one call of the optimizer updates. Its fp32 gradients live for one sub-group at a time
 (zero/stage3.py, step): 0.4 GB, where the engine's default of 1e9 keeps 4 bytes for every parameter."""
 
+OFFLOAD_PIN_MEMORY = True
+"""Host buffers of offload are page-locked (engine default), so that copies run beside computation."""
+NVME_OPTIMIZER_BUFFERS = 4
+"""ZeRO-3: buffers for swapping the optimizer's states; Adam needs as many for a sub-group: master weight,
+gradient and two moments (engine default, zero/offload_config.py)."""
+NVME_PARAMETER_BUFFERS = 5
+"""ZeRO-3: buffers for swapping parameters (engine default)."""
+NVME_PARAMETER_BUFFER_ELEMENTS = 100_000_000
+"""Elements of each (engine default); no share of one parameter may be larger."""
+NVME_MAX_PARAMETERS_IN_HOST = 1_000_000_000
+"""ZeRO-3: elements of the share that stay in host memory although parameters go to NVMe (engine
+default)."""
+
 ALLREDUCE_BUCKET_ELEMENTS = 500_000_000
 """Without ZeRO, gradients are copied into buffers of this size for their all-reduce, even on one rank
 (MEMORY_OPT_ALLREDUCE_SIZE, engine.py; allreduce_no_retain, engine.py:3828); no setting changes it."""

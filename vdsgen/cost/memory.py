@@ -7,11 +7,20 @@ is). Parameters, gradients and optimizer states are there at both. `docs/memory.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from vdsgen.cost.activations import LayerBytes, StageActivations, layer_bytes, stage_activations
-from vdsgen.cost.model_states import ModelStates, StageSizes, model_states
+from vdsgen.cost.activations import (
+    LayerBytes,
+    StageActivations,
+    layer_bytes,
+    stage_activations,
+    stage_tensors,
+)
+from vdsgen.cost.gradients import GradientGrowth, gradient_growth, with_reduction
+from vdsgen.cost.model_states import ModelStates, StageSizes, model_states, momentary_bytes
 from vdsgen.cost.settings import Settings
+from vdsgen.cost.timeline import StageTimeline
 from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.experiment import Dtype
 from vdsgen.spec.plan import StageMemory
@@ -48,13 +57,26 @@ class StageBytes(NamedTuple):
 
 
 class MemoryModel:
-    """Memory of one model's stages; remembers what stages share, so that asking often is cheap."""
+    """Memory of one model's stages; remembers what stages share, so that asking often is cheap.
 
-    def __init__(self, profile: ModelProfile, geometry: Geometry) -> None:
+    Where samples come in several sizes, every figure is of the size that needs most on that stage.
+    """
+
+    def __init__(self, profile: ModelProfile, geometries: Geometry | Sequence[Geometry]) -> None:
         self.profile = profile
-        self.geometry = geometry
-        self._layers: dict[tuple[int, Dtype], tuple[LayerBytes, ...]] = {}
+        self.geometries: tuple[Geometry, ...] = (
+            (geometries,) if isinstance(geometries, Geometry) else tuple(geometries)
+        )
+        assert self.geometries, "memory of samples of no size"
+        self._layers: dict[tuple[int, Dtype, tuple[int, ...]], list[tuple[LayerBytes, ...]]] = {}
         self._sizes: dict[tuple[int, int], StageSizes] = {}
+        types = profile.layer_types
+        self._trainable = tuple([types[name].trainable_parameters for name in profile.layers])
+        largest = {
+            name: StageSizes.of(profile, range(index, index + 1)).largest_parameter
+            for index, name in enumerate(profile.layers)
+        }
+        self._largest = tuple([largest[name] for name in profile.layers])
 
     def states(self, settings: Settings, start: int, stop: int) -> ModelStates:
         """Raises ValueError for settings that the engine refuses."""
@@ -64,17 +86,12 @@ class MemoryModel:
         return model_states(sizes, settings)
 
     def activations(self, settings: Settings, stage: int, start: int, stop: int) -> StageActivations:
-        key = (settings.micro_batch_size, settings.dtype)
-        layers = self._layers.get(key)
-        if layers is None:
-            layers = self._layers[key] = layer_bytes(self.profile, self.geometry, *key)
-        return stage_activations(layers, settings, stage, start, stop)
+        """Of the size that needs most."""
+        return self._fullest(settings, stage, start, stop).activations
 
     def tensor_bytes(self, settings: Settings, stage: int, start: int, stop: int) -> int:
         """Peak bytes in tensors: what `torch.cuda.max_memory_allocated` counts."""
-        states = self.states(settings, start, stop)
-        running = self.activations(settings, stage, start, stop).peak_bytes + states.cast_bytes
-        return states.held_bytes + max(running + states.communication_bytes, states.workspace_bytes)
+        return self._fullest(settings, stage, start, stop).tensor_bytes
 
     def stage_memory(
         self,
@@ -88,20 +105,161 @@ class MemoryModel:
         on_host: bool = False,
     ) -> StageBytes:
         """See the function `stage_memory`."""
-        states = self.states(settings, start, stop)
-        activations = self.activations(settings, stage, start, stop).peak_bytes + states.cast_bytes
-        tensors = states.held_bytes + max(activations + states.communication_bytes, states.workspace_bytes)
-        reserve = _reserve_bytes(tensors, capacity_bytes, reserve_fraction, on_host)
+        states, growth, activations, tensors = self._fullest(settings, stage, start, stop)
+        reserve = reserve_bytes(tensors, capacity_bytes, reserve_fraction, on_host)
         return StageBytes(
             parameters_bytes=states.parameters_bytes,
             gradients_bytes=states.gradients_bytes,
             optimizer_bytes=states.optimizer_bytes,
-            activations_bytes=activations,
-            workspace_bytes=states.workspace_bytes,
+            activations_bytes=activations.peak_bytes,
+            workspace_bytes=activations.idle_bytes + states.workspace_bytes,
             communication_bytes=states.communication_bytes,
             reserve_bytes=reserve,
             peak_bytes=reserve + tensors,
         )
+
+    def timeline(self, settings: Settings, stage: int, start: int, stop: int) -> StageTimeline:
+        """The step moment by moment, of the size that needs most."""
+        layers = max(
+            self._layer_bytes(settings),
+            key=lambda layers: self._of_layers(layers, settings, stage, start, stop).tensor_bytes,
+        )
+        states = self.states(settings, start, stop)
+        growth = gradient_growth(states, settings, self._trainable[start:stop])
+        return StageTimeline(
+            stage_tensors(layers, settings, stage, start, stop), states, growth, settings, stage, start
+        )
+
+    def _fullest(self, settings: Settings, stage: int, start: int, stop: int) -> _Stage:
+        found = [
+            self._of_layers(layers, settings, stage, start, stop) for layers in self._layer_bytes(settings)
+        ]
+        return found[0] if len(found) == 1 else max(found, key=lambda one: one.tensor_bytes)
+
+    def _of_layers(
+        self, layers: Sequence[LayerBytes], settings: Settings, stage: int, start: int, stop: int
+    ) -> _Stage:
+        states = self.states(settings, start, stop)
+        growth = gradient_growth(states, settings, self._trainable[start:stop])
+        activations = stage_activations(layers, settings, stage, start, stop, growth.by_layer)
+        return _Stage(states, growth, activations, peak_tensor_bytes(states, growth, activations, settings))
+
+    def _layer_bytes(self, settings: Settings) -> list[tuple[LayerBytes, ...]]:
+        """Of every size that may need most: those are left out that need no more than another of any layer,
+        since every moment's bytes rise with every layer's."""
+        moments = {
+            largest: momentary_bytes(settings, largest, sum(self._trainable))
+            for largest in set(self._largest)
+        }
+        momentary = tuple([moments[largest] for largest in self._largest])
+        key = (settings.micro_batch_size, settings.dtype, momentary)
+        known = self._layers.get(key)
+        if known is None:
+            found: list[tuple[LayerBytes, ...]] = []
+            for geometry in self.geometries:
+                layers = layer_bytes(self.profile, geometry, settings.micro_batch_size, settings.dtype)
+                layers = with_reduction(layers, momentary)
+                if not any(_covers(other, layers) for other in found):
+                    found = [other for other in found if not _covers(layers, other)] + [layers]
+            known = self._layers[key] = found
+        return known
+
+
+class _Stage(NamedTuple):
+    states: ModelStates
+    growth: GradientGrowth
+    activations: StageActivations
+    tensor_bytes: int
+
+
+def _covers(one: Sequence[LayerBytes], other: Sequence[LayerBytes]) -> bool:
+    return all(
+        a >= b for first, second in zip(one, other, strict=True) for a, b in zip(first, second, strict=True)
+    )
+
+
+def peak_tensor_bytes(
+    states: ModelStates, growth: GradientGrowth, activations: StageActivations, settings: Settings
+) -> int:
+    """The largest of a step's moments that can be its peak; equal to the timeline's maximum (tested)."""
+    moments = peak_moments(states, growth, activations, settings)
+    return states.parameters_bytes + states.optimizer_bytes + max(moments)
+
+
+class PeakMoments(NamedTuple):
+    """Bytes besides parameters and optimizer states: gradients, activations, communication, workspace."""
+
+    running_bytes: int
+    """The most while micro-batches run."""
+    stepping_bytes: int
+    """While gradients are reduced and the optimizer steps."""
+
+
+def peak_moments(
+    states: ModelStates, growth: GradientGrowth, activations: StageActivations, settings: Settings
+) -> PeakMoments:
+    """A full pipeline runs on beside all gradients; where no micro-batch follows those in flight, gradients
+    come while activations go."""
+    stash, in_flight = activations.stash_bytes, activations.in_flight
+    micro_batches = settings.gradient_accumulation_steps
+    goes_on = micro_batches > in_flight
+    backward = activations.buffer_bytes + states.communication_bytes
+    moments = [
+        activations.buffer_bytes
+        + (in_flight - 1) * stash
+        + activations.forward_bytes
+        + (states.communication_bytes if settings.zero_stage == 3 else 0)
+        + (_before_last_forward(growth, in_flight, micro_batches)),
+        backward + in_flight * stash + activations.first_backward_bytes + growth.at_first_bytes,
+    ]
+    if micro_batches > 1:
+        held = in_flight if goes_on else in_flight - 1
+        later = activations.backward_bytes + growth.full_bytes
+        if growth.grows_again:
+            later = activations.first_backward_bytes + growth.after_first_bytes
+        moments.append(backward + held * stash + later)
+    return PeakMoments(
+        running_bytes=max(moments),
+        stepping_bytes=activations.idle_bytes + states.workspace_bytes + growth.full_bytes,
+    )
+
+
+def _before_last_forward(growth: GradientGrowth, in_flight: int, micro_batches: int) -> int:
+    """Gradients beside the largest forward: that of the last micro-batch, or of those that find the
+    pipeline full."""
+    if micro_batches == in_flight:
+        return growth.before_bytes
+    # Backwards so far, where forward and backward take turns.
+    first = micro_batches == in_flight + 1 or growth.grows_again
+    return growth.after_first_bytes if first else growth.full_bytes
+
+
+def stage_memory(
+    self,
+    settings: Settings,
+    stage: int,
+    start: int,
+    stop: int,
+    capacity_bytes: int,
+    reserve_fraction: float | None = None,
+    *,
+    on_host: bool = False,
+) -> StageBytes:
+    """See the function `stage_memory`."""
+    states = self.states(settings, start, stop)
+    activations = self.activations(settings, stage, start, stop).peak_bytes + states.cast_bytes
+    tensors = states.held_bytes + max(activations + states.communication_bytes, states.workspace_bytes)
+    reserve = reserve_bytes(tensors, capacity_bytes, reserve_fraction, on_host)
+    return StageBytes(
+        parameters_bytes=states.parameters_bytes,
+        gradients_bytes=states.gradients_bytes,
+        optimizer_bytes=states.optimizer_bytes,
+        activations_bytes=activations,
+        workspace_bytes=states.workspace_bytes,
+        communication_bytes=states.communication_bytes,
+        reserve_bytes=reserve,
+        peak_bytes=reserve + tensors,
+    )
 
 
 def stage_memory(
@@ -130,7 +288,7 @@ def stage_memory(
     )
 
 
-def _reserve_bytes(
+def reserve_bytes(
     tensor_bytes: int, capacity_bytes: int, reserve_fraction: float | None, on_host: bool
 ) -> int:
     if reserve_fraction is not None:

@@ -19,12 +19,19 @@ from math import prod
 from typing import Literal, NamedTuple
 
 from vdsgen.cost import engine_defaults as defaults
+from vdsgen.cost.offload import (
+    MASTER_AND_MOMENTS,
+    host_bytes_of_parameters,
+    host_bytes_of_zero_1_and_2,
+    host_bytes_of_zero_3,
+)
 from vdsgen.cost.settings import BYTES_PER_ELEMENT, Settings
 from vdsgen.spec.profile import ModelProfile
 
-MASTER_AND_MOMENTS = 12
-"""Bytes a parameter: fp32 master weight and Adam's two fp32 moments (torch.optim.AdamW, fused)."""
 MOMENTS = 8
+"""Bytes a parameter: Adam's two fp32 moments (torch.optim.AdamW, fused)."""
+NORM_ELEMENT_BYTES = 8
+"""Gradients are cast to fp64, one at a time, for their norm (zero/utils.py:59)."""
 
 
 class StageSizes(NamedTuple):
@@ -49,6 +56,15 @@ class StageSizes(NamedTuple):
                 counts[elements] += copies
         return cls(parameters, trainable, max(counts, default=0), tuple(sorted(counts.items())))
 
+    @property
+    def straddling_elements(self) -> int:
+        """Of a parameter that lies across the end of a rank's share: expected size, where any element is as
+        likely to be the share's last."""
+        if not self.trainable_parameters:
+            return 0
+        squares = sum([count * elements * elements for elements, count in self.counts])
+        return squares // self.trainable_parameters
+
 
 def _trainable_sizes(shapes: tuple[tuple[int, ...], ...], trainable: int) -> list[int]:
     sizes = []
@@ -69,17 +85,24 @@ class ModelStates(NamedTuple):
     """At the end of a step's last backward."""
     optimizer_bytes: int
     """Master weights and moments, from the first step on."""
-    cast_bytes: int
-    """A gradient's copy in another dtype, while it is accumulated."""
     communication_bytes: int
-    """Buckets and gathered parameters while activations are held."""
-    workspace_bytes: int
-    """What reduction or the optimizer step, whichever needs more, holds beyond parameters, gradients and
-    optimizer states. No activations are alive then."""
+    """Buckets and gathered parameters while activations are held. `momentary_bytes` comes on top."""
+    reduction_bytes: int
+    """What reduction after the last backward holds beyond parameters, gradients and optimizer states. No
+    activations are alive then."""
+    step_bytes: int
+    """What the optimizer step holds beyond them, norms and clipping included."""
+    host_bytes: int = 0
+    """What offload keeps in this rank's host memory: the other figures are the device's."""
 
     @property
     def held_bytes(self) -> int:
         return self.parameters_bytes + self.gradients_bytes + self.optimizer_bytes
+
+    @property
+    def workspace_bytes(self) -> int:
+        """What reduction or the optimizer step needs, whichever needs more."""
+        return max(self.reduction_bytes, self.step_bytes)
 
 
 EngineOptimizer = Literal[
@@ -102,6 +125,8 @@ def model_states(sizes: StageSizes, settings: Settings) -> ModelStates:
         case "BF16_Optimizer":
             return _bf16_optimizer(sizes, settings)
         case "DeepSpeedZeroOptimizer":
+            if settings.offload_optimizer != "none":
+                return _zero_1_and_2_offloaded(sizes, settings)
             return _zero_1(sizes, settings) if settings.zero_stage == 1 else _zero_2(sizes, settings)
         case "DeepSpeedZeroOptimizer_Stage3":
             return _zero_3(sizes, settings)
@@ -110,21 +135,60 @@ def model_states(sizes: StageSizes, settings: Settings) -> ModelStates:
 def engine_optimizer(settings: Settings) -> EngineOptimizer:
     """The engine's choice (engine.py:2294-2325, `_do_optimizer_sanity_check`).
 
-    Raises ValueError where the engine does (NotImplementedError or an assertion there).
+    Raises ValueError where the engine does (NotImplementedError or an assertion there), and where it would
+    ignore what is asked: it reads offload of the optimizer from ZeRO-1 on (:2688, :2772), and offload of
+    parameters at ZeRO-3 alone (:2773).
     """
     stage, dtype, accumulation = settings.zero_stage, settings.dtype, settings.gradient_accumulation_dtype
     pipelined = settings.pipeline_parallel_size > 1
     if stage >= 2 and pipelined:
         raise ValueError(f"ZeRO-{stage} with a pipeline: refused (pipe/engine.py:76)")
+    if settings.offload_optimizer != "none" and stage == 0:
+        raise ValueError(
+            "offload of the optimizer without ZeRO: refused, the engine ignores it (engine.py:2688)"
+        )
+    if settings.offload_parameters != "none" and stage != 3:
+        raise ValueError(f"offload of parameters with ZeRO-{stage}: refused, it is ignored (engine.py:2773)")
     if stage == 0 and accumulation != dtype:
         raise ValueError(f"{accumulation} sums of {dtype} gradients without ZeRO: refused (engine.py:2323)")
     if stage == 0 and dtype == "fp32":
         return "AdamW"
     if stage == 0:
         return "BF16_Optimizer" if dtype == "bf16" and pipelined else "FP16_UnfusedOptimizer"
-    if stage == 1 and dtype == "bf16" and accumulation == "fp32":
+    # NVMe takes the CPU path of ZeRO-1 and 2, but here the engine asks for `cpu` alone (:2306, :1567).
+    if stage == 1 and (dtype, accumulation) == ("bf16", "fp32") and settings.offload_optimizer != "cpu":
         return "BF16_Optimizer"
     return "DeepSpeedZeroOptimizer" if stage <= 2 else "DeepSpeedZeroOptimizer_Stage3"
+
+
+def momentary_bytes(settings: Settings, largest: int, trainable: int) -> int:
+    """What accumulating or reducing gradients holds for a moment in backward, while some layer's gradients
+    come whose largest parameter has `largest` elements, of a stage with `trainable` ones.
+
+    It is there when the layer's own temporaries are not. A gradient's copy in the accumulation's dtype
+    (bf16_optimizer.py:715, zero/stage_1_and_2.py:1237, :1324). A flat copy of the bucket that is reduced:
+    at ZeRO-2 where sums are in another dtype, since else one slice of the bucket goes to each rank as it
+    is (:1671, :2367); at ZeRO-3 always (runtime/comm/coalesced_collectives.py:122), and cast as a whole
+    (zero/stage3.py:1944).
+    With the optimizer on the host, a gradient cast for its norm (zero/stage_1_and_2.py:1889), and at ZeRO-3
+    fetched from there first (zero/stage3.py:2029, :1450).
+    """
+    stage, w = settings.zero_stage, settings.element_bytes
+    a = BYTES_PER_ELEMENT[settings.gradient_accumulation_dtype]
+    cast = 0 if a == w else a
+    if stage < 2:
+        return cast * largest
+    bucket = min(trainable, max(settings.reduce_bucket_elements, largest))
+    offloaded = settings.offload_optimizer != "none"
+    if stage == 2:
+        reduced = w * bucket + cast * largest if cast else 0
+        return max(reduced, NORM_ELEMENT_BYTES * largest if offloaded else 0)
+    d = settings.data_parallel_size
+    fetched = (a + NORM_ELEMENT_BYTES) * -(-largest // d) if offloaded else 0
+    if not cast:
+        return w * bucket + fetched
+    own = cast * -(-bucket // d)  # the flat copy goes when this is there
+    return own + max(w * bucket, fetched)
 
 
 def _torch_adamw(sizes: StageSizes) -> ModelStates:
@@ -134,9 +198,9 @@ def _torch_adamw(sizes: StageSizes) -> ModelStates:
         parameters_bytes=4 * sizes.parameters,
         gradients_bytes=4 * t,
         optimizer_bytes=MOMENTS * t,
-        cast_bytes=0,
         communication_bytes=0,
-        workspace_bytes=4 * _allreduce_elements(sizes),
+        reduction_bytes=4 * _allreduce_elements(sizes),
+        step_bytes=0,
     )
 
 
@@ -152,9 +216,9 @@ def _unfused_optimizer(sizes: StageSizes) -> ModelStates:
         parameters_bytes=2 * sizes.parameters,
         gradients_bytes=2 * t,
         optimizer_bytes=MASTER_AND_MOMENTS * t,
-        cast_bytes=0,
         communication_bytes=0,
-        workspace_bytes=max(4 * t, 2 * _allreduce_elements(sizes)),
+        reduction_bytes=2 * _allreduce_elements(sizes),
+        step_bytes=4 * t,
     )
 
 
@@ -182,13 +246,15 @@ def _bf16_optimizer(sizes: StageSizes, settings: Settings) -> ModelStates:
     converts = a == 4
     # Half precision gradients live until the step unless each is accumulated at once (:715).
     kept = 0 if defaults.BF16_IMMEDIATE_GRADIENT_UPDATE else 2 * t
+    reduction = 2 * padded if converts else 0
+    step = 0 if converts else max(4 * share, 4 * m)
     return ModelStates(
         parameters_bytes=2 * (padded + sizes.parameters - t),
         gradients_bytes=a * padded + kept,
         optimizer_bytes=MASTER_AND_MOMENTS * share,
-        cast_bytes=a * m if converts else 0,
         communication_bytes=0,
-        workspace_bytes=2 * padded if converts else max(4 * share, 4 * m),
+        reduction_bytes=reduction,
+        step_bytes=step,
     )
 
 
@@ -197,9 +263,10 @@ def _zero_1(sizes: StageSizes, settings: Settings) -> ModelStates:
 
     Flat parameters padded to 2 d (zero/stage_1_and_2.py:446), an fp32 master copy of the share even of an
     fp32 model (:560). The step holds the share's gradients, a flat copy of them and its fp32 copy
-    (:3117-3118): up to 8 bytes for each of P. Reduction flattens a bucket at a time (:2367).
+    (:3117-3118): up to 8 bytes for each of P. Reduction flattens a bucket at a time (:2367), and forgets
+    other ranks' gradients.
     fp16 with fp32 accumulation keeps the sums in `grad_accum` (:1237) and a second, flat copy of the
-    share (:1268) while it reduces and steps; norms cast one gradient to fp64 (:2684).
+    share (:1268) while it reduces and steps, and reduction casts the bucket's copy (:2376).
     """
     d, w = settings.data_parallel_size, settings.element_bytes
     t, m = sizes.trainable_parameters, sizes.largest_parameter
@@ -209,19 +276,19 @@ def _zero_1(sizes: StageSizes, settings: Settings) -> ModelStates:
     gradients = a * t
     bucket = min(t, max(settings.reduce_bucket_elements, m))
     if a == w:
-        own = min(t, share + m)
+        own = min(t, share + sizes.straddling_elements)
         step = w * own + w * share + (4 * share if w == 2 else 0) - gradients
-        reduce = 2 * w * bucket
+        reduce = w * bucket
     else:
-        step = 4 * share + 8 * m
-        reduce = 4 * share + a * bucket
+        step = 4 * share + NORM_ELEMENT_BYTES * m
+        reduce = 4 * share + (a + w) * bucket
     return ModelStates(
         parameters_bytes=w * (padded + sizes.parameters - t),
         gradients_bytes=gradients,
         optimizer_bytes=MASTER_AND_MOMENTS * share,
-        cast_bytes=0 if a == w else a * m,
         communication_bytes=0,
-        workspace_bytes=max(step, reduce),
+        reduction_bytes=reduce,
+        step_bytes=step,
     )
 
 
@@ -230,10 +297,9 @@ def _zero_2(sizes: StageSizes, settings: Settings) -> ModelStates:
     this rank's share is kept.
 
     The bucket of R elements is there from a micro-batch's first gradient to its last
-    (zero/stage_1_and_2.py:3266), beside it a flat copy of what is being reduced (:2367). Accumulating in
-    the model's dtype, a micro-batch's share gets a buffer of its own (:2192), which is added to the one
-    before (:1045): two where there is more than one micro-batch. Accumulating in fp32 there is one flat
-    fp32 share (:1268), to which slices are cast and added (:1324).
+    (zero/stage_1_and_2.py:3266). Accumulating in the model's dtype, a micro-batch's share gets a buffer of
+    its own (:2192), which is added to the one before (:1045): two where there is more than one micro-batch. Accumulating in
+    fp32 there is one flat fp32 share (:1268), to which slices are cast and added (:1324).
     """
     d, w = settings.data_parallel_size, settings.element_bytes
     t, m = sizes.trainable_parameters, sizes.largest_parameter
@@ -241,22 +307,67 @@ def _zero_2(sizes: StageSizes, settings: Settings) -> ModelStates:
     share = padded // d
     bucket = settings.reduce_bucket_elements
     a = BYTES_PER_ELEMENT[settings.gradient_accumulation_dtype]
-    own = min(t, share + m) if d > 1 else t
+    own = min(t, share + sizes.straddling_elements) if d > 1 else t
     if a == w:
         gradients = w * own * (2 if settings.gradient_accumulation_steps > 1 else 1)
         step = w * own + w * share + (4 * share if w == 2 else 0) - gradients
-        cast = 0
+        step = max(step, NORM_ELEMENT_BYTES * m + w * own - gradients)
     else:
         gradients = a * share
-        step = 8 * m
-        cast = a * m
+        step = NORM_ELEMENT_BYTES * m
     return ModelStates(
         parameters_bytes=w * (padded + sizes.parameters - t),
         gradients_bytes=gradients,
         optimizer_bytes=MASTER_AND_MOMENTS * share,
-        cast_bytes=cast,
-        communication_bytes=w * (bucket + min(t, max(bucket, m))),
-        workspace_bytes=max(0, step),
+        communication_bytes=w * bucket,
+        reduction_bytes=w * bucket + momentary_bytes(settings, m, t),
+        step_bytes=max(0, step),
+    )
+
+
+def _zero_1_and_2_offloaded(sizes: StageSizes, settings: Settings) -> ModelStates:
+    """Stages 1 and 2 with the optimizer on the host: DeepSpeedZeroOptimizer's `cpu_offload`.
+
+    Gradients go through the contiguous bucket at stage 1 too (zero/stage_1_and_2.py:300), which is held from
+    the first backward on, in the accumulation's dtype (:3266); a pipeline's reduction adds another (:963). A
+    buffer of the largest parameter is held for good (:659). Each gradient of the share, once reduced, is cast
+    to fp64 for its norm (:1889) and to fp32 for its way to the host (:1900).
+
+    Stage 1 keeps all gradients on the device until the step. Stage 2 keeps none in the model's dtype: between
+    micro-batches whole gradients of the share's parameters wait on the host (:1825). Sums in fp32 stay on
+    the device at both (:1268, :2145).
+    """
+    d, w, stage = settings.data_parallel_size, settings.element_bytes, settings.zero_stage
+    t, m = sizes.trainable_parameters, sizes.largest_parameter
+    padded = _rounded_up(t, 2 * d)
+    share = padded // d
+    a = BYTES_PER_ELEMENT[settings.gradient_accumulation_dtype]
+    mixed = a != w
+    returned = w * m
+    bucket = (a if stage == 1 else w) * settings.reduce_bucket_elements
+    kept = 0
+    sums = a * share if mixed else 0
+    if stage == 1:
+        gradients = a * t
+        # What goes into the bucket is freed, and makes room for the copy or for the cast.
+        reduce = max(0, NORM_ELEMENT_BYTES * m - bucket)
+        if mixed:
+            reduce = max(reduce, w * settings.reduce_bucket_elements) + sums
+        if settings.pipeline_parallel_size > 1:
+            reduce += w * settings.reduce_bucket_elements
+    else:
+        gradients = sums
+        if not mixed and settings.gradient_accumulation_steps > 1:
+            kept = min(t, share + sizes.straddling_elements) if d > 1 else t
+        reduce = momentary_bytes(settings, m, t)  # the last bucket is reduced after backward
+    return ModelStates(
+        parameters_bytes=w * (padded + sizes.parameters - t),
+        gradients_bytes=gradients,
+        optimizer_bytes=0,
+        communication_bytes=bucket + returned,
+        reduction_bytes=bucket + returned + reduce,
+        step_bytes=max(0, returned + sums - gradients),
+        host_bytes=host_bytes_of_zero_1_and_2(share, m, w, kept),
     )
 
 
@@ -267,9 +378,14 @@ def _zero_3(sizes: StageSizes, settings: Settings) -> ModelStates:
     Small parameters stay whole besides (zero/parameter_offload.py:317). The accumulation buffer of the
     share is allocated once for all (zero/stage3.py:791), and so is the bucket (:782). An fp32 model has
     a master copy too (:1172). The step flattens the gradients of one sub-group of the share and casts
-    them to fp32 (:2686). While computing: gathered parameters, what is gathered ahead as one flat message
+    them to fp32 (:2686); after it the small parameters are gathered again (:2841). While computing: gathered parameters, what is gathered ahead as one flat message
     and again as parameters (zero/partition_parameters.py:795), and a flat copy of the bucket
     (runtime/comm/coalesced_collectives.py:122).
+
+    With the optimizer on the host its states and the accumulated gradients are there; a gradient is fetched,
+    added to (zero/stage3.py:2033), and cast for its norm (:1450). With parameters on the host, the device
+    holds what is gathered, and a copy of the share of what is being gathered
+    (zero/partition_parameters.py:1352).
     """
     d, w = settings.data_parallel_size, settings.element_bytes
     m = sizes.largest_parameter
@@ -282,16 +398,31 @@ def _zero_3(sizes: StageSizes, settings: Settings) -> ModelStates:
     live = max(defaults.STAGE3_MAX_LIVE_PARAMETERS, defaults.STAGE3_MAX_REUSE_DISTANCE)
     ahead = defaults.STAGE3_PREFETCH_BUCKET_ELEMENTS
     gathered = min(sizes.parameters, live) + min(sizes.parameters, ahead)
-    if d == 1:  # the share is the parameter: nothing is gathered
+    own = share + -(-frozen // d)
+    # A sub-group closes after the parameter that fills it.
+    stepped = min(share, defaults.STAGE3_SUB_GROUP_ELEMENTS + -(-sizes.straddling_elements // d))
+    host = 0
+    if settings.offload_parameters != "none":
+        host += host_bytes_of_parameters(own, stepped, w, swapped=settings.offload_parameters == "nvme")
+        gathered += -(-min(sizes.parameters, ahead) // d)
+        own = 0
+    elif d == 1:  # the share is the parameter: nothing is gathered
         whole = gathered = 0
-    stepped = min(share, defaults.STAGE3_SUB_GROUP_ELEMENTS + m)
+    reduce = momentary_bytes(settings, m, sizes.trainable_parameters)
+    if settings.offload_optimizer != "none":
+        host += host_bytes_of_zero_3(share, stepped, a, swapped=settings.offload_optimizer == "nvme")
+        gradients = optimizer = step = 0
+    else:
+        gradients, optimizer = a * share, MASTER_AND_MOMENTS * share
+        step = (a if a == 4 else a + 4) * stepped
     return ModelStates(
-        parameters_bytes=w * (share + whole + -(-frozen // d)),
-        gradients_bytes=a * share,
-        optimizer_bytes=MASTER_AND_MOMENTS * share,
-        cast_bytes=0,
-        communication_bytes=w * (bucket + min(sizes.trainable_parameters, max(bucket, m)) + gathered),
-        workspace_bytes=w * bucket + (a if a == 4 else a + 4) * stepped,
+        parameters_bytes=w * (own + whole),
+        gradients_bytes=gradients,
+        optimizer_bytes=optimizer,
+        communication_bytes=w * (bucket + gathered),
+        reduction_bytes=w * bucket + reduce,
+        step_bytes=w * bucket + max(step, 2 * w * whole),
+        host_bytes=host,
     )
 
 

@@ -1,4 +1,9 @@
-"""Who owns the memory of a DeepSpeed engine: parameters, gradients, optimizer states, reduce buckets."""
+"""Who owns the memory of a DeepSpeed engine: parameters, gradients, optimizer states, reduce buckets, and
+what ZeRO's offload keeps in host memory.
+
+Device and host are told apart by owner, not by where a tensor lies: where the accelerator is a processor,
+both are the same memory. Files are of DeepSpeed 0.19.8, below deepspeed/runtime.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +16,21 @@ from vdsgen.profile.live_bytes import storage_bytes, storage_key
 
 
 def owners(engine: Any) -> dict[str, int]:
-    """Bytes of the storages behind parameters, gradients, optimizer states and reduce buckets."""
-    buckets = list(bucket_tensors(engine.optimizer))
-    in_buckets = {storage_key(tensor) for tensor in buckets}
-    gradients = [tensor for tensor in gradient_tensors(engine) if storage_key(tensor) not in in_buckets]
-    return {
-        "parameters": storage_bytes(parameter_tensors(engine)),
-        "gradients": storage_bytes(gradients),
-        "optimizer": storage_bytes(optimizer_tensors(engine)),
-        "buckets": storage_bytes(buckets),
-    }
+    """Bytes of the storages behind parameters, gradients, optimizer states and reduce buckets on the device,
+    and of all that is offloaded to the host. Each storage counts once."""
+    found: dict[str, int] = {}
+    taken: set[int] = set()
+    for name, tensors in (
+        ("host", host_tensors(engine)),
+        ("buckets", bucket_tensors(engine.optimizer)),
+        ("parameters", parameter_tensors(engine)),
+        ("optimizer", optimizer_tensors(engine)),
+        ("gradients", gradient_tensors(engine)),
+    ):
+        own = [tensor for tensor in tensors if storage_key(tensor) not in taken]
+        found[name] = storage_bytes(own)
+        taken.update(storage_key(tensor) for tensor in own)
+    return found
 
 
 def parameter_tensors(engine: Any) -> Iterator[torch.Tensor]:
@@ -56,8 +66,38 @@ def optimizer_tensors(engine: Any) -> Iterator[torch.Tensor]:
 
 
 def bucket_tensors(optimizer: Any) -> Iterator[torch.Tensor]:
+    """Reduce buckets, and the buffer through which gradients come back from the host."""
     for bucket in getattr(optimizer, "ipg_buckets", {}).values():
         yield from tensors_in(bucket.buffer)
+    yield from tensors_in(getattr(optimizer, "temp_grad_buffer_for_gpu_offload", None))
+
+
+def host_tensors(engine: Any) -> Iterator[torch.Tensor]:
+    """What offload keeps in host memory; nothing without it.
+
+    Stages 1 and 2 (zero/stage_1_and_2.py): master weights with their gradients and moments, a copy of the
+    updated share in the model's dtype (:575), gradients between micro-batches (:1825), one gradient's
+    buffer (:653). Stage 3 (zero/stage3.py): the same states (:1158, :1339), accumulated gradients (:791),
+    and the share of the parameters where those are offloaded (:929).
+    """
+    optimizer = engine.optimizer
+    if getattr(optimizer, "offload_optimizer", False) or getattr(optimizer, "cpu_offload", False):
+        yield from optimizer_tensors(engine)
+        for name in ("single_partition_of_fp32_groups", "fp32_partitioned_groups_flat"):
+            for master in getattr(optimizer, name, ()):
+                yield master.data
+                yield from tensors_in(master.grad)
+        for name in (
+            "param_buffer_of_bit16_for_cpu_offload_groups",
+            "temp_grad_buffer_for_cpu_offload",
+            "accumulated_grads_in_cpu",
+            "grad_partitions_flat_buffer",
+        ):
+            yield from tensors_in(getattr(optimizer, name, None))
+    if getattr(optimizer, "offload_param", False):
+        yield from tensors_in(optimizer.param_groups_fp16_flat_cpu_memory)
+        for parameter in engine.module.parameters():
+            yield parameter.ds_tensor
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from vdsgen.cost import engine_defaults as defaults
+from vdsgen.errors import VdsgenError
 from vdsgen.spec.experiment import AdamW, Experiment, Training
 from vdsgen.spec.plan import Plan
 
@@ -49,8 +50,9 @@ def pipeline_section(plan: Plan) -> dict[str, Any]:
 
 def uses_bf16_optimizer(plan: Plan) -> bool:
     """Whether the engine takes BF16_Optimizer: for bf16 in a pipeline without ZeRO, and for bf16 with fp32
-    accumulation at stage 1 (runtime/engine.py:2288-2326). It has sizes and a schedule of its own."""
-    if plan.precision.dtype != "bf16":
+    accumulation at stage 1, its states on the device (runtime/engine.py:2288-2326). It has sizes and a
+    schedule of its own."""
+    if plan.precision.dtype != "bf16" or plan.zero.offload_optimizer == "cpu":
         return False
     in_pipeline = plan.parallel.pipeline_parallel_size > 1
     return (plan.zero.stage == 0 and in_pipeline) or (
@@ -69,10 +71,46 @@ def zero_section(plan: Plan) -> dict[str, Any]:
         section |= {
             "reduce_bucket_size": plan.zero.reduce_bucket_elements,
             "reduce_scatter": defaults.REDUCE_SCATTER,
-            "contiguous_gradients": defaults.contiguous_gradients(stage),
+            # With offload the engine takes it for true (zero/stage_1_and_2.py:300).
+            "contiguous_gradients": defaults.contiguous_gradients(stage)
+            or plan.zero.offload_optimizer != "none",
             "overlap_comm": defaults.OVERLAP_COMM,
         }
         section |= _stage_3_sizes() if stage == 3 else _stage_1_and_2_sizes(plan)
+        section |= _offload(plan)
+    return section
+
+
+def _offload(plan: Plan) -> dict[str, Any]:
+    """What is kept elsewhere (zero/offload_config.py). Raises VdsgenError for NVMe that a pool lacks."""
+    sections: dict[str, Any] = {}
+    if plan.zero.offload_optimizer != "none":
+        section = _offload_device(plan, plan.zero.offload_optimizer)
+        if "nvme_path" in section:
+            section["buffer_count"] = defaults.NVME_OPTIMIZER_BUFFERS
+        sections["offload_optimizer"] = section
+    if plan.zero.offload_parameters != "none":
+        section = _offload_device(plan, plan.zero.offload_parameters)
+        if "nvme_path" in section:
+            section |= {
+                "buffer_count": defaults.NVME_PARAMETER_BUFFERS,
+                "buffer_size": defaults.NVME_PARAMETER_BUFFER_ELEMENTS,
+                "max_in_cpu": defaults.NVME_MAX_PARAMETERS_IN_HOST,
+            }
+        sections["offload_param"] = section
+    return sections
+
+
+def _offload_device(plan: Plan, device: str) -> dict[str, Any]:
+    section: dict[str, Any] = {"device": device, "pin_memory": defaults.OFFLOAD_PIN_MEMORY}
+    if device == "nvme":
+        nvme = plan.inputs.pool.nvme
+        if nvme is None:
+            raise VdsgenError(
+                f"the plan offloads to NVMe, and pool {plan.pool!r} has none",
+                remedy="describe it under nvme in the lab file",
+            )
+        section["nvme_path"] = str(nvme.path)
     return section
 
 

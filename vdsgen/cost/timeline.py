@@ -1,0 +1,297 @@
+"""What one pipeline stage holds, moment by moment, through one optimizer step.
+
+The step is not the first of a run: optimizer states are there, and so is what the engine's slots keep of the
+step before. Instructions are the engine's own (`instructions.py`). A moment is one layer of a forward,
+of a recomputation or of a backward at its peak, or one other instruction. Files and lines are of
+DeepSpeed 0.19.8, below deepspeed/runtime.
+
+`StageTensors` (activations.py) says what each piece is and where the engine holds it; here is when. The
+search asks `memory.peak_tensor_bytes` instead, which is the maximum of this in one formula.
+
+Coarser than the truth: a layer's own gradients count from the end of its backward; without its graph
+(under checkpointing) a forward's temporaries are unknown, and always less than the recomputation's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from vdsgen.cost.activations import StageTensors
+from vdsgen.cost.gradients import GradientGrowth
+from vdsgen.cost.instructions import Instruction, Name, instructions
+from vdsgen.cost.model_states import ModelStates
+from vdsgen.cost.schedule import buffers_in_flight
+from vdsgen.cost.settings import Settings
+
+COMPONENTS = (
+    "parameters",
+    "gradients",
+    "optimizer",
+    "activations",
+    "recomputation",
+    "temporaries",
+    "pipeline_buffers",
+    "communication",
+    "workspace",
+)
+
+
+class Moment(NamedTuple):
+    """What is alive at one moment, in bytes on each GPU of the stage."""
+
+    instruction: Name
+    micro_batch: int | None
+    """From 0; None at the end of the step."""
+    layer: int | None
+    """Of the whole model; None where no layer runs."""
+    recomputing: bool
+    """Whether the layer's forward runs once more, in backward."""
+    parameters_bytes: int
+    gradients_bytes: int
+    optimizer_bytes: int
+    activations_bytes: int
+    """What micro-batches hold from their forward to their backward: inputs, and what layers saved or
+    checkpoint segments put out."""
+    recomputation_bytes: int
+    """What the recomputed segment's layers saved."""
+    temporaries_bytes: int
+    """Of the running layer; in backward the gradients that flow, and a parameter's until it is added."""
+    pipeline_buffers_bytes: int
+    """Receive buffers, and inputs, targets and outputs that the engine's slots keep."""
+    communication_bytes: int
+    """Reduce buckets, and gathered parameters under ZeRO-3."""
+    workspace_bytes: int
+    """Of reduction and the optimizer step."""
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(self.components().values())
+
+    def components(self) -> dict[str, int]:
+        """Bytes by the names in COMPONENTS."""
+        return {name: int(getattr(self, f"{name}_bytes")) for name in COMPONENTS}
+
+    @property
+    def largest_component(self) -> str:
+        parts = self.components()
+        return max(parts, key=lambda name: parts[name])
+
+
+class StageTimeline:
+    """One stage's step."""
+
+    def __init__(
+        self,
+        tensors: StageTensors,
+        states: ModelStates,
+        growth: GradientGrowth,
+        settings: Settings,
+        stage: int,
+        first_layer: int,
+    ) -> None:
+        self._tensors = tensors
+        self._states = states
+        self._growth = growth
+        self._settings = settings
+        self._stage = stage
+        self._first_layer = first_layer
+
+    def moments(self, micro_batches: int | None = None) -> Iterator[Moment]:
+        """The whole step, or that of an equal stage with fewer micro-batches."""
+        settings = self._settings
+        total = settings.gradient_accumulation_steps if micro_batches is None else micro_batches
+        run = _Run(self)
+        stages, by_micro_batch = settings.pipeline_parallel_size, settings.zero_stage >= 2
+        for instruction in instructions(self._stage, stages, total, reduces_each=by_micro_batch):
+            yield from run.execute(instruction)
+
+    def peak(self) -> Moment:
+        """The first moment of those that hold most.
+
+        Three micro-batches after a stage has as many in flight as it ever has, everything repeats.
+        """
+        steps = self._settings.gradient_accumulation_steps
+        most = buffers_in_flight(self._stage, self._settings.pipeline_parallel_size, steps)
+        return max(self.moments(min(steps, most + 3)), key=lambda moment: moment.total_bytes)
+
+
+class _Run:
+    """A step under way: what is alive, and what each instruction makes of it."""
+
+    def __init__(self, timeline: StageTimeline) -> None:
+        self.tensors = timeline._tensors
+        self.states = timeline._states
+        self.growth = timeline._growth
+        self.interval = timeline._settings.activation_checkpoint_interval
+        self.first_layer = timeline._first_layer
+        self.gathers = timeline._settings.zero_stage == 3
+        self.kept = dict.fromkeys(range(self.tensors.slots), self.tensors.kept_bytes)
+        """By slot: of micro-batches that are done."""
+        self.received: dict[int, int] = {}
+        """By micro-batch: what came and has not been sent back as a gradient."""
+        self.stash: dict[int, int] = {}
+        """By micro-batch: what its forward left, without what came."""
+        self.gradients = self.growth.before_bytes
+        self.backwards = 0
+
+    def execute(self, instruction: Instruction) -> Iterator[Moment]:
+        number = instruction.micro_batch
+        match instruction.name:
+            case "RecvActivation":
+                assert number is not None
+                self.received[number] = (
+                    self.tensors.received_bytes
+                )  # a clone of the buffer (pipe/engine.py:1147)
+                yield self._moment(instruction)
+            case "ForwardPass":
+                yield from self._forward(instruction)
+            case "BackwardPass":
+                yield from self._backward(instruction)
+            case "SendGrad":
+                yield self._moment(instruction)
+                assert number is not None
+                del self.received[number]  # pipe/engine.py:1111
+            case "ReduceGrads" if number is not None:
+                yield self._moment(instruction, communication=self._in_backward)
+            case "ReduceGrads":
+                self.gradients = self.growth.full_bytes
+                yield self._moment(instruction, workspace=self.states.reduction_bytes)
+            case "OptimizerStep":
+                yield self._moment(instruction, workspace=self.states.step_bytes)
+                self.gradients = self.growth.before_bytes
+            case _:
+                yield self._moment(instruction)
+
+    def _moment(
+        self,
+        instruction: Instruction,
+        layer: int | None = None,
+        *,
+        recomputing: bool = False,
+        recomputation: int = 0,
+        temporaries: int = 0,
+        communication: int = 0,
+        workspace: int = 0,
+    ) -> Moment:
+        return Moment(
+            instruction=instruction.name,
+            micro_batch=instruction.micro_batch,
+            layer=None if layer is None else self.first_layer + layer,
+            recomputing=recomputing,
+            parameters_bytes=self.states.parameters_bytes,
+            gradients_bytes=self.gradients,
+            optimizer_bytes=self.states.optimizer_bytes,
+            activations_bytes=sum(self.stash.values()) + sum(self.received.values()),
+            recomputation_bytes=recomputation,
+            temporaries_bytes=temporaries,
+            pipeline_buffers_bytes=self.tensors.always_bytes + sum(self.kept.values()),
+            communication_bytes=communication,
+            workspace_bytes=workspace,
+        )
+
+    def _forward(self, instruction: Instruction) -> Iterator[Moment]:
+        """Each layer adds what it saves, or its segment's output; the slot's last output and its graph go
+        when the new output takes their place (pipe/engine.py:744)."""
+        number = instruction.micro_batch
+        assert number is not None
+        own, plain = self.tensors.own, self.interval == 0
+        self.stash[number] = self.tensors.input_bytes(self.interval) - self.received.get(number, 0)
+        communication = self.states.communication_bytes if self.gathers else 0
+        for index, layer in enumerate(own):
+            if plain:
+                self.stash[number] += layer.held
+            else:
+                ends = (index + 1) % self.interval == 0 or index == len(own) - 1
+                self.stash[number] += layer.side + (layer.output if ends else 0)
+            yield self._moment(
+                instruction,
+                index,
+                temporaries=layer.forward_transient if plain else 0,
+                communication=communication,
+            )
+        self.kept[number % self.tensors.slots] = 0
+
+    def _backward(self, instruction: Instruction) -> Iterator[Moment]:
+        number = instruction.micro_batch
+        assert number is not None
+        growth = self.growth
+        grows = self.backwards == 0 or growth.grows_again
+        self.gradients = growth.full_bytes
+        if grows:
+            self.gradients = growth.at_first_bytes if self.backwards == 0 else growth.after_first_bytes
+        if self.interval == 0:
+            yield from self._plain_backward(instruction, grows=grows)
+        else:
+            yield from self._checkpointed_backward(instruction, grows=grows)
+        self.backwards += 1
+        if self.backwards == 1 or growth.grows_again:
+            self.gradients = growth.after_first_bytes
+        del self.stash[number]
+        if self.tensors.kept_bytes:  # the last stage's output, whose graph holds the rest
+            self.received[number] = 0
+            self.kept[number % self.tensors.slots] = self.tensors.kept_bytes
+        elif number in self.received:
+            self.received[number] = 2 * self.tensors.received_bytes  # with its gradient
+        yield self._moment(instruction)
+
+    def _plain_backward(self, instruction: Instruction, *, grows: bool) -> Iterator[Moment]:
+        """A layer's backward frees what the layer saved, and its input."""
+        assert instruction.micro_batch is not None
+        own = self.tensors.own
+        arriving, side = self.tensors.arriving_bytes, 0
+        for index in range(len(own) - 1, -1, -1):
+            yield self._moment(
+                instruction,
+                index,
+                temporaries=max(0, own[index].backward_transient - arriving) + side,
+                communication=self._in_backward,
+            )
+            self.stash[instruction.micro_batch] -= own[index].saved + (own[index - 1].output if index else 0)
+            self._grow(index, grows=grows)
+            arriving, side = 0, self.tensors.side_bytes
+
+    def _checkpointed_backward(self, instruction: Instruction, *, grows: bool) -> Iterator[Moment]:
+        """Segments from the last to the first: the whole one is recomputed, then its layers go backward; then
+        its input goes."""
+        assert instruction.micro_batch is not None
+        own, interval = self.tensors.own, self.interval
+        arriving, side = self.tensors.arriving_bytes, 0
+        for begin in range((len(own) - 1) // interval * interval, -1, -interval):
+            segment = range(begin, min(begin + interval, len(own)))
+            gradient = own[segment[-1]].output - arriving
+            held = 0
+            for index in segment:
+                held += own[index].held
+                yield self._moment(
+                    instruction,
+                    index,
+                    recomputing=True,
+                    recomputation=held,
+                    temporaries=own[index].forward_transient + gradient + side,
+                    communication=self._in_backward,
+                )
+            for index in reversed(segment):
+                held -= own[index].output + own[index].side
+                yield self._moment(
+                    instruction,
+                    index,
+                    recomputation=held,
+                    temporaries=max(0, own[index].backward_transient - arriving) + side,
+                    communication=self._in_backward,
+                )
+                held -= own[index].saved
+                self._grow(index, grows=grows)
+                arriving = 0
+            side = self.tensors.side_bytes
+            if begin:
+                self.stash[instruction.micro_batch] -= own[begin - 1].output
+
+    @property
+    def _in_backward(self) -> int:
+        """Buckets and gathers."""
+        return self.states.communication_bytes
+
+    def _grow(self, index: int, *, grows: bool) -> None:
+        if grows and self.growth.by_layer:
+            self.gradients += self.growth.by_layer[index]
