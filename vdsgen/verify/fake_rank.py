@@ -43,9 +43,13 @@ class GpuAnswers(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func is aten._local_scalar_dense.default:
             return _value_of(args[0])
         result = func(*args, **(kwargs or {}))
-        if func is aten.native_layer_norm.default and result[1].dtype != torch.float32:
-            return result[0], result[1].float(), result[2].float()
-        return result
+        return as_on_gpu(result) if func is aten.native_layer_norm.default else result
+
+
+def as_on_gpu(layer_norm: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Output, mean and reciprocal deviation of a layer norm, the statistics in fp32."""
+    output, mean, deviation = layer_norm
+    return output, mean.float(), deviation.float()
 
 
 def _value_of(tensor: Tensor) -> float | int | bool:

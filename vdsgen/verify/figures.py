@@ -43,11 +43,12 @@ class StageTrace(Spec):
     """At the end of the step's last backward."""
     optimizer_bytes: NonNegativeInt
     activations_bytes: NonNegativeInt
-    """The most, while micro-batches run, of all that is neither states nor communication."""
+    """The most, while micro-batches run, of all that is neither states nor communication: what reducing a
+    bucket holds for a moment is among it."""
     workspace_bytes: NonNegativeInt
-    """The most beyond states while the optimizer steps and, up to ZeRO-1, while gradients are reduced."""
+    """The most beyond states while the optimizer steps, and while gradients are reduced after a backward."""
     communication_bytes: NonNegativeInt
-    """The most, while micro-batches run, of reduce buckets and gathered parameters."""
+    """The most, while micro-batches run, of reduce buckets and gathered parameters that stay for a while."""
     peak_bytes: NonNegativeInt
     """Of all tensors, kernels' temporaries included."""
     peak_phase: Phase

@@ -25,11 +25,7 @@ from vdsgen.profile.live_bytes import LiveBytes, storage_bytes
 STATES, COMMUNICATION = "states", "communication"
 """Owners in the books; activations and temporaries are nobody's."""
 
-_BUCKETS_AND_GATHERS = (
-    "setup_buckets",  # ZeRO-1 and 2: the bucket of a micro-batch (zero/stage_1_and_2.py:3256)
-    "reduce_ready_partitions_and_remove_grads",  # ZeRO-1 to 3: from the gradient to the bucket, reduced
-    "independent_gradient_partition_epilogue",  # the rest of the bucket
-)
+_BUCKETS = ("setup_buckets",)  # of a micro-batch, at ZeRO-1 and 2 (zero/stage_1_and_2.py:3256)
 _OWN_GRADIENTS = (
     "copy_grads_in_partition",  # ZeRO-2: this rank's share gets a buffer (zero/stage_1_and_2.py:2142)
     "_build_compact_grad_partition_buffer",  # the same in fp32 (:1268)
@@ -72,8 +68,7 @@ class Marks:
             @wraps(original)
             def marked(*args: Any, **kwargs: Any) -> Any:
                 self._note_states()
-                # From ZeRO-2 on, gradients are reduced while micro-batches run, and this is the last of it.
-                with self._books.phase("compute" if self._reduces_at_once else "reduce"):
+                with self._books.phase("reduce"):
                     return original(*args, **kwargs)
 
             return marked
@@ -96,7 +91,7 @@ class Marks:
 
     def _mark_owners(self) -> None:
         optimizer = self._engine.optimizer
-        for names, owner in ((_BUCKETS_AND_GATHERS, COMMUNICATION), (_OWN_GRADIENTS, STATES)):
+        for names, owner in ((_BUCKETS, COMMUNICATION), (_OWN_GRADIENTS, STATES)):
             for name in names:
                 if hasattr(optimizer, name):
                     setattr(optimizer, name, self._owned(getattr(optimizer, name), owner))

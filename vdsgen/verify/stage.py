@@ -37,14 +37,26 @@ def traced_micro_batches(layout: Layout, gradient_accumulation_steps: int) -> in
 def trace_stage(
     ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, stage: int, report: Report
 ) -> StageTrace:
-    """Traces the stage's first rank, as a GPU would run it, on tensors without memory.
+    """Traces the rank of the stage that needs most, as a GPU would run it, on tensors without memory.
+
+    Ranks of a stage differ at ZeRO-2 alone: the last one's share of the gradients comes first in backward,
+    and so its buffer is there the longest (zero/stage_1_and_2.py:1268, :2192).
 
     Once a process. Raises VdsgenError where the config contradicts the model.
     """
     layout = layout_of(ds_config)
-    micro = int(ds_config["train_micro_batch_size_per_gpu"])
-    join_fake_group(stage * layout.data_parallel_size, layout.world_size)
+    data_rank = layout.data_parallel_size - 1 if layout.zero_stage == 2 else 0
+    join_fake_group(stage * layout.data_parallel_size + data_rank, layout.world_size)
     report(JOINED)
+    return trace_without_memory(ds_config, model, geometry, stage, report)
+
+
+def trace_without_memory(
+    ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, stage: int, report: Report
+) -> StageTrace:
+    """The same for the rank that this process is in the fake group."""
+    layout = layout_of(ds_config)
+    micro = int(ds_config["train_micro_batch_size_per_gpu"])
     books = LiveBytes(hidden_temporary_bytes)
     with without_memory(books, handed_on(model, geometry, micro, DTYPES[layout.dtype])):
         return trace_rank(ds_config, model, geometry, stage, books, report)
