@@ -24,7 +24,7 @@ from tests.cost.engine_cases import is_allowed, run_ranks
 from tests.cost.matrix_cases import MatrixCase, matrix, scaled_defaults, worker_case
 from vdsgen.files import write_atomically
 
-CASES_A_START = 16
+CASES_A_START = 20
 """Cases that one group of ranks measures before it ends and what it measured is written."""
 SECONDS_A_START = 1800
 

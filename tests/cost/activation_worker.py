@@ -47,9 +47,9 @@ def measure_activations(case: dict[str, Any]) -> dict[str, Any]:
 
 
 def note_instructions(training: TrainingEngine, tracker: LiveBytes) -> list[tuple[str, int]]:
-    """Notes each of the engine's instructions with the most bytes alive while it ran. In one process these are
-    the engine's methods; what runs within another (the reduction in the last backward) comes before it,
-    and does not count for it. Returns where the notes go."""
+    """Notes each of the engine's instructions with the most bytes alive while it ran; returns where the notes
+    go. In one process these are the engine's methods; what runs within another (the reduction in the last
+    backward) comes before it, and does not count for it."""
     engine, noted = training.engine, []
 
     def noting(name: str, original: Callable[..., Any]) -> Callable[..., Any]:

@@ -16,7 +16,7 @@ from vdsgen.spec.experiment import Dtype
 
 PARTITIONS = {1: (0, 16), 2: (0, 8, 16), 4: (0, 4, 8, 12, 16)}
 LAYOUTS = ((1, 1), (1, 2), (2, 1), (4, 1), (2, 2))
-"""(stages, data ranks): at most four ranks. With two data ranks, fp32 and fp16 at one interval."""
+"""(stages, data ranks): at most four ranks."""
 PRECISIONS: tuple[tuple[Dtype, Dtype], ...] = (("fp32", "fp32"), ("bf16", "bf16"), ("fp16", "fp16"))
 MIXED: tuple[tuple[Dtype, Dtype], ...] = (("bf16", "fp32"), ("fp16", "fp32"))
 """Half precision with fp32 sums; activations do not differ."""
@@ -76,16 +76,30 @@ def matrix() -> list[MatrixCase]:
             offload_optimizer=offload[0],
             offload_parameters=offload[1],
         )
-        everywhere = precision not in MIXED and (data == 1 or precision == PRECISIONS[1])
-        if (everywhere or interval == ONE_INTERVAL) and _is_wanted(settings):
+        if interval == ONE_INTERVAL or _depends_on_interval(settings):
             cases.append(MatrixCase(settings))
-    return cases
+    return [case for case in cases if _is_wanted(case.settings)]
+
+
+def _depends_on_interval(settings: Settings) -> bool:
+    """What is measured at every interval, since activations decide: each precision, but fp16, whose tensors
+    are as large as bf16's, in one process alone; with two data ranks bf16 alone. Of offload and of sums in
+    another dtype one interval tells all in a pipeline."""
+    precision = (settings.dtype, settings.gradient_accumulation_dtype)
+    in_pipeline = settings.pipeline_parallel_size > 1
+    if precision in MIXED or (in_pipeline and settings.offload_optimizer != "none"):
+        return False
+    if settings.data_parallel_size > 1:
+        return settings.dtype == "bf16"
+    return not (in_pipeline and settings.dtype == "fp16")
 
 
 def _is_wanted(settings: Settings) -> bool:
     """All that is allowed; of what is refused, one precision and interval, or sums that are refused alone."""
     if is_allowed(settings):
         return True
+    if settings.pipeline_parallel_size > 1 and settings.data_parallel_size > 1:
+        return False
     mixed = settings.gradient_accumulation_dtype != settings.dtype
     plain = settings.dtype == "bf16" and not mixed
     alone = mixed and settings.zero_stage == 0 and settings.offload_optimizer == "none"

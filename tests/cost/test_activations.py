@@ -1,43 +1,92 @@
-"""Predicted activations of the bundled model against the trainer's own engine, and properties of memory."""
+"""The predicted step of the bundled model against the trainer's own engine, and properties of activations."""
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.cost.activation_cases import (
-    PARTITIONS,
-    activation_settings,
-    on_this_processor,
-    settings_of,
-)
+from tests.cost.activation_cases import activation_settings, settings_of, timeline_of
 from tests.cost.conftest import EngineRuns
-from vdsgen.cost.activations import LayerBytes, StageActivations, stage_activations
-from vdsgen.cost.settings import Settings
+from vdsgen.cost.activations import LayerBytes, StageActivations, stage_activations, stage_tensors
+from vdsgen.cost.gradients import GradientGrowth, gradient_growth
+from vdsgen.cost.memory import peak_tensor_bytes
+from vdsgen.cost.model_states import ModelStates, engine_optimizer
+from vdsgen.cost.schedule import buffers_in_flight
+from vdsgen.cost.settings import BYTES_PER_ELEMENT, Settings
+from vdsgen.cost.timeline import StageTimeline
+from vdsgen.spec.experiment import Dtype
 
-TOLERANCE = 0.1
+TOLERANCE = 0.03
+PEAK_TOLERANCE = 0.01
+AT_END = ("ReduceTiedGrads", "ReduceGrads", "OptimizerStep")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stages", [1, 4])
-def test_activations_are_within_ten_percent_of_the_trainers(stages: int, engine_runs: EngineRuns) -> None:
-    """Intervals 0, 1 and 3; 1, 2, 3 and 4 micro-batches in flight: peak of live tensors in a real step of the
-    trainer's engine, less parameters, gradients and optimizer states."""
+def test_the_step_holds_what_the_trainers_engine_holds(stages: int, engine_runs: EngineRuns) -> None:
+    """The peak of live tensors in a real step of the trainer's engine, and that of each of its instructions:
+    intervals 0, 1 and 3; 1, 2, 3 and 4 micro-batches in flight; pipelines that fill up and that do not."""
     in_flight = set()
     for settings, answers in zip(activation_settings(stages), engine_runs(stages).activations, strict=True):
-        layers = on_this_processor(torch.float32 if settings.dtype == "fp32" else torch.bfloat16)
         for answer in answers:
             stage = answer["stage"]
-            start, stop = PARTITIONS[stages][stage : stage + 2]
-            predicted = stage_activations(layers, settings, stage, start, stop)
-            in_flight.add(predicted.in_flight)
-            interval = settings.activation_checkpoint_interval
-            place = f"{settings.dtype}, interval {interval}, stage {stage} of {stages}"
-            real = answer["peak"] - answer["states"]
-            assert predicted.peak_bytes == pytest.approx(real, rel=TOLERANCE), place
+            place = f"{settings}, stage {stage}"
+            predicted = predicted_instructions(settings, stage, answer["shapes"])
+            real = measured_instructions(answer["instructions"])
+            running = [key for key in predicted if key[1] is not None]
+            in_flight.add(buffers_in_flight(stage, stages, settings.gradient_accumulation_steps))
+
+            activations = max(predicted[key] for key in running) - answer["states"]
+            assert activations == pytest.approx(answer["peak"] - answer["states"], rel=TOLERANCE), place
+            assert max(predicted.values()) == pytest.approx(max(real.values()), rel=PEAK_TOLERANCE), place
+            for key in real:
+                if key[0] == "ForwardPass" and settings.activation_checkpoint_interval > 0:
+                    # Its temporaries are unknown, and less than its recomputation's.
+                    assert predicted[key] <= real[key] * (1 + TOLERANCE), f"{key}, {place}"
+                    assert real[key] < max(predicted[key] for key in running), f"{key}, {place}"
+                else:
+                    assert predicted[key] == pytest.approx(real[key], rel=TOLERANCE), f"{key}, {place}"
     assert in_flight == set(range(1, stages + 1))
+
+
+Key = tuple[str, int | None]
+"""An instruction's name and its micro-batch, None at the end of a step."""
+
+
+def predicted_instructions(settings: Settings, stage: int, shapes: list[list[int]]) -> dict[Key, int]:
+    """The most bytes alive in each instruction."""
+    found: dict[Key, int] = {}
+    for moment in timeline_of(settings, stage, shapes).moments():
+        key = (moment.instruction, moment.micro_batch)
+        found[key] = max(found.get(key, 0), moment.total_bytes)
+    return found
+
+
+def measured_instructions(noted: list[tuple[str, int]]) -> dict[Key, int]:
+    """The same as a rank noted it; of reductions the last, which is the one that reduces."""
+    seen: Counter[str] = Counter()
+    found: dict[Key, int] = {}
+    for name, peak_bytes in noted:
+        found[name, None if name in AT_END else seen[name]] = peak_bytes
+        seen[name] += 1
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stages", [1, 4])
+def test_the_peak_is_where_the_engine_has_it(stages: int, engine_runs: EngineRuns) -> None:
+    """The same instruction, and the same micro-batch unless a later one is as large."""
+    for settings, answers in zip(activation_settings(stages), engine_runs(stages).activations, strict=True):
+        if settings.dtype != "fp32":
+            continue
+        for answer in answers:
+            peak = timeline_of(settings, answer["stage"], answer["shapes"]).peak()
+            real = measured_instructions(answer["instructions"])
+            most = max(real.values())
+            assert real[peak.instruction, peak.micro_batch] > most * 0.99, f"{settings}, {answer['stage']}"
 
 
 layer_strategy = st.builds(
@@ -58,8 +107,9 @@ def stages_of_layers(draw: st.DrawFn) -> tuple[list[LayerBytes], Settings, int, 
     layers = [embed, *[block] * draw(st.integers(1, 24)), draw(layer_strategy)]
     stages = draw(st.integers(1, 4))
     stage = draw(st.integers(0, stages - 1))
-    start = 0 if stage == 0 else draw(st.integers(1, len(layers) - 1))
-    stop = len(layers) if stage == stages - 1 else draw(st.integers(start + 1, len(layers)))
+    is_last = stage == stages - 1
+    start = 0 if stage == 0 else draw(st.integers(1, len(layers) - (1 if is_last else 2)))
+    stop = len(layers) if is_last else draw(st.integers(start + 1, len(layers) - 1))
     settings = settings_of(4, draw(st.integers(0, 9)), "fp32")._replace(
         pipeline_parallel_size=stages,
         gradient_accumulation_steps=draw(st.integers(1, 16)),
@@ -75,10 +125,50 @@ def activations(case: tuple[list[LayerBytes], Settings, int, int, int]) -> Stage
 @given(stages_of_layers())
 def test_nothing_is_negative_and_parts_add_up(case: tuple[list[LayerBytes], Settings, int, int, int]) -> None:
     found = activations(case)
-    assert min(found.in_flight, found.stash_bytes, found.backward_bytes, found.buffer_bytes) >= 0
-    assert found.peak_bytes == (
-        found.in_flight * found.stash_bytes + found.backward_bytes + found.buffer_bytes
+    assert min(found) >= 0
+    before = (found.in_flight - 1) * found.stash_bytes + found.buffer_bytes
+    assert found.peak_bytes == before + max(found.stash_bytes + found.backward_bytes, found.forward_bytes)
+
+
+@st.composite
+def steps(draw: st.DrawFn) -> tuple[StageActivations, ModelStates, GradientGrowth, Settings, StageTimeline]:
+    """A stage of any layers under any states, as the formula and as the timeline see it."""
+    layers, settings, stage, start, stop = draw(stages_of_layers())
+    zero_stage = draw(st.sampled_from([0, 1] if settings.pipeline_parallel_size > 1 else [0, 1, 2, 3]))
+    half = draw(st.booleans())
+    sums: Dtype = "fp32" if not half or (zero_stage and draw(st.booleans())) else "bf16"
+    settings = settings._replace(
+        zero_stage=zero_stage, dtype="bf16" if half else "fp32", gradient_accumulation_dtype=sums
     )
+    trainable = draw(st.lists(st.integers(0, 10**8), min_size=stop - start, max_size=stop - start))
+    own = sum(trainable) * BYTES_PER_ELEMENT[sums]
+    buffered = engine_optimizer(settings) == "BF16_Optimizer"
+    amounts = st.integers(0, 10**9)
+    reduction, step = draw(amounts), draw(amounts)
+    states = ModelStates(
+        parameters_bytes=draw(amounts),
+        gradients_bytes=draw(amounts) if zero_stage >= 2 or buffered else own,
+        optimizer_bytes=draw(amounts),
+        communication_bytes=draw(amounts),
+        reduction_bytes=reduction,
+        step_bytes=step,
+    )
+    growth = gradient_growth(states, settings, trainable)
+    found = stage_activations(layers, settings, stage, start, stop, growth=growth.by_layer)
+    tensors = stage_tensors(layers, settings, stage, start, stop)
+    return found, states, growth, settings, StageTimeline(tensors, states, growth, settings, stage, start)
+
+
+@given(steps())
+def test_the_formula_is_the_timelines_maximum(
+    case: tuple[StageActivations, ModelStates, GradientGrowth, Settings, StageTimeline],
+) -> None:
+    found, states, growth, settings, timeline = case
+    moments = list(timeline.moments())
+    assert min(min(moment.components().values()) for moment in moments) >= 0
+    largest = max(moments, key=lambda moment: moment.total_bytes)
+    assert peak_tensor_bytes(states, growth, found, settings) == largest.total_bytes
+    assert timeline.peak() == largest
 
 
 @given(stages_of_layers(), st.integers(2, 5))

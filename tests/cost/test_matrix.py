@@ -9,7 +9,8 @@ import pytest
 
 from tests.benchmarks.engine_matrix import measure
 from tests.cost.matrix_cases import MatrixCase, matrix
-from tests.cost.matrix_predictions import allowed, is_refused, is_same, measurements, misses
+from tests.cost.known_values import wrong_values
+from tests.cost.matrix_predictions import Cost, allowed, is_refused, is_same, measurements, misses
 from vdsgen.cost.model_states import engine_optimizer
 
 
@@ -23,6 +24,11 @@ def test_predictions_are_within_their_tolerances_of_every_measurement() -> None:
     """States and host memory 1 %, activations and buckets 3 %, the step 4 %, the peak 5 %."""
     found = list(misses())
     assert not found, "\n".join(found)
+
+
+def test_formulas_give_what_parts_of_the_engine_say() -> None:
+    """Where no whole engine can be measured here: NVMe, frozen parameters."""
+    assert list(wrong_values(Cost())) == []
 
 
 REFUSALS = {

@@ -2,7 +2,8 @@
 
 The formulas' numbers are found through the syntax tree, changed one at a time (`mutated`), and the module is
 loaded with its dependents beside the real ones. What must notice is the comparison with bytes that real
-engines measured (`matrix_predictions.misses`), never with our own output.
+engines measured (`matrix_predictions.misses`), or with what parts of the engine say
+(`known_values.wrong_values`); never with our own output.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import importlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -19,6 +21,7 @@ from typing import NamedTuple
 import pytest
 
 import vdsgen.cost
+from tests.cost.known_values import wrong_values
 from tests.cost.matrix_predictions import Cost, misses
 
 FOLDER = Path(vdsgen.cost.__file__).parent
@@ -106,7 +109,8 @@ def load(module: str, tree: ast.Module) -> Cost:
 def is_noticed(module: str, tree: ast.Module) -> bool:
     """Whether some prediction leaves its tolerance, or the module does not work any more."""
     try:
-        return next(misses(load(module, tree)), None) is not None
+        cost = load(module, tree)
+        return next(chain(misses(cost), wrong_values(cost)), None) is not None
     except Exception:  # a number that makes nonsense of a formula may raise anything
         return True
 

@@ -188,6 +188,7 @@ def stage_activations(
     stage: int,
     start: int,
     stop: int,
+    *,
     growth: Sequence[int] = (),
 ) -> StageActivations:
     """Activations of the stage that holds the layers start to stop - 1 of `layers`.

@@ -1,8 +1,8 @@
 """What one pipeline stage needs of each of its GPUs.
 
-The peak of a step is the larger of two moments that never meet: while micro-batches run (activations and
-communication buffers are alive), and while gradients are reduced and the optimizer steps (its workspace
-is). Parameters, gradients and optimizer states are there at both. `docs/memory.md` tells the whole model.
+The peak of a step is the largest of a few moments: a forward or a backward beside the micro-batches in
+flight, or the workspace of reduction and the optimizer step, when none are. `timeline.py` is the whole step;
+`docs/memory.md` tells the whole model.
 """
 
 from __future__ import annotations
@@ -105,7 +105,8 @@ class MemoryModel:
         on_host: bool = False,
     ) -> StageBytes:
         """See the function `stage_memory`."""
-        states, growth, activations, tensors = self._fullest(settings, stage, start, stop)
+        found = self._fullest(settings, stage, start, stop)
+        states, activations, tensors = found.states, found.activations, found.tensor_bytes
         reserve = reserve_bytes(tensors, capacity_bytes, reserve_fraction, on_host)
         return StageBytes(
             parameters_bytes=states.parameters_bytes,
@@ -141,8 +142,8 @@ class MemoryModel:
     ) -> _Stage:
         states = self.states(settings, start, stop)
         growth = gradient_growth(states, settings, self._trainable[start:stop])
-        activations = stage_activations(layers, settings, stage, start, stop, growth.by_layer)
-        return _Stage(states, growth, activations, peak_tensor_bytes(states, growth, activations, settings))
+        activations = stage_activations(layers, settings, stage, start, stop, growth=growth.by_layer)
+        return _Stage(states, activations, peak_tensor_bytes(states, growth, activations, settings))
 
     def _layer_bytes(self, settings: Settings) -> list[tuple[LayerBytes, ...]]:
         """Of every size that may need most: those are left out that need no more than another of any layer,
@@ -167,7 +168,6 @@ class MemoryModel:
 
 class _Stage(NamedTuple):
     states: ModelStates
-    growth: GradientGrowth
     activations: StageActivations
     tensor_bytes: int
 
@@ -235,36 +235,8 @@ def _before_last_forward(growth: GradientGrowth, in_flight: int, micro_batches: 
 
 
 def stage_memory(
-    self,
-    settings: Settings,
-    stage: int,
-    start: int,
-    stop: int,
-    capacity_bytes: int,
-    reserve_fraction: float | None = None,
-    *,
-    on_host: bool = False,
-) -> StageBytes:
-    """See the function `stage_memory`."""
-    states = self.states(settings, start, stop)
-    activations = self.activations(settings, stage, start, stop).peak_bytes + states.cast_bytes
-    tensors = states.held_bytes + max(activations + states.communication_bytes, states.workspace_bytes)
-    reserve = reserve_bytes(tensors, capacity_bytes, reserve_fraction, on_host)
-    return StageBytes(
-        parameters_bytes=states.parameters_bytes,
-        gradients_bytes=states.gradients_bytes,
-        optimizer_bytes=states.optimizer_bytes,
-        activations_bytes=activations,
-        workspace_bytes=states.workspace_bytes,
-        communication_bytes=states.communication_bytes,
-        reserve_bytes=reserve,
-        peak_bytes=reserve + tensors,
-    )
-
-
-def stage_memory(
     profile: ModelProfile,
-    geometry: Geometry,
+    geometries: Geometry | Sequence[Geometry],
     settings: Settings,
     stage: int,
     layers: range,
@@ -278,11 +250,12 @@ def stage_memory(
     peak = reserve + parameters + gradients + optimizer
          + max(activations + communication, workspace)
 
-    The reserve is `reserve_fraction` of the capacity where the lab gives one; else the device context (or,
-    `on_host`, the process) and the allocator's share. Raises ValueError for settings that the engine
-    refuses. Many questions about one model are cheaper to ask of a MemoryModel.
+    where the pipeline runs on beside full gradients; less where they come while activations go
+    (`peak_tensor_bytes`). The reserve is `reserve_fraction` of the capacity where the lab gives one; else
+    the device context (or, `on_host`, the process) and the allocator's share. Raises ValueError for settings
+    that the engine refuses. Many questions about one model are cheaper to ask of a MemoryModel.
     """
-    model = MemoryModel(profile, geometry)
+    model = MemoryModel(profile, geometries)
     return model.stage_memory(
         settings, stage, layers.start, layers.stop, capacity_bytes, reserve_fraction, on_host=on_host
     )

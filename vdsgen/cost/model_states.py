@@ -288,7 +288,7 @@ def _zero_1(sizes: StageSizes, settings: Settings) -> ModelStates:
         optimizer_bytes=MASTER_AND_MOMENTS * share,
         communication_bytes=0,
         reduction_bytes=reduce,
-        step_bytes=step,
+        step_bytes=max(0, step),
     )
 
 
@@ -378,7 +378,7 @@ def _zero_3(sizes: StageSizes, settings: Settings) -> ModelStates:
     Small parameters stay whole besides (zero/parameter_offload.py:317). The accumulation buffer of the
     share is allocated once for all (zero/stage3.py:791), and so is the bucket (:782). An fp32 model has
     a master copy too (:1172). The step flattens the gradients of one sub-group of the share and casts
-    them to fp32 (:2686); after it the small parameters are gathered again (:2841). While computing: gathered parameters, what is gathered ahead as one flat message
+    them to fp32 (:2686). While computing: gathered parameters, what is gathered ahead as one flat message
     and again as parameters (zero/partition_parameters.py:795), and a flat copy of the bucket
     (runtime/comm/coalesced_collectives.py:122).
 
@@ -421,7 +421,7 @@ def _zero_3(sizes: StageSizes, settings: Settings) -> ModelStates:
         optimizer_bytes=optimizer,
         communication_bytes=w * (bucket + gathered),
         reduction_bytes=w * bucket + reduce,
-        step_bytes=w * bucket + max(step, 2 * w * whole),
+        step_bytes=w * bucket + step,
         host_bytes=host,
     )
 

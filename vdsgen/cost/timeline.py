@@ -23,6 +23,7 @@ from vdsgen.cost.instructions import Instruction, Name, instructions
 from vdsgen.cost.model_states import ModelStates
 from vdsgen.cost.schedule import buffers_in_flight
 from vdsgen.cost.settings import Settings
+from vdsgen.spec.plan import PeakMoment
 
 COMPONENTS = (
     "parameters",
@@ -66,16 +67,28 @@ class Moment(NamedTuple):
 
     @property
     def total_bytes(self) -> int:
-        return sum(self.components().values())
+        return sum(self[4:])
 
     def components(self) -> dict[str, int]:
         """Bytes by the names in COMPONENTS."""
-        return {name: int(getattr(self, f"{name}_bytes")) for name in COMPONENTS}
+        return dict(zip(COMPONENTS, self[4:], strict=True))
 
     @property
     def largest_component(self) -> str:
         parts = self.components()
         return max(parts, key=lambda name: parts[name])
+
+    def spec(self) -> PeakMoment:
+        """As plans hold a stage's peak."""
+        component = self.largest_component
+        return PeakMoment(
+            instruction=self.instruction,
+            micro_batch=self.micro_batch,
+            layer=self.layer,
+            recomputing=self.recomputing,
+            component=component,
+            component_bytes=self.components()[component],
+        )
 
 
 class StageTimeline:
@@ -153,9 +166,10 @@ class _Run:
                 assert number is not None
                 del self.received[number]  # pipe/engine.py:1111
             case "ReduceGrads" if number is not None:
-                yield self._moment(instruction, communication=self._in_backward)
+                yield self._moment(instruction, workspace=self.states.reduction_bytes)
+                if self.growth.grows_again:  # the micro-batch's gradients have been added to those before
+                    self.gradients = self.growth.after_first_bytes
             case "ReduceGrads":
-                self.gradients = self.growth.full_bytes
                 yield self._moment(instruction, workspace=self.states.reduction_bytes)
             case "OptimizerStep":
                 yield self._moment(instruction, workspace=self.states.step_bytes)
@@ -225,15 +239,14 @@ class _Run:
         else:
             yield from self._checkpointed_backward(instruction, grows=grows)
         self.backwards += 1
-        if self.backwards == 1 or growth.grows_again:
-            self.gradients = growth.after_first_bytes
+        self.gradients = growth.after_first_bytes if self.backwards == 1 else growth.full_bytes
         del self.stash[number]
         if self.tensors.kept_bytes:  # the last stage's output, whose graph holds the rest
             self.received[number] = 0
             self.kept[number % self.tensors.slots] = self.tensors.kept_bytes
         elif number in self.received:
             self.received[number] = 2 * self.tensors.received_bytes  # with its gradient
-        yield self._moment(instruction)
+        yield self._moment(instruction, communication=self._in_backward)
 
     def _plain_backward(self, instruction: Instruction, *, grows: bool) -> Iterator[Moment]:
         """A layer's backward frees what the layer saved, and its input."""

@@ -11,7 +11,15 @@ from vdsgen.planner.numerics import accumulation_dtype, dtypes
 from vdsgen.planner.place import Placed, place
 from vdsgen.planner.search import Candidate, Search
 from vdsgen.planner.space import Layout
-from vdsgen.planner.words import gib, interval_words, miss_words, percent, seconds, settings_words
+from vdsgen.planner.words import (
+    gib,
+    interval_words,
+    miss_words,
+    moment_words,
+    percent,
+    seconds,
+    settings_words,
+)
 from vdsgen.planner.workload import Workload
 
 
@@ -153,5 +161,12 @@ def _precision_reason(workload: Workload, winner: Candidate) -> str:
 
 
 def _memory_reason(workload: Workload, winner: Candidate) -> str:
-    peak, capacity = winner.placed.peak_bytes, workload.capacity_bytes
-    return f"The fullest stage needs {gib(peak)} of {gib(capacity)}; {gib(capacity - peak)} stay free."
+    peak, capacity, settings = winner.placed.peak_bytes, workload.capacity_bytes, winner.settings
+    stages = list(enumerate(pairwise(winner.placed.partition)))
+    stage, (start, stop) = max(stages, key=lambda one: workload.memory(settings, one[0], *one[1]).peak_bytes)
+    moment = workload.timeline(settings, stage, start, stop).peak().spec()
+    which = f"The fullest stage, {stage}," if len(stages) > 1 else "The fullest stage"
+    return (
+        f"{which} needs {gib(peak)} of {gib(capacity)}; {gib(capacity - peak)} stay free. "
+        f"It peaks {moment_words(moment)}."
+    )

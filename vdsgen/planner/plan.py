@@ -121,6 +121,7 @@ def _stages(workload: Workload, candidate: Candidate) -> tuple[Stage, ...]:
             capacity_bytes=workload.capacity_bytes,
             forward_seconds=times.forward_seconds,
             backward_seconds=times.backward_seconds,
+            peak=workload.timeline(candidate.settings, index, start, stop).peak().spec(),
         )
         for index, ((start, stop), times) in enumerate(
             zip(pairwise(candidate.placed.partition), candidate.time.stages, strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vdsgen.cost.settings import Settings
 from vdsgen.planner.place import Miss
+from vdsgen.spec.plan import PeakMoment
 from vdsgen.units import GIB
 
 
@@ -58,6 +59,30 @@ def settings_words(settings: Settings, *, layout: bool = True) -> str:
         f"{settings.gradient_accumulation_steps} steps, "
         f"{interval_words(settings.activation_checkpoint_interval)}, {settings.dtype}"
     )
+
+
+COMPONENT_WORDS = {
+    "optimizer": "optimizer states",
+    "activations": "stashed activations",
+    "recomputation": "recomputed activations",
+    "pipeline_buffers": "pipeline buffers",
+    "communication": "communication buffers",
+}
+"""Where a component's name says too little."""
+
+
+def moment_words(moment: PeakMoment) -> str:
+    """When a stage peaks, and what weighs most then: 'in the backward of micro-batch 2 at layer 7; ...'."""
+    when = {
+        "ForwardPass": f"in the forward of micro-batch {moment.micro_batch}",
+        "BackwardPass": f"in the backward of micro-batch {moment.micro_batch}",
+        "ReduceGrads": "while gradients are reduced",
+        "OptimizerStep": "in the optimizer step",
+    }.get(moment.instruction, f"in {moment.instruction}")
+    doing = "recomputing layer" if moment.recomputing else "at layer"
+    where = "" if moment.layer is None else f", {doing} {moment.layer}"
+    name = COMPONENT_WORDS.get(moment.component, moment.component)
+    return f"{when}{where}; the largest part are {name} ({gib(moment.component_bytes)})"
 
 
 def miss_words(miss: Miss) -> str:

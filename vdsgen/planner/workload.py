@@ -10,6 +10,7 @@ from vdsgen.cost.compute import peak_rate_tflops
 from vdsgen.cost.memory import MemoryModel, StageBytes
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.step import StepTimeModel
+from vdsgen.cost.timeline import StageTimeline
 from vdsgen.errors import InputError, Problem
 from vdsgen.spec.architecture import Geometry, Vdt
 from vdsgen.spec.experiment import Dtype, Experiment, geometry_of
@@ -103,6 +104,10 @@ class Workload:
             )
             self._memory[key] = known
         return known
+
+    def timeline(self, settings: Settings, stage: int, start: int, stop: int) -> StageTimeline:
+        """One step of `stage`, moment by moment."""
+        return self._memory_model.timeline(settings, stage, start, stop)
 
     def fits(self, settings: Settings, stage: int, start: int, stop: int) -> bool:
         return self.memory(settings, stage, start, stop).peak_bytes <= self.capacity_bytes

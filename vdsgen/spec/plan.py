@@ -76,6 +76,22 @@ class StageMemory(Spec):
     peak_bytes: NonNegativeInt
 
 
+class PeakMoment(Spec):
+    """When in a step a stage holds most, and what weighs most then. Names are those of the engine's
+    instructions (`BackwardPass`, `OptimizerStep`, ...)."""
+
+    instruction: str
+    micro_batch: NonNegativeInt | None = None
+    """From 0; null at the end of the step."""
+    layer: NonNegativeInt | None = None
+    """The layer that runs."""
+    recomputing: bool = False
+    """Whether its forward runs once more, in backward."""
+    component: str
+    """The largest, the reserve aside."""
+    component_bytes: NonNegativeInt
+
+
 class Stage(Spec):
     index: NonNegativeInt
     layers: tuple[NonNegativeInt, NonNegativeInt]
@@ -86,6 +102,8 @@ class Stage(Spec):
     """One micro-batch."""
     backward_seconds: NonNegativeFloat
     """One micro-batch, recomputation included."""
+    peak: PeakMoment | None = None
+    """Null in plans made before this was known."""
 
 
 class Predicted(Spec):

@@ -1,0 +1,101 @@
+"""What formulas must give where no measurement of a whole engine can tell: the engine's own parts, with the
+disk left out, and a model's own parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from tests.cost.engine_cases import sizes_of
+from tests.cost.matrix_predictions import Cost, layer_shapes
+
+
+def wrong_values(cost: Cost) -> Iterator[str]:
+    """Names of the figures that are not what the engine or the model says."""
+    ours = cost.offload.host_bytes_of_zero_3(1_000_000, 400_000, 4, swapped=True)
+    if ours != nvme_optimizer_bytes(1_000_000, 400_000):
+        yield "host memory of an optimizer on NVMe"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cost.engine_defaults, "NVME_MAX_PARAMETERS_IN_HOST", 1_000_000)
+        for share in (700_000, 2_000_000):
+            ours = cost.offload.host_bytes_of_parameters(share, 400_000, 2, swapped=True)
+            if ours != nvme_parameter_bytes(share, 400_000, kept=1_000_000):
+                yield f"host memory of {share} parameters on NVMe"
+    if norm_element_bytes() != cost.model_states.NORM_ELEMENT_BYTES:
+        yield "bytes of a norm's element"
+    shapes = layer_shapes()
+    for frozen in (0, 3):
+        sizes = cost.model_states.StageSizes.of(profile(frozen), range(len(shapes)))
+        trained = [shape for layer in shapes for shape in layer[: len(layer) - frozen]]
+        everything = sizes_of([shape for layer in shapes for shape in layer])
+        if sizes != sizes_of(trained)._replace(parameters=everything.parameters):
+            yield f"sizes of a model with {frozen} frozen parameters a layer"
+    if cost.model_states.StageSizes(5, 0, 0, ()).straddling_elements != 0:
+        yield "a straddling parameter of a stage that trains none"
+
+
+def profile(frozen: int) -> Any:
+    """The measured model as the planner gets it, each layer's last parameters frozen."""
+    layers = {}
+    for shapes in set(layer_shapes()):
+        counts = [torch.Size(shape).numel() for shape in shapes]
+        layers[str(shapes)] = SimpleNamespace(
+            parameters=sum(counts),
+            trainable_parameters=sum(counts[: len(counts) - frozen]),
+            parameter_shapes=shapes,
+        )
+    return SimpleNamespace(layer_types=layers, layers=tuple(map(str, layer_shapes())))
+
+
+def norm_element_bytes() -> int:
+    from deepspeed.runtime.zero.utils import get_norm_dtype
+
+    return torch.finfo(get_norm_dtype()).bits // 8
+
+
+class Aio:
+    """The asynchronous I/O handle, without a disk."""
+
+    def __init__(self, **_: Any) -> None:
+        pass
+
+    def new_cpu_locked_tensor(self, elements: int, example: torch.Tensor) -> torch.Tensor:
+        return torch.empty(elements, dtype=example.dtype)
+
+
+def nvme_optimizer_bytes(share: int, sub_group: int) -> int:
+    """ZeRO-3's own pool of swap buffers, and the accumulated fp32 gradients."""
+    from deepspeed.runtime.swap_tensor import utils
+    from deepspeed.runtime.zero.offload_config import DeepSpeedZeroOffloadOptimizerConfig
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utils.dist, "get_rank", lambda *_: 1)
+        count = DeepSpeedZeroOffloadOptimizerConfig(device="nvme").buffer_count
+        pool = utils.SwapBufferManager(sub_group, count, torch.float32, Aio())
+    return sum(buffer.nbytes for buffer in pool.all_buffers) + 4 * share
+
+
+def nvme_parameter_bytes(share: int, sub_group: int, kept: int) -> int:
+    """bf16: ZeRO-3's own flat buffer of what stays in host memory, its pool of swap buffers, and where some do
+    not stay, a sub-group's buffer."""
+    from deepspeed.runtime.zero import stage3
+    from deepspeed.runtime.zero.offload_config import DeepSpeedZeroOffloadParamConfig
+
+    optimizer = SimpleNamespace(
+        trainable_param_groups=[{"params": [SimpleNamespace(partition_numel=lambda: share)]}],
+        params_in_nvme_and_cpu=True,
+        max_params_in_cpu=kept,
+        param_groups_fp16_flat_cpu_memory=[],
+        dtype=torch.bfloat16,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage3.dist, "get_rank", lambda *_: 1)
+        stage3.DeepSpeedZeroOptimizer_Stage3._create_param_groups_fp16_flat_cpu_memory(optimizer)
+    (flat,) = optimizer.param_groups_fp16_flat_cpu_memory
+    config = DeepSpeedZeroOffloadParamConfig(device="nvme")
+    reserved = sub_group if flat.numel() < share else 0
+    return int(flat.nbytes) + 2 * (config.buffer_count * config.buffer_size + reserved)
