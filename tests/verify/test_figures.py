@@ -25,6 +25,7 @@ COMPONENTS = sorted(TOLERANCES)
 def trace(**changes: int) -> StageTrace:
     return StageTrace(
         stage=1,
+        data_ranks=(0,),
         layers=(4, 8),
         optimizer_class="BF16_Optimizer",
         micro_batches=3,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,9 +29,11 @@ NEGLIGIBLE_FRACTION = 0.001
 
 
 class StageTrace(Spec):
-    """Bytes that one rank of a stage held in a step after its first, and what tracing it took."""
+    """Bytes that one rank of a stage held in a step after its first, and what tracing it took; or the most of
+    several ranks."""
 
     stage: NonNegativeInt
+    data_ranks: tuple[NonNegativeInt, ...]
     layers: tuple[NonNegativeInt, NonNegativeInt]
     """First pipeline layer, and one past the last."""
     optimizer_class: str
@@ -57,6 +59,23 @@ class StageTrace(Spec):
     seconds: NonNegativeFloat
     resident_bytes: NonNegativeInt
     """The most that the tracing process held in real memory."""
+
+
+def fullest(traces: Sequence[StageTrace]) -> StageTrace:
+    """The most that any of a stage's ranks holds, component by component: what a plan must have room for."""
+    peak = max(traces, key=lambda trace: trace.peak_bytes)
+    largest = {
+        name: max(getattr(trace, name) for trace in traces)
+        for name in StageTrace.model_fields
+        if name.endswith("_bytes")
+    }
+    return peak.model_copy(
+        update={
+            **largest,
+            "data_ranks": tuple(rank for trace in traces for rank in trace.data_ranks),
+            "seconds": sum(trace.seconds for trace in traces),
+        }
+    )
 
 
 @dataclass(frozen=True, slots=True)

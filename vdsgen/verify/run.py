@@ -21,11 +21,14 @@ from vdsgen.errors import VdsgenError
 from vdsgen.spec.architecture import Vdt
 from vdsgen.spec.canonical import sha256_of
 from vdsgen.spec.rendered import AGAIN, Rendered, read_rendered
-from vdsgen.verify.figures import Row, StageTrace, all_within, compare
+from vdsgen.spec.run import Layout
+from vdsgen.verify.figures import Row, StageTrace, all_within, compare, fullest
 from vdsgen.verify.worker import BAD_INPUT
 
 Progress = Callable[[float], None]
 """Called with the share of the work that is done."""
+Task = tuple[int, int]
+"""A stage, and one of its data ranks."""
 NOTES_SHOWN = 5
 MODULE = "vdsgen.verify.worker"
 
@@ -58,10 +61,12 @@ def verify(directory: Path, stages: Sequence[int], progress: Progress) -> Verifi
     rendered = read_rendered(directory)
     _check(rendered, stages)
     chosen = sorted(set(stages)) or list(range(len(rendered.plan.stages)))
-    jobs = min(len(chosen), _processors())
-    traces = _Workers(directory, progress).trace(chosen, jobs)
+    tasks = [(stage, data_rank) for stage in chosen for data_rank in traced_ranks(rendered.layout)]
+    jobs = min(len(tasks), _processors())
+    found = _Workers(directory, progress).trace(tasks, jobs)
+    traces = [fullest([trace for trace in found if trace.stage == stage]) for stage in chosen]
     rows = [row for trace in traces for row in compare(rendered.plan.stages[trace.stage].memory, trace)]
-    largest = sorted((trace.resident_bytes for trace in traces), reverse=True)
+    largest = sorted((trace.resident_bytes for trace in found), reverse=True)
     return Verification(
         rendered=rendered,
         notes=notes_on(rendered),
@@ -70,6 +75,17 @@ def verify(directory: Path, stages: Sequence[int], progress: Progress) -> Verifi
         seconds=time.perf_counter() - began,
         resident_bytes=sum(largest[:jobs]),
     )
+
+
+def traced_ranks(layout: Layout) -> tuple[int, ...]:
+    """The data ranks of a stage that need most of something.
+
+    At ZeRO-2 the last one's share of the gradients comes first in backward, so its buffer is there the
+    longest (zero/stage_1_and_2.py:1268, :2192); the first one's has the embedding's large parameters, which
+    the step casts (:2684). In every other mode the first needs as much as any.
+    """
+    last = layout.data_parallel_size - 1
+    return (0, last) if layout.zero_stage == 2 and last > 0 else (0,)
 
 
 def notes_on(rendered: Rendered) -> tuple[str, ...]:
@@ -131,33 +147,42 @@ class _Workers:
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[str]] = set()
         self._stopped = False
-        self._shares: dict[int, float] = {}
+        self._shares: dict[Task, float] = {}
 
-    def trace(self, stages: Sequence[int], jobs: int) -> list[StageTrace]:
-        """In the order of `stages`. The first failure ends all."""
-        self._shares = dict.fromkeys(stages, 0.0)
+    def trace(self, tasks: Sequence[Task], jobs: int) -> list[StageTrace]:
+        """In the order of `tasks`. The first failure ends all."""
+        self._shares = dict.fromkeys(tasks, 0.0)
         with tempfile.TemporaryDirectory(prefix="vdsgen-verify-") as folder:
             pool = ThreadPoolExecutor(jobs)
             try:
-                return list(pool.map(lambda stage: self._trace(stage, Path(folder)), stages))
+                return list(pool.map(lambda task: self._trace(task, Path(folder)), tasks))
             finally:
                 self._stop()
                 pool.shutdown(cancel_futures=True)
 
-    def _trace(self, stage: int, folder: Path) -> StageTrace:
-        answer, log = folder / f"stage{stage}.json", folder / f"stage{stage}.log"
-        command = [sys.executable, "-m", MODULE, str(self._directory), str(stage), str(answer)]
+    def _trace(self, task: Task, folder: Path) -> StageTrace:
+        stage, data_rank = task
+        answer, log = (folder / f"stage{stage}-{data_rank}.{suffix}" for suffix in ("json", "log"))
+        command = [
+            sys.executable,
+            "-m",
+            MODULE,
+            str(self._directory),
+            str(stage),
+            str(data_rank),
+            str(answer),
+        ]
         with log.open("w") as stream:
             process = self._start(command, stream)
             assert process.stdout is not None
             for line in process.stdout:
-                self._report(stage, float(line))
+                self._report(task, float(line))
             code = process.wait()
         with self._lock:
             self._running.discard(process)
         if code != 0:
             raise _failure(stage, code, answer, log)
-        self._report(stage, 1.0)
+        self._report(task, 1.0)
         return StageTrace.model_validate_json(answer.read_bytes())
 
     def _start(self, command: list[str], log: TextIO) -> subprocess.Popen[str]:
@@ -175,9 +200,9 @@ class _Workers:
             self._running.add(process)
             return process
 
-    def _report(self, stage: int, share: float) -> None:
+    def _report(self, task: Task, share: float) -> None:
         with self._lock:
-            self._shares[stage] = share
+            self._shares[task] = share
             self._progress(sum(self._shares.values()) / len(self._shares))
 
     def _stop(self) -> None:

@@ -35,17 +35,18 @@ def traced_micro_batches(layout: Layout, gradient_accumulation_steps: int) -> in
 
 
 def trace_stage(
-    ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, stage: int, report: Report
+    ds_config: Mapping[str, Any],
+    model: Vdt,
+    geometry: Geometry,
+    stage: int,
+    data_rank: int,
+    report: Report,
 ) -> StageTrace:
-    """Traces the rank of the stage that needs most, as a GPU would run it, on tensors without memory.
-
-    Ranks of a stage differ at ZeRO-2 alone: the last one's share of the gradients comes first in backward,
-    and so its buffer is there the longest (zero/stage_1_and_2.py:1268, :2192).
+    """Traces one rank of the stage, as a GPU would run it, on tensors without memory.
 
     Once a process. Raises VdsgenError where the config contradicts the model.
     """
     layout = layout_of(ds_config)
-    data_rank = layout.data_parallel_size - 1 if layout.zero_stage == 2 else 0
     join_fake_group(stage * layout.data_parallel_size + data_rank, layout.world_size)
     report(JOINED)
     return trace_without_memory(ds_config, model, geometry, stage, report)
@@ -93,6 +94,7 @@ def trace_rank(
     states = sum(marks.states[name] for name in ("parameters", "gradients", "optimizer"))
     return StageTrace(
         stage=stage,
+        data_ranks=(training.data_parallel_rank,),
         layers=_layers(training, layout, stage, model),
         optimizer_class=type(training.engine.optimizer).__name__,
         micro_batches=micro_batches,

@@ -1,6 +1,6 @@
 """One stage in a process of its own: DeepSpeed keeps its groups in globals.
 
-python -m vdsgen.verify.worker DIR STAGE ANSWER
+python -m vdsgen.verify.worker DIR STAGE DATA_RANK ANSWER
 
 Writes ANSWER: a StageTrace, or {"error", "remedy"} (exit code 2) where the input is wrong. Standard output
 has one line for each bit of progress, a number from 0 to 1; what the engine says goes to standard error.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from vdsgen.errors import VdsgenError
@@ -18,11 +19,11 @@ from vdsgen.errors import VdsgenError
 BAD_INPUT, REFUSED = 2, 1
 
 
-def main(directory: Path, stage: int, answer: Path) -> int:
+def main(directory: Path, stage: int, data_rank: int, answer: Path) -> int:
     progress = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     try:
-        answer.write_text(_trace(directory, stage, progress.write))
+        answer.write_text(_trace(directory, stage, data_rank, progress.write))
     except VdsgenError as error:
         answer.write_text(json.dumps({"error": error.message, "remedy": error.remedy}))
         return BAD_INPUT
@@ -32,7 +33,7 @@ def main(directory: Path, stage: int, answer: Path) -> int:
     return 0
 
 
-def _trace(directory: Path, stage: int, write: object) -> str:
+def _trace(directory: Path, stage: int, data_rank: int, write: Callable[[str], object]) -> str:
     import torch
 
     torch.set_num_threads(1)
@@ -41,15 +42,20 @@ def _trace(directory: Path, stage: int, write: object) -> str:
     from vdsgen.spec.rendered import read_rendered
     from vdsgen.verify.stage import trace_stage
 
-    assert callable(write)
     rendered = read_rendered(directory)
     experiment = rendered.experiment
     assert isinstance(experiment.model, Vdt), "checked before workers start"
     geometry = geometry_of(experiment.data, experiment.model)
-    return trace_stage(
-        rendered.ds_config, experiment.model, geometry, stage, lambda share: write(f"{share:.3f}\n")
-    ).model_dump_json()
+    trace = trace_stage(
+        rendered.ds_config,
+        experiment.model,
+        geometry,
+        stage,
+        data_rank,
+        report=lambda share: write(f"{share:.3f}\n"),
+    )
+    return trace.model_dump_json()
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])))
