@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from tests.cost.engine_cases import case_of, is_allowed
 from vdsgen.catalog.load import models
 from vdsgen.cost.settings import Settings
@@ -58,7 +60,7 @@ def settings_of(
 
 def every_mode(stages: int) -> list[Settings]:
     """ZeRO stage x precision, as far as the engine allows them, the checkpoint intervals taking turns."""
-    found = []
+    found: list[Settings] = []
     for zero_stage in range(4):
         for precision in PRECISIONS:
             settings = settings_of(stages, 2, zero_stage, precision, INTERVALS[len(found) % 3])
@@ -104,7 +106,5 @@ def trace(
         for _, process in processes:
             process.kill()
             process.wait()
-    return [
-        [StageTrace.model_validate(answer) for answer in json.loads(name.with_suffix(".json").read_text())]
-        for name, _ in processes
-    ]
+    read = TypeAdapter(list[StageTrace]).validate_json
+    return [read(name.with_suffix(".json").read_bytes()) for name, _ in processes]

@@ -19,6 +19,7 @@ import torch
 
 from vdsgen.profile.live_bytes import LiveBytes
 from vdsgen.spec.architecture import Geometry, Vdt
+from vdsgen.spec.run import Layout, layout_of
 from vdsgen.verify import fake_rank, stage
 from vdsgen.verify.figures import StageTrace
 
@@ -50,8 +51,9 @@ def join_real_group(rank: int, world_size: int, port: int) -> None:
 def traced(kind: str, case: dict[str, Any]) -> StageTrace:
     model, geometry = Vdt(**case["model"]), Geometry(**case["geometry"])
     given = (case["config"], model, geometry, case["stage"])
+    counted = stage.traced_micro_batches
     if case.get("all_micro_batches"):
-        stage.traced_micro_batches = lambda _, steps: steps
+        stage.traced_micro_batches = all_micro_batches
     try:
         if kind == "gpu":
             return stage.trace_without_memory(*given, _silent)
@@ -62,7 +64,7 @@ def traced(kind: str, case: dict[str, Any]) -> StageTrace:
                 patch.object(torch, "empty", torch.zeros),
             ):  # memory that is not set may hold no numbers
                 return stage.trace_rank(*given, books, _silent)
-        layout = stage.layout_of(case["config"])
+        layout = layout_of(case["config"])
         micro = case["config"]["train_micro_batch_size_per_gpu"]
         handed_on = fake_rank.handed_on(model, geometry, micro, stage.DTYPES[layout.dtype])
         with (
@@ -71,9 +73,14 @@ def traced(kind: str, case: dict[str, Any]) -> StageTrace:
         ):
             return stage.trace_rank(*given, books, _silent)
     finally:
+        stage.traced_micro_batches = counted
         from deepspeed.utils import groups
 
         groups.mpu = None  # a pipeline leaves it, and a plain engine would fail on it
+
+
+def all_micro_batches(layout: Layout, gradient_accumulation_steps: int) -> int:
+    return gradient_accumulation_steps
 
 
 def _silent(share: float) -> None: ...

@@ -22,7 +22,9 @@ from vdsgen.cost import engine_defaults
 from vdsgen.cost.memory import stage_memory
 from vdsgen.cost.model_states import engine_optimizer
 from vdsgen.cost.settings import Settings
-from vdsgen.verify.figures import StageTrace, compare
+from vdsgen.spec.run import layout_of
+from vdsgen.verify.figures import StageTrace, compare, fullest
+from vdsgen.verify.run import traced_ranks
 
 pytestmark = pytest.mark.slow
 
@@ -47,9 +49,19 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> Traces:
         modes, stage = every_mode(stages), STAGES[stages]
         cases = [as_case(settings, stage) for settings in modes]
         folder = tmp_path_factory.mktemp(f"stages{stages}")
-        # The second data rank: the fuller one at ZeRO-2.
-        (answers,) = trace("gpu", [(2 * stage + 1, cases)], 2 * stages, folder)
-        return list(zip(modes, answers, strict=True))
+        (answers,) = trace("gpu", [(2 * stage, cases)], 2 * stages, folder)
+        by_mode = dict(zip(modes, answers, strict=True))
+        others = [
+            settings
+            for settings in modes
+            if traced_ranks(layout_of(as_case(settings, 0)["config"])) == (0, 1)
+        ]
+        if others:
+            second = (1, [as_case(settings, 0) for settings in others])
+            (answers,) = trace("gpu", [second], 2, folder)
+            for settings, answer in zip(others, answers, strict=True):
+                by_mode[settings] = fullest([by_mode[settings], answer])
+        return list(by_mode.items())
 
     return run
 

@@ -46,13 +46,17 @@ def _trace(directory: Path, stage: int, data_rank: int, write: Callable[[str], o
     experiment = rendered.experiment
     assert isinstance(experiment.model, Vdt), "checked before workers start"
     geometry = geometry_of(experiment.data, experiment.model)
+
+    def report(share: float) -> None:
+        write(f"{share:.3f}\n")
+
     trace = trace_stage(
         rendered.ds_config,
         experiment.model,
         geometry,
         stage,
         data_rank,
-        report=lambda share: write(f"{share:.3f}\n"),
+        report,
     )
     return trace.model_dump_json()
 
