@@ -138,6 +138,6 @@ def diffusion_loss(prediction: Tensor, target: Tensor) -> Tensor:
     """Mean squared error in fp32 over everything: micro-batches are of one size, so means of it compose.
 
     The clone is four bytes. torch's result is a scalar in a storage of the prediction's size, and a pipeline
-    keeps the loss of each micro-batch until the next step (runtime/pipe/engine.py:770, DeepSpeed 0.19.8).
+    keeps the loss of each micro-batch until the next step (runtime/pipe/engine.py:765, DeepSpeed 0.19.8).
     """
     return F.mse_loss(prediction.float(), target.float()).clone()

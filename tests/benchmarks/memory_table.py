@@ -35,7 +35,11 @@ def main() -> None:
     activations: list[tuple[Settings, dict[str, Any]]] = []
     for ranks in (1, 2, 4):
         modes = allowed_settings(ranks)
-        staged = activation_settings(ranks) if ranks in PARTITIONS else []
+        staged = [
+            settings
+            for settings in (activation_settings(ranks) if ranks in PARTITIONS else [])
+            if settings.gradient_accumulation_steps > ranks  # beside full gradients
+        ]
         cases = [*map(case_of, modes), *map(worker_case, staged)]
         with tempfile.TemporaryDirectory() as folder:
             by_rank = run_ranks(ranks, cases, Path(folder))

@@ -154,7 +154,7 @@ def steps(draw: st.DrawFn) -> tuple[StageActivations, ModelStates, GradientGrowt
         step_bytes=step,
     )
     growth = gradient_growth(states, settings, trainable)
-    found = stage_activations(layers, settings, stage, start, stop, growth=growth.by_layer)
+    found = stage_activations(layers, settings, stage, start, stop, growth=growth)
     tensors = stage_tensors(layers, settings, stage, start, stop)
     return found, states, growth, settings, StageTimeline(tensors, states, growth, settings, stage, start)
 

@@ -78,7 +78,8 @@ def stages_of(settings: Settings) -> list[tuple[int, int, int]]:
 
 @given(allowed())
 def test_the_peak_is_the_documented_sum(settings: Settings) -> None:
-    """Where micro-batches follow those in flight; else gradients and activations do not meet in full."""
+    """Where micro-batches follow those in flight; else gradients and activations do not meet in full. Nor do
+    ZeRO-2's gradients and buckets, which come after the first layers of a backward."""
     for stage, start, stop in stages_of(settings):
         memory = model().stage_memory(settings, stage, start, stop, CAPACITY_BYTES)
         held = memory.parameters_bytes + memory.gradients_bytes + memory.optimizer_bytes
@@ -88,7 +89,7 @@ def test_the_peak_is_the_documented_sum(settings: Settings) -> None:
         in_flight = buffers_in_flight(
             stage, settings.pipeline_parallel_size, settings.gradient_accumulation_steps
         )
-        if settings.gradient_accumulation_steps > in_flight:
+        if settings.gradient_accumulation_steps > in_flight and settings.zero_stage != 2:
             assert tensors == held + moment
         else:
             assert held + memory.workspace_bytes <= tensors <= held + moment

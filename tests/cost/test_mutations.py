@@ -26,7 +26,7 @@ from tests.cost.matrix_predictions import Cost, misses
 
 FOLDER = Path(vdsgen.cost.__file__).parent
 MUTATED = ("offload", "model_states", "gradients", "activations")
-LOADED = ("engine_defaults", "offload", "model_states", "activations", "gradients", "timeline", "memory")
+LOADED = ("engine_defaults", "offload", "model_states", "gradients", "activations", "timeline", "memory")
 """In the order of their imports."""
 
 

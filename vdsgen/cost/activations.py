@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from vdsgen.cost.gradients import GradientGrowth
 from vdsgen.cost.instructions import pipeline_slots
 from vdsgen.cost.schedule import buffers_in_flight
 from vdsgen.cost.settings import Settings
@@ -182,6 +183,18 @@ def layer_bytes(
     return tuple(by_type[name] for name in profile.layers)
 
 
+def with_reduction(layers: Sequence[LayerBytes], momentary: Sequence[int]) -> tuple[LayerBytes, ...]:
+    """The layers, where accumulating or reducing their gradients needs more for a moment than the layers
+    themselves (`model_states.momentary_bytes`). When a weight's gradient is there, the layer has freed about
+    as much as flows."""
+    return tuple(
+        [
+            layer._replace(backward_transient=max(layer.backward_transient, extra))
+            for layer, extra in zip(layers, momentary, strict=True)
+        ]
+    )
+
+
 def stage_activations(
     layers: Sequence[LayerBytes],
     settings: Settings,
@@ -189,25 +202,27 @@ def stage_activations(
     start: int,
     stop: int,
     *,
-    growth: Sequence[int] = (),
+    growth: GradientGrowth | None = None,
 ) -> StageActivations:
-    """Activations of the stage that holds the layers start to stop - 1 of `layers`.
-
-    `growth` has the bytes of each of the stage's layers' gradients, where gradients appear in the step's
-    first backward; empty where they do not. Takes O(stop - start).
+    """Activations of the stage that holds the layers start to stop - 1 of `layers`; with `growth`, what
+    backward adds to gradients and buckets is counted with its needs. Takes O(stop - start).
     """
     tensors = stage_tensors(layers, settings, stage, start, stop)
     interval = settings.activation_checkpoint_interval
     stash = tensors.stash_bytes(interval)
-    grown = growth or [0] * len(tensors.own)
+    added: Added
+    if growth is None:
+        added = Added([0] * len(tensors.own), [0] * len(tensors.own))
+    else:
+        added = Added(growth.first_growth, growth.later_growth)
     if interval == 0:
-        backward, first = _plain_backward(tensors, grown)
+        backward, first = _plain_backward(tensors, added)
         forward = tensors.input_bytes(0) + _plain_forward(tensors.own)
     else:
-        backward, first = _checkpointed_backward(tensors, interval, grown)
+        backward, first = _checkpointed_backward(tensors, interval, added)
         forward = stash
     # When the last segment is through, all gradients are there, and the gradient of what was received.
-    first = max(first, sum(grown) + 2 * tensors.received_bytes - stash)
+    first = max(first, sum(added.first) + 2 * tensors.received_bytes - stash)
     before = tensors.kept_bytes if tensors.slots > 1 else 0
     return StageActivations(
         in_flight=buffers_in_flight(
@@ -231,65 +246,81 @@ def _plain_forward(own: Sequence[LayerBytes]) -> int:
     return peak
 
 
-def _plain_backward(tensors: StageTensors, growth: Sequence[int]) -> tuple[int, int]:
-    """Temporaries of each layer's backward, less what the layers after it have freed by then; and the same
-    with the gradients of the layers after it.
+class Added(NamedTuple):
+    """What backward adds to gradients and buckets by layer: in the step's first, and in later ones."""
+
+    first: Sequence[int]
+    later: Sequence[int]
+
+
+def _plain_backward(tensors: StageTensors, added: Added) -> tuple[int, int]:
+    """Temporaries of each layer's backward, less what the layers after it have freed by then: in a later
+    backward and in the first, with what has been added by then.
 
     The side tensors' gradients add up while layers go by. Of the last layer, they and the output's gradient
     lie in the receive buffers.
     """
     own = tensors.own
-    peak = first = freed = grown = 0
+    peak = first = freed = grown = grown_first = 0
     arriving, side = tensors.arriving_bytes, 0
     for index in range(len(own) - 1, -1, -1):
-        need = max(0, own[index].backward_transient - arriving) + side - freed
-        peak, first = max(peak, need), max(first, need + grown)
-        freed += own[index].saved + (own[index - 1].output if index else 0)
-        grown += growth[index]
+        layer = own[index]
+        need = max(0, layer.backward_transient - arriving) + side - freed
+        peak, first = max(peak, need + grown), max(first, need + grown_first)
+        freed += layer.saved + (own[index - 1].output if index else 0)
+        grown += added.later[index]
+        grown_first += added.first[index]
         arriving, side = 0, tensors.side_bytes
     return peak, first
 
 
-def _checkpointed_backward(tensors: StageTensors, interval: int, growth: Sequence[int]) -> tuple[int, int]:
-    """The most that one segment's recomputation and backward need, less what later segments have freed; and
-    the same with the gradients of the layers after it.
+def _checkpointed_backward(tensors: StageTensors, interval: int, added: Added) -> tuple[int, int]:
+    """The most that one segment's recomputation and backward need, less what later segments have freed: in a
+    later backward and in the first, with what has been added by then.
 
     Segments hold no activations but their inputs.
     """
     own = tensors.own
-    peak = first = freed = grown = 0
+    peak = first = freed = grown = grown_first = 0
     arriving, side = tensors.arriving_bytes, 0
-    need = growing = 0
-    before: tuple[Sequence[LayerBytes], Sequence[int], int] = ((), (), 0)
+    need = need_first = 0
+    before = None
     for begin in range((len(own) - 1) // interval * interval, -1, -interval):
-        segment = (own[begin : begin + interval], growth[begin : begin + interval], arriving)
+        end = begin + interval
+        part = Added(added.first[begin:end], added.later[begin:end])
+        segment = (own[begin:end], part, arriving, side)
         if segment != before:  # most are equal
-            need, growing = _segment_bytes(*segment)
+            need, need_first = _segment_bytes(*segment)
             before = segment
-        peak = max(peak, need + side - freed)
-        first = max(first, growing + side - freed + grown)
-        grown += sum(segment[1])
+        peak = max(peak, need - freed + grown)
+        first = max(first, need_first - freed + grown_first)
+        grown += sum(part.later)
+        grown_first += sum(part.first)
         arriving, side = 0, tensors.side_bytes
         if begin:
             freed += own[begin - 1].output  # this segment's input
     return peak, first
 
 
-def _segment_bytes(segment: Sequence[LayerBytes], growth: Sequence[int], arriving: int) -> tuple[int, int]:
+def _segment_bytes(
+    segment: Sequence[LayerBytes], added: Added, arriving: int, side: int
+) -> tuple[int, int]:
     """Recomputation runs the whole segment and keeps what its layers save
-    (activation_checkpointing/checkpointing.py:883-955), beside the gradient of its output. The second
-    figure counts the gradients of the segment's layers as they appear."""
+    (activation_checkpointing/checkpointing.py:883-955), beside the gradient of its output. In a later
+    backward and in the first, with what the segment's own layers add."""
     gradient = segment[-1].output - arriving
     peak = first = held = 0
-    to_come = sum(growth)
+    grown, grown_first = sum(added.later), sum(added.first)
     last = len(segment) - 1
-    for index, (layer, grown) in enumerate(zip(segment, growth, strict=True)):
-        recomputing = held + layer.held + layer.forward_transient + gradient
+    for index, layer in enumerate(segment):
+        recomputing = held + layer.held + layer.forward_transient + gradient + side
         transient = layer.backward_transient
         if index == last:
             transient = max(0, transient - arriving)
-        backward = held + layer.saved + transient
-        to_come -= grown
-        peak, first = max(peak, recomputing, backward), max(first, recomputing, backward + to_come)
+        grown -= added.later[index]
+        grown_first -= added.first[index]
+        backward = held + layer.saved + transient + side
+        peak = max(peak, recomputing, backward + grown)
+        first = max(first, recomputing, backward + grown_first)
         held += layer.held
     return peak, first

@@ -8,26 +8,42 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from vdsgen.cost.activations import LayerBytes
 from vdsgen.cost.model_states import ModelStates, engine_optimizer
 from vdsgen.cost.settings import BYTES_PER_ELEMENT, Settings
 
 
 class GradientGrowth(NamedTuple):
-    """Bytes of gradients on one stage as a step goes."""
+    """Bytes on one stage as a step goes: gradients, and the buffers that they are reduced through."""
 
     before_bytes: int
-    """Until the first backward starts."""
-    at_first_bytes: int
-    """When it starts."""
-    by_layer: tuple[int, ...]
-    """What the first backward adds with each of the stage's layers; empty where nothing grows."""
-    after_first_bytes: int
-    """From the end of the first backward to the start of the second."""
+    """Until the first backward adds to it."""
+    first_by_layer: tuple[int, ...]
+    """What the first backward adds with each of the stage's layers, from the last to the first."""
+    between_bytes: int
+    """In forwards after the first backward, and when a later backward starts."""
+    later_by_layer: tuple[int, ...]
+    """What every later backward adds."""
     full_bytes: int
-    """From the start of the second on, or from its last layer on, until the optimizer has stepped."""
-    grows_again: bool = False
-    """Whether every later backward too adds `by_layer`, to what there was after the first."""
+    """When the last gradients are reduced, and until the optimizer has stepped."""
+    always_bytes: int
+    """Buckets and gathers, in any backward."""
+    bucket_bytes: int
+    """A bucket that is there from a micro-batch's first gradient to its last."""
+
+    @property
+    def first_growth(self) -> Sequence[int]:
+        """Gradients and bucket by layer, in the first backward."""
+        return self._with_bucket(self.first_by_layer)
+
+    @property
+    def later_growth(self) -> Sequence[int]:
+        """The same in every later backward."""
+        return self._with_bucket(self.later_by_layer)
+
+    def _with_bucket(self, by_layer: tuple[int, ...]) -> Sequence[int]:
+        if not self.bucket_bytes:
+            return by_layer
+        return (*by_layer[:-1], by_layer[-1] + self.bucket_bytes)
 
 
 def gradient_growth(
@@ -37,48 +53,40 @@ def gradient_growth(
 
     * torch's AdamW, FP16_UnfusedOptimizer and ZeRO-1 leave gradients with their parameters (`param.grad`, or
       `grad_accum`, zero/stage_1_and_2.py:1234), which forgets them after the step (set_to_none).
-    * ZeRO-2 makes this rank's buffer whole when a micro-batch's first bucket is reduced (:2192, or :1268 in
-      fp32; of the rank whose share comes last in the stage, which is first in backward); sums in the
-      model's dtype have a second one in each later backward.
+    * ZeRO-2 makes this rank's buffer whole when a bucket is reduced that has gradients of its share: at the
+      worst the first that is full (:1422, :2192, or :1268 in fp32). Sums in the model's dtype take a second
+      one in every later micro-batch (:1045), until it is added to the first.
     * BF16_Optimizer (bf16_optimizer.py:191) and ZeRO-3 (zero/stage3.py:791) keep one buffer for good.
     """
     full = states.gradients_bytes
-    engine = engine_optimizer(settings)
     accumulation = settings.gradient_accumulation_dtype
-    if engine == "BF16_Optimizer" or settings.zero_stage == 3:
-        return GradientGrowth(full, full, (), full, full)
-    if settings.zero_stage == 2:
+    running = states.communication_bytes
+    nothing = (0,) * len(trainable_parameters)
+    constant = GradientGrowth(full, nothing, full, nothing, full, running, 0)
+    if settings.zero_stage == 2 and settings.offload_optimizer == "none":
+        bucket = settings.reduce_bucket_elements
         doubled = accumulation == settings.dtype and settings.gradient_accumulation_steps > 1
-        once = full // 2 if doubled and full else full
-        reduced = _first_reduced(trainable_parameters, settings.reduce_bucket_elements)
-        if reduced is None:
-            return GradientGrowth(0, once, (), once, full)
-        by_layer = [0] * len(trainable_parameters)
-        by_layer[reduced] = once
-        return GradientGrowth(0, 0, tuple(by_layer), once, full, doubled)
+        once = full // 2 if doubled else full
+        first = tuple(_at_first_full(trainable_parameters, bucket, once))
+        later = tuple(_at_first_full(trainable_parameters, bucket, full - once))
+        return GradientGrowth(0, first, once, later, full, 0, running)
+    if settings.zero_stage >= 2 or engine_optimizer(settings) == "BF16_Optimizer":
+        return constant
     element_bytes = BYTES_PER_ELEMENT[accumulation]
-    own = tuple([element_bytes * count for count in trainable_parameters])
-    return GradientGrowth(0, 0, own, full, full)
+    by_layer = tuple([element_bytes * count for count in trainable_parameters])
+    return GradientGrowth(0, by_layer, full, nothing, full, running, 0)
 
 
-def _first_reduced(trainable_parameters: Sequence[int], bucket_elements: int) -> int | None:
-    """The layer in whose backward the bucket is filled, so that the gradient of the layer before finds none
-    (zero/stage_1_and_2.py:1426); None where that happens within the last layer."""
-    elements = 0
-    for index in range(len(trainable_parameters) - 1, -1, -1):
-        if elements + trainable_parameters[index] > bucket_elements:
-            return None if elements == 0 else index + 1
+def _at_first_full(trainable_parameters: Sequence[int], bucket_elements: int, amount: int) -> list[int]:
+    """All of `amount` with the layer before whose backward, from the last layer on, the first bucket is full:
+    a gradient that finds no room in it has it reduced (zero/stage_1_and_2.py:1426), so that the layer which
+    overfills it sees all of `amount` already. With the last one to come where no bucket is ever full."""
+    by_layer = [0] * len(trainable_parameters)
+    elements = filled = 0
+    for index in range(len(by_layer) - 1, -1, -1):
         elements += trainable_parameters[index]
-    return 0
-
-
-def with_reduction(layers: Sequence[LayerBytes], momentary: Sequence[int]) -> tuple[LayerBytes, ...]:
-    """The layers, where accumulating or reducing their gradients needs more for a moment than the layers
-    themselves (`model_states.momentary_bytes`). When a weight's gradient is there, the layer has freed about
-    as much as flows."""
-    return tuple(
-        [
-            layer._replace(backward_transient=max(layer.backward_transient, extra))
-            for layer, extra in zip(layers, momentary, strict=True)
-        ]
-    )
+        if elements > bucket_elements:
+            filled = min(index + 1, len(by_layer) - 1)
+            break
+    by_layer[filled] = amount
+    return by_layer

@@ -40,7 +40,7 @@ def instructions(
     """The stage's instructions in order, one optimizer step.
 
     `reduces_each`: ZeRO-2 and 3, which no pipeline has, reduce after every backward
-    (`allreduce_gradients`, engine.py:3255), the others after the last.
+    (`allreduce_gradients`, engine.py:3085), the others after the last.
     """
     if stages > 1:
         assert not reduces_each, "ZeRO-2 and 3 are refused in a pipeline"

@@ -16,8 +16,9 @@ from vdsgen.cost.activations import (
     layer_bytes,
     stage_activations,
     stage_tensors,
+    with_reduction,
 )
-from vdsgen.cost.gradients import GradientGrowth, gradient_growth, with_reduction
+from vdsgen.cost.gradients import GradientGrowth, gradient_growth
 from vdsgen.cost.model_states import ModelStates, StageSizes, model_states, momentary_bytes
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.timeline import StageTimeline
@@ -87,7 +88,8 @@ class MemoryModel:
 
     def activations(self, settings: Settings, stage: int, start: int, stop: int) -> StageActivations:
         """Of the size that needs most."""
-        return self._fullest(settings, stage, start, stop).activations
+        layers = self._fullest(settings, stage, start, stop).layers
+        return stage_activations(layers, settings, stage, start, stop)
 
     def tensor_bytes(self, settings: Settings, stage: int, start: int, stop: int) -> int:
         """Peak bytes in tensors: what `torch.cuda.max_memory_allocated` counts."""
@@ -107,6 +109,8 @@ class MemoryModel:
         """See the function `stage_memory`."""
         found = self._fullest(settings, stage, start, stop)
         states, activations, tensors = found.states, found.activations, found.tensor_bytes
+        if found.growth.bucket_bytes:  # part of these, but reported as communication
+            activations = stage_activations(found.layers, settings, stage, start, stop)
         reserve = reserve_bytes(tensors, capacity_bytes, reserve_fraction, on_host)
         return StageBytes(
             parameters_bytes=states.parameters_bytes,
@@ -121,15 +125,9 @@ class MemoryModel:
 
     def timeline(self, settings: Settings, stage: int, start: int, stop: int) -> StageTimeline:
         """The step moment by moment, of the size that needs most."""
-        layers = max(
-            self._layer_bytes(settings),
-            key=lambda layers: self._of_layers(layers, settings, stage, start, stop).tensor_bytes,
-        )
-        states = self.states(settings, start, stop)
-        growth = gradient_growth(states, settings, self._trainable[start:stop])
-        return StageTimeline(
-            stage_tensors(layers, settings, stage, start, stop), states, growth, settings, stage, start
-        )
+        found = self._fullest(settings, stage, start, stop)
+        tensors = stage_tensors(found.layers, settings, stage, start, stop)
+        return StageTimeline(tensors, found.states, found.growth, settings, stage, start)
 
     def _fullest(self, settings: Settings, stage: int, start: int, stop: int) -> _Stage:
         found = [
@@ -142,16 +140,15 @@ class MemoryModel:
     ) -> _Stage:
         states = self.states(settings, start, stop)
         growth = gradient_growth(states, settings, self._trainable[start:stop])
-        activations = stage_activations(layers, settings, stage, start, stop, growth=growth.by_layer)
-        return _Stage(states, activations, peak_tensor_bytes(states, growth, activations, settings))
+        activations = stage_activations(layers, settings, stage, start, stop, growth=growth)
+        tensors = peak_tensor_bytes(states, growth, activations, settings)
+        return _Stage(layers, states, growth, activations, tensors)
 
     def _layer_bytes(self, settings: Settings) -> list[tuple[LayerBytes, ...]]:
         """Of every size that may need most: those are left out that need no more than another of any layer,
         since every moment's bytes rise with every layer's."""
-        moments = {
-            largest: momentary_bytes(settings, largest, sum(self._trainable))
-            for largest in set(self._largest)
-        }
+        parameters = sum(self._trainable)
+        moments = {most: momentary_bytes(settings, most, parameters) for most in set(self._largest)}
         momentary = tuple([moments[largest] for largest in self._largest])
         key = (settings.micro_batch_size, settings.dtype, momentary)
         known = self._layers.get(key)
@@ -167,7 +164,9 @@ class MemoryModel:
 
 
 class _Stage(NamedTuple):
+    layers: Sequence[LayerBytes]
     states: ModelStates
+    growth: GradientGrowth
     activations: StageActivations
     tensor_bytes: int
 
@@ -192,7 +191,7 @@ class PeakMoments(NamedTuple):
     running_bytes: int
     """The most while micro-batches run."""
     stepping_bytes: int
-    """While gradients are reduced and the optimizer steps."""
+    """While gradients are reduced after the last backward and the optimizer steps."""
 
 
 def peak_moments(
@@ -202,36 +201,22 @@ def peak_moments(
     come while activations go."""
     stash, in_flight = activations.stash_bytes, activations.in_flight
     micro_batches = settings.gradient_accumulation_steps
+    backward = activations.buffer_bytes + growth.always_bytes
+    forward = activations.buffer_bytes + (in_flight - 1) * stash + activations.forward_bytes
     goes_on = micro_batches > in_flight
-    backward = activations.buffer_bytes + states.communication_bytes
     moments = [
-        activations.buffer_bytes
-        + (in_flight - 1) * stash
-        + activations.forward_bytes
+        forward
         + (states.communication_bytes if settings.zero_stage == 3 else 0)
-        + (_before_last_forward(growth, in_flight, micro_batches)),
-        backward + in_flight * stash + activations.first_backward_bytes + growth.at_first_bytes,
+        + (growth.between_bytes if goes_on else growth.before_bytes),
+        backward + in_flight * stash + activations.first_backward_bytes + growth.before_bytes,
     ]
     if micro_batches > 1:
         held = in_flight if goes_on else in_flight - 1
-        later = activations.backward_bytes + growth.full_bytes
-        if growth.grows_again:
-            later = activations.first_backward_bytes + growth.after_first_bytes
-        moments.append(backward + held * stash + later)
+        moments.append(backward + held * stash + activations.backward_bytes + growth.between_bytes)
     return PeakMoments(
         running_bytes=max(moments),
-        stepping_bytes=activations.idle_bytes + states.workspace_bytes + growth.full_bytes,
+        stepping_bytes=activations.idle_bytes + growth.full_bytes + states.workspace_bytes,
     )
-
-
-def _before_last_forward(growth: GradientGrowth, in_flight: int, micro_batches: int) -> int:
-    """Gradients beside the largest forward: that of the last micro-batch, or of those that find the
-    pipeline full."""
-    if micro_batches == in_flight:
-        return growth.before_bytes
-    # Backwards so far, where forward and backward take turns.
-    first = micro_batches == in_flight + 1 or growth.grows_again
-    return growth.after_first_bytes if first else growth.full_bytes
 
 
 def stage_memory(

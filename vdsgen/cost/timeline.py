@@ -14,7 +14,7 @@ Coarser than the truth: a layer's own gradients count from the end of its backwa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from vdsgen.cost.activations import StageTensors
@@ -114,7 +114,7 @@ class StageTimeline:
         """The whole step, or that of an equal stage with fewer micro-batches."""
         settings = self._settings
         total = settings.gradient_accumulation_steps if micro_batches is None else micro_batches
-        run = _Run(self)
+        run = _Run(self, last_micro_batch=total - 1)
         stages, by_micro_batch = settings.pipeline_parallel_size, settings.zero_stage >= 2
         for instruction in instructions(self._stage, stages, total, reduces_each=by_micro_batch):
             yield from run.execute(instruction)
@@ -132,7 +132,8 @@ class StageTimeline:
 class _Run:
     """A step under way: what is alive, and what each instruction makes of it."""
 
-    def __init__(self, timeline: StageTimeline) -> None:
+    def __init__(self, timeline: StageTimeline, *, last_micro_batch: int) -> None:
+        self.last_micro_batch = last_micro_batch
         self.tensors = timeline._tensors
         self.states = timeline._states
         self.growth = timeline._growth
@@ -146,6 +147,7 @@ class _Run:
         self.stash: dict[int, int] = {}
         """By micro-batch: what its forward left, without what came."""
         self.gradients = self.growth.before_bytes
+        self.bucket = 0
         self.backwards = 0
 
     def execute(self, instruction: Instruction) -> Iterator[Moment]:
@@ -155,7 +157,7 @@ class _Run:
                 assert number is not None
                 self.received[number] = (
                     self.tensors.received_bytes
-                )  # a clone of the buffer (pipe/engine.py:1147)
+                )  # a clone of the buffer (pipe/engine.py:1142)
                 yield self._moment(instruction)
             case "ForwardPass":
                 yield from self._forward(instruction)
@@ -167,8 +169,8 @@ class _Run:
                 del self.received[number]  # pipe/engine.py:1111
             case "ReduceGrads" if number is not None:
                 yield self._moment(instruction, workspace=self.states.reduction_bytes)
-                if self.growth.grows_again:  # the micro-batch's gradients have been added to those before
-                    self.gradients = self.growth.after_first_bytes
+                if number < self.last_micro_batch:
+                    self.gradients = self.growth.between_bytes  # what was added is in it
             case "ReduceGrads":
                 yield self._moment(instruction, workspace=self.states.reduction_bytes)
             case "OptimizerStep":
@@ -206,7 +208,7 @@ class _Run:
 
     def _forward(self, instruction: Instruction) -> Iterator[Moment]:
         """Each layer adds what it saves, or its segment's output; the slot's last output and its graph go
-        when the new output takes their place (pipe/engine.py:744)."""
+        when the new output takes their place (pipe/engine.py:751)."""
         number = instruction.micro_batch
         assert number is not None
         own, plain = self.tensors.own, self.interval == 0
@@ -229,26 +231,22 @@ class _Run:
     def _backward(self, instruction: Instruction) -> Iterator[Moment]:
         number = instruction.micro_batch
         assert number is not None
-        growth = self.growth
-        grows = self.backwards == 0 or growth.grows_again
-        self.gradients = growth.full_bytes
-        if grows:
-            self.gradients = growth.at_first_bytes if self.backwards == 0 else growth.after_first_bytes
-        if self.interval == 0:
-            yield from self._plain_backward(instruction, grows=grows)
-        else:
-            yield from self._checkpointed_backward(instruction, grows=grows)
+        by_layer = self.growth.later_by_layer if self.backwards else self.growth.first_by_layer
         self.backwards += 1
-        self.gradients = growth.after_first_bytes if self.backwards == 1 else growth.full_bytes
+        if self.interval == 0:
+            yield from self._plain_backward(instruction, by_layer)
+        else:
+            yield from self._checkpointed_backward(instruction, by_layer)
         del self.stash[number]
         if self.tensors.kept_bytes:  # the last stage's output, whose graph holds the rest
             self.received[number] = 0
             self.kept[number % self.tensors.slots] = self.tensors.kept_bytes
         elif number in self.received:
             self.received[number] = 2 * self.tensors.received_bytes  # with its gradient
-        yield self._moment(instruction, communication=self._in_backward)
+        yield self._moment(instruction, communication=self._reducing)
+        self.bucket = 0
 
-    def _plain_backward(self, instruction: Instruction, *, grows: bool) -> Iterator[Moment]:
+    def _plain_backward(self, instruction: Instruction, by_layer: Sequence[int]) -> Iterator[Moment]:
         """A layer's backward frees what the layer saved, and its input."""
         assert instruction.micro_batch is not None
         own = self.tensors.own
@@ -258,13 +256,13 @@ class _Run:
                 instruction,
                 index,
                 temporaries=max(0, own[index].backward_transient - arriving) + side,
-                communication=self._in_backward,
+                communication=self._reducing,
             )
             self.stash[instruction.micro_batch] -= own[index].saved + (own[index - 1].output if index else 0)
-            self._grow(index, grows=grows)
             arriving, side = 0, self.tensors.side_bytes
+            self._add_gradients(index, by_layer)
 
-    def _checkpointed_backward(self, instruction: Instruction, *, grows: bool) -> Iterator[Moment]:
+    def _checkpointed_backward(self, instruction: Instruction, by_layer: Sequence[int]) -> Iterator[Moment]:
         """Segments from the last to the first: the whole one is recomputed, then its layers go backward; then
         its input goes."""
         assert instruction.micro_batch is not None
@@ -282,7 +280,7 @@ class _Run:
                     recomputing=True,
                     recomputation=held,
                     temporaries=own[index].forward_transient + gradient + side,
-                    communication=self._in_backward,
+                    communication=self._reducing,
                 )
             for index in reversed(segment):
                 held -= own[index].output + own[index].side
@@ -291,20 +289,21 @@ class _Run:
                     index,
                     recomputation=held,
                     temporaries=max(0, own[index].backward_transient - arriving) + side,
-                    communication=self._in_backward,
+                    communication=self._reducing,
                 )
                 held -= own[index].saved
-                self._grow(index, grows=grows)
                 arriving = 0
+                self._add_gradients(index, by_layer)
             side = self.tensors.side_bytes
             if begin:
                 self.stash[instruction.micro_batch] -= own[begin - 1].output
 
-    @property
-    def _in_backward(self) -> int:
-        """Buckets and gathers."""
-        return self.states.communication_bytes
+    def _add_gradients(self, index: int, by_layer: Sequence[int]) -> None:
+        """A layer is through."""
+        self.gradients += by_layer[index]
+        self.bucket = self.growth.bucket_bytes
 
-    def _grow(self, index: int, *, grows: bool) -> None:
-        if grows and self.growth.by_layer:
-            self.gradients += self.growth.by_layer[index]
+    @property
+    def _reducing(self) -> int:
+        """Buckets and gathers."""
+        return self.growth.always_bytes + self.bucket

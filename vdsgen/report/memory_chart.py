@@ -34,17 +34,16 @@ COLOURS = {
 
 def segments(memory: StageMemory) -> list[tuple[str, int]]:
     """Components at the moment of the peak, in bytes; they add up to peak_bytes."""
-    in_backward = memory.activations_bytes + memory.communication_bytes
-    in_step = memory.workspace_bytes
-    moment = ("activations", in_backward) if in_backward >= in_step else ("optimizer step", in_step)
     held = [
         ("parameters", memory.parameters_bytes),
         ("gradients", memory.gradients_bytes),
         ("optimizer states", memory.optimizer_bytes),
     ]
     known = sum(size for _, size in held) + memory.reserve_bytes
-    # Where the larger of the two moments overlaps with what is held, the peak says what is left for it.
-    return [*held, (moment[0], memory.peak_bytes - known), ("reserve", memory.reserve_bytes)]
+    # Where gradients come while activations go, these never meet in full: the peak says what is left.
+    beside = memory.peak_bytes - known
+    name = "optimizer step" if beside <= memory.workspace_bytes else "activations"
+    return [*held, (name, beside), ("reserve", memory.reserve_bytes)]
 
 
 def memory_chart(title: str, bars: Sequence[tuple[str, StageMemory]], capacity_bytes: int) -> str:
