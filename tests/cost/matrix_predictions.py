@@ -141,9 +141,7 @@ def predicted(settings: Settings, stage: int, cost: Cost = Cost()) -> Bytes:  # 
         for largest in largest_parameters()
     ]
     layers = cost.activations.with_reduction(on_this_processor(DTYPES[settings.dtype]), momentary)
-    activations = cost.activations.stage_activations(
-        layers, settings, stage, start, stop, growth=growth
-    )
+    activations = cost.activations.stage_activations(layers, settings, stage, start, stop, growth=growth)
     peaks = cost.memory.peak_moments(states, growth, activations, settings)
     idle = peaks.stepping_bytes - states.gradients_bytes - states.workspace_bytes
     return Bytes(
