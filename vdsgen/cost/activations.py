@@ -302,9 +302,7 @@ def _checkpointed_backward(tensors: StageTensors, interval: int, added: Added) -
     return peak, first
 
 
-def _segment_bytes(
-    segment: Sequence[LayerBytes], added: Added, arriving: int, side: int
-) -> tuple[int, int]:
+def _segment_bytes(segment: Sequence[LayerBytes], added: Added, arriving: int, side: int) -> tuple[int, int]:
     """Recomputation runs the whole segment and keeps what its layers save
     (activation_checkpointing/checkpointing.py:883-955), beside the gradient of its output. In a later
     backward and in the first, with what the segment's own layers add."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -73,7 +74,7 @@ def verify(directory: Path, stages: Sequence[int], progress: Progress) -> Verifi
         traces=tuple(traces),
         rows=tuple(rows),
         seconds=time.perf_counter() - began,
-        resident_bytes=sum(largest[:jobs]),
+        resident_bytes=sum(largest[:jobs]) + resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
 
 
@@ -155,7 +156,11 @@ class _Workers:
         with tempfile.TemporaryDirectory(prefix="vdsgen-verify-") as folder:
             pool = ThreadPoolExecutor(jobs)
             try:
-                return list(pool.map(lambda task: self._trace(task, Path(folder)), tasks))
+                futures = [pool.submit(self._trace, task, Path(folder)) for task in tasks]
+                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+                for future in done:
+                    future.result()  # raises what the first to fail raised
+                return [future.result() for future in futures]
             finally:
                 self._stop()
                 pool.shutdown(cancel_futures=True)

@@ -71,7 +71,7 @@ def _closing(verification: Verification) -> list[str]:
     if trace.micro_batches < planned:
         lines.append(f"Traced {trace.micro_batches} of {planned} micro-batches a step: more raise no peak.")
     lines.append(
-        f"{len(verification.traces)} stages in {verification.seconds:.0f} s; the tracing processes held up "
+        f"{len(verification.traces)} stages in {verification.seconds:.0f} s; the processes held up "
         f"to {verification.resident_bytes / GIB:.2f} GiB of real memory together."
     )
     return lines
