@@ -121,13 +121,13 @@ def test_verdicts(plan: Path) -> None:
     memory = content["stages"][1]["memory"]
     memory["optimizer_bytes"] = round(memory["optimizer_bytes"] * 1.02)
     (plan / "plan.json").write_text(json.dumps(content))
-    result = run("verify", plan, "--stage", 1)
+    result = run("verify", plan, "--stage", "1")
     assert result.exit_code == 1
     assert "NOT within tolerance: optimizer of stage 1." in result.stdout
 
     zero = json.loads((plan / "ds_config.json").read_text())["zero_optimization"]
     edit(plan / "ds_config.json", zero_optimization={**zero, "stage": 2})
-    result = run("verify", plan, "--stage", 0)
+    result = run("verify", plan, "--stage", "0")
     assert result.exit_code == 2
     assert "ZeRO-2 and ZeRO-3 are incompatible with pipeline parallelism" in result.stderr
     assert "Traceback" not in result.stderr
