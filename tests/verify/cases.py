@@ -20,18 +20,17 @@ from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.experiment import Dtype
 from vdsgen.verify.figures import StageTrace
 
-MODEL = models()["vdt-demo"].sizes
+MODEL = models()["vdt-demo"].sizes.model_copy(update={"depth": 4})
 GEOMETRY = Geometry(frames=5, patches=24, text_tokens=0, latent_height=4, latent_width=6)
-PARTITIONS = {1: (0, 10), 2: (0, 5, 10), 4: (0, 3, 5, 7, 10)}
+PARTITIONS = {1: (0, 6), 2: (0, 3, 6), 4: (0, 2, 3, 4, 6)}
 BUCKET_ELEMENTS = 500_000
 """A block has 0.6 M parameters."""
 PRECISIONS: tuple[tuple[Dtype, Dtype], ...] = (
     ("fp32", "fp32"),
     ("bf16", "fp32"),
     ("fp16", "fp16"),
-    ("bf16", "bf16"),
-    ("fp16", "fp32"),
 )
+"""What is planned: sums of bf16 in bf16 are not exact. Without ZeRO, bf16 can have no others."""
 INTERVALS = (0, 1, 3)
 SECONDS = 500
 
@@ -59,13 +58,14 @@ def settings_of(
 
 
 def every_mode(stages: int) -> list[Settings]:
-    """ZeRO stage x precision, as far as the engine allows them, the checkpoint intervals taking turns."""
+    """ZeRO stage x precision, the checkpoint intervals taking turns."""
     found: list[Settings] = []
-    for zero_stage in range(4):
-        for precision in PRECISIONS:
-            settings = settings_of(stages, 2, zero_stage, precision, INTERVALS[len(found) % 3])
-            if is_allowed(settings):
-                found.append(settings)
+    for zero_stage in range(4 if stages == 1 else 2):
+        for dtype, sums in PRECISIONS:
+            precision = (dtype, sums if zero_stage else dtype)
+            settings = settings_of(stages, 2, zero_stage, precision, INTERVALS[(len(found) + zero_stage) % 3])
+            assert is_allowed(settings)
+            found.append(settings)
     return found
 
 
