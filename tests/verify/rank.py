@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
 
+from vdsgen.model.engine import Batch
 from vdsgen.profile.live_bytes import LiveBytes
 from vdsgen.spec.architecture import Geometry, Vdt
 from vdsgen.spec.run import Layout, layout_of
@@ -59,10 +61,7 @@ def traced(kind: str, case: dict[str, Any]) -> StageTrace:
             return stage.trace_without_memory(*given, _silent)
         books = LiveBytes()
         if kind == "real":
-            with (
-                books,
-                patch.object(torch, "empty", torch.zeros),
-            ):  # memory that is not set may hold no numbers
+            with books, patch.object(stage, "empty_batches", noisy_batches):
                 return stage.trace_rank(*given, books, _silent)
         layout = layout_of(case["config"])
         micro = case["config"]["train_micro_batch_size_per_gpu"]
@@ -77,6 +76,18 @@ def traced(kind: str, case: dict[str, Any]) -> StageTrace:
         from deepspeed.utils import groups
 
         groups.mpu = None  # a pipeline leaves it, and a plain engine would fail on it
+
+
+_empty_batches = stage.empty_batches
+
+
+def noisy_batches(*arguments: Any) -> Iterator[Batch]:
+    """With contents: memory that is not set may hold no numbers."""
+    for inputs, target in _empty_batches(*arguments):
+        for tensor in (*inputs, target):
+            if tensor.is_floating_point():
+                tensor.normal_()
+        yield inputs, target
 
 
 def all_micro_batches(layout: Layout, gradient_accumulation_steps: int) -> int:
