@@ -138,7 +138,10 @@ def steps(draw: st.DrawFn) -> tuple[StageActivations, ModelStates, GradientGrowt
     half = draw(st.booleans())
     sums: Dtype = "fp32" if not half or (zero_stage and draw(st.booleans())) else "bf16"
     settings = settings._replace(
-        zero_stage=zero_stage, dtype="bf16" if half else "fp32", gradient_accumulation_dtype=sums
+        zero_stage=zero_stage,
+        data_parallel_size=draw(st.integers(1, 2)),
+        dtype="bf16" if half else "fp32",
+        gradient_accumulation_dtype=sums,
     )
     trainable = draw(st.lists(st.integers(0, 10**8), min_size=stop - start, max_size=stop - start))
     own = sum(trainable) * BYTES_PER_ELEMENT[sums]
@@ -153,7 +156,8 @@ def steps(draw: st.DrawFn) -> tuple[StageActivations, ModelStates, GradientGrowt
         reduction_bytes=reduction,
         step_bytes=step,
     )
-    growth = gradient_growth(states, settings, trainable)
+    parameters = [count + draw(st.integers(0, 10**8)) for count in trainable]
+    growth = gradient_growth(states, settings, trainable, parameters)
     found = stage_activations(layers, settings, stage, start, stop, growth=growth)
     tensors = stage_tensors(layers, settings, stage, start, stop)
     return found, states, growth, settings, StageTimeline(tensors, states, growth, settings, stage, start)

@@ -210,16 +210,15 @@ def stage_activations(
     tensors = stage_tensors(layers, settings, stage, start, stop)
     interval = settings.activation_checkpoint_interval
     stash = tensors.stash_bytes(interval)
-    added: Added
     if growth is None:
-        added = Added([0] * len(tensors.own), [0] * len(tensors.own))
-    else:
-        added = Added(growth.first_growth, growth.later_growth)
+        nothing = (0,) * len(tensors.own)
+        growth = GradientGrowth(0, nothing, 0, nothing, 0, 0, 0)
+    added = Added(growth.first_growth, growth.later_growth)
     if interval == 0:
         backward, first = _plain_backward(tensors, added)
         forward = tensors.input_bytes(0) + _plain_forward(tensors.own)
     else:
-        backward, first = _checkpointed_backward(tensors, interval, added)
+        backward, first = _checkpointed_backward(tensors, interval, added, growth)
         forward = stash
     # When the last segment is through, all gradients are there, and the gradient of what was received.
     first = max(first, sum(added.first) + 2 * tensors.received_bytes - stash)
@@ -274,7 +273,9 @@ def _plain_backward(tensors: StageTensors, added: Added) -> tuple[int, int]:
     return peak, first
 
 
-def _checkpointed_backward(tensors: StageTensors, interval: int, added: Added) -> tuple[int, int]:
+def _checkpointed_backward(
+    tensors: StageTensors, interval: int, added: Added, growth: GradientGrowth
+) -> tuple[int, int]:
     """The most that one segment's recomputation and backward need, less what later segments have freed: in a
     later backward and in the first, with what has been added by then.
 
@@ -292,8 +293,9 @@ def _checkpointed_backward(tensors: StageTensors, interval: int, added: Added) -
         if segment != before:  # most are equal
             need, need_first = _segment_bytes(*segment)
             before = segment
-        peak = max(peak, need - freed + grown)
-        first = max(first, need_first - freed + grown_first)
+        beside = (growth.segment_bytes(begin, end) if growth.gathered_by_layer else 0) - freed
+        peak = max(peak, need + beside + grown)
+        first = max(first, need_first + beside + grown_first)
         grown += sum(part.later)
         grown_first += sum(part.first)
         arriving, side = 0, tensors.side_bytes

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from vdsgen.cost import engine_defaults as defaults
 from vdsgen.cost.model_states import ModelStates, engine_optimizer
 from vdsgen.cost.settings import BYTES_PER_ELEMENT, Settings
 
@@ -29,6 +30,15 @@ class GradientGrowth(NamedTuple):
     """Buckets and gathers, in any backward."""
     bucket_bytes: int
     """A bucket that is there from a micro-batch's first gradient to its last."""
+    gathered_by_layer: tuple[int, ...] = ()
+    """ZeRO-3 under checkpointing: each layer's weights, all of which a recomputed segment holds until its
+    backward has used them (autograd saves views of them, which their release does not free)."""
+    gathered_bytes: int = 0
+    """How much of them `always_bytes` has room for."""
+
+    def segment_bytes(self, begin: int, end: int) -> int:
+        """Gathered weights of the segment of the stage's layers begin to end - 1, beyond `always_bytes`."""
+        return max(0, sum(self.gathered_by_layer[begin:end]) - self.gathered_bytes)
 
     @property
     def first_growth(self) -> Sequence[int]:
@@ -47,9 +57,12 @@ class GradientGrowth(NamedTuple):
 
 
 def gradient_growth(
-    states: ModelStates, settings: Settings, trainable_parameters: Sequence[int]
+    states: ModelStates,
+    settings: Settings,
+    trainable_parameters: Sequence[int],
+    parameters: Sequence[int] | None = None,
 ) -> GradientGrowth:
-    """The stage whose layers have these trainable parameters.
+    """The stage whose layers train these parameters, and have those (the same, where none are frozen).
 
     * torch's AdamW, FP16_UnfusedOptimizer and ZeRO-1 leave gradients with their parameters (`param.grad`, or
       `grad_accum`, zero/stage_1_and_2.py:1234), which forgets them after the step (set_to_none).
@@ -70,11 +83,31 @@ def gradient_growth(
         first = tuple(_at_first_full(trainable_parameters, bucket, once))
         later = tuple(_at_first_full(trainable_parameters, bucket, full - once))
         return GradientGrowth(0, first, once, later, full, 0, running)
+    if settings.zero_stage == 3 and _gathers(settings):
+        parameters = trainable_parameters if parameters is None else parameters
+        weights = tuple([settings.element_bytes * count for count in parameters])
+        return constant._replace(
+            gathered_by_layer=weights, gathered_bytes=_room_bytes(settings, sum(parameters))
+        )
     if settings.zero_stage >= 2 or engine_optimizer(settings) == "BF16_Optimizer":
         return constant
     element_bytes = BYTES_PER_ELEMENT[accumulation]
     by_layer = tuple([element_bytes * count for count in trainable_parameters])
     return GradientGrowth(0, by_layer, full, nothing, full, running, 0)
+
+
+def _gathers(settings: Settings) -> bool:
+    """Whether ZeRO-3 gathers what a recomputed segment then holds: a share that is the whole parameter is no
+    copy."""
+    shared = settings.data_parallel_size > 1 or settings.offload_parameters != "none"
+    return shared and settings.activation_checkpoint_interval > 0
+
+
+def _room_bytes(settings: Settings, parameters: int) -> int:
+    """Gathered and gathered ahead, as model_states.py counts them."""
+    live = max(defaults.STAGE3_MAX_LIVE_PARAMETERS, defaults.STAGE3_MAX_REUSE_DISTANCE)
+    ahead = defaults.STAGE3_PREFETCH_BUCKET_ELEMENTS
+    return settings.element_bytes * (min(parameters, live) + min(parameters, ahead))
 
 
 def _at_first_full(trainable_parameters: Sequence[int], bucket_elements: int, amount: int) -> list[int]:

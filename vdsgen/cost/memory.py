@@ -72,6 +72,7 @@ class MemoryModel:
         self._layers: dict[tuple[int, Dtype, tuple[int, ...]], list[tuple[LayerBytes, ...]]] = {}
         self._sizes: dict[tuple[int, int], StageSizes] = {}
         types = profile.layer_types
+        self._parameters = tuple([types[name].parameters for name in profile.layers])
         self._trainable = tuple([types[name].trainable_parameters for name in profile.layers])
         largest = {
             name: StageSizes.of(profile, range(index, index + 1)).largest_parameter
@@ -139,7 +140,7 @@ class MemoryModel:
         self, layers: Sequence[LayerBytes], settings: Settings, stage: int, start: int, stop: int
     ) -> _Stage:
         states = self.states(settings, start, stop)
-        growth = gradient_growth(states, settings, self._trainable[start:stop])
+        growth = gradient_growth(states, settings, self._trainable[start:stop], self._parameters[start:stop])
         activations = stage_activations(layers, settings, stage, start, stop, growth=growth)
         tensors = peak_tensor_bytes(states, growth, activations, settings)
         return _Stage(layers, states, growth, activations, tensors)

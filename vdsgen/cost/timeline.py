@@ -147,7 +147,7 @@ class _Run:
         self.stash: dict[int, int] = {}
         """By micro-batch: what its forward left, without what came."""
         self.gradients = self.growth.before_bytes
-        self.bucket = 0
+        self.bucket = self.gathered = 0
         self.backwards = 0
 
     def execute(self, instruction: Instruction) -> Iterator[Moment]:
@@ -271,6 +271,7 @@ class _Run:
         for begin in range((len(own) - 1) // interval * interval, -1, -interval):
             segment = range(begin, min(begin + interval, len(own)))
             gradient = own[segment[-1]].output - arriving
+            self.gathered = self.growth.segment_bytes(begin, begin + interval)
             held = 0
             for index in segment:
                 held += own[index].held
@@ -297,6 +298,7 @@ class _Run:
             side = self.tensors.side_bytes
             if begin:
                 self.stash[instruction.micro_batch] -= own[begin - 1].output
+        self.gathered = 0
 
     def _add_gradients(self, index: int, by_layer: Sequence[int]) -> None:
         """A layer is through."""
@@ -306,4 +308,4 @@ class _Run:
     @property
     def _reducing(self) -> int:
         """Buckets and gathers."""
-        return self.growth.always_bytes + self.bucket
+        return self.growth.always_bytes + self.gathered + self.bucket
