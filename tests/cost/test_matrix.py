@@ -7,9 +7,10 @@ from importlib.metadata import version
 
 import pytest
 
+from tests.benchmarks import engine_table
 from tests.benchmarks.engine_matrix import measure
-from tests.cost.matrix_cases import MatrixCase, matrix
 from tests.cost.known_values import wrong_values
+from tests.cost.matrix_cases import MatrixCase, matrix
 from tests.cost.matrix_predictions import Cost, allowed, is_refused, is_same, measurements, misses
 from vdsgen.cost.model_states import engine_optimizer
 
@@ -24,6 +25,12 @@ def test_predictions_are_within_their_tolerances_of_every_measurement() -> None:
     """States and host memory 1 %, activations and buckets 3 %, the step 4 %, the peak 5 %."""
     found = list(misses())
     assert not found, "\n".join(found)
+
+
+def test_the_page_shows_todays_predictions() -> None:
+    assert engine_table.page(engine_table.PAGE.read_text()) == engine_table.PAGE.read_text(), (
+        "run python -m tests.benchmarks.engine_table"
+    )
 
 
 def test_formulas_give_what_parts_of_the_engine_say() -> None:
