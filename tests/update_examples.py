@@ -27,7 +27,7 @@ PAIRS = (
 )
 """Every experiment but those below, on the lab that it is meant for."""
 NOT_RENDERED = (("vdt-14b", "sixteen-80gb"),)
-"""Planned where it is used: `python -m tests.benchmarks.verify_14b`."""
+"""Planned where it is used: `python -m tests.benchmarks.verify_table`."""
 
 
 def rendered_directory(experiment: str, lab: str) -> Path:
