@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +101,14 @@ def test_ranks_and_micro_batches_that_are_traced() -> None:
     assert traced_micro_batches(layout(1, 8, 2), 8) == 2
     assert traced_micro_batches(layout(4, 1, 0), 8) == 5
     assert traced_micro_batches(layout(4, 1, 0), 3) == 3
+
+
+def test_the_command_itself_needs_neither_torch_nor_deepspeed() -> None:
+    code = (
+        "import sys, vdsgen.verify.run, vdsgen.verify.text; print({'torch', 'deepspeed'} & set(sys.modules))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"
 
 
 @pytest.mark.slow
