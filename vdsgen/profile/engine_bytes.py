@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from vdsgen.profile.live_bytes import storage_bytes
+from vdsgen.profile.live_bytes import storage_bytes, storage_key
 
 
 def owners(engine: Any) -> dict[str, int]:
@@ -27,9 +27,9 @@ def owners(engine: Any) -> dict[str, int]:
         ("optimizer", optimizer_tensors(engine)),
         ("gradients", gradient_tensors(engine)),
     ):
-        own = [tensor for tensor in tensors if tensor.untyped_storage().data_ptr() not in taken]
+        own = [tensor for tensor in tensors if storage_key(tensor) not in taken]
         found[name] = storage_bytes(own)
-        taken.update(tensor.untyped_storage().data_ptr() for tensor in own)
+        taken.update(storage_key(tensor) for tensor in own)
     return found
 
 

@@ -1,0 +1,131 @@
+"""Every engine mode goes through forward, backward and step without memory; what it held is what the cost
+model says, and what real ranks hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import pytest
+
+from tests.verify.cases import (
+    GEOMETRY,
+    MODEL,
+    PARTITIONS,
+    as_case,
+    every_mode,
+    settings_of,
+    trace,
+)
+from vdsgen.catalog.load import models
+from vdsgen.catalog.profiles import profile_for
+from vdsgen.cost import engine_defaults
+from vdsgen.cost.memory import stage_memory
+from vdsgen.cost.model_states import engine_optimizer
+from vdsgen.cost.settings import Settings
+from vdsgen.spec.run import layout_of
+from vdsgen.verify.figures import StageTrace, compare, fullest
+from vdsgen.verify.run import traced_ranks
+
+pytestmark = pytest.mark.slow
+
+STAGES = {1: 0, 2: 1, 4: 1}
+"""Stages of the pipeline -> the one that is traced: a plain engine, a last stage, a middle one."""
+REAL = (
+    settings_of(1, 2, 2, ("bf16", "fp32"), 1),
+    settings_of(1, 2, 3, ("bf16", "bf16"), 1),
+    settings_of(2, 1, 0, ("fp32", "fp32"), 0),
+    settings_of(2, 1, 1, ("bf16", "fp32"), 3),
+)
+
+Traces = Callable[[int], list[tuple[Settings, StageTrace]]]
+
+
+@pytest.fixture(scope="module")
+def traces(tmp_path_factory: pytest.TempPathFactory) -> Traces:
+    @cache
+    def run(stages: int) -> list[tuple[Settings, StageTrace]]:
+        modes, stage = every_mode(stages), STAGES[stages]
+        cases = [as_case(settings, stage) for settings in modes]
+        folder = tmp_path_factory.mktemp(f"stages{stages}")
+        (answers,) = trace("gpu", [(2 * stage, cases)], 2 * stages, folder)
+        by_mode = dict(zip(modes, answers, strict=True))
+        others = [
+            settings
+            for settings in modes
+            if traced_ranks(layout_of(as_case(settings, 0)["config"])) == (0, 1)
+        ]
+        if others:
+            second = (1, [as_case(settings, 0) for settings in others])
+            (answers,) = trace("gpu", [second], 2, folder)
+            for settings, answer in zip(others, answers, strict=True):
+                by_mode[settings] = fullest([by_mode[settings], answer])
+        return list(by_mode.items())
+
+    return run
+
+
+@pytest.mark.parametrize("stages", STAGES)
+def test_the_engine_is_the_one_that_trains(stages: int, traces: Traces) -> None:
+    found = traces(stages)
+    assert {settings.zero_stage for settings, _ in found} == ({0, 1, 2, 3} if stages == 1 else {0, 1})
+    for settings, answer in found:
+        assert answer.optimizer_class in (engine_optimizer(settings), "FusedAdam"), settings
+        assert answer.micro_batches == stages + 1
+
+
+@pytest.mark.parametrize("stages", STAGES)
+def test_what_was_held_is_what_is_planned(
+    stages: int, traces: Traces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.cost.engine_cases import PERSISTENCE_THRESHOLD
+
+    monkeypatch.setattr(engine_defaults, "STAGE3_PARAM_PERSISTENCE_THRESHOLD", PERSISTENCE_THRESHOLD)
+    demo = profile_for(models()["vdt-demo"].sizes)
+    assert demo is not None
+    profile = demo.model_copy(update={"layers": ("embed", *("block",) * MODEL.depth, "final")})
+    wrong = []
+    for settings, answer in traces(stages):
+        layers = range(*answer.layers)
+        memory = stage_memory(profile, GEOMETRY, settings, answer.stage, layers, 80 * 2**30)
+        wrong += [
+            f"ZeRO-{settings.zero_stage} {settings.dtype}+{settings.gradient_accumulation_dtype} interval "
+            f"{settings.activation_checkpoint_interval}: {row.component} planned {row.planned_bytes}, traced "
+            f"{row.traced_bytes} ({row.ratio})"
+            for row in compare(memory.spec(), answer)
+            if not row.within
+        ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_more_micro_batches_than_are_traced_raise_no_peak(tmp_path_factory: pytest.TempPathFactory) -> None:
+    modes = [
+        (stages, settings_of(stages, 1, zero, ("bf16", "fp32"), 1, 6)) for stages, zero in ((1, 2), (2, 1))
+    ]
+    for stages, settings in modes:
+        folder = tmp_path_factory.mktemp(f"more{stages}")
+        case = as_case(settings, 0)
+        full = {**case, "all_micro_batches": True}
+        ((few, many),) = trace("gpu", [(0, [case, full])], stages, folder)
+        assert (few.micro_batches, many.micro_batches) == (stages + 1, 6)
+        same = {"micro_batches", "seconds", "resident_bytes"}
+        assert few.model_dump(exclude=same) == many.model_dump(exclude=same)
+
+
+def test_real_ranks_hold_the_same(tmp_path: object, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Byte for byte: on a processor's kernels, with neighbours and contents and without."""
+    folder = tmp_path_factory.mktemp("real")
+    by_rank = [
+        [as_case(settings, rank if settings.pipeline_parallel_size == 2 else 0) for settings in REAL]
+        for rank in range(2)
+    ]
+    real = trace("real", list(enumerate(by_rank)), 2, folder)
+    exclude = {"seconds", "resident_bytes"}
+    for rank in range(2):
+        (fake,) = trace("fake", [(rank, by_rank[rank])], 2, folder)
+        for settings, expected, found in zip(REAL, real[rank], fake, strict=True):
+            assert found.model_dump(exclude=exclude) == expected.model_dump(exclude=exclude), settings
+
+
+def test_partitions_hold_the_model() -> None:
+    assert {partition[-1] for partition in PARTITIONS.values()} == {MODEL.depth + 2}

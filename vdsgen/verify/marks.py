@@ -1,0 +1,123 @@
+"""Tells the books what the engine is doing: which phase it is in, and whose tensors it makes.
+
+DeepSpeed's files are of 0.19.8, below deepspeed/runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import wraps
+from typing import Any
+
+import torch
+
+from vdsgen.model.engine import TrainingEngine
+from vdsgen.profile.engine_bytes import (
+    bucket_tensors,
+    gradient_tensors,
+    optimizer_tensors,
+    owners,
+    parameter_tensors,
+)
+from vdsgen.profile.live_bytes import LiveBytes, storage_bytes
+
+STATES, COMMUNICATION = "states", "communication"
+"""Owners in the books; activations and temporaries are nobody's."""
+
+_BUCKETS = ("setup_buckets",)  # of a micro-batch, at ZeRO-1 and 2 (zero/stage_1_and_2.py:3256)
+_OWN_GRADIENTS = (
+    "copy_grads_in_partition",  # ZeRO-2: this rank's share gets a buffer (zero/stage_1_and_2.py:2142)
+    "_build_compact_grad_partition_buffer",  # the same in fp32 (:1268)
+)
+
+
+class Marks:
+    """Put around a built engine. `states` and `live_bytes` are of the start of the last reduction, when all
+    gradients are there."""
+
+    def __init__(self, training: TrainingEngine, books: LiveBytes) -> None:
+        self.states: dict[str, int] = {}
+        self._engine = training.engine
+        self._books = books
+        self._reduces_at_once = bool(self._engine.zero_optimization_partition_gradients())
+        self._mark_phases(training.pipelined)
+        self._mark_owners()
+
+    def claim_states(self) -> None:
+        """Everything that is a state or a bucket now gets its owner in the books."""
+        engine, books = self._engine, self._books
+        books.claim(bucket_tensors(engine.optimizer), COMMUNICATION)
+        books.claim(parameter_tensors(engine), STATES)
+        books.claim(optimizer_tensors(engine), STATES)
+        books.claim(gradient_tensors(engine), STATES)
+
+    def _note_states(self) -> None:
+        self.states = owners(self._engine)
+        if self._reduces_at_once:
+            # What waits for its reduction is on its way, and no state yet.
+            kept = self._books.owned(gradient_tensors(self._engine), STATES)
+            self.states["gradients"] = storage_bytes(kept)
+        else:
+            self.claim_states()
+
+    def _mark_phases(self, pipelined: bool) -> None:
+        engine = self._engine
+
+        def reduce(original: Callable[..., Any]) -> Callable[..., Any]:
+            @wraps(original)
+            def marked(*args: Any, **kwargs: Any) -> Any:
+                self._note_states()
+                with self._books.phase("reduce"):
+                    return original(*args, **kwargs)
+
+            return marked
+
+        def step(original: Callable[..., Any]) -> Callable[..., Any]:
+            return _inside(original, lambda: self._books.phase("step"))
+
+        if pipelined:
+            from deepspeed.runtime.pipe import schedule
+
+            handlers = engine._INSTRUCTION_MAP
+            engine._INSTRUCTION_MAP = {
+                **handlers,
+                schedule.ReduceGrads: reduce(handlers[schedule.ReduceGrads]),
+                schedule.OptimizerStep: step(handlers[schedule.OptimizerStep]),
+            }
+        else:
+            engine.allreduce_gradients = reduce(engine.allreduce_gradients)
+            engine._take_model_step = step(engine._take_model_step)
+
+    def _mark_owners(self) -> None:
+        optimizer = self._engine.optimizer
+        for names, owner in ((_BUCKETS, COMMUNICATION), (_OWN_GRADIENTS, STATES)):
+            for name in names:
+                if hasattr(optimizer, name):
+                    setattr(optimizer, name, self._owned(getattr(optimizer, name), owner))
+        if hasattr(optimizer, "parameter_offload"):
+            # ZeRO-3 gathers what a module needs, and ahead of that (partitioned_param_coordinator.py:310).
+            coordinator = optimizer.parameter_offload.get_param_coordinator()
+            coordinator.fetch_sub_module = self._owned(coordinator.fetch_sub_module, COMMUNICATION)
+        if not self._reduces_at_once:
+            for parameter in self._engine.module.parameters():
+                # After the engine's own hooks: what they leave is a gradient that stays.
+                parameter.register_post_accumulate_grad_hook(self._keep_gradient)
+
+    def _owned(self, function: Callable[..., Any], owner: str) -> Callable[..., Any]:
+        return _inside(function, lambda: self._books.owner(owner))
+
+    def _keep_gradient(self, parameter: torch.Tensor) -> None:
+        if parameter.grad is not None:
+            self._books.claim([parameter.grad], STATES)
+
+
+def _inside(
+    function: Callable[..., Any], context: Callable[[], AbstractContextManager[None]]
+) -> Callable[..., Any]:
+    @wraps(function)
+    def marked(*args: Any, **kwargs: Any) -> Any:
+        with context():
+            return function(*args, **kwargs)
+
+    return marked

@@ -1,0 +1,148 @@
+"""Traces one pipeline stage of a rendered plan, in this process."""
+
+from __future__ import annotations
+
+import gc
+import resource
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+from vdsgen.model.engine import Batch, TrainingEngine, build_engine
+from vdsgen.profile.kernels import hidden_temporary_bytes
+from vdsgen.profile.live_bytes import LiveBytes
+from vdsgen.profile.trace import empty_inputs
+from vdsgen.spec.architecture import Geometry, Vdt
+from vdsgen.spec.run import Layout, layout_of
+from vdsgen.verify.fake_rank import handed_on, join_fake_group, without_memory
+from vdsgen.verify.figures import Phase, StageTrace
+from vdsgen.verify.marks import COMMUNICATION, Marks
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PHASES: tuple[Phase, ...] = ("compute", "reduce", "step")
+
+Report = Callable[[float], None]
+"""Called with the share of the work that is done."""
+JOINED, BUILT = 0.15, 0.35
+"""Of the time that a stage takes, roughly: imports, and then the engine."""
+
+
+def traced_micro_batches(layout: Layout, gradient_accumulation_steps: int) -> int:
+    """As many as show the peak of any number: one more than a pipeline has in flight, so that a full pipeline
+    runs beside all gradients; in one process two, the second beside the first one's gradients."""
+    return min(gradient_accumulation_steps, layout.pipeline_parallel_size + 1)
+
+
+def trace_stage(
+    ds_config: Mapping[str, Any],
+    model: Vdt,
+    geometry: Geometry,
+    stage: int,
+    data_rank: int,
+    report: Report,
+) -> StageTrace:
+    """Traces one rank of the stage, as a GPU would run it, on tensors without memory.
+
+    Once a process. Raises VdsgenError where the config contradicts the model.
+    """
+    layout = layout_of(ds_config)
+    join_fake_group(stage * layout.data_parallel_size + data_rank, layout.world_size)
+    gc.freeze()  # what imports left behind need not be searched each time the engine collects garbage
+    report(JOINED)
+    return trace_without_memory(ds_config, model, geometry, stage, report)
+
+
+def trace_without_memory(
+    ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, stage: int, report: Report
+) -> StageTrace:
+    """The same for the rank that this process is in the fake group."""
+    layout = layout_of(ds_config)
+    micro = int(ds_config["train_micro_batch_size_per_gpu"])
+    books = LiveBytes(hidden_temporary_bytes)
+    with without_memory(books, handed_on(model, geometry, micro, DTYPES[layout.dtype])):
+        return trace_rank(ds_config, model, geometry, stage, books, report)
+
+
+def trace_rank(
+    ds_config: Mapping[str, Any],
+    model: Vdt,
+    geometry: Geometry,
+    stage: int,
+    books: LiveBytes,
+    report: Report,
+) -> StageTrace:
+    """Builds this rank's engine as the training entrypoint does, trains two steps, and gives what `books`,
+    which must be active, have of the second. The first has one micro-batch: it only makes the optimizer's
+    states.
+    """
+    began = time.perf_counter()
+    layout = layout_of(ds_config)
+    micro = int(ds_config["train_micro_batch_size_per_gpu"])
+    micro_batches = traced_micro_batches(layout, int(ds_config["gradient_accumulation_steps"]))
+    training = build_engine(capped(ds_config, layout, micro_batches), model, geometry, seed=0)
+    build_peak = books.peak_bytes
+    marks = Marks(training, books)
+    batches = empty_batches(model, geometry, micro, micro_batches + 1, report)
+    set_micro_batches(training, 1)
+    training.train_step(batches)
+    set_micro_batches(training, micro_batches)
+    marks.claim_states()
+    books.forget_peaks()
+    with books.phase("compute"):
+        training.train_step(batches)
+    peaks = {phase: books.peak_of(phase) for phase in PHASES}
+    states = sum(marks.states[name] for name in ("parameters", "gradients", "optimizer"))
+    return StageTrace(
+        stage=stage,
+        data_ranks=(training.data_parallel_rank,),
+        layers=_layers(training, layout, stage, model),
+        optimizer_class=type(training.engine.optimizer).__name__,
+        micro_batches=micro_batches,
+        parameters_bytes=marks.states["parameters"],
+        gradients_bytes=marks.states["gradients"],
+        optimizer_bytes=marks.states["optimizer"],
+        activations_bytes=books.peak_of("compute", owner=""),
+        workspace_bytes=max(0, peaks["reduce"] - states, peaks["step"] - states),
+        communication_bytes=books.peak_of("compute", owner=COMMUNICATION),
+        peak_bytes=max(peaks.values()),
+        peak_phase=max(PHASES, key=lambda phase: peaks[phase]),
+        build_peak_bytes=build_peak,
+        seconds=time.perf_counter() - began,
+        resident_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )
+
+
+def capped(ds_config: Mapping[str, Any], layout: Layout, micro_batches: int) -> dict[str, Any]:
+    """The same engine with fewer micro-batches a step."""
+    micro = int(ds_config["train_micro_batch_size_per_gpu"])
+    return {
+        **ds_config,
+        "gradient_accumulation_steps": micro_batches,
+        "train_batch_size": micro * micro_batches * layout.data_parallel_size,
+    }
+
+
+def set_micro_batches(training: TrainingEngine, count: int) -> None:
+    """Of the engine's next step. It looks for the last of them by counting all that it ever ran
+    (engine.py, is_gradient_accumulation_boundary), so the count begins anew."""
+    engine = training.engine
+    engine.micro_steps = 0
+    engine.set_train_batch_size(engine.train_micro_batch_size_per_gpu() * count * engine.dp_world_size)
+
+
+def empty_batches(
+    model: Vdt, geometry: Geometry, micro_batch_size: int, count: int, report: Report
+) -> Iterator[Batch]:
+    """`count` micro-batches as the loader gives them."""
+    for index in range(count):
+        report(BUILT + (1 - BUILT) * index / count)
+        inputs = empty_inputs(model, micro_batch_size, geometry, "embed", torch.float32)
+        yield inputs, torch.empty_like(inputs[0])
+
+
+def _layers(training: TrainingEngine, layout: Layout, stage: int, model: Vdt) -> tuple[int, int]:
+    if training.pipelined:
+        return layout.partition[stage], layout.partition[stage + 1]
+    return 0, model.depth + 2
