@@ -9,15 +9,27 @@ import pytest
 import torch
 
 from tests.model.sizes import geometry, tiny
+from tests.profile.exact import differences
 from tests.profile.sizes import predicted_held, real_stage
 from vdsgen.catalog import models, profile_for
 from vdsgen.model.objective import diffusion_loss
 from vdsgen.model.pipeline import SequentialModel, layer_specs
-from vdsgen.profile.build import build_profile
+from vdsgen.profile.build import DTYPES, build_profile
+from vdsgen.profile.kernels import ChosenAttention
+from vdsgen.profile.points import Point
 from vdsgen.profile.text import profile_text
-from vdsgen.profile.trace import LAYER_INDEX, trace_layer
+from vdsgen.profile.trace import (
+    LAYER_INDEX,
+    Run,
+    empty_inputs,
+    empty_layer,
+    empty_tensors,
+    trace_layer,
+    traced,
+    traced_checkpointed,
+)
 from vdsgen.spec.architecture import Geometry, Vdt, architecture_sha256
-from vdsgen.spec.profile import ModelProfile
+from vdsgen.spec.profile import OTHER_ATTENTION, AttentionKernel, ModelProfile, Width
 
 PROFILES = Path(__file__).parents[2] / "vdsgen" / "catalog" / "data" / "profiles"
 SIZES = {"vdt-demo": 5.7e6, "vdt-1.2b": 1.2e9, "vdt-1.5b": 1.5e9, "vdt-2.1b": 2.1e9}
@@ -60,16 +72,35 @@ def test_parameters_are_the_real_modules_exactly(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SIZES)
-def test_committed_profiles_are_what_the_layers_cost_now(name: str) -> None:
+def test_a_committed_profile_is_traced_again_to_the_letter() -> None:
     """To renew them: vdsgen profile --all --out vdsgen/catalog/data/profiles"""
-    model = models()[name].sizes
-    committed = PROFILES.joinpath(f"{name}.json").read_text()
+    model = models()["vdt-demo"].sizes
+    committed = PROFILES.joinpath("vdt-demo.json").read_text()
     old = ModelProfile.model_validate_json(committed)
     fresh = build_profile(model).model_copy(update={"torch_version": old.torch_version})
     assert fresh == old
     assert profile_text(fresh) == committed
     assert old.architecture_sha256 == architecture_sha256(model)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_committed_profiles_are_what_the_layers_cost_now(name: str) -> None:
+    """Exactly, at a size that they were not fitted to, with every attention implementation."""
+    model = models()[name].sizes
+    at = geometry(model, frames=7, rows=9, columns=8, text_tokens=23)
+    point = Point(6, at if model.condition == "text" else at._replace(text_tokens=0))
+    profile = profile_for(model)
+    assert profile is not None
+    ways: list[tuple[Width, AttentionKernel]] = [("half", "flash"), ("single", "flash"), *OTHER_ATTENTION]
+    for width, kernel in ways:
+        for kind in LAYER_INDEX:
+            with empty_tensors(), ChosenAttention(kernel):
+                layer = empty_layer(model, point.geometry, kind, DTYPES[width])
+                inputs = empty_inputs(model, point.batch, point.geometry, kind, DTYPES[width])
+                trace = traced(layer, inputs, Run(kernel))
+                checkpointed = traced_checkpointed(layer, inputs, Run(kernel))
+            costs = profile.layer_types[kind].costs(width, kernel)
+            assert differences(costs, trace, checkpointed, point) == {}, (width, kernel, kind)
 
 
 @pytest.mark.parametrize("name", MODELS)

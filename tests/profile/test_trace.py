@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from tests.model.sizes import geometry, random_batch, tiny
 from vdsgen.model.pipeline import layer_specs
-from vdsgen.profile.kernels import hidden_temporary_bytes
+from vdsgen.profile.kernels import ChosenAttention, hidden_temporary_bytes
 from vdsgen.profile.ledger import Ledger
-from vdsgen.profile.trace import LAYER_INDEX, Kind, trace_layer, traced
+from vdsgen.profile.trace import (
+    LAYER_INDEX,
+    Kind,
+    Run,
+    empty_inputs,
+    empty_layer,
+    empty_tensors,
+    trace_layer,
+    traced,
+    traced_checkpointed,
+)
 from vdsgen.spec.architecture import Vdt
+from vdsgen.spec.profile import AttentionKernel
 
 KINDS: list[Kind] = ["embed", "block", "final"]
+KERNELS: tuple[AttentionKernel, ...] = ("flash", "efficient", "math")
 MODELS = {
     "text": tiny(),
     "class": tiny(condition="class"),
@@ -40,6 +57,91 @@ def test_real_and_fake_tensors_give_the_same_trace(name: str, kind: Kind, dtype:
         parameter.grad = torch.zeros_like(parameter)
     inputs = x if kind == "embed" else tuple(y.detach().requires_grad_() for y in x)
     assert traced(layer, inputs) == trace_layer(model, 2, where, kind, dtype, tensors=FakeTensorMode)
+
+
+@given(
+    batch=st.integers(2, 3),
+    frames=st.integers(2, 6),
+    rows=st.integers(2, 4),
+    columns=st.integers(2, 5),
+    text_tokens=st.integers(2, 7),
+)
+@settings(max_examples=5)
+def test_real_blocks_save_and_recompute_what_their_trace_says(
+    batch: int, frames: int, rows: int, columns: int, text_tokens: int
+) -> None:
+    """At any size, with numbers in them, plain and inside torch's checkpoint."""
+    model = MODELS["text"]
+    where = geometry(model, frames, rows, columns, text_tokens)
+    found = []
+    for tensors in (nullcontext, empty_tensors):
+        with tensors():
+            layer = empty_layer(model, where, "block", torch.float32)
+            inputs = empty_inputs(model, batch, where, "block", torch.float32)
+            found.append((traced(layer, inputs), traced_checkpointed(layer, inputs)))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_recomputation_ends_once_everything_saved_is_there_again(kind: Kind) -> None:
+    """What is made again is what a plain run saves; a last product whose result nobody saves is left out."""
+    model = MODELS["text"]
+    where = geometry(model)
+    with empty_tensors():
+        layer = empty_layer(model, where, kind, torch.float32)
+        inputs = empty_inputs(model, 2, where, kind, torch.float32)
+        plain, inside = traced(layer, inputs), traced_checkpointed(layer, inputs)
+    assert inside.recomputed_bytes == plain.saved_bytes
+    assert inside.recomputed_attention_flops == plain.attention_flops
+    if kind == "block":
+        assert inside.recomputed_matmul_flops == plain.matmul_flops
+    else:
+        assert inside.recomputed_matmul_flops < plain.matmul_flops
+    assert inside.recomputed_traffic_bytes <= plain.forward_traffic_bytes
+    backward = plain.saved_bytes + max(plain.backward_temporaries)
+    assert 0.95 * backward < max(inside.moments) <= backward + plain.output_bytes + plain.side_bytes
+
+
+def test_a_checkpoint_peaks_where_torchs_own_run_does() -> None:
+    """Without the tracer's help: the ledger around torch's checkpoint of a real block."""
+    model = MODELS["text"]
+    where = geometry(model)
+    layer = empty_layer(model, where, "block", torch.float32)
+    inputs = empty_inputs(model, 2, where, "block", torch.float32)
+    layer(inputs)  # makes the rotary tables
+    tables = [t for pair in layer.rotary._cache.values() for t in pair]  # type: ignore[union-attr, operator]
+    ledger = Ledger([*inputs, *layer.parameters(), *(p.grad for p in layer.parameters()), *tables])  # type: ignore[list-item]
+    with ledger:
+        outputs = checkpoint(lambda *x: layer(x), *inputs, use_reentrant=False, preserve_rng_state=False)
+        held = ledger.close_phase().end
+        output = outputs[0]
+        torch.autograd.backward(output, torch.ones_like(output))
+        backward = ledger.close_phase()
+    assert held == output.untyped_storage().nbytes(), "a checkpoint holds inputs and output alone"
+    traced_peak = max(traced_checkpointed(layer, inputs).moments)
+    assert max(backward.moments) == pytest.approx(traced_peak + held, rel=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_with_scores_in_memory_saves_them(dtype: torch.dtype) -> None:
+    """Softmax's output of each of three attentions, in fp32 always, and queries and keys that were scaled."""
+    model, batch = MODELS["text"], 2
+    where = geometry(model, frames=5, rows=6, columns=7, text_tokens=9)
+    traces = {}
+    for kernel in KERNELS:
+        with torch.device("meta"), ChosenAttention(kernel):
+            layer = empty_layer(model, where, "block", dtype)
+            inputs = empty_inputs(model, batch, where, "block", dtype)
+            traces[kernel] = traced(layer, inputs, Run(kernel))
+    tokens = batch * where.frames * where.patches
+    scores = tokens * (where.patches + where.frames + where.text_tokens) * model.heads * 4
+    more = traces["math"].saved_bytes - traces["flash"].saved_bytes
+    assert scores < more < 3 * scores
+    assert traces["math"].attention_flops == traces["flash"].attention_flops
+    assert traces["math"].backward_attention_flops == 2 * traces["math"].attention_flops
+    assert traces["efficient"].saved_bytes == traces["flash"].saved_bytes
+    workspace = max(traces["efficient"].backward_temporaries) - max(traces["flash"].backward_temporaries)
+    assert workspace == 0 if dtype == torch.bfloat16 else workspace > 0
 
 
 @pytest.mark.parametrize("kind", KINDS)

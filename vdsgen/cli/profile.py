@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,8 +64,7 @@ def traced(model: str) -> ModelProfile | PretrainedProfile:
 
 def show(step: str) -> None:
     """What is being traced, on a terminal alone; each step in the place of the last."""
-    stream = click.get_text_stream("stderr")
-    if stream.isatty():
+    if sys.stderr.isatty():
         click.echo(f"\r\033[K{step}", nl=False, err=True)
 
 

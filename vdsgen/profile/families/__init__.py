@@ -3,7 +3,3 @@
 A family's file says where diffusers' own modules begin and end; nothing in them is written again but the few
 lines of the model's `forward` that join them. Tests compare the sum of the layers with the whole model.
 """
-
-from vdsgen.profile.families.registry import family_of
-
-__all__ = ["family_of"]
