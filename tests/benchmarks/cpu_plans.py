@@ -89,7 +89,6 @@ class Row(NamedTuple):
     high: float
     processor: float
     """Processor time of all ranks in a step, over the cores."""
-    data: float
     parts: dict[str, float]
 
     @property
@@ -131,6 +130,7 @@ def render(ways: Sequence[Way], lab: Lab, folder: Path) -> dict[str, dict[str, f
     for way in ways:
         pins = {
             "data.videos": json.dumps(str(clips)),
+            "data.workers": 0,  # a step's clips are decoded once, before it is timed
             "training.precision": way.precision,
             "constraints.pipeline_parallel_size": way.pipeline,
             "constraints.data_parallel_size": way.data,
@@ -157,13 +157,20 @@ def measure(folder: Path, rounds: int, steps: int) -> dict[str, list[dict[str, f
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     out = folder / "times.json"
-    common = [str(RANKS), str(port), str(rounds), str(steps), str(folder / "plans"), str(out)]
-    threads = max(1, len(os.sched_getaffinity(0)) // RANKS)
+    arguments = [str(rounds), str(steps), str(folder / "plans"), str(out)]
+    environment = {
+        **os.environ,
+        "WORLD_SIZE": str(RANKS),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "DS_ACCELERATOR": "cpu",
+        "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // RANKS)),
+    }
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.benchmarks.cpu_plans_rank", str(rank), *common],
+            [sys.executable, "-m", "tests.benchmarks.cpu_plans_rank", *arguments],
             cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
         )
         for rank in range(RANKS)
     ]
@@ -183,7 +190,6 @@ def row_of(way: Way, parts: dict[str, float], samples: list[dict[str, float]], c
         low,
         high,
         statistics.median(sample["processor"] for sample in samples) / cores,
-        statistics.median(sample["data"] for sample in samples),
         parts,
     )
 
@@ -222,7 +228,7 @@ def print_table(rows: Sequence[Row]) -> None:
     )
     for row in rows:
         shown = " ".join(f"{k.removesuffix('_seconds')}={v:.3f}" for k, v in row.parts.items() if v > 0)
-        print(f"{row.way.name:28} processor {row.processor:.3f} data {row.data:.3f} {shown}", file=sys.stderr)
+        print(f"{row.way.name:28} processor {row.processor:.3f} {shown}", file=sys.stderr)
 
 
 if __name__ == "__main__":

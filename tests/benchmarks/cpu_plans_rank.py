@@ -1,14 +1,15 @@
 """One rank of `cpu_plans`: trains every rendered plan for a few steps, round by round.
 
-python -m tests.benchmarks.cpu_plans_rank RANK WORLD_SIZE PORT ROUNDS STEPS PLANS OUT.json
+python -m tests.benchmarks.cpu_plans_rank ROUNDS STEPS PLANS OUT.json
 
-PLANS is a folder of rendered directories. All plans run in the same processes, one after another, and then
-again: drift of the machine hits all alike.
+The environment is a launcher's (RANK, WORLD_SIZE, ...). PLANS is a folder of rendered directories. All of
+them run in the same processes, one after another, and then again: drift of the machine hits all alike.
 """
 
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import os
 import sys
@@ -16,35 +17,43 @@ import time
 from pathlib import Path
 from typing import Any
 
+from vdsgen.model.data.loader import MicroBatch, batches_for
+
 WARM_UP_STEPS = 1
 
 
-def main(rank: int, world_size: int, port: int, rounds: int, steps: int, plans: Path, out: Path) -> None:
-    os.environ.update(
-        RANK=str(rank),
-        LOCAL_RANK=str(rank),
-        WORLD_SIZE=str(world_size),
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-        DS_ACCELERATOR="cpu",
-    )
-    import torch
+class Kept:
+    """The first step's micro-batches again and again: predictions are for steps that never wait for clips."""
 
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // world_size))
+    waited_seconds = 0.0
+
+    def __init__(self, micro_batches: list[MicroBatch]) -> None:
+        self._again = itertools.cycle(micro_batches)
+
+    def __iter__(self) -> Kept:
+        return self
+
+    def __next__(self) -> MicroBatch:
+        return next(self._again)
+
+
+def main(rounds: int, steps: int, plans: Path, out: Path) -> None:
+    from deepspeed import comm as dist
+
     from vdsgen.model.distributed import init_distributed
 
     init_distributed()
+    rank = dist.get_rank()
     directories = sorted(plans.iterdir())
     results: dict[str, list[dict[str, float]]] = {one.name: [] for one in directories}
+    began = time.perf_counter()
     for number in range(rounds):
         for index, directory in enumerate(directories):
-            began = time.perf_counter()
             results[directory.name] += train(directory, out.parent / "run", steps)
             gc.collect()
             if rank == 0:
-                took = time.perf_counter() - began
                 done = number * len(directories) + index + 1
-                left = took * (rounds * len(directories) - done)
+                left = (time.perf_counter() - began) / done * (rounds * len(directories) - done)
                 last = results[directory.name][-1]["step"]
                 print(f"{directory.name}: {last:.3f} s a step; about {left:.0f} s left", file=sys.stderr)
     if rank == 0:
@@ -58,7 +67,6 @@ def train(directory: Path, run: Path, steps: int) -> list[dict[str, float]]:
 
     from vdsgen.model.clips import gather_counts, share_of, shared_index
     from vdsgen.model.configuration import read_configuration
-    from vdsgen.model.data.loader import batches_for
     from vdsgen.model.data.samples import source_for
     from vdsgen.model.engine import build_engine
     from vdsgen.model.memory import PeakMemory
@@ -73,7 +81,9 @@ def train(directory: Path, run: Path, steps: int) -> list[dict[str, float]]:
     batches: Any = None
     if configuration.rendered.layout.reads_clips(dist.get_rank()):
         source = source_for(experiment, index, get_accelerator().current_device_name())
-        batches = batches_for(source, share_of(configuration, engine), start_step=0)
+        share = share_of(configuration, engine)
+        with batches_for(source, share, start_step=0, stop_step=1) as loaded:
+            batches = Kept(list(loaded))
     memory = PeakMemory()
     memory.training_begins()
     found = []
@@ -85,17 +95,14 @@ def train(directory: Path, run: Path, steps: int) -> list[dict[str, float]]:
             found.append(
                 {
                     "step": metrics.step_seconds,
-                    "data": metrics.data_seconds,
                     "processor": sum(row[0] for row in spent) / 1e6,
                 }
             )
-    if batches is not None:
-        batches.close()
     return found
 
 
 if __name__ == "__main__":
-    rank, world_size, port, rounds, steps, plans, out = sys.argv[1:]
-    main(int(rank), int(world_size), int(port), int(rounds), int(steps), Path(plans), Path(out))
+    rounds, steps, plans, out = sys.argv[1:]
+    main(int(rounds), int(steps), Path(plans), Path(out))
     sys.stdout.flush()
     os._exit(0)  # taking an interpreter full of torch apart takes seconds

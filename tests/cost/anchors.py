@@ -59,8 +59,8 @@ def megatron_22b() -> Iterator[Anchor]:
     }  # fmt: skip
     plain = step_seconds(profile, on, 2048, **common)
     full = step_seconds(profile, on, 2048, activation_checkpoint_interval=1, **common)
-    yield Anchor("22 B, all recomputed", full, 1.42, 0.10)
-    yield Anchor("22 B, nothing recomputed but attention", plain, 1.10, 0.10)
+    yield Anchor("GPT 22 B on 8 A100, all recomputed, s", full, 1.42, 0.10)
+    yield Anchor("GPT 22 B on 8 A100, only attention recomputed, s", plain, 1.10, 0.10)
 
 
 def mpt_on_a100() -> Iterator[Anchor]:
@@ -72,8 +72,8 @@ def mpt_on_a100() -> Iterator[Anchor]:
     common = {"gradient_accumulation_steps": 3, "zero": 3, "reduce_bucket_elements": 500_000_000}
     short = step_seconds(profile, on, 2048, micro_batch_size=2, **common)
     long = step_seconds(profile, on, 8192, micro_batch_size=5, activation_checkpoint_interval=1, **common)
-    yield Anchor("MPT-13B, 2,048 tokens", short, 5.432, 0.10)
-    yield Anchor("MPT-13B, 8,192 tokens", long, 68.45, 0.13)
+    yield Anchor("MPT-13B on 8 A100, 2,048 tokens, s", short, 5.432, 0.10)
+    yield Anchor("MPT-13B on 8 A100, 8,192 tokens, s", long, 68.45, 0.13)
 
 
 def model_flops() -> Iterator[Anchor]:
@@ -85,7 +85,7 @@ def model_flops() -> Iterator[Anchor]:
     model = StepTimeModel(profile, geometry, pool(1))
     found = model.step(settings(1, 1, gradient_accumulation_steps=1), (0, layers + 1)).model_flops
     per_layer = 1 + tokens / (6 * hidden) + vocabulary / (12 * layers * hidden)
-    yield Anchor("FLOPs of a step", found, 72 * tokens * layers * hidden**2 * per_layer, 0.02)
+    yield Anchor("FLOPs of a step of MPT-13B", found, 72 * tokens * layers * hidden**2 * per_layer, 0.02)
 
 
 def large_products() -> Iterator[Anchor]:
@@ -96,7 +96,7 @@ def large_products() -> Iterator[Anchor]:
     ):
         m, n, k = shape
         found = rates.Rates.of(box(gpu, 1, "pcie-4.0-x16"), "bf16").product_seconds(m, n, k, 2)
-        yield Anchor(f"product on {gpu}", 2e-12 * m * n * k / found, tflops, 0.12)
+        yield Anchor(f"best product on {gpu}, TFLOP/s", 2e-12 * m * n * k / found, tflops, 0.12)
 
 
 def flash_attention() -> Iterator[Anchor]:
@@ -110,8 +110,10 @@ def flash_attention() -> Iterator[Anchor]:
         flops = 4.0 * heads * tokens**2 * 128
         model = rates.Rates.of(box(gpu, 1, "pcie-4.0-x16"), "fp16")
         forward, backward = model.attention_seconds(flops, tokens, tokens, heads, 128)
-        yield Anchor(f"attention of {tokens} tokens on {gpu}", flops / forward / 1e12, tflops, 0.13)
-        yield Anchor("backward does five products for two", backward / forward, 2.5, 1e-9)
+        yield Anchor(
+            f"attention of {tokens:,} tokens on {gpu}, TFLOP/s", flops / forward / 1e12, tflops, 0.13
+        )
+        yield Anchor("its backward over its forward", backward / forward, 2.5, 1e-9)
 
 
 def memory() -> Iterator[Anchor]:
@@ -119,23 +121,25 @@ def memory() -> Iterator[Anchor]:
     section 3.1, keeps 12 bytes a parameter, each read and written, and reads a gradient of 4; the norm reads
     4, clipping reads and writes 4, and the half precision copy reads 4 and writes 2."""
     model = rates.Rates.of(box("h100-80gb-sxm", 1, "pcie-4.0-x16"), "bf16")
-    yield Anchor("copy on H100", model.bytes_per_second / 1e9, 2903, 0.005)
+    yield Anchor("copy on H100, GB/s", model.bytes_per_second / 1e9, 2903, 0.005)
     plan = settings(1, 1)
     per_parameter = compute.optimizer_seconds(10**9, plan, model) * model.bytes_per_second / 1e9
-    yield Anchor("bytes of AdamW", per_parameter, 2 * 12 + 4 + 4 + 8 + 6, 1e-9)
+    yield Anchor("AdamW, bytes a parameter", per_parameter, 2 * 12 + 4 + 4 + 8 + 6, 1e-9)
     _, update = offload.offload_seconds(
         settings(1, 1, 2, offload_optimizer="cpu", gradient_accumulation_steps=1), 10**9, 10**9,
         offload.Host(1e9, 1e9),
     )  # fmt: skip
-    yield Anchor("bytes of AdamW on the host", update, 2 * 12 + 4 + 6, 1e-9)
+    yield Anchor("AdamW on the host, bytes a parameter", update, 2 * 12 + 4 + 6, 1e-9)
     # Four channels of 64 bits at 3,200 MT/s, of which STREAM reaches four fifths.
     host = offload.Host.of(pool(1)).memory_bytes_per_second
-    yield Anchor("memory of a workstation", host / 1e9, 0.8 * 4 * 8 * 3.2, 0.03)
+    yield Anchor("memory of a workstation, GB/s", host / 1e9, 0.8 * 4 * 8 * 3.2, 0.03)
 
 
 def dispatch() -> Iterator[Anchor]:
     """A block with 8 tokens: 0.478 ms for 50 operators and 0.944 ms for 138 (rates.KERNEL_SECONDS)."""
-    yield Anchor("dispatch", 188 * rates.Rates.of(pool(), "bf16").kernel_seconds, 1.422e-3, 0.1)
+    yield Anchor(
+        "dispatch of 188 operators, s", 188 * rates.Rates.of(pool(), "bf16").kernel_seconds, 1.422e-3, 0.1
+    )
 
 
 def rings_and_pipelines() -> Iterator[Anchor]:
@@ -143,16 +147,32 @@ def rings_and_pipelines() -> Iterator[Anchor]:
     (p - 1) / (m + p - 1) is bubble."""
     topology = communication.Topology.of(pool(4))
     path = topology.data_group(settings(1, 4), 0)
-    yield Anchor("all-reduce of 1 GB over 20 GB/s", path.ring_seconds(4, 1e9, passes=2), 0.07506, 1e-6)
+    yield Anchor(
+        "all-reduce of 1 GB among 4 over 20 GB/s, s", path.ring_seconds(4, 1e9, passes=2), 0.07506, 1e-6
+    )
     traffic = communication.step_traffic(settings(1, 4, 1), 10**9, 10**9, 1)
     reduced = traffic.reduce_passes * traffic.reductions * traffic.reduce_bytes
     # arXiv 1910.02054, section 7.2.1: ZeRO-1 could do with 2 bytes x 2; this engine all-reduces and gathers.
-    yield Anchor("volume of ZeRO-1", reduced + traffic.gathers * traffic.gather_bytes, 6e9, 1e-9)
+    yield Anchor(
+        "ZeRO-1 of 1 B parameters, bytes", reduced + traffic.gathers * traffic.gather_bytes, 6e9, 1e-9
+    )
     run = simulate([StageTimes(1.0, 2.0)] * 4, [0.0] * 3, 8)
-    yield Anchor("bubble", run.bubble_fraction, 3 / 11, 1e-9)
+    yield Anchor("bubble of 4 stages and 8 micro-batches", run.bubble_fraction, 3 / 11, 1e-9)
 
 
 FOUND: tuple[Callable[[], Iterator[Anchor]], ...] = (
     megatron_22b, mpt_on_a100, model_flops, large_products, flash_attention, memory, dispatch,
     rings_and_pipelines,
 )  # fmt: skip
+
+
+def main() -> None:
+    """The table of docs/planner.md."""
+    print("| figure | predicted | published | error |\n|---|---|---|---|")
+    for anchor in anchors():
+        error = f"{anchor.predicted / anchor.published - 1:+.1%}"
+        print(f"| {anchor.name} | {anchor.predicted:.4g} | {anchor.published:.4g} | {error} |")
+
+
+if __name__ == "__main__":
+    main()

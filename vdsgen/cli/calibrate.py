@@ -29,7 +29,7 @@ def command(ranks: int | None, out: Path | None, lab: Path | None) -> None:
 
     Matrix rates by shape and precision, attention, memory bandwidth, AdamW, one real layer of the bundled
     model, collectives and messages among the ranks, and the link to the host where there is a GPU. Each
-    figure comes with its quartiles. Takes under a minute; leave the machine alone meanwhile.
+    figure comes with its quartiles. Takes about a minute; leave the machine alone meanwhile.
     """
     from importlib.util import find_spec
 
@@ -80,5 +80,5 @@ def _reporter() -> Callable[[Progress], None] | None:
 
     if sys.stderr.isatty():
         return report
-    click.echo("Measuring; under a minute.", err=True)
+    click.echo("Measuring; about a minute.", err=True)
     return None

@@ -173,6 +173,8 @@ def _calibrated(rates: Rates, calibration: Calibration, dtype: Dtype) -> Rates:
         faster = middle(matmul) * TERA / rates.matmul_flops_per_second
         changes["matmul_flops_per_second"] = rates.matmul_flops_per_second * faster
         changes["attention_flops_per_second"] = rates.attention_flops_per_second * faster
+        if rates.dispatch_adds_up:  # a processor's peak is the rate that was reached
+            changes["peak_flops_per_second"] = middle(matmul) * TERA
     if calibration.memory_bandwidth_gb_per_second is not None:
         changes["bytes_per_second"] = middle(calibration.memory_bandwidth_gb_per_second) * GB
     if calibration.optimizer_bandwidth_gb_per_second is not None:

@@ -21,99 +21,21 @@ from vdsgen.cost.compute import (
     layer_times,
     optimizer_seconds,
 )
+from vdsgen.cost.engine_overhead import EngineOverhead, gathered_sizes
 from vdsgen.cost.offload import Host, offload_seconds
 from vdsgen.cost.rates import Rates
 from vdsgen.cost.schedule import PipelineRun, StageTimes, makespan_lower_bound, simulate
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.shared_processor import Sharing, simulate_shared
+from vdsgen.cost.step_time import StepTime
 from vdsgen.spec.architecture import Geometry
-from vdsgen.spec.calibration import middle
+from vdsgen.spec.calibration import Calibration, middle
 from vdsgen.spec.experiment import Dtype
 from vdsgen.spec.lab import Pool
-from vdsgen.spec.plan import Predicted, TimeSplit
 from vdsgen.spec.profile import ModelProfile
 
 TRANSFERRED_TENSORS = 2
 """Messages of one activation between stages: hidden state and modulation (a text condition adds one)."""
-
-
-class StepSplit(NamedTuple):
-    """Seconds of one optimizer step by what they go to; they add up to the step."""
-
-    compute_seconds: float
-    recompute_seconds: float
-    bubble_seconds: float
-    transfer_seconds: float
-    reduction_seconds: float
-    gather_seconds: float
-    optimizer_seconds: float
-    offload_seconds: float
-    data_seconds: float
-
-
-class StepTime(NamedTuple):
-    """One optimizer step, split into parts that add up to `step_seconds`."""
-
-    stages: tuple[StageTimes, ...]
-    compute_seconds: float
-    """Forward and backward of the average stage, recomputation left out."""
-    recompute_seconds: float
-    """Forwards run again for checkpointed blocks, on the average stage."""
-    bubble_seconds: float
-    """The average stage waits for others, were transfers free."""
-    transfer_seconds: float
-    """What sending activations and their gradients between stages adds."""
-    reduction_seconds: float
-    """What reducing gradients over data-parallel ranks adds (ZeRO-2 and 3: after every micro-batch)."""
-    gather_seconds: float
-    """What gathering parameters adds."""
-    optimizer_seconds: float
-    """AdamW; on the processor where its states are offloaded."""
-    samples: int
-    model_flops: float
-    """Of the whole step over all GPUs, recomputation not counted."""
-    peak_flops_per_second: float
-    """Of all GPUs."""
-    offload_seconds: float = 0.0
-    """Traffic between GPU and host memory."""
-    data_seconds: float = 0.0
-    """Waiting for clips; 0 where the calibration does not say how long one takes."""
-
-    @property
-    def step_seconds(self) -> float:
-        return sum(self.split())
-
-    def split(self) -> StepSplit:
-        """The parts of the step."""
-        return StepSplit(
-            self.compute_seconds,
-            self.recompute_seconds,
-            self.bubble_seconds,
-            self.transfer_seconds,
-            self.reduction_seconds,
-            self.gather_seconds,
-            self.optimizer_seconds,
-            self.offload_seconds,
-            self.data_seconds,
-        )
-
-    @property
-    def samples_per_second(self) -> float:
-        return self.samples / self.step_seconds
-
-    def predicted(self) -> Predicted:
-        """The plan's figures. The bubble is relative to the pipeline's time were transfers free."""
-        step = self.step_seconds
-        pipeline = self.compute_seconds + self.recompute_seconds + self.bubble_seconds
-        communication = self.transfer_seconds + self.reduction_seconds + self.gather_seconds
-        return Predicted(
-            step_seconds=step,
-            samples_per_second=self.samples / step,
-            bubble_fraction=max(0.0, self.bubble_seconds / pipeline),
-            communication_fraction=communication / step,
-            model_flops_utilization=self.model_flops / step / self.peak_flops_per_second,
-            split=TimeSplit(**{name: max(0.0, value) for name, value in self.split()._asdict().items()}),
-        )
 
 
 class _Tail(NamedTuple):
@@ -144,6 +66,9 @@ class StepTimeModel:
         self.topology = Topology.of(pool)
         self.host = Host.of(pool)
         self.sharing = Sharing.of(pool)
+        self.engine = EngineOverhead.of(pool)
+        known = pool.calibration.clip_seconds if isinstance(pool.calibration, Calibration) else None
+        self._clip_seconds = None if known is None else middle(known)
         self._rates: dict[Dtype, Rates] = {}
         self._layers: dict[tuple[int, Dtype], tuple[LayerTimes, ...]] = {}
         self._boundaries: dict[tuple[int, Dtype], tuple[float, ...]] = {}
@@ -151,6 +76,8 @@ class StepTimeModel:
         types = [profile.layer_types[name] for name in profile.layers]
         self._parameters = [0, *accumulate(layer.parameters for layer in types)]
         self._trainable = [0, *accumulate(layer.trainable_parameters for layer in types)]
+        self._gathered = [0, *accumulate(sum(gathered_sizes(layer)) for layer in types)]
+        self._tensors = [0, *accumulate(len(layer.parameter_shapes) for layer in types)]
 
     def rates(self, dtype: Dtype) -> Rates:
         if dtype not in self._rates:
@@ -195,13 +122,19 @@ class StepTimeModel:
         recompute = settings.activation_checkpoint_interval > 0
         several = settings.gradient_accumulation_steps > 1
         accumulation = settings.gradient_accumulation_dtype
-        key = (settings.micro_batch_size, settings.dtype, accumulation, several, recompute)
+        zero = settings.zero_stage
+        key = (settings.micro_batch_size, settings.dtype, accumulation, several, recompute, zero)
         if key not in self._seconds:
             rates = self.rates(settings.dtype)
+            engine = {
+                name: self.engine.layer_seconds(zero, layer)
+                for name, layer in self.profile.layer_types.items()
+            }
             self._seconds[key] = tuple(
                 times.forward_seconds * (2 if recompute else 1)
                 + times.backward_seconds
                 + accumulation_seconds(self._trainable[index + 1] - self._trainable[index], settings, rates)
+                + engine[self.profile.layers[index]]
                 for index, times in enumerate(self.layers(settings.micro_batch_size, settings.dtype))
             )
         return self._seconds[key]
@@ -211,9 +144,11 @@ class StepTimeModel:
         layers = self.layers(settings.micro_batch_size, settings.dtype)
         seconds = self.layer_seconds(settings)
         stages = []
+        instructions = self.engine.pipeline_seconds / 2 if len(partition) > 2 else 0.0
         for start, stop in pairwise(partition):
             forward = sum(times.forward_seconds for times in layers[start:stop])
-            stages.append(StageTimes(forward, sum(seconds[start:stop]) - forward))
+            backward = sum(seconds[start:stop]) - forward
+            stages.append(StageTimes(forward + instructions, backward + instructions))
         return stages
 
     def lower_bound_seconds(self, settings: Settings, partition: Sequence[int]) -> float:
@@ -274,10 +209,16 @@ class StepTimeModel:
             model_flops=sum(times.model_flops for times in layers)
             * micro_batches
             * settings.data_parallel_size,
-            peak_flops_per_second=self.rates(settings.dtype).peak_flops_per_second * settings.world_size,
+            peak_flops_per_second=self.rates(settings.dtype).peak_flops_per_second * self._devices(settings),
             offload_seconds=tail.offload_seconds,
             data_seconds=self._waiting_seconds(settings, reduced + tail.common_seconds),
+            data_is_known=self._clip_seconds is not None,
         )
+
+    def _devices(self, settings: Settings) -> int:
+        """GPUs, or the cores that ranks share."""
+        cores = settings.world_size if self.sharing is None else self.sharing.cores
+        return min(settings.world_size, cores)
 
     def _run(
         self, settings: Settings, stages: Sequence[StageTimes], transfers: Sequence[float]
@@ -293,12 +234,10 @@ class StepTimeModel:
 
     def _waiting_seconds(self, settings: Settings, step_seconds: float) -> float:
         """Clips of one rank that its loader's workers do not finish during a step."""
-        calibration = self.pool.calibration
-        assert not isinstance(calibration, str), "the lab file's reader puts figures in a path's place"
-        if calibration is None or calibration.clip_seconds is None or self.loader_workers is None:
+        if self._clip_seconds is None or self.loader_workers is None:
             return 0.0
         clips = settings.micro_batch_size * settings.gradient_accumulation_steps
-        decoding = clips * middle(calibration.clip_seconds) / max(1, self.loader_workers)
+        decoding = clips * self._clip_seconds / max(1, self.loader_workers)
         # Without workers the training process decodes by itself, before it computes.
         return decoding if self.loader_workers == 0 else max(0.0, decoding - step_seconds)
 
@@ -307,7 +246,9 @@ class StepTimeModel:
         for stage, (start, stop) in enumerate(pairwise(partition)):
             parameters = self._parameters[stop] - self._parameters[start]
             trainable = self._trainable[stop] - self._trainable[start]
-            traffic = step_traffic(settings, parameters, trainable, stop - start)
+            # ZeRO-3 keeps small parameters; the others are gathered a layer at a time.
+            moved = self._gathered[stop] - self._gathered[start] if settings.zero_stage == 3 else parameters
+            traffic = step_traffic(settings, moved, trainable, stop - start)
             reduce: Collective = "all_reduce" if traffic.reduce_passes == 2 else "reduce_scatter"
             reducing = self.topology.data_group(settings, stage, reduce)
             gathering = self.topology.data_group(settings, stage, "all_gather")
@@ -315,7 +256,8 @@ class StepTimeModel:
             gathers.append(traffic.gathers * gather_seconds(traffic, gathering, settings))
             moving, adam = offload_seconds(settings, parameters, trainable, self.host)
             offloads.append(moving)
-            updates.append(adam or self._optimizer(settings, trainable))
+            update = adam or self._optimizer(settings, trainable)
+            updates.append(update + self._bookkeeping(settings, start, stop))
         return _Tail(tuple(reduces), max(gathers), max(updates), max(offloads))
 
     def _transfers(self, settings: Settings, partition: Sequence[int]) -> list[float]:
@@ -330,4 +272,9 @@ class StepTimeModel:
         ranks = settings.data_parallel_size if shards_optimizer(settings) else 1
         mine = -(-trainable // ranks)
         seconds = optimizer_seconds(mine, settings, self.rates(settings.dtype))
+        return seconds / self._speed(settings.world_size)
+
+    def _bookkeeping(self, settings: Settings, start: int, stop: int) -> float:
+        tensors = self._tensors[stop] - self._tensors[start]
+        seconds = self.engine.step_seconds[settings.zero_stage] * tensors
         return seconds / self._speed(settings.world_size)

@@ -7,7 +7,7 @@ from math import ceil
 
 from pydantic import ValidationError
 
-from vdsgen.cost.step import StepTime
+from vdsgen.cost.step_time import StepTime
 from vdsgen.errors import InputError, NoPlanFitsError
 from vdsgen.planner.demands import whole_pool_layouts
 from vdsgen.planner.place import Miss, least_memory

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from vdsgen.cost.settings import Settings
-from vdsgen.cost.step import StepTime
+from vdsgen.cost.step_time import StepTime
 from vdsgen.planner.numerics import loses_sums
 from vdsgen.planner.place import Miss, Placed, place, spread
 from vdsgen.planner.space import Family, Layout, facts, families

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from vdsgen.cost.settings import Settings
-from vdsgen.cost.step import StepTime
+from vdsgen.cost.step_time import StepTime
 from vdsgen.planner.baseline import Baseline
 from vdsgen.planner.place import COMPONENTS
 from vdsgen.planner.words import duration, interval_words, percent, rate, seconds
@@ -110,6 +110,8 @@ def time_table(time: StepTime) -> Table:
     rows = tuple(
         (name, seconds(value), percent(value / time.step_seconds)) for name, value in parts if value > 0
     )
+    if not time.data_is_known:
+        rows = (*rows, ("waiting for data", "not known", ""))
     head = ("", "time", "share")
     return Table("One step", (head, *rows, ("step", seconds(time.step_seconds), "")))
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import socket
 import time
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from vdsgen.errors import VdsgenError
@@ -18,7 +21,7 @@ from vdsgen.spec.calibration import Calibration
 
 RATES_SECONDS = 20.0
 ALONE_SECONDS = 2.0
-EXPECTED_SECONDS = 45.0
+EXPECTED_SECONDS = 60.0
 """What it takes in all on two cores, starting the ranks included."""
 
 
@@ -27,6 +30,13 @@ class Progress(NamedTuple):
 
     doing: str
     seconds_left: float
+
+
+class Failure(NamedTuple):
+    """Why a rank could not measure."""
+
+    rank: int
+    reason: str
 
 
 class Task(NamedTuple):
@@ -100,21 +110,30 @@ def _collect(
             continue
         if isinstance(message, str):
             doing = message
+        elif isinstance(message, Failure):
+            _stop(processes)
+            raise _failed(message.rank, len(processes), message.reason)
         else:
             samples.append(message)
     return samples
 
 
 def _stop_if_dead(processes: list[Any]) -> None:
-    failed = [(rank, one.exitcode) for rank, one in enumerate(processes) if one.exitcode not in (None, 0)]
-    if not failed:
-        return
+    for rank, process in enumerate(processes):
+        if process.exitcode not in (None, 0):
+            _stop(processes)
+            raise _failed(rank, len(processes), f"ended with exit code {process.exitcode}")
+
+
+def _stop(processes: list[Any]) -> None:
     for process in processes:
         if process.is_alive():
             process.terminate()
-    rank, code = failed[0]
-    raise VdsgenError(
-        f"calibration: rank {rank} of {len(processes)} ended with exit code {code}",
+
+
+def _failed(rank: int, ranks: int, reason: str) -> VdsgenError:
+    return VdsgenError(
+        f"calibration: rank {rank} of {ranks}: {reason}",
         remedy="is there enough memory for that many ranks? try fewer with --ranks",
     )
 
@@ -126,14 +145,27 @@ def _free_port() -> int:
 
 
 def _measure_rank(task: Task, messages: Any) -> None:
-    """One rank's life. Between the barriers all busy ranks do the same thing at the same time."""
+    """One rank's life: its samples, or why there are none."""
+    _be_quiet()
+    try:
+        messages.put(_samples_of_rank(task, messages))
+    except Exception as error:  # whatever torch raises: the command tells it, not a traceback of a rank
+        messages.put(Failure(task.rank, f"{type(error).__name__}: {error}".splitlines()[0]))
+    messages.close()
+    messages.join_thread()
+
+
+def _samples_of_rank(task: Task, messages: Any) -> dict[str, list[float]]:
+    """Between the barriers all busy ranks do the same thing at the same time."""
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     if not task.on_gpu:
         os.environ["DS_ACCELERATOR"] = "cpu"  # else DeepSpeed says that it found no other
     import torch
     import torch.distributed as dist
 
+    from vdsgen.model.distributed import init_distributed
     from vdsgen.profile import calibrate_compute as compute
+    from vdsgen.profile import calibrate_engine as engine
     from vdsgen.profile import calibrate_links as links
 
     torch.set_num_threads(task.threads)
@@ -143,8 +175,15 @@ def _measure_rank(task: Task, messages: Any) -> None:
     else:
         device = Device("cpu", clock=time.process_time if task.threads == 1 else time.perf_counter)
     backend = "nccl" if task.on_gpu else "gloo"
-    address = f"tcp://127.0.0.1:{task.port}"
-    dist.init_process_group(backend, address, rank=task.rank, world_size=task.ranks)
+    os.environ |= {
+        "RANK": str(task.rank),
+        "LOCAL_RANK": str(task.rank),
+        "WORLD_SIZE": str(task.ranks),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(task.port),
+    }
+    dist.init_process_group(backend)
+    init_distributed()
     sizes = ON_GPU if task.on_gpu else ON_PROCESSOR
 
     def begin(phase: str) -> None:
@@ -164,6 +203,9 @@ def _measure_rank(task: Task, messages: Any) -> None:
     begin("one rank alone")
     if task.rank == 0:
         samples |= compute.alone_samples(device, ALONE_SECONDS)
+    if not task.on_gpu:
+        begin("the engine's own overhead")
+        samples |= engine.engine_samples(task.ranks, device)
     begin("links between ranks")
     if task.ranks > 1:
         samples |= links.link_samples(task.rank, task.ranks, device)
@@ -172,9 +214,15 @@ def _measure_rank(task: Task, messages: Any) -> None:
         samples |= links.host_samples(device)
     dist.barrier()
     dist.destroy_process_group()
-    messages.put(samples)
-    messages.close()
-    messages.join_thread()
+    return samples
+
+
+def _be_quiet() -> None:
+    """The engine greets on standard output, which is the command's own."""
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
 
 
 def _unseen(_progress: Progress) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 
+from vdsgen.profile.calibrate_engine_figures import engine_figures
 from vdsgen.profile.calibrate_samples import Samples
 from vdsgen.profile.calibrate_shapes import (
     ADAMW_PARAMETERS,
@@ -57,6 +58,7 @@ def calibration_of(samples: Sequence[Samples], *, ranks: int, busy_ranks: int, o
     }
     if not on_gpu:
         figures["alone_speedup"] = _alone_speedup(seconds)
+        figures |= engine_figures(seconds.all, statistics.median(kernel))
     if ranks > 1:
         figures |= _link_figures(seconds, ranks)
     if on_gpu:
@@ -69,27 +71,27 @@ class _Seconds:
     """The samples of all ranks together."""
 
     def __init__(self, samples: Sequence[Samples]) -> None:
-        self._all: Samples = {}
+        self.all: Samples = {}
         for own in samples:
             for name, values in own.items():
-                self._all.setdefault(name, []).extend(values)
+                self.all.setdefault(name, []).extend(values)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._all
+        return name in self.all
 
     def names(self, first: str) -> Iterable[str]:
         """Names whose first word is `first`."""
-        return [name for name in self._all if name.split()[0] == first]
+        return [name for name in self.all if name.split()[0] == first]
 
     def of(self, name: str) -> list[float]:
-        return self._all[name]
+        return self.all[name]
 
     def median(self, name: str) -> float:
-        return statistics.median(self._all[name])
+        return statistics.median(self.all[name])
 
     def rate(self, name: str, work: float) -> PositiveSpread:
         """Work over time."""
-        return _spread([work / value for value in self._all[name]])
+        return _spread([work / value for value in self.all[name]])
 
 
 def _spread(values: Sequence[float]) -> PositiveSpread:

@@ -22,6 +22,28 @@ SMALL_BYTES = 1024
 HOST_BYTES = 256 * 1024**2
 
 
+class EngineCase(NamedTuple):
+    """One way in which the engine runs."""
+
+    name: str
+    zero_stage: int
+    stages: int = 1
+    gathers: bool = False
+    """ZeRO-3 gathers every parameter instead of keeping small ones."""
+
+
+ENGINE_CASES = (
+    EngineCase("zero-0", 0),
+    EngineCase("zero-1", 1),
+    EngineCase("zero-2", 2),
+    EngineCase("zero-3", 3),
+    EngineCase("gathers", 3, gathers=True),
+    EngineCase("pipeline", 0, stages=2),
+)
+ENGINE_MICRO_BATCHES = (1, 3)
+ENGINE_BLOCKS = 4
+
+
 class Sizes(NamedTuple):
     """What is measured on a kind of device."""
 
@@ -49,9 +71,20 @@ ON_GPU = Sizes(
 
 def block_type() -> LayerType:
     """The bundled model's block, as its committed profile has it."""
+    return layer_types()["block"]
+
+
+def layer_types() -> dict[str, LayerType]:
+    """The bundled model's, by name."""
     profile = profile_for(models()[BUNDLED_MODEL].sizes)
     assert profile is not None, "the bundled models' profiles are committed"
-    return profile.layer_types["block"]
+    return profile.layer_types
+
+
+def engine_layers() -> list[LayerType]:
+    """Layers of the model that the engine is measured with: of the bundled kinds, and much narrower."""
+    types = layer_types()
+    return [types["embed"], *[types["block"]] * ENGINE_BLOCKS, types["final"]]
 
 
 def product_shapes(sizes: Sizes) -> list[tuple[int, int, int]]:

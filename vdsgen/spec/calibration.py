@@ -88,6 +88,16 @@ class CollectiveRate(Spec):
     """Of the smallest message, the whole collective."""
 
 
+class EngineRate(Spec):
+    """Python of the engine, beside the layers' own operators, at one ZeRO stage."""
+
+    zero_stage: int = Field(ge=0, le=3)
+    micro_batch_microseconds: NonNegativeFloat | Spread
+    """A parameter tensor in each micro-batch: hooks, adding up, reducing."""
+    step_microseconds: NonNegativeFloat | Spread
+    """A parameter tensor in each step: norms, copies, the optimizer's bookkeeping."""
+
+
 class Calibration(Spec):
     """Figures measured on this pool; they replace estimates. All are optional, and may be plain numbers."""
 
@@ -104,6 +114,11 @@ class Calibration(Spec):
     layer_rates: tuple[LayerRate, ...] = ()
     kernel_microseconds: Measured | None = None
     """Dispatch of one operator: a block of a few tokens over its operators."""
+    engine_rates: tuple[EngineRate, ...] = ()
+    gather_microseconds: NonNegativeFloat | Spread | None = None
+    """ZeRO-3: a parameter tensor that is gathered, in each micro-batch, beside the collective itself."""
+    pipeline_microseconds: NonNegativeFloat | Spread | None = None
+    """A pipeline's stage in each micro-batch: its instructions and buffers."""
     link_bandwidth_gb_per_second: Measured | None = None
     """Point to point, all ranks sending and receiving at once."""
     link_latency_microseconds: NonNegativeFloat | Spread | None = None

@@ -202,6 +202,11 @@ class LayerType(Spec):
     """Operators that launch a kernel, forward."""
     backward_kernels: NonNegativeInt = 0
 
+    @property
+    def parameter_sizes(self) -> tuple[int, ...]:
+        """Elements of each parameter."""
+        return tuple(math.prod(shape) for shape in self.parameter_shapes)
+
     def costs(self, width: Width, kernel: AttentionKernel = "flash") -> LayerCosts:
         """With one attention implementation. Raises ValueError where it was not traced."""
         costs = {"half": self.half, "single": self.single, "mixed": self.mixed}[width]
