@@ -23,7 +23,7 @@ def vdsgen(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 def test_the_commands_are_these() -> None:
     assert set(COMMANDS) == {
-        "plan", "generate", "check", "diff", "launch", "profile", "calibrate", "catalog",
+        "plan", "generate", "check", "diff", "launch", "profile", "calibrate", "validate", "catalog",
     }  # fmt: skip
 
 
