@@ -60,7 +60,6 @@ class DecoderCase(NamedTuple):
     """Blocks of each stage."""
     measured_stages: tuple[int, ...]
     """Whose memory was read; of several, the largest."""
-    selective: bool
     context_parallel: int
     virtual_stages: int
     sequence: int
@@ -110,7 +109,6 @@ def express_decoder(row: Row, facts: Facts) -> DecoderCase:
         sharing_ranks=settings.data_parallel_size * facts.context_parallel,
         blocks=tuple(_shared_out(model.layers, stages)),
         measured_stages=tuple(measured),
-        selective=selective,
         context_parallel=facts.context_parallel,
         virtual_stages=facts.virtual_stages,
         sequence=sequence * facts.context_parallel,

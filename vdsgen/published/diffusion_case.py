@@ -31,7 +31,6 @@ class DiffusionCase(NamedTuple):
     settings: Settings
     trainer: Trainer | None
     """None: DeepSpeed (settings.zero_stage)."""
-    adapters: bool
     assumes_checkpointing: bool
     """The row does not say so, and without it would not fit."""
 
@@ -66,7 +65,6 @@ def express_diffusion(row: Row, facts: Facts) -> DiffusionCase:
         geometry=entry.geometry(frames, height, width),
         settings=settings,
         trainer=trainer,
-        adapters=rank is not None,
         assumes_checkpointing=not row.grad_ckpt,
     )
 

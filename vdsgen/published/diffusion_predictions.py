@@ -12,8 +12,6 @@ from vdsgen.published.reasons import CannotExpressError
 from vdsgen.published.row import Row
 from vdsgen.units import GIB
 
-TERA = 1e12
-
 
 def diffusion_predictions(row: Row, facts: Facts) -> Predictions:
     """Raises CannotExpressError where the row has no counterpart."""

@@ -37,7 +37,7 @@ class Gpu(Spec):
     special_function_tera_per_second: PositiveFloat | None = None
     """Exponentials, 1e12 a second: what attention's softmax waits for. None: softmax costs nothing."""
     training_fraction: Fraction = 1.0
-    """Share of the rates of kernels run alone that it keeps through a training step, where power runs short."""
+    """Share of the rates of kernels run alone that it keeps through a training step, when power is short."""
     warp_matrix_fraction: Fraction = 1.0
     """Share of the matrix rate that warp-level instructions (mma.sync) reach, which attention kernels use."""
 
