@@ -127,3 +127,15 @@ def test_other_lengths_lie_between_the_measured_ones(length: float, head_size: i
     assert found is not None
     assert 0.99e10 <= found[0] <= 7.01e10
     assert 1.99e10 <= found[1] <= 5.01e10
+
+
+@pytest.mark.parametrize("name", [name for name, gpu in gpus().items() if gpu.vendor == "nvidia"])
+def test_exponentials_are_sixteen_a_clock_of_each_multiprocessor(name: str) -> None:
+    """The clock that makes the catalogue's fp32 rate of 64 or 128 cores a multiprocessor."""
+    gpu = gpus()[name]
+    assert gpu.multiprocessors is not None
+    assert gpu.special_function_tera_per_second is not None
+    clock_hertz = gpu.special_function_tera_per_second * 1e12 / 16 / gpu.multiprocessors
+    assert 1.3e9 < clock_hertz < 2.8e9
+    cores = gpu.fp32_tflops * 1e12 / 2 / clock_hertz / gpu.multiprocessors
+    assert min(abs(cores - count) for count in (64, 128)) < 1

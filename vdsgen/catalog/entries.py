@@ -22,7 +22,8 @@ class CatalogGpu(Gpu):
     links: tuple[Name, ...]
     """Links that the card has, by their catalogue names, the widest of each kind."""
     source: str
-    """Of the rates, the bandwidth and the links."""
+    """Of the rates, the bandwidth, the multiprocessors and the links. Exponentials are 16 a clock in each
+    multiprocessor (CUDA C++ Programming Guide, "Arithmetic Instructions"), at the clock of `fp32_tflops`."""
     memory_source: str
     note: str | None = None
 
