@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -89,7 +90,6 @@ class Row(NamedTuple):
     high: float
     processor: float
     """Processor time of all ranks in a step, over the cores."""
-    data: float
     parts: dict[str, float]
 
     @property
@@ -131,6 +131,7 @@ def render(ways: Sequence[Way], lab: Lab, folder: Path) -> dict[str, dict[str, f
     for way in ways:
         pins = {
             "data.videos": json.dumps(str(clips)),
+            "data.workers": 0,  # a step's clips are decoded once, before it is timed
             "training.precision": way.precision,
             "constraints.pipeline_parallel_size": way.pipeline,
             "constraints.data_parallel_size": way.data,
@@ -152,12 +153,23 @@ def render(ways: Sequence[Way], lab: Lab, folder: Path) -> dict[str, dict[str, f
 
 
 def measure(folder: Path, rounds: int, steps: int) -> dict[str, list[dict[str, float]]]:
-    """Trains every rendered plan on RANKS processes."""
+    """Trains every rendered plan on RANKS processes, all of them once a round: drift hits all alike."""
+    samples: dict[str, list[dict[str, float]]] = {}
+    began = time.monotonic()
+    for number in range(rounds):
+        for name, found in one_round(folder, steps).items():
+            samples.setdefault(name, []).extend(found)
+        left = (time.monotonic() - began) / (number + 1) * (rounds - number - 1)
+        print(f"Round {number + 1} of {rounds} is done; about {left:.0f} s left.", file=sys.stderr)
+    return samples
+
+
+def one_round(folder: Path, steps: int) -> dict[str, list[dict[str, float]]]:
+    """Every plan's timed steps."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     out = folder / "times.json"
-    arguments = [str(rounds), str(steps), str(folder / "plans"), str(out)]
     environment = {
         **os.environ,
         "WORLD_SIZE": str(RANKS),
@@ -166,16 +178,20 @@ def measure(folder: Path, rounds: int, steps: int) -> dict[str, list[dict[str, f
         "DS_ACCELERATOR": "cpu",
         "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // RANKS)),
     }
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.benchmarks.cpu_plans_rank", *arguments],
-            cwd=ROOT,
-            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(RANKS)
-    ]
-    codes = [rank.wait() for rank in ranks]
-    assert not any(codes), f"ranks ended with {codes}"
+    with (folder / "ranks.log").open("a") as log:
+        ranks = [
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.benchmarks.cpu_plans_rank", str(steps), folder / "plans", out],
+                cwd=ROOT,
+                env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+            for rank in range(RANKS)
+        ]
+        codes = [rank.wait() for rank in ranks]
+    if any(codes):
+        sys.exit(f"ranks ended with {codes}:\n{(folder / 'ranks.log').read_text()[-4000:]}")
     result: dict[str, list[dict[str, float]]] = json.loads(out.read_text())
     return result
 
@@ -190,7 +206,6 @@ def row_of(way: Way, parts: dict[str, float], samples: list[dict[str, float]], c
         low,
         high,
         statistics.median(sample["processor"] for sample in samples) / cores,
-        statistics.median(sample["data"] for sample in samples),
         parts,
     )
 
@@ -229,7 +244,7 @@ def print_table(rows: Sequence[Row]) -> None:
     )
     for row in rows:
         shown = " ".join(f"{k.removesuffix('_seconds')}={v:.3f}" for k, v in row.parts.items() if v > 0)
-        print(f"{row.way.name:28} processor {row.processor:.3f} data {row.data:.3f} {shown}", file=sys.stderr)
+        print(f"{row.way.name:28} processor {row.processor:.3f} {shown}", file=sys.stderr)
 
 
 if __name__ == "__main__":

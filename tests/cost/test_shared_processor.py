@@ -71,9 +71,9 @@ def test_speeds_are_relative_to_the_ranks_that_were_measured() -> None:
     assert faster_alone.speed(2) == 1.0
 
 
-@given(st.integers(1, 64), st.floats(0.5, 9.0), st.integers(1, 99))
-def test_more_ranks_never_do_less_together(cores: int, alone: float, busy: int) -> None:
-    on = processor(cores, Calibration(alone_speedup=alone, busy_ranks=1))
+@given(st.integers(1, 64), st.floats(0.5, 9.0), st.integers(1, 99), st.integers(1, 99))
+def test_more_ranks_never_do_less_together(cores: int, alone: float, busy: int, measured: int) -> None:
+    on = processor(cores, Calibration(alone_speedup=alone, busy_ranks=measured))
     sharing = Sharing.of(on)
     assert sharing is not None
     assert (busy + 1) * sharing.speed(busy + 1) >= busy * sharing.speed(busy) * (1 - 1e-9)

@@ -23,7 +23,7 @@ class Sharing(NamedTuple):
 
     cores: int
     alone_speedup: float = 1.0
-    """Of one rank alone against one of as many as there are cores: caches, memory and clocks to itself."""
+    """Of one rank alone against one of those measured together: caches, memory and clocks to itself."""
     measured_with: int = 1
     """Ranks that were busy while the rates were measured: speeds are relative to those."""
 
@@ -38,19 +38,24 @@ class Sharing(NamedTuple):
         if calibration is None:
             return cls(cores, measured_with=cores)
         assert isinstance(calibration, Calibration)
+        measured_with = (calibration.busy_ranks or pool.gpus_per_node) * pool.nodes
         # More ranks never do less together than fewer: bounds what a noisy measurement can claim.
-        most = 1.0 if cores == 1 else 1 + (cores - 1) / cores
-        alone = min(most, max(1.0, middle(calibration.alone_speedup or 1.0)))
-        return cls(cores, alone, (calibration.busy_ranks or pool.gpus_per_node) * pool.nodes)
+        together = min(cores, measured_with)
+        alone = min(1 + (together - 1) / together, max(1.0, middle(calibration.alone_speedup or 1.0)))
+        return cls(cores, alone, measured_with)
 
     def speed(self, busy: int) -> float:
         """Of each of `busy` ranks, relative to the measured rates."""
         return self._share(busy) / self._share(self.measured_with)
 
     def _share(self, busy: int) -> float:
+        """From one rank alone to those that were measured together; then a core each; then less."""
         if busy >= self.cores:
             return self.cores / busy
-        return self.alone_speedup + (1 - self.alone_speedup) * (busy - 1) / (self.cores - 1)
+        together = min(self.cores, self.measured_with)
+        if busy >= together:
+            return 1.0
+        return self.alone_speedup + (1 - self.alone_speedup) * (busy - 1) / (together - 1)
 
 
 @dataclass(slots=True)

@@ -32,6 +32,13 @@ class Progress(NamedTuple):
     seconds_left: float
 
 
+class Failure(NamedTuple):
+    """Why a rank could not measure."""
+
+    rank: int
+    reason: str
+
+
 class Task(NamedTuple):
     """What one rank is told."""
 
@@ -103,21 +110,30 @@ def _collect(
             continue
         if isinstance(message, str):
             doing = message
+        elif isinstance(message, Failure):
+            _stop(processes)
+            raise _failed(message.rank, len(processes), message.reason)
         else:
             samples.append(message)
     return samples
 
 
 def _stop_if_dead(processes: list[Any]) -> None:
-    failed = [(rank, one.exitcode) for rank, one in enumerate(processes) if one.exitcode not in (None, 0)]
-    if not failed:
-        return
+    for rank, process in enumerate(processes):
+        if process.exitcode not in (None, 0):
+            _stop(processes)
+            raise _failed(rank, len(processes), f"ended with exit code {process.exitcode}")
+
+
+def _stop(processes: list[Any]) -> None:
     for process in processes:
         if process.is_alive():
             process.terminate()
-    rank, code = failed[0]
-    raise VdsgenError(
-        f"calibration: rank {rank} of {len(processes)} ended with exit code {code}",
+
+
+def _failed(rank: int, ranks: int, reason: str) -> VdsgenError:
+    return VdsgenError(
+        f"calibration: rank {rank} of {ranks}: {reason}",
         remedy="is there enough memory for that many ranks? try fewer with --ranks",
     )
 
@@ -129,7 +145,18 @@ def _free_port() -> int:
 
 
 def _measure_rank(task: Task, messages: Any) -> None:
-    """One rank's life. Between the barriers all busy ranks do the same thing at the same time."""
+    """One rank's life: its samples, or why there are none."""
+    _be_quiet()
+    try:
+        messages.put(_samples_of_rank(task, messages))
+    except Exception as error:  # whatever torch raises: the command tells it, not a traceback of a rank
+        messages.put(Failure(task.rank, f"{type(error).__name__}: {error}".splitlines()[0]))
+    messages.close()
+    messages.join_thread()
+
+
+def _samples_of_rank(task: Task, messages: Any) -> dict[str, list[float]]:
+    """Between the barriers all busy ranks do the same thing at the same time."""
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     if not task.on_gpu:
         os.environ["DS_ACCELERATOR"] = "cpu"  # else DeepSpeed says that it found no other
@@ -148,7 +175,6 @@ def _measure_rank(task: Task, messages: Any) -> None:
     else:
         device = Device("cpu", clock=time.process_time if task.threads == 1 else time.perf_counter)
     backend = "nccl" if task.on_gpu else "gloo"
-    _be_quiet()
     os.environ |= {
         "RANK": str(task.rank),
         "LOCAL_RANK": str(task.rank),
@@ -188,9 +214,7 @@ def _measure_rank(task: Task, messages: Any) -> None:
         samples |= links.host_samples(device)
     dist.barrier()
     dist.destroy_process_group()
-    messages.put(samples)
-    messages.close()
-    messages.join_thread()
+    return samples
 
 
 def _be_quiet() -> None:
