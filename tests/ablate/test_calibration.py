@@ -25,7 +25,13 @@ from vdsgen.spec.calibration import Calibration
 from vdsgen.spec.plan import Plan
 from vdsgen.spec.step_factors import StepFactors
 
-TRUE = StepFactors(compute_factor=1.8, communication_factor=2.5, optimizer_factor=1.2, overhead_seconds=0.004)
+TRUE = StepFactors(
+    compute_factor=1.8,
+    recompute_factor=1.8,
+    communication_factor=2.5,
+    optimizer_factor=1.2,
+    overhead_seconds=0.004,
+)
 """Of the machine that runs the plans; nobody knows it."""
 RATES = Calibration(fp16_matmul_tflops=30.0, memory_bandwidth_gb_per_second=700.0)
 

@@ -16,7 +16,13 @@ from vdsgen.ablate.statistics import root_mean_square
 from vdsgen.spec.calibration import Calibration
 from vdsgen.spec.step_factors import StepFactors
 
-TRUE = StepFactors(compute_factor=1.6, communication_factor=3.0, optimizer_factor=0.7, overhead_seconds=0.05)
+TRUE = StepFactors(
+    compute_factor=1.6,
+    recompute_factor=1.6,
+    communication_factor=3.0,
+    optimizer_factor=0.7,
+    overhead_seconds=0.05,
+)
 
 
 def machine(
@@ -47,8 +53,10 @@ def test_enough_plans_give_the_true_factors() -> None:
     assert max(map(abs, fit.errors)) < 1e-3
 
 
-REST = StepFactors(compute_factor=1.5, communication_factor=6.0, optimizer_factor=6.0)
-BY_PART = StepFactors(compute_factor=1.5, communication_factor=6.0, optimizer_factor=0.5)
+REST = StepFactors(compute_factor=1.5, recompute_factor=1.5, communication_factor=6.0, optimizer_factor=6.0)
+BY_PART = StepFactors(
+    compute_factor=1.5, recompute_factor=1.5, communication_factor=6.0, optimizer_factor=0.5
+)
 
 
 @pytest.mark.parametrize(("factors", "enough"), [(REST, 4), (BY_PART, 6), (TRUE, 8)])
@@ -88,6 +96,32 @@ def test_plans_that_were_held_out_are_predicted_better(seed: int, plans: int) ->
     after = root_mean_square([one.error(fit.factors) for one in others])
     assert after < before * (0.5 if plans == 12 else 1)
     assert worth_writing(fit)
+
+
+AGAIN = StepFactors(compute_factor=2.0, recompute_factor=5.0, communication_factor=2.0, optimizer_factor=2.0)
+
+
+def checkpointed(plans: int, factors: StepFactors) -> list[Measurement]:
+    """Every other plan computes its forwards again, a third of its computing."""
+    found = []
+    for index, one in enumerate(machine(plans)):
+        mixed = one._replace(recompute_seconds=index % 2 * one.compute_seconds / 3)
+        found.append(mixed._replace(measured_seconds=mixed.predicted_seconds(factors)))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("factors", "plans"),
+    [
+        (AGAIN, 4),
+        (AGAIN.model_copy(update={"communication_factor": 7.0, "optimizer_factor": 7.0}), 6),
+        (AGAIN.model_copy(update={"overhead_seconds": 0.3}), 6),
+    ],
+)
+def test_recomputation_that_costs_more_than_a_forward_is_found(factors: StepFactors, plans: int) -> None:
+    found = fitted(checkpointed(plans, factors)).factors
+    for name, value in factors.model_dump().items():
+        assert getattr(found, name) == pytest.approx(value, rel=5e-3)
 
 
 def test_a_part_that_does_not_occur_gets_no_factor_of_its_own() -> None:

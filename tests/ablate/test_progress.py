@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.ablate.results import failed, ran
-from vdsgen.ablate.progress import Progress, RunDisplay
+from vdsgen.ablate.progress import Progress, RunDisplay, counting
 
 
 class Terminal(io.StringIO):
@@ -42,6 +42,13 @@ def test_a_terminal_shows_where_things_stand_and_the_time_left(tmp_path: Path) -
     assert last_line(stream).endswith("about 1m 20s left")
     progress.close()
     assert stream.getvalue().endswith("\r\x1b[K")
+
+
+def test_planning_is_counted_on_a_terminal() -> None:
+    stream, plain = Terminal(), io.StringIO()
+    assert list(counting("ab", "planning", stream)) == list(counting("ab", "planning", plain)) == ["a", "b"]
+    assert stream.getvalue() == "\r\x1b[Kplanning 1 of 2\r\x1b[Kplanning 2 of 2\r\x1b[K"
+    assert plain.getvalue() == ""
 
 
 def test_a_narrow_terminal_cuts_the_line(monkeypatch: pytest.MonkeyPatch) -> None:

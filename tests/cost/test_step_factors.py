@@ -15,7 +15,7 @@ from vdsgen.planner.tables import settings_of, step_time_of
 from vdsgen.spec.calibration import Calibration
 from vdsgen.spec.step_factors import StepFactors
 
-COMPUTE = ("compute_seconds", "recompute_seconds", "bubble_seconds")
+COMPUTE = ("compute_seconds", "bubble_seconds")
 COMMUNICATION = ("reduction_seconds", "gather_seconds")
 
 
@@ -39,6 +39,7 @@ def times(folder: Path, factors: StepFactors | None) -> list[tuple[StepTime, flo
     ("factors", "scaled", "parts"),
     [
         (StepFactors(compute_factor=1.7), 1.7, COMPUTE),
+        (StepFactors(recompute_factor=3.0), 3.0, ("recompute_seconds",)),
         (StepFactors(communication_factor=2.5), 2.5, COMMUNICATION),
         (StepFactors(optimizer_factor=0.5), 0.5, ("optimizer_seconds",)),
     ],

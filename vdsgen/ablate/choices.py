@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from vdsgen.ablate.existing import existing
@@ -44,7 +44,7 @@ class Choices:
     refused: list[RefusedPlan] = field(default_factory=list)
 
 
-def choose(selectors: Sequence[Selector], planning: Planning) -> Choices:
+def choose(selectors: Iterable[Selector], planning: Planning) -> Choices:
     """The plans to run in the order they were asked for, each once.
 
     Raises InputError where none can run, or a rendered directory cannot be read or trains something else;

@@ -10,8 +10,9 @@ from vdsgen.ablate.records import Result
 from vdsgen.ablate.statistics import relative_error, root_mean_square
 from vdsgen.spec.step_factors import StepFactors
 
-COMPUTE_PARTS = ("compute_seconds", "recompute_seconds", "bubble_seconds")
-"""All scale with the speed of layers: a bubble is other stages' computing."""
+COMPUTE_PARTS = ("compute_seconds", "bubble_seconds")
+"""Both scale with the speed of layers: a bubble is other stages' computing."""
+RECOMPUTE_PARTS = ("recompute_seconds",)
 COMMUNICATION_PARTS = ("transfer_seconds", "reduction_seconds", "gather_seconds", "offload_seconds")
 OPTIMIZER_PARTS = ("optimizer_seconds",)
 
@@ -32,10 +33,12 @@ class Measurement(NamedTuple):
     optimizer_seconds: float
     measured_seconds: float
     """Without waiting for clips, which the time model has no part for."""
+    recompute_seconds: float = 0.0
 
     def predicted_seconds(self, factors: StepFactors) -> float:
         return (
             factors.compute_factor * self.compute_seconds
+            + factors.recompute_factor * self.recompute_seconds
             + factors.communication_factor * self.communication_seconds
             + factors.optimizer_factor * self.optimizer_seconds
             + factors.overhead_seconds
@@ -71,7 +74,11 @@ class _Form(NamedTuple):
 
 
 def _all_parts(one: Measurement) -> float:
-    return one.compute_seconds + one.communication_seconds + one.optimizer_seconds
+    return _forwards_and_backwards(one) + one.communication_seconds + one.optimizer_seconds
+
+
+def _forwards_and_backwards(one: Measurement) -> float:
+    return one.compute_seconds + one.recompute_seconds
 
 
 def _beside_compute(one: Measurement) -> float:
@@ -79,10 +86,17 @@ def _beside_compute(one: Measurement) -> float:
 
 
 def _factors(
-    compute: float, communication: float, optimizer: float, overhead: float = 0.0
+    compute: float,
+    communication: float,
+    optimizer: float,
+    overhead: float = 0.0,
+    *,
+    recompute: float | None = None,
 ) -> dict[str, float]:
+    """Recomputation counts as computing where it has no factor of its own."""
     return {
         "compute_factor": compute,
+        "recompute_factor": compute if recompute is None else recompute,
         "communication_factor": communication,
         "optimizer_factor": optimizer,
         "overhead_seconds": overhead,
@@ -100,25 +114,43 @@ FORMS = (
     _Form(
         "a factor on computing, one on the rest",
         ("compute", "rest"),
-        lambda one: (one.compute_seconds, _beside_compute(one)),
+        lambda one: (_forwards_and_backwards(one), _beside_compute(one)),
         lambda x: _factors(x[0], x[1], x[1]),
+    ),
+    _Form(
+        "a factor on recomputation, one on the rest",
+        ("rest", "recompute"),
+        lambda one: (_all_parts(one) - one.recompute_seconds, one.recompute_seconds),
+        lambda x: _factors(x[0], x[0], x[0], recompute=x[1]),
+    ),
+    _Form(
+        "a factor on computing, recomputation and the rest",
+        ("compute", "recompute", "rest"),
+        lambda one: (one.compute_seconds, one.recompute_seconds, _beside_compute(one)),
+        lambda x: _factors(x[0], x[2], x[2], recompute=x[1]),
+    ),
+    _Form(
+        "a factor on recomputation, one on the rest, and a fixed overhead",
+        ("rest", "recompute", "overhead"),
+        lambda one: (_all_parts(one) - one.recompute_seconds, one.recompute_seconds, 1.0),
+        lambda x: _factors(x[0], x[0], x[0], x[2], recompute=x[1]),
     ),
     _Form(
         "a factor on computing, one on the rest, and a fixed overhead",
         ("compute", "rest", "overhead"),
-        lambda one: (one.compute_seconds, _beside_compute(one), 1.0),
+        lambda one: (_forwards_and_backwards(one), _beside_compute(one), 1.0),
         lambda x: _factors(x[0], x[1], x[1], x[2]),
     ),
     _Form(
         "a factor on computing, communication and optimizer",
         ("compute", "communication", "optimizer"),
-        lambda one: (one.compute_seconds, one.communication_seconds, one.optimizer_seconds),
+        lambda one: (_forwards_and_backwards(one), one.communication_seconds, one.optimizer_seconds),
         lambda x: _factors(*x),
     ),
     _Form(
         "a factor on computing, communication and optimizer, and a fixed overhead",
         ("compute", "communication", "optimizer", "overhead"),
-        lambda one: (one.compute_seconds, one.communication_seconds, one.optimizer_seconds, 1.0),
+        lambda one: (_forwards_and_backwards(one), one.communication_seconds, one.optimizer_seconds, 1.0),
         lambda x: _factors(*x),
     ),
 )
@@ -197,4 +229,5 @@ def measurement_of(result: Result) -> Measurement | None:
         communication_seconds=total(COMMUNICATION_PARTS),
         optimizer_seconds=total(OPTIMIZER_PARTS),
         measured_seconds=result.measured.step_seconds - result.measured.data_wait_seconds,
+        recompute_seconds=total(RECOMPUTE_PARTS),
     )

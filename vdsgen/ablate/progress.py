@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import shutil
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 from vdsgen.ablate.records import RunEnded
 from vdsgen.launch.logs import Tail
 from vdsgen.launch.progress import duration
 from vdsgen.spec.run import MESSAGE, STEP
 
+Item = TypeVar("Item")
 STATUS_WORDS = {"ok": "ok", "out_of_memory": "out of memory", "failed": "failed"}
+
+
+def counting(items: Sequence[Item], what: str, stream: TextIO) -> Iterator[Item]:
+    """The items, one by one; on a terminal a line says which it is, until the last is done."""
+    if not stream.isatty():
+        yield from items
+        return
+    try:
+        for number, item in enumerate(items, start=1):
+            stream.write(f"\r\x1b[K{what} {number} of {len(items)}")
+            stream.flush()
+            yield item
+    finally:
+        stream.write("\r\x1b[K")
+        stream.flush()
 
 
 class Progress:

@@ -120,6 +120,7 @@ def _calibration(fit: Fit) -> list[str]:
 def _factor_words(factors: StepFactors) -> str:
     by_part = {
         "computing": factors.compute_factor,
+        "recomputation": factors.recompute_factor,
         "communication": factors.communication_factor,
         "optimizer": factors.optimizer_factor,
     }

@@ -21,7 +21,7 @@ STOPPED = "Stopped; what has ended is kept, and the same command continues."
 
 
 @click.command()
-@click.argument("experiment", metavar="EXPERIMENT", required=False, type=click.Path(path_type=Path))
+@click.argument("experiment", metavar="[EXPERIMENT]", required=False, type=click.Path(path_type=Path))
 @click.option("--lab", metavar="LAB", type=click.Path(path_type=Path), help="Lab file.")
 @click.option("--pool", metavar="NAME", help="Pool to run on; needed where the lab has several.")
 @click.option(
@@ -137,13 +137,16 @@ def chosen_plans(
     planning: Planning, experiment: Path, overrides: Sequence[str], selectors: Sequence[str]
 ) -> Choices:
     """What --plans asks for. Problems of the experiment name their place in its file."""
+    import sys
+
     from vdsgen.ablate.choices import choose
+    from vdsgen.ablate.progress import counting
     from vdsgen.ablate.selectors import parse_selectors
     from vdsgen.cli.plan import problems_placed
 
     wanted = parse_selectors(selectors or DEFAULT_PLANS)
     with problems_placed(experiment, overrides):
-        return choose(wanted, planning)
+        return choose(counting(wanted, "planning", sys.stderr), planning)
 
 
 def conclude(directory: AblationDirectory, ablation: Ablation, as_json: bool) -> None:

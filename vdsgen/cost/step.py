@@ -67,6 +67,8 @@ class StepTimeModel:
         self.loader_workers = loader_workers
         self.topology = Topology.of(pool)
         self.factors = step_factors(pool)
+        self._again = self.factors.recompute_factor / self.factors.compute_factor
+        """A forward that runs again, over one that runs first."""
         self.host = Host.of(pool)
         self.sharing = Sharing.of(pool)
         self.engine = EngineOverhead.of(pool)
@@ -134,7 +136,7 @@ class StepTimeModel:
                 for name, layer in self.profile.layer_types.items()
             }
             self._seconds[key] = tuple(
-                times.forward_seconds * (2 if recompute else 1)
+                times.forward_seconds * (1 + self._again if recompute else 1)
                 + times.backward_seconds
                 + slower
                 * accumulation_seconds(self._trainable[index + 1] - self._trainable[index], settings, rates)
@@ -200,7 +202,7 @@ class StepTimeModel:
         recompute = 0.0
         if settings.activation_checkpoint_interval > 0:
             recompute = micro_batches * sum(times.forward_seconds for times in layers) / len(stages)
-            recompute /= self._speed(settings.world_size)
+            recompute *= self._again / self._speed(settings.world_size)
         return StepTime(
             stages=tuple(stages),
             compute_seconds=free.busy_seconds - recompute,

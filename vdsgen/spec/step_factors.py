@@ -12,7 +12,9 @@ class StepFactors(Spec):
     """
 
     compute_factor: PositiveFloat = 1.0
-    """On forward, backward and recomputation, and so on the pipeline's bubble."""
+    """On forward and backward, and so on the pipeline's bubble."""
+    recompute_factor: PositiveFloat = 1.0
+    """On forwards that run again for checkpointed blocks."""
     communication_factor: PositiveFloat = 1.0
     """On transfers between stages, gradient reduction, parameter gathers and offload traffic."""
     optimizer_factor: PositiveFloat = 1.0
