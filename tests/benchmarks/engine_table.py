@@ -80,7 +80,8 @@ def tables() -> Iterator[str]:
     found = list(compared())
     releases = measurements()["releases"]
     yield f"DeepSpeed {releases['deepspeed']}, torch {releases['torch']}. {len(found)} stages of "
-    yield f"{len({one.case.name for one in found})} modes. Largest error by ZeRO stage and offload, per cent:\n"
+    modes = len({one.case.name for one in found})
+    yield f"{modes} modes. Largest error by ZeRO stage and offload, per cent:\n"
     yield from table(("ZeRO", "offload", "stages", *HEADINGS), summary_rows(found))
     yield "\nWhat is refused, and what for (of one precision and interval each):\n"
     yield from table(("mode", "the engine", "predicted by"), refused_rows())

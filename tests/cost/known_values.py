@@ -3,6 +3,8 @@ disk left out, and a model's own parameters."""
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +13,10 @@ import pytest
 import torch
 
 from tests.cost.engine_cases import sizes_of
+from tests.cost.matrix_cases import matrix
 from tests.cost.matrix_predictions import Cost, layer_shapes
+from vdsgen.cost.model_states import StageSizes
+from vdsgen.cost.settings import Settings
 
 
 def wrong_values(cost: Cost) -> Iterator[str]:
@@ -34,6 +39,14 @@ def wrong_values(cost: Cost) -> Iterator[str]:
         everything = sizes_of([shape for layer in shapes for shape in layer])
         if sizes != sizes_of(trained)._replace(parameters=everything.parameters):
             yield f"sizes of a model with {frozen} frozen parameters a layer"
+    everything_frozen = max(map(len, shapes))
+    sizes = cost.model_states.StageSizes.of(profile(everything_frozen), range(len(shapes)))
+    if sizes[1:] != (0, 0, ()):
+        yield "sizes of a model that trains nothing"
+    for settings in padded_settings():
+        states = cost.model_states.model_states(StageSizes(5, 5, 5, ((5, 1),)), settings)
+        if states.parameters_bytes != settings.element_bytes * padded_elements(5, settings):
+            yield f"padding of flat parameters, {settings}"
     if cost.model_states.StageSizes(5, 0, 0, ()).straddling_elements != 0:
         yield "a straddling parameter of a stage that trains none"
 
@@ -45,10 +58,31 @@ def profile(frozen: int) -> Any:
         counts = [torch.Size(shape).numel() for shape in shapes]
         layers[str(shapes)] = SimpleNamespace(
             parameters=sum(counts),
-            trainable_parameters=sum(counts[: len(counts) - frozen]),
+            trainable_parameters=sum(counts[: max(0, len(counts) - frozen)]),
             parameter_shapes=shapes,
         )
     return SimpleNamespace(layer_types=layers, layers=tuple(map(str, layer_shapes())))
+
+
+def padded_settings() -> list[Settings]:
+    """One mode of each optimizer that flattens parameters, on three data ranks."""
+    plain = matrix()[0].settings._replace(data_parallel_size=3, zero_stage=1)
+    bf16 = plain._replace(dtype="bf16", gradient_accumulation_dtype="fp32")
+    offloaded = plain._replace(offload_optimizer="cpu")
+    return [plain, plain._replace(zero_stage=2), offloaded, bf16]
+
+
+def padded_elements(elements: int, settings: Settings) -> int:
+    """By the engine's own function and the alignment that its optimizers set."""
+    from deepspeed.runtime import bf16_optimizer
+    from deepspeed.runtime.utils import align_dense_tensors
+    from deepspeed.runtime.zero import stage_1_and_2
+
+    mixed = settings.dtype != settings.gradient_accumulation_dtype
+    source = inspect.getsource(bf16_optimizer if mixed else stage_1_and_2)
+    (factor,) = set(re.findall(r"self\.nccl_start_alignment_factor = (\d+)", source))
+    aligned = align_dense_tensors([torch.empty(elements)], int(factor) * settings.data_parallel_size)
+    return sum(int(tensor.numel()) for tensor in aligned)
 
 
 def norm_element_bytes() -> int:
@@ -76,12 +110,12 @@ def nvme_optimizer_bytes(share: int, sub_group: int) -> int:
         patch.setattr(utils.dist, "get_rank", lambda *_: 1)
         count = DeepSpeedZeroOffloadOptimizerConfig(device="nvme").buffer_count
         pool = utils.SwapBufferManager(sub_group, count, torch.float32, Aio())
-    return sum(buffer.nbytes for buffer in pool.all_buffers) + 4 * share
+    return sum(int(buffer.nbytes) for buffer in pool.all_buffers) + 4 * share
 
 
 def nvme_parameter_bytes(share: int, sub_group: int, kept: int) -> int:
-    """bf16: ZeRO-3's own flat buffer of what stays in host memory, its pool of swap buffers, and where some do
-    not stay, a sub-group's buffer."""
+    """bf16: ZeRO-3's own flat buffer of what stays in host memory, its pool of swap buffers, and where some
+    do not stay, a sub-group's buffer."""
     from deepspeed.runtime.zero import stage3
     from deepspeed.runtime.zero.offload_config import DeepSpeedZeroOffloadParamConfig
 
@@ -98,4 +132,4 @@ def nvme_parameter_bytes(share: int, sub_group: int, kept: int) -> int:
     (flat,) = optimizer.param_groups_fp16_flat_cpu_memory
     config = DeepSpeedZeroOffloadParamConfig(device="nvme")
     reserved = sub_group if flat.numel() < share else 0
-    return int(flat.nbytes) + 2 * (config.buffer_count * config.buffer_size + reserved)
+    return int(flat.nbytes + 2 * (config.buffer_count * config.buffer_size + reserved))

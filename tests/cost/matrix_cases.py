@@ -48,6 +48,7 @@ class MatrixCase(NamedTuple):
         s = self.settings
         offload = {"none": "", "cpu": " offload optimizer"}[s.offload_optimizer]
         offload += {"none": "", "cpu": "+parameters"}[s.offload_parameters]
+        offload += ", one micro-batch" if s.gradient_accumulation_steps == 1 else ""
         sums = "" if s.gradient_accumulation_dtype == s.dtype else f"+{s.gradient_accumulation_dtype}"
         return (
             f"{s.pipeline_parallel_size}x{s.data_parallel_size} zero{s.zero_stage} {s.dtype}{sums} "
@@ -78,7 +79,25 @@ def matrix() -> list[MatrixCase]:
         )
         if interval == ONE_INTERVAL or _depends_on_interval(settings):
             cases.append(MatrixCase(settings))
-    return [case for case in cases if _is_wanted(case.settings)]
+    wanted = [case for case in cases if _is_wanted(case.settings)]
+    return wanted + [MatrixCase(settings) for settings in _one_micro_batch()]
+
+
+def _one_micro_batch() -> list[Settings]:
+    """ZeRO-2 keeps a rank's gradients once where no second micro-batch comes."""
+    plain = Settings(
+        pipeline_parallel_size=1,
+        data_parallel_size=1,
+        zero_stage=2,
+        micro_batch_size=2,
+        gradient_accumulation_steps=1,
+        activation_checkpoint_interval=ONE_INTERVAL,
+        dtype="bf16",
+        gradient_accumulation_dtype="bf16",
+        reduce_bucket_elements=BUCKET_ELEMENTS,
+        allgather_bucket_elements=BUCKET_ELEMENTS,
+    )
+    return [plain, plain._replace(offload_optimizer="cpu")]
 
 
 def _depends_on_interval(settings: Settings) -> bool:

@@ -16,8 +16,8 @@ from tests.cost.engine_cases import sizes_of
 from tests.cost.matrix_cases import PARTITIONS, MatrixCase, matrix, scaled_defaults
 from vdsgen.cost import activations, engine_defaults, gradients, memory, model_states, offload
 from vdsgen.cost.model_states import StageSizes
-from vdsgen.cost.settings import BYTES_PER_ELEMENT, Settings
-from vdsgen.profile.trace import empty_layer, empty_tensors
+from vdsgen.cost.settings import BYTES_PER_ELEMENT, Offload, Settings
+from vdsgen.profile.trace import LAYER_INDEX, Kind, empty_layer, empty_tensors
 
 MEASUREMENTS = Path(__file__).parent / "data" / "engine_matrix.json"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -112,10 +112,14 @@ def allowed(settings: Settings, cost: Cost = Cost()) -> bool:  # noqa: B008
 
 def measured(stage: dict[str, int]) -> Bytes:
     """Host memory is what the engine owns there: it does not change over a step."""
-    parts = [stage[f"{name}_bytes"] for name in ("parameters", "gradients", "optimizer")]
-    beside = sum(parts) + stage["host_bytes"]
+    parameters, gradients, optimizer = (
+        stage[f"{name}_bytes"] for name in ("parameters", "gradients", "optimizer")
+    )
+    beside = parameters + gradients + optimizer + stage["host_bytes"]
     return Bytes(
-        *parts,
+        parameters,
+        gradients,
+        optimizer,
         running=stage["compute_peak_bytes"] - beside,
         reducing=stage["reduce_peak_bytes"] - beside,
         stepping=stage["step_peak_bytes"] - beside,
@@ -179,7 +183,7 @@ def _shares_fetched(settings: Settings, cost: Cost) -> int:
     if settings.offload_parameters == "none":
         return 0
     ahead = cost.engine_defaults.STAGE3_PREFETCH_BUCKET_ELEMENTS
-    return settings.element_bytes * -(-ahead // settings.data_parallel_size)
+    return settings.element_bytes * int(-(-ahead // settings.data_parallel_size))
 
 
 def _fetched(largest: int, settings: Settings) -> int:
@@ -208,10 +212,10 @@ def largest_parameters() -> tuple[int, ...]:
 @cache
 def layer_shapes() -> tuple[tuple[tuple[int, ...], ...], ...]:
     """Of the parameters of each pipeline layer."""
-    by_kind = {}
-    for kind in ("embed", "block", "final"):
+    by_kind: dict[Kind, tuple[tuple[int, ...], ...]] = {}
+    for kind in LAYER_INDEX:
         with empty_tensors():
-            layer = empty_layer(MODEL, GEOMETRY, kind, torch.float32)  # type: ignore[arg-type]
+            layer = empty_layer(MODEL, GEOMETRY, kind, torch.float32)
         by_kind[kind] = tuple(tuple(parameter.shape) for parameter in layer.parameters())
     return (by_kind["embed"], *([by_kind["block"]] * MODEL.depth), by_kind["final"])
 
@@ -220,10 +224,13 @@ STATES_TOLERANCE = 0.01
 HOST_TOLERANCE = 0.01
 RUNNING_TOLERANCE = 0.03
 """Of what is alive besides states while micro-batches run: activations, and buckets where there are any."""
+PLAIN_RUNNING_TOLERANCE = 0.0125
+"""The same of fp32 without buckets, where no kernel keeps anything in another dtype. What loaders deliver is not
+modelled: up to 1.2 % of a first stage in this model of wide text and narrow blocks."""
 WORKSPACE_TOLERANCE = 0.1
 WORKSPACE_BYTES = 350_000
-"""Or this, a few of the model's largest parameters: what reduction and the step need besides states depends on
-where a bucket ends, which rank owns what, and when Gloo's threads let go of a buffer."""
+"""Or this, a few of the model's largest parameters: what reduction and the step need besides states depends
+on where a bucket ends, which rank owns what, and when Gloo's threads let go of a buffer."""
 PEAK_TOLERANCE = 0.05
 
 
@@ -246,18 +253,23 @@ def misses(cost: Cost = Cost(), known: dict[str, Any] | None = None) -> Iterator
                 ("gradients", ours.gradients, real.gradients, states),
                 ("optimizer", ours.optimizer, real.optimizer, STATES_TOLERANCE * real.optimizer),
                 ("states", ours.states, real.states, states),
-                ("running", ours.running, real.running, RUNNING_TOLERANCE * real.running),
+                ("running", ours.running, real.running, running_tolerance(one.case.settings) * real.running),
                 ("peak", ours.peak, real.peak, PEAK_TOLERANCE * real.peak),
             ]
             workspace = max(WORKSPACE_BYTES, WORKSPACE_TOLERANCE * real.reducing)
             checks.append(("reduction", ours.reducing, real.reducing, workspace))
-            if not checks_overflow_on_host(one.case.settings):
+            # Where gradients went in the reduction, the step holds less than was held before.
+            if real.stepping > 0 and not checks_overflow_on_host(one.case.settings):
                 workspace = max(WORKSPACE_BYTES, WORKSPACE_TOLERANCE * real.stepping)
-                # Where gradients went in the reduction, the step holds less than before.
-                checks.append(("step", ours.stepping, max(0, real.stepping), workspace))
+                checks.append(("step", ours.stepping, real.stepping, workspace))
         for name, predicted_bytes, measured_bytes, allowed_bytes in checks:
             if abs(predicted_bytes - measured_bytes) > allowed_bytes:
                 yield f"{one.place}: {name} {predicted_bytes} predicted, {measured_bytes} measured"
+
+
+def running_tolerance(settings: Settings) -> float:
+    plain = settings.zero_stage < 2 and settings.dtype == "fp32"
+    return PLAIN_RUNNING_TOLERANCE if plain else RUNNING_TOLERANCE
 
 
 def is_refused(case: MatrixCase, answers: dict[str, Any]) -> bool:
@@ -266,15 +278,17 @@ def is_refused(case: MatrixCase, answers: dict[str, Any]) -> bool:
     if "refused" in answer:
         return True
     asked = (case.settings.offload_optimizer, case.settings.offload_parameters)
-    for fewer in [("none", "none"), ("cpu", "none")][: asked.count("cpu")]:
-        less = case.settings._replace(offload_optimizer=fewer[0], offload_parameters=fewer[1])
+    fewer: tuple[Offload, ...] = ("none", "cpu")
+    for optimizer in fewer[: asked.count("cpu")]:
+        less = case.settings._replace(offload_optimizer=optimizer, offload_parameters="none")
         if is_same(answers[MatrixCase(less).name], answer):
             return True
     return False
 
 
 REPEATS_WITHIN = 0.005
-"""Two runs differ by what a thread has freed or not: far less than any state."""
+PEAKS_REPEAT_WITHIN = 0.03
+"""A peak may have a buffer more that a thread of Gloo's has not let go of yet."""
 
 
 def is_same(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -282,7 +296,8 @@ def is_same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     if one["optimizer"] != other["optimizer"] or len(one["stages"]) != len(other["stages"]):
         return False
     return all(
-        abs(before[name] - after[name]) <= REPEATS_WITHIN * abs(before[name])
+        abs(before[name] - after[name])
+        <= (PEAKS_REPEAT_WITHIN if "peak" in name else REPEATS_WITHIN) * abs(before[name])
         for before, after in zip(one["stages"], other["stages"], strict=True)
         for name in before
     )

@@ -125,11 +125,10 @@ def mutated(value: float) -> float:
 def survivors(module: str) -> Iterator[Number]:
     """The numbers that may be another without anybody noticing."""
     for number, node, tree in numbers(module):
-        value = node.value
-        node.value = mutated(value)
+        node.value = mutated(number.value)
         if not is_noticed(module, tree):
             yield number
-        node.value = value
+        node.value = number.value
 
 
 EQUIVALENT: dict[str, str] = {}

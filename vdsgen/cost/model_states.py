@@ -298,8 +298,8 @@ def _zero_2(sizes: StageSizes, settings: Settings) -> ModelStates:
 
     The bucket of R elements is there from a micro-batch's first gradient to its last
     (zero/stage_1_and_2.py:3266). Accumulating in the model's dtype, a micro-batch's share gets a buffer of
-    its own (:2192), which is added to the one before (:1045): two where there is more than one micro-batch. Accumulating in
-    fp32 there is one flat fp32 share (:1268), to which slices are cast and added (:1324).
+    its own (:2192), which is added to the one before (:1045): two where there is more than one micro-batch.
+    Accumulating in fp32 there is one flat fp32 share (:1268), to which slices are cast and added (:1324).
     """
     d, w = settings.data_parallel_size, settings.element_bytes
     t, m = sizes.trainable_parameters, sizes.largest_parameter
