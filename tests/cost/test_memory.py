@@ -212,3 +212,21 @@ def test_a_published_pipelines_peaks_are_reproduced_stage_by_stage() -> None:
         assert max(running, floor / MIB) == pytest.approx(measured, rel=0.003), f"stage {stage}"
     met = [held * STASH_MIB + beside_stash < floor / MIB for held in in_flight]
     assert met.index(True) + 1 == 9
+
+
+def test_zero_3_needs_room_for_a_segment_that_is_larger_than_what_it_gathers() -> None:
+    """Two bytes for each element of the largest segment beyond 1e8 live and 5e7 gathered ahead."""
+    whole = SETTINGS._replace(
+        pipeline_parallel_size=1,
+        zero_stage=3,
+        activation_checkpoint_interval=len(profile().layers),
+        gradient_accumulation_steps=2,
+    )
+    layers = len(profile().layers)
+    peak = model().timeline(whole, 0, 0, layers).peak()
+    states = model().states(whole, 0, layers)
+    beyond = 2 * (profile().parameters - 150_000_000)
+    assert peak.communication_bytes == states.communication_bytes + beyond
+    alone = whole._replace(data_parallel_size=1)
+    peak = model().timeline(alone, 0, 0, layers).peak()
+    assert peak.communication_bytes == model().states(alone, 0, layers).communication_bytes
