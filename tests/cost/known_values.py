@@ -6,6 +6,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -47,6 +48,12 @@ def wrong_values(cost: Cost) -> Iterator[str]:
         states = cost.model_states.model_states(StageSizes(5, 5, 5, ((5, 1),)), settings)
         if states.parameters_bytes != settings.element_bytes * padded_elements(5, settings):
             yield f"padding of flat parameters, {settings}"
+    for on_host, tensors in ((False, 0), (False, 10**12), (True, 0)):
+        ours = cost.memory.reserve_bytes(tensors, 10**12, None, on_host)
+        if ours != documented_reserve_bytes(tensors, on_host=on_host):
+            yield f"reserve beside {tensors} bytes"
+    if cost.memory.reserve_bytes(10**9, 1000, 0.25, False) != 250:
+        yield "a reserve that the lab gives"
     if cost.model_states.StageSizes(5, 0, 0, ()).straddling_elements != 0:
         yield "a straddling parameter of a stage that trains none"
 
@@ -62,6 +69,16 @@ def profile(frozen: int) -> Any:
             parameter_shapes=shapes,
         )
     return SimpleNamespace(layer_types=layers, layers=tuple(map(str, layer_shapes())))
+
+
+def documented_reserve_bytes(tensor_bytes: int, *, on_host: bool) -> int:
+    """The figures that docs/memory.md gives with their sources."""
+    page = (Path(__file__).parents[2] / "docs" / "memory.md").read_text()
+    (context,) = re.findall(r"^\* ([\d.]+) GB for the driver's context", page, re.MULTILINE)
+    (process,) = re.findall(r"On a processor (\d+) MB", page)
+    (share,) = re.findall(r"^\* ([\d.]+) % of the bytes in tensors", page, re.MULTILINE)
+    fixed = float(process) * 1e6 if on_host else float(context) * 1e9
+    return round(fixed + float(share) / 100 * tensor_bytes)
 
 
 def padded_settings() -> list[Settings]:

@@ -21,6 +21,7 @@ PRECISIONS: tuple[tuple[Dtype, Dtype], ...] = (("fp32", "fp32"), ("bf16", "bf16"
 MIXED: tuple[tuple[Dtype, Dtype], ...] = (("bf16", "fp32"), ("fp16", "fp32"))
 """Half precision with fp32 sums; activations do not differ."""
 INTERVALS = (0, 1, 3)
+LONG_INTERVAL = 6
 ONE_INTERVAL = 1
 """Where a case is about states alone, or about a refusal."""
 OFFLOADS: tuple[tuple[Offload, Offload], ...] = (("none", "none"), ("cpu", "none"), ("cpu", "cpu"))
@@ -80,11 +81,12 @@ def matrix() -> list[MatrixCase]:
         if interval == ONE_INTERVAL or _depends_on_interval(settings):
             cases.append(MatrixCase(settings))
     wanted = [case for case in cases if _is_wanted(case.settings)]
-    return wanted + [MatrixCase(settings) for settings in _one_micro_batch()]
+    return wanted + [MatrixCase(settings) for settings in _further()]
 
 
-def _one_micro_batch() -> list[Settings]:
-    """ZeRO-2 keeps a rank's gradients once where no second micro-batch comes."""
+def _further() -> list[Settings]:
+    """ZeRO-2 keeps a rank's gradients once where no second micro-batch comes. ZeRO-3 holds a recomputed
+    segment's weights, here more than it may gather."""
     plain = Settings(
         pipeline_parallel_size=1,
         data_parallel_size=1,
@@ -97,7 +99,13 @@ def _one_micro_batch() -> list[Settings]:
         reduce_bucket_elements=BUCKET_ELEMENTS,
         allgather_bucket_elements=BUCKET_ELEMENTS,
     )
-    return [plain, plain._replace(offload_optimizer="cpu")]
+    segments = plain._replace(
+        data_parallel_size=2,
+        zero_stage=3,
+        gradient_accumulation_steps=2,
+        activation_checkpoint_interval=LONG_INTERVAL,
+    )
+    return [plain, plain._replace(offload_optimizer="cpu"), segments]
 
 
 def _depends_on_interval(settings: Settings) -> bool:

@@ -224,9 +224,10 @@ STATES_TOLERANCE = 0.01
 HOST_TOLERANCE = 0.01
 RUNNING_TOLERANCE = 0.03
 """Of what is alive besides states while micro-batches run: activations, and buckets where there are any."""
-PLAIN_RUNNING_TOLERANCE = 0.0125
-"""The same of fp32 without buckets, where no kernel keeps anything in another dtype. What loaders deliver is not
-modelled: up to 1.2 % of a first stage in this model of wide text and narrow blocks."""
+PLAIN_RUNNING_TOLERANCE = 0.004
+CHECKPOINTED_RUNNING_TOLERANCE = 0.0125
+"""The same of fp32 without buckets, where no kernel keeps anything in another dtype. What loaders deliver is
+not modelled: up to 1.2 % of a first stage that checkpoints, in this model of wide text and narrow blocks."""
 WORKSPACE_TOLERANCE = 0.1
 WORKSPACE_BYTES = 350_000
 """Or this, a few of the model's largest parameters: what reduction and the step need besides states depends
@@ -268,8 +269,11 @@ def misses(cost: Cost = Cost(), known: dict[str, Any] | None = None) -> Iterator
 
 
 def running_tolerance(settings: Settings) -> float:
-    plain = settings.zero_stage < 2 and settings.dtype == "fp32"
-    return PLAIN_RUNNING_TOLERANCE if plain else RUNNING_TOLERANCE
+    if settings.zero_stage >= 2 or settings.dtype != "fp32":
+        return RUNNING_TOLERANCE
+    if settings.activation_checkpoint_interval == 0:
+        return PLAIN_RUNNING_TOLERANCE
+    return CHECKPOINTED_RUNNING_TOLERANCE
 
 
 def is_refused(case: MatrixCase, answers: dict[str, Any]) -> bool:

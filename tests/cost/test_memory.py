@@ -212,3 +212,28 @@ def test_a_published_pipelines_peaks_are_reproduced_stage_by_stage() -> None:
         assert max(running, floor / MIB) == pytest.approx(measured, rel=0.003), f"stage {stage}"
     met = [held * STASH_MIB + beside_stash < floor / MIB for held in in_flight]
     assert met.index(True) + 1 == 9
+
+
+def test_zero_3_needs_room_for_a_segment_that_is_larger_than_what_it_gathers() -> None:
+    """Two bytes for each element of the largest segment beyond 1e8 live and 5e7 gathered ahead."""
+    whole = SETTINGS._replace(
+        pipeline_parallel_size=1,
+        zero_stage=3,
+        activation_checkpoint_interval=len(profile().layers),
+        gradient_accumulation_steps=2,
+    )
+    layers = len(profile().layers)
+    peak = model().timeline(whole, 0, 0, layers).peak()
+    states = model().states(whole, 0, layers)
+    beyond = 2 * (profile().parameters - 150_000_000)
+    assert peak.communication_bytes == states.communication_bytes + beyond
+    alone = whole._replace(data_parallel_size=1)
+    peak = model().timeline(alone, 0, 0, layers).peak()
+    assert peak.communication_bytes == model().states(alone, 0, layers).communication_bytes
+
+
+def test_the_reserve_is_what_its_sources_measured() -> None:
+    """NVIDIA/nccl issue 1685 on an H100; SimuMax's two pipelined runs on B200, reserved over allocated."""
+    assert DEVICE_CONTEXT_BYTES == 1.06e9
+    assert 1.059 <= 1 + FRAGMENTATION_FRACTION <= 1.065
+    assert 300e6 < HOST_PROCESS_BYTES < 400e6

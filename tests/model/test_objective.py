@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional as F
 
 from tests.model.sizes import geometry, tiny
 from vdsgen.model.objective import (
@@ -197,3 +198,12 @@ def test_the_loss_is_an_fp32_mean_whatever_the_predictions_dtype() -> None:
     loss = diffusion_loss(prediction, torch.zeros(4, 70_000))
     assert loss.dtype == torch.float32
     assert float(loss) == pytest.approx(float(prediction[0, 0].float()) ** 2, rel=1e-4)
+
+
+def test_a_loss_keeps_no_more_than_its_number() -> None:
+    """A pipeline keeps the loss of every micro-batch; torch's own keeps as much as the prediction."""
+    prediction, target = torch.randn(2, 64, requires_grad=True), torch.randn(2, 64)
+    assert F.mse_loss(prediction, target).untyped_storage().nbytes() == 4 * 2 * 64
+    loss = diffusion_loss(prediction, target)
+    assert loss.untyped_storage().nbytes() == 4
+    assert loss == F.mse_loss(prediction, target)
