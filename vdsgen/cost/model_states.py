@@ -144,9 +144,7 @@ def engine_optimizer(settings: Settings) -> EngineOptimizer:
     if stage >= 2 and pipelined:
         raise ValueError(f"ZeRO-{stage} with a pipeline: refused (pipe/engine.py:76)")
     if settings.offload_optimizer != "none" and stage == 0:
-        raise ValueError(
-            "offload of the optimizer without ZeRO: refused, it is ignored (engine.py:2688)"
-        )
+        raise ValueError("offload of the optimizer without ZeRO: refused, it is ignored (engine.py:2688)")
     if settings.offload_parameters != "none" and stage != 3:
         raise ValueError(f"offload of parameters with ZeRO-{stage}: refused, it is ignored (engine.py:2773)")
     if stage == 0 and accumulation != dtype:
