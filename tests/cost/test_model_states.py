@@ -15,7 +15,8 @@ from tests.cost.engine_cases import (
     is_allowed,
 )
 from vdsgen.cost import engine_defaults
-from vdsgen.cost.model_states import StageSizes, engine_optimizer, model_states, momentary_bytes
+from vdsgen.cost.model_states import StageSizes, engine_optimizer, model_states
+from vdsgen.cost.reduction import momentary_bytes
 from vdsgen.cost.settings import Settings
 from vdsgen.spec.experiment import Dtype
 

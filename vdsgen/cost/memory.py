@@ -19,7 +19,8 @@ from vdsgen.cost.activations import (
     with_reduction,
 )
 from vdsgen.cost.gradients import GradientGrowth, gradient_growth
-from vdsgen.cost.model_states import ModelStates, StageSizes, model_states, momentary_bytes
+from vdsgen.cost.model_states import ModelStates, StageSizes, model_states
+from vdsgen.cost.reduction import momentary_bytes
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.timeline import StageTimeline
 from vdsgen.spec.architecture import Geometry
