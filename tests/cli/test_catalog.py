@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner, Result
 
-from vdsgen.catalog.load import gpus, links, models
+from vdsgen.catalog.load import gpus, links, models, pretrained
 from vdsgen.catalog.profiles import profile_for
 from vdsgen.cli.main import cli
 from vdsgen.rules.registry import all_rules
@@ -13,7 +13,7 @@ from vdsgen.rules.registry import all_rules
 NAMES = {
     "gpus": set(gpus()),
     "links": set(links()),
-    "models": set(models()),
+    "models": {*models(), *pretrained()},
     "rules": {rule.id for rule in all_rules()},
 }
 

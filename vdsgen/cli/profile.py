@@ -57,7 +57,7 @@ def traced(model: str) -> ModelProfile | PretrainedProfile:
         return trace_pretrained(model, pretrained()[model], show)
     sizes = named(model)
     show(f"{sizes.name}: every layer type")
-    profile = trace(sizes)
+    profile = trace(sizes, other_attention=True)
     show("")
     return profile
 

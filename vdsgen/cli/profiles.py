@@ -35,7 +35,7 @@ def find_profile(model: str | Vdt | PresetModel) -> ModelProfile:
     return profile
 
 
-def trace(model: Vdt) -> ModelProfile:
+def trace(model: Vdt, *, other_attention: bool = False) -> ModelProfile:
     """The profile, by running the layers. Raises VdsgenError where torch or DeepSpeed is missing."""
     try:
         # DeepSpeed binds its log to what standard output is while it is imported; ours carries JSON.
@@ -49,7 +49,7 @@ def trace(model: Vdt) -> ModelProfile:
             f"which is not installed",
             remedy="pip install 'vdsgen[train]', or use a model of `vdsgen catalog models`",
         ) from error
-    return build_profile(model)
+    return build_profile(model, other_attention=other_attention)
 
 
 def trace_pretrained(name: str, entry: PretrainedModel, said: Callable[[str], None]) -> PretrainedProfile:

@@ -31,8 +31,10 @@ CHECK_POINTS = 1
 """Geometries traced beyond those that determine the polynomials, where the fit must be exact."""
 
 
-def build_profile(model: Vdt) -> ModelProfile:
+def build_profile(model: Vdt, *, other_attention: bool = False) -> ModelProfile:
     """Traces `model` on tensors without contents: no weights, no GPU, seconds at any size.
+
+    Attention implementations beside flash take as long again, and are traced when asked for.
 
     Raises NotPolynomialError if a cost is no polynomial of the geometry (a defect of the model code).
     """
@@ -40,20 +42,22 @@ def build_profile(model: Vdt) -> ModelProfile:
         model=model.name,
         architecture_sha256=architecture_sha256(model),
         torch_version=torch.__version__.split("+")[0],
-        layer_types=_layer_types(model.model_copy(update={"name": "any", "depth": 1})),
+        layer_types=_layer_types(model.model_copy(update={"name": "any", "depth": 1}), other_attention),
         layers=("embed", *("block",) * model.depth, "final"),
     )
 
 
 @cache
-def _layer_types(model: Vdt) -> dict[str, LayerType]:
+def _layer_types(model: Vdt, other_attention: bool) -> dict[str, LayerType]:
     """By kind. Layers know neither the model's name nor its depth, so neither is part of the cache's key."""
     with prompt_garbage_collection():
         basis = choose_basis(candidate_points(model), monomials_of(model), CHECK_POINTS)
-        return {kind: _layer_type(model, kind, basis) for kind in LAYER_INDEX}
+        return {
+            kind: _layer_type(model, kind, basis, other_attention and kind == "block") for kind in LAYER_INDEX
+        }
 
 
-def _layer_type(model: Vdt, kind: Kind, basis: Basis) -> LayerType:
+def _layer_type(model: Vdt, kind: Kind, basis: Basis, other_attention: bool) -> LayerType:
     spec = layer_specs(model, basis.points[0].geometry, seed=0)[LAYER_INDEX[kind]]
     with torch.device("meta"):
         parameters = list(spec.build().parameters())
@@ -68,7 +72,7 @@ def _layer_type(model: Vdt, kind: Kind, basis: Basis) -> LayerType:
         other_attention={
             f"{width}/{kernel}": _costs(model, kind, basis, DTYPES[width], kernel)[0]
             for width, kernel in OTHER_ATTENTION
-            if kind == "block"
+            if other_attention
         },
         products=fitted_products(basis, [trace.shapes.products for trace in traces]),
         attentions=fitted_attentions(basis, [trace.shapes.attentions for trace in traces]),
