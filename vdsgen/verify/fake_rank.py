@@ -70,7 +70,6 @@ def join_fake_group(rank: int, world_size: int) -> None:
         WORLD_SIZE=str(world_size),
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT="1",  # never opened
-        DS_ACCELERATOR="cpu",
     )
     import deepspeed
     from deepspeed.accelerator import get_accelerator

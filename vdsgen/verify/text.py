@@ -55,7 +55,7 @@ def _of_stage(trace: StageTrace) -> str:
 
 
 def _closing(verification: Verification) -> list[str]:
-    trace = verification.traces[0]
+    trace, count = verification.traces[0], len(verification.traces)
     planned = int(verification.rendered.ds_config["gradient_accumulation_steps"])
     exceeded = [row for row in verification.rows if not row.within]
     verdict = "Within tolerance." if not exceeded else f"NOT within tolerance: {_named(exceeded)}."
@@ -71,7 +71,7 @@ def _closing(verification: Verification) -> list[str]:
     if trace.micro_batches < planned:
         lines.append(f"Traced {trace.micro_batches} of {planned} micro-batches a step: more raise no peak.")
     lines.append(
-        f"{len(verification.traces)} stages in {verification.seconds:.0f} s; the processes held up "
+        f"{count} stage{'s' if count > 1 else ''} in {verification.seconds:.0f} s; the processes held up "
         f"to {verification.resident_bytes / GIB:.2f} GiB of real memory together."
     )
     return lines
