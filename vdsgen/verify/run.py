@@ -182,8 +182,9 @@ class _Workers:
         with log.open("w") as stream:
             process = self._start(command, stream)
             assert process.stdout is not None
-            for line in process.stdout:
-                self._report(task, float(line))
+            with process.stdout as shares:
+                for share in shares:
+                    self._report(task, float(share))
             code = process.wait()
         with self._lock:
             self._running.discard(process)
