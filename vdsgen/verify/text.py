@@ -64,8 +64,8 @@ def _closing(verification: Verification) -> list[str]:
         verdict,
         f"Tolerance, of the traced bytes: parameters, gradients and optimizer {states}, activations "
         f"{activations}, workspace,",
-        f"communication and peak {rest}; less than {NEGLIGIBLE_FRACTION:.1%} of the stage's peak, or 1 MiB, counts "
-        f"as nothing.",
+        f"communication and peak {rest}; less than {NEGLIGIBLE_FRACTION:.1%} of the stage's peak, or 1 MiB, "
+        f"counts as nothing.",
         "Peaks are of tensors, without the plan's reserve.",
     ]
     if trace.micro_batches < planned:
