@@ -39,6 +39,8 @@ REAL = (
     settings_of(2, 1, 1, ("bf16", "fp32"), 3),
 )
 
+SCALAR_BYTES = 8
+"""A number that real ranks tell each other, and a fake one knows."""
 UPPER_BOUND = 1.2
 """Planned over traced, of this model: shares and buckets of ZeRO, and live parameters of ZeRO-3, are bounds
 that a model smaller than them does not fill, and whose maxima it reaches at different moments."""
@@ -122,7 +124,7 @@ def test_more_micro_batches_than_are_traced_raise_no_peak(tmp_path_factory: pyte
 
 
 def test_real_ranks_hold_the_same(tmp_path: object, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Byte for byte: on a processor's kernels, with neighbours and contents and without."""
+    """To a scalar: on a processor's kernels, with neighbours and contents and without."""
     folder = tmp_path_factory.mktemp("real")
     by_rank = [
         [as_case(settings, rank if settings.pipeline_parallel_size == 2 else 0) for settings in REAL]
@@ -140,7 +142,7 @@ def test_real_ranks_hold_the_same(tmp_path: object, tmp_path_factory: pytest.Tem
                     copies = (value - traced) / (2 * BUCKET_ELEMENTS)
                     same = 0 <= copies <= 1
                 else:
-                    same = traced == value
+                    same = value == traced or (isinstance(value, int) and abs(value - traced) <= SCALAR_BYTES)
                 if not same:
                     different.append((settings.zero_stage, settings.dtype, rank, name, value, traced))
     assert not different
