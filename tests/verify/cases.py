@@ -19,6 +19,7 @@ from vdsgen.cost.settings import Settings
 from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.experiment import Dtype
 from vdsgen.verify.figures import StageTrace
+from vdsgen.verify.run import ENVIRONMENT
 
 MODEL = models()["vdt-demo"].sizes.model_copy(update={"depth": 4})
 GEOMETRY = Geometry(frames=5, patches=24, text_tokens=0, latent_height=4, latent_width=6)
@@ -96,7 +97,7 @@ def trace(
         command = [sys.executable, "-m", "tests.verify.rank", kind, str(rank), str(world_size), str(port)]
         command += [str(name.with_suffix(".cases")), str(name.with_suffix(".json"))]
         with name.with_suffix(".log").open("w") as log:
-            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            environment = {**os.environ, **ENVIRONMENT}
             processes.append((name, subprocess.Popen(command, env=environment, stdout=log, stderr=log)))
     try:
         for name, process in processes:

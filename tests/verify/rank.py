@@ -82,12 +82,16 @@ _empty_batches = stage.empty_batches
 
 
 def noisy_batches(*arguments: Any) -> Iterator[Batch]:
-    """With contents: memory that is not set may hold no numbers."""
-    for inputs, target in _empty_batches(*arguments):
-        for tensor in (*inputs, target):
-            if tensor.is_floating_point():
-                tensor.normal_()
-        yield inputs, target
+    """With contents: memory that is not set may hold no numbers. Keeps no batch itself."""
+    return map(_with_noise, _empty_batches(*arguments))
+
+
+def _with_noise(batch: Batch) -> Batch:
+    inputs, target = batch
+    for tensor in (*inputs, target):
+        if tensor.is_floating_point():
+            tensor.normal_()
+    return batch
 
 
 def all_micro_batches(layout: Layout, gradient_accumulation_steps: int) -> int:

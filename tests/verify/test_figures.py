@@ -10,15 +10,15 @@ from vdsgen.spec.plan import StageMemory
 from vdsgen.verify.figures import NEGLIGIBLE_FRACTION, TOLERANCES, Component, StageTrace, all_within, compare
 
 SIZES = {
-    "parameters_bytes": 3_000_000,
-    "gradients_bytes": 2_000_000,
-    "optimizer_bytes": 6_000_000,
-    "activations_bytes": 5_000_000,
-    "workspace_bytes": 4_000_000,
-    "communication_bytes": 1_000_000,
+    "parameters_bytes": 3_000_000_000,
+    "gradients_bytes": 2_000_000_000,
+    "optimizer_bytes": 6_000_000_000,
+    "activations_bytes": 5_000_000_000,
+    "workspace_bytes": 4_000_000_000,
+    "communication_bytes": 1_000_000_000,
 }
 PEAK = sum(SIZES.values()) - SIZES["workspace_bytes"]
-RESERVE = 900_000
+RESERVE = 900_000_000
 COMPONENTS = sorted(TOLERANCES)
 
 

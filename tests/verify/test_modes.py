@@ -9,6 +9,7 @@ from functools import cache
 import pytest
 
 from tests.verify.cases import (
+    BUCKET_ELEMENTS,
     GEOMETRY,
     MODEL,
     PARTITIONS,
@@ -24,7 +25,7 @@ from vdsgen.cost.memory import stage_memory
 from vdsgen.cost.model_states import engine_optimizer
 from vdsgen.cost.settings import Settings
 from vdsgen.spec.run import layout_of
-from vdsgen.verify.figures import StageTrace, compare, fullest
+from vdsgen.verify.figures import Row, StageTrace, compare, fullest
 from vdsgen.verify.run import traced_ranks
 
 pytestmark = pytest.mark.slow
@@ -37,6 +38,12 @@ REAL = (
     settings_of(2, 1, 0, ("fp32", "fp32"), 0),
     settings_of(2, 1, 1, ("bf16", "fp32"), 3),
 )
+
+SCALAR_BYTES = 8
+"""A number that real ranks tell each other, and a fake one knows."""
+UPPER_BOUND = 1.2
+"""Planned over traced, of this model: shares and buckets of ZeRO, and live parameters of ZeRO-3, are bounds
+that a model smaller than them does not fill, and whose maxima it reaches at different moments."""
 
 Traces = Callable[[int], list[tuple[Settings, StageTrace]]]
 
@@ -74,6 +81,10 @@ def test_the_engine_is_the_one_that_trains(stages: int, traces: Traces) -> None:
         assert answer.micro_batches == stages + 1
 
 
+def is_bound(settings: Settings, row: Row) -> bool:
+    return settings.zero_stage >= 2 or (settings.zero_stage == 1 and row.component == "workspace")
+
+
 @pytest.mark.parametrize("stages", STAGES)
 def test_what_was_held_is_what_is_planned(
     stages: int, traces: Traces, monkeypatch: pytest.MonkeyPatch
@@ -92,8 +103,8 @@ def test_what_was_held_is_what_is_planned(
             f"ZeRO-{settings.zero_stage} {settings.dtype}+{settings.gradient_accumulation_dtype} interval "
             f"{settings.activation_checkpoint_interval}: {row.component} planned {row.planned_bytes}, traced "
             f"{row.traced_bytes} ({row.ratio})"
-            for row in compare(memory.spec(), answer)
-            if not row.within
+            for row in compare(memory.spec(), answer, negligible_bytes=0)
+            if not (row.within or (is_bound(settings, row) and 1 <= (row.ratio or 1) <= UPPER_BOUND))
         ]
     assert not wrong, "\n".join(wrong)
 
@@ -113,18 +124,28 @@ def test_more_micro_batches_than_are_traced_raise_no_peak(tmp_path_factory: pyte
 
 
 def test_real_ranks_hold_the_same(tmp_path: object, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Byte for byte: on a processor's kernels, with neighbours and contents and without."""
+    """To a scalar: on a processor's kernels, with neighbours and contents and without."""
     folder = tmp_path_factory.mktemp("real")
     by_rank = [
         [as_case(settings, rank if settings.pipeline_parallel_size == 2 else 0) for settings in REAL]
         for rank in range(2)
     ]
     real = trace("real", list(enumerate(by_rank)), 2, folder)
-    exclude = {"seconds", "resident_bytes"}
+    different = []
     for rank in range(2):
         (fake,) = trace("fake", [(rank, by_rank[rank])], 2, folder)
         for settings, expected, found in zip(REAL, real[rank], fake, strict=True):
-            assert found.model_dump(exclude=exclude) == expected.model_dump(exclude=exclude), settings
+            for name, value in expected.model_dump(exclude={"seconds", "resident_bytes"}).items():
+                traced = getattr(found, name)
+                if settings.zero_stage == 3 and name == "activations_bytes":
+                    # Real work holds the flat copy of a bucket until it is done, beside what follows it.
+                    copies = (value - traced) / (2 * BUCKET_ELEMENTS)
+                    same = 0 <= copies <= 1
+                else:
+                    same = value == traced or (isinstance(value, int) and abs(value - traced) <= SCALAR_BYTES)
+                if not same:
+                    different.append((settings.zero_stage, settings.dtype, rank, name, value, traced))
+    assert not different
 
 
 def test_partitions_hold_the_model() -> None:

@@ -26,6 +26,8 @@ TOLERANCES: dict[Component, float] = {
 """Of the traced bytes."""
 NEGLIGIBLE_FRACTION = 0.001
 """Of the stage's traced peak: a component that is off by less is right, however small it is itself."""
+NEGLIGIBLE_BYTES = 2**20
+"""So is one that is off by less than this: plans leave out rotary tables, timesteps and text embeddings."""
 
 
 class StageTrace(Spec):
@@ -107,7 +109,7 @@ def planned_bytes(memory: StageMemory, component: Component) -> int:
     return int(getattr(memory, f"{component}_bytes"))
 
 
-def compare(memory: StageMemory, trace: StageTrace) -> list[Row]:
+def compare(memory: StageMemory, trace: StageTrace, negligible_bytes: int = NEGLIGIBLE_BYTES) -> list[Row]:
     """Planned beside traced, component by component."""
     return [
         Row(
@@ -116,7 +118,7 @@ def compare(memory: StageMemory, trace: StageTrace) -> list[Row]:
             planned_bytes=planned_bytes(memory, component),
             traced_bytes=int(getattr(trace, f"{component}_bytes")),
             tolerance=tolerance,
-            negligible_bytes=round(NEGLIGIBLE_FRACTION * trace.peak_bytes),
+            negligible_bytes=max(negligible_bytes, round(NEGLIGIBLE_FRACTION * trace.peak_bytes)),
         )
         for component, tolerance in TOLERANCES.items()
     ]

@@ -102,7 +102,8 @@ class Marks:
         if not self._reduces_at_once:
             for parameter in self._engine.module.parameters():
                 # After the engine's own hooks: what they leave is a gradient that stays.
-                parameter.register_post_accumulate_grad_hook(self._keep_gradient)
+                if parameter.requires_grad:
+                    parameter.register_post_accumulate_grad_hook(self._keep_gradient)
 
     def _owned(self, function: Callable[..., Any], owner: str) -> Callable[..., Any]:
         return _inside(function, lambda: self._books.owner(owner))

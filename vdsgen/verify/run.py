@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from vdsgen.spec.canonical import sha256_of
 from vdsgen.spec.rendered import AGAIN, Rendered, read_rendered
 from vdsgen.spec.run import Layout
 from vdsgen.verify.figures import Row, StageTrace, all_within, compare, fullest
+from vdsgen.verify.resident import peak_resident_bytes
 from vdsgen.verify.worker import BAD_INPUT
 
 Progress = Callable[[float], None]
@@ -32,6 +32,8 @@ Task = tuple[int, int]
 """A stage, and one of its data ranks."""
 NOTES_SHOWN = 5
 MODULE = "vdsgen.verify.worker"
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+"""Of workers: DeepSpeed picks its device while it is imported, and a GPU that is there is not needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ def verify(directory: Path, stages: Sequence[int], progress: Progress) -> Verifi
         traces=tuple(traces),
         rows=tuple(rows),
         seconds=time.perf_counter() - began,
-        resident_bytes=sum(largest[:jobs]) + resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        resident_bytes=sum(largest[:jobs]) + peak_resident_bytes(),
     )
 
 
@@ -180,8 +182,9 @@ class _Workers:
         with log.open("w") as stream:
             process = self._start(command, stream)
             assert process.stdout is not None
-            for line in process.stdout:
-                self._report(task, float(line))
+            with process.stdout as shares:
+                for share in shares:
+                    self._report(task, float(share))
             code = process.wait()
         with self._lock:
             self._running.discard(process)
@@ -200,7 +203,7 @@ class _Workers:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                env={**os.environ, **ENVIRONMENT},
             )
             self._running.add(process)
             return process

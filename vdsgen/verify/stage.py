@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -19,6 +18,7 @@ from vdsgen.spec.run import Layout, layout_of
 from vdsgen.verify.fake_rank import handed_on, join_fake_group, without_memory
 from vdsgen.verify.figures import Phase, StageTrace
 from vdsgen.verify.marks import COMMUNICATION, Marks
+from vdsgen.verify.resident import peak_resident_bytes
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PHASES: tuple[Phase, ...] = ("compute", "reduce", "step")
@@ -110,7 +110,7 @@ def trace_rank(
         peak_phase=max(PHASES, key=lambda phase: peaks[phase]),
         build_peak_bytes=build_peak,
         seconds=time.perf_counter() - began,
-        resident_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        resident_bytes=peak_resident_bytes(),
     )
 
 

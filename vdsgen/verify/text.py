@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import Any
 
 from vdsgen.units import GIB
-from vdsgen.verify.figures import NEGLIGIBLE_FRACTION, TOLERANCES, Row, StageTrace
+from vdsgen.verify.figures import NEGLIGIBLE_BYTES, NEGLIGIBLE_FRACTION, TOLERANCES, Row, StageTrace
 from vdsgen.verify.run import Verification
 
 PHASES = {
@@ -55,7 +55,7 @@ def _of_stage(trace: StageTrace) -> str:
 
 
 def _closing(verification: Verification) -> list[str]:
-    trace = verification.traces[0]
+    trace, count = verification.traces[0], len(verification.traces)
     planned = int(verification.rendered.ds_config["gradient_accumulation_steps"])
     exceeded = [row for row in verification.rows if not row.within]
     verdict = "Within tolerance." if not exceeded else f"NOT within tolerance: {_named(exceeded)}."
@@ -64,14 +64,14 @@ def _closing(verification: Verification) -> list[str]:
         verdict,
         f"Tolerance, of the traced bytes: parameters, gradients and optimizer {states}, activations "
         f"{activations}, workspace,",
-        f"communication and peak {rest}; less than {NEGLIGIBLE_FRACTION:.1%} of the stage's peak counts as "
-        f"nothing. Peaks are of",
-        "tensors, without the plan's reserve.",
+        f"communication and peak {rest}; less than {NEGLIGIBLE_FRACTION:.1%} of the stage's peak, or 1 MiB, "
+        f"counts as nothing.",
+        "Peaks are of tensors, without the plan's reserve.",
     ]
     if trace.micro_batches < planned:
         lines.append(f"Traced {trace.micro_batches} of {planned} micro-batches a step: more raise no peak.")
     lines.append(
-        f"{len(verification.traces)} stages in {verification.seconds:.0f} s; the processes held up "
+        f"{count} stage{'s' if count > 1 else ''} in {verification.seconds:.0f} s; the processes held up "
         f"to {verification.resident_bytes / GIB:.2f} GiB of real memory together."
     )
     return lines
@@ -90,6 +90,7 @@ def as_json(verification: Verification) -> dict[str, Any]:
         "notes": list(verification.notes),
         "tolerances": dict(TOLERANCES),
         "negligible_fraction_of_peak": NEGLIGIBLE_FRACTION,
+        "negligible_bytes": NEGLIGIBLE_BYTES,
         "stages": [
             {
                 **trace.model_dump(mode="json"),
