@@ -31,7 +31,7 @@ def wrong_values(cost: Cost) -> Iterator[str]:
             ours = cost.offload.host_bytes_of_parameters(share, 400_000, 2, swapped=True)
             if ours != nvme_parameter_bytes(share, 400_000, kept=1_000_000):
                 yield f"host memory of {share} parameters on NVMe"
-    if norm_element_bytes() != cost.model_states.NORM_ELEMENT_BYTES:
+    if norm_element_bytes() != cost.reduction.NORM_ELEMENT_BYTES:
         yield "bytes of a norm's element"
     shapes = layer_shapes()
     for frozen in (0, 3):

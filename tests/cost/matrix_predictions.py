@@ -14,7 +14,7 @@ import torch
 from tests.cost.activation_cases import GEOMETRY, MODEL, on_this_processor
 from tests.cost.engine_cases import sizes_of
 from tests.cost.matrix_cases import PARTITIONS, MatrixCase, matrix, scaled_defaults
-from vdsgen.cost import activations, engine_defaults, gradients, memory, model_states, offload
+from vdsgen.cost import activations, engine_defaults, gradients, memory, model_states, offload, reduction
 from vdsgen.cost.model_states import StageSizes
 from vdsgen.cost.settings import BYTES_PER_ELEMENT, Offload, Settings
 from vdsgen.profile.trace import LAYER_INDEX, Kind, empty_layer, empty_tensors
@@ -28,6 +28,7 @@ class Cost(NamedTuple):
 
     engine_defaults: ModuleType = engine_defaults
     offload: ModuleType = offload
+    reduction: ModuleType = reduction
     model_states: ModuleType = model_states
     gradients: ModuleType = gradients
     activations: ModuleType = activations
@@ -138,7 +139,7 @@ def predicted(settings: Settings, stage: int, cost: Cost = Cost()) -> Bytes:  # 
     growth = cost.gradients.gradient_growth(states, settings, trainable_parameters()[start:stop])
     momentary = [
         _on_this_processor(
-            cost.model_states.momentary_bytes(settings, largest, sizes.trainable_parameters),
+            cost.reduction.momentary_bytes(settings, largest, sizes.trainable_parameters),
             largest,
             settings,
         )
@@ -170,7 +171,7 @@ def _on_this_processor(momentary: int, largest: int, settings: Settings) -> int:
 def _reduced_here(sizes: StageSizes, settings: Settings, cost: Cost) -> int:
     """What reducing a step's last bucket needs here beyond what it needs on a GPU's rank that needs most."""
     largest = sizes.largest_parameter
-    momentary = int(cost.model_states.momentary_bytes(settings, largest, sizes.trainable_parameters))
+    momentary = int(cost.reduction.momentary_bytes(settings, largest, sizes.trainable_parameters))
     if settings.zero_stage == 2 and settings.data_parallel_size > 1:
         return -momentary  # the bucket is the first rank's, and the last one was measured
     if settings.offload_optimizer == "none":

@@ -15,7 +15,8 @@ from tests.cost.engine_cases import (
     is_allowed,
 )
 from vdsgen.cost import engine_defaults
-from vdsgen.cost.model_states import StageSizes, engine_optimizer, model_states, momentary_bytes
+from vdsgen.cost.model_states import StageSizes, engine_optimizer, model_states
+from vdsgen.cost.reduction import momentary_bytes
 from vdsgen.cost.settings import Settings
 from vdsgen.spec.experiment import Dtype
 
@@ -126,7 +127,28 @@ def stage_sizes(draw: st.DrawFn) -> StageSizes:
     return StageSizes(trainable + frozen, trainable, max(counts), tuple(sorted(counts.items())))
 
 
-@given(stage_sizes(), settings_strategy.filter(is_allowed))
+offloading_strategy = st.builds(
+    lambda settings, optimizer, parameters: settings._replace(
+        offload_optimizer=optimizer, offload_parameters=parameters
+    ),
+    settings_strategy,
+    st.sampled_from(("none", "cpu", "nvme")),
+    st.sampled_from(("none", "cpu", "nvme")),
+)
+
+
+@given(stage_sizes(), offloading_strategy.filter(is_allowed))
+def test_what_is_offloaded_leaves_the_device_for_the_host(sizes: StageSizes, settings: Settings) -> None:
+    plain = settings._replace(offload_optimizer="none", offload_parameters="none")
+    before, after = model_states(sizes, plain), model_states(sizes, settings)
+    asks = (settings.offload_optimizer, settings.offload_parameters) != ("none", "none")
+    heeds = engine_optimizer(settings) != "BF16_Optimizer"
+    assert (after.host_bytes > 0) == (asks and heeds)
+    assert after.held_bytes <= before.held_bytes or engine_optimizer(plain) == "BF16_Optimizer"
+    assert before.host_bytes == 0
+
+
+@given(stage_sizes(), offloading_strategy.filter(is_allowed))
 def test_no_component_is_negative(sizes: StageSizes, settings: Settings) -> None:
     states = model_states(sizes, settings)
     for name in states._fields:
@@ -158,7 +180,7 @@ def test_higher_stages_keep_no_more_optimizer_states(
     assert after.optimizer_bytes <= before.optimizer_bytes + padding
 
 
-@given(stage_sizes(), settings_strategy)
+@given(stage_sizes(), offloading_strategy)
 def test_refused_settings_say_why(sizes: StageSizes, settings: Settings) -> None:
     if not is_allowed(settings):
         with pytest.raises(ValueError, match="refused"):

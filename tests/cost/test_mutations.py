@@ -25,10 +25,19 @@ from tests.cost.known_values import wrong_values
 from tests.cost.matrix_predictions import Cost, misses
 
 FOLDER = Path(vdsgen.cost.__file__).parent
-MUTATED = ("offload", "model_states", "gradients", "activations", "memory")
+MUTATED = ("offload", "reduction", "model_states", "gradients", "activations", "memory")
 CONSTANTS_ALONE = ("memory",)
 """Of these the module's constants; its functions are the timeline's maximum, and tested against it."""
-LOADED = ("engine_defaults", "offload", "model_states", "gradients", "activations", "timeline", "memory")
+LOADED = (
+    "engine_defaults",
+    "offload",
+    "reduction",
+    "model_states",
+    "gradients",
+    "activations",
+    "timeline",
+    "memory",
+)
 """In the order of their imports."""
 
 

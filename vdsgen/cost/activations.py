@@ -185,7 +185,7 @@ def layer_bytes(
 
 def with_reduction(layers: Sequence[LayerBytes], momentary: Sequence[int]) -> tuple[LayerBytes, ...]:
     """The layers, where accumulating or reducing their gradients needs more for a moment than the layers
-    themselves (`model_states.momentary_bytes`). When a weight's gradient is there, the layer has freed about
+    themselves (`reduction.momentary_bytes`). When a weight's gradient is there, the layer has freed about
     as much as flows."""
     return tuple(
         [

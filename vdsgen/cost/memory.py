@@ -19,7 +19,8 @@ from vdsgen.cost.activations import (
     with_reduction,
 )
 from vdsgen.cost.gradients import GradientGrowth, gradient_growth
-from vdsgen.cost.model_states import ModelStates, StageSizes, model_states, momentary_bytes
+from vdsgen.cost.model_states import ModelStates, StageSizes, model_states
+from vdsgen.cost.reduction import momentary_bytes
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.timeline import StageTimeline
 from vdsgen.spec.architecture import Geometry
@@ -79,6 +80,8 @@ class MemoryModel:
             for index, name in enumerate(profile.layers)
         }
         self._largest = tuple([largest[name] for name in profile.layers])
+        self._all_trainable = profile.trainable_parameters
+        self._distinct_largest = tuple(sorted(set(self._largest)))
 
     def states(self, settings: Settings, start: int, stop: int) -> ModelStates:
         """Raises ValueError for settings that the engine refuses."""
@@ -148,12 +151,14 @@ class MemoryModel:
     def _layer_bytes(self, settings: Settings) -> list[tuple[LayerBytes, ...]]:
         """Of every size that may need most: those are left out that need no more than another of any layer,
         since every moment's bytes rise with every layer's."""
-        parameters = sum(self._trainable)
-        moments = {most: momentary_bytes(settings, most, parameters) for most in set(self._largest)}
-        momentary = tuple([moments[largest] for largest in self._largest])
-        key = (settings.micro_batch_size, settings.dtype, momentary)
+        moments = tuple(
+            [momentary_bytes(settings, largest, self._all_trainable) for largest in self._distinct_largest]
+        )
+        key = (settings.micro_batch_size, settings.dtype, moments)
         known = self._layers.get(key)
         if known is None:
+            by_largest = dict(zip(self._distinct_largest, moments, strict=True))
+            momentary = [by_largest[largest] for largest in self._largest]
             found: list[tuple[LayerBytes, ...]] = []
             for geometry in self.geometries:
                 layers = layer_bytes(self.profile, geometry, settings.micro_batch_size, settings.dtype)
