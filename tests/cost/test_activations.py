@@ -225,3 +225,24 @@ def test_after_backward_a_middle_stage_holds_what_it_received_with_its_gradient(
     assert (peak.instruction, peak.layer) == ("BackwardPass", None)
     assert peak.total_bytes == 7 + 11 + 8000 + 100 + 2 * 100
     assert peak_tensor_bytes(states, growth, found, settings) == peak.total_bytes
+
+
+@pytest.mark.parametrize(("zero_stage", "gathered"), [(2, 0), (3, 50)])
+def test_forward_gathers_under_zero_3_alone(zero_stage: int, gathered: int) -> None:
+    """A forward that decides: what is communicated is beside it only where parameters are gathered."""
+    layers = [LayerBytes(saved=0, output=10, side=0, forward_transient=9000, backward_transient=0)] * 3
+    settings = settings_of(1, 0, "fp32")._replace(zero_stage=zero_stage, gradient_accumulation_steps=1)
+    states = ModelStates(
+        parameters_bytes=7,
+        gradients_bytes=40,
+        optimizer_bytes=11,
+        communication_bytes=50,
+        reduction_bytes=0,
+        step_bytes=0,
+    )
+    growth = gradient_growth(states, settings, [3, 4, 3])
+    found = stage_activations(layers, settings, 0, 0, 3, growth=growth)
+    timeline = StageTimeline(stage_tensors(layers, settings, 0, 0, 3), states, growth, settings, 0, 0)
+    peak = timeline.peak()
+    assert (peak.instruction, peak.layer, peak.communication_bytes) == ("ForwardPass", 2, gathered)
+    assert peak_tensor_bytes(states, growth, found, settings) == peak.total_bytes
