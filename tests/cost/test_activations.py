@@ -94,7 +94,7 @@ layer_strategy = st.builds(
     saved=st.integers(0, 10**9),
     output=st.integers(1, 10**8),
     side=st.just(0),
-    forward_transient=st.integers(0, 10**8),
+    forward_transient=st.integers(0, 10**9),
     backward_transient=st.integers(0, 10**9),
 )
 
@@ -204,3 +204,24 @@ def test_checkpointing_stashes_no_more_than_it_would_without(
     plain = settings._replace(activation_checkpoint_interval=0)
     stash = activations((layers, plain, stage, start, stop)).stash_bytes
     assert activations(case).stash_bytes <= stash + layers[-1].output
+
+
+def test_after_backward_a_middle_stage_holds_what_it_received_with_its_gradient() -> None:
+    """Layers that save nothing, and gradients larger than all else: buffer, clone received, its gradient."""
+    layers = [LayerBytes(saved=0, output=100, side=0, forward_transient=0, backward_transient=0)] * 6
+    settings = settings_of(3, 1, "fp32")._replace(gradient_accumulation_steps=1)
+    states = ModelStates(
+        parameters_bytes=7,
+        gradients_bytes=4 * 2000,
+        optimizer_bytes=11,
+        communication_bytes=0,
+        reduction_bytes=0,
+        step_bytes=0,
+    )
+    growth = gradient_growth(states, settings, [1000, 1000])
+    found = stage_activations(layers, settings, 1, 2, 4, growth=growth)
+    timeline = StageTimeline(stage_tensors(layers, settings, 1, 2, 4), states, growth, settings, 1, 2)
+    peak = timeline.peak()
+    assert (peak.instruction, peak.layer) == ("BackwardPass", None)
+    assert peak.total_bytes == 7 + 11 + 8000 + 100 + 2 * 100
+    assert peak_tensor_bytes(states, growth, found, settings) == peak.total_bytes

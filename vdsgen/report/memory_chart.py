@@ -10,14 +10,10 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from vdsgen.catalog.profiles import profile_for
-from vdsgen.errors import VdsgenError
 from vdsgen.files import write_atomically
 from vdsgen.planner.baseline import naive_baseline
-from vdsgen.planner.resolve import workload_of
-from vdsgen.spec.architecture import Vdt
+from vdsgen.report.planned import planned
 from vdsgen.spec.plan import Plan, StageMemory
-from vdsgen.spec.rendered import read_rendered
 from vdsgen.units import GIB
 
 WIDTH, LABEL_WIDTH, BAR_HEIGHT, BAR_GAP, TOP, MARGIN = 860, 190, 30, 14, 64, 24
@@ -101,13 +97,7 @@ def _legend(baseline: int) -> list[str]:
 
 def chart_of(directory: Path) -> str:
     """The picture of a rendered directory. Raises VdsgenError where it is none."""
-    rendered = read_rendered(directory)
-    model = rendered.experiment.model
-    profile = profile_for(model) if isinstance(model, Vdt) else None
-    if profile is None:
-        raise VdsgenError(f"{directory}: no layer profile of its model is known", remedy="plan it once first")
-    plan = rendered.plan
-    workload = workload_of(rendered.experiment, plan.inputs.pool, profile)
+    plan, workload = planned(directory)
     baseline = naive_baseline(workload)
     bars = [("plain data parallelism", baseline.memory)]
     bars += [(_stage_label(plan, stage.index), stage.memory) for stage in plan.stages]

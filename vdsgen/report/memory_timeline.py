@@ -12,15 +12,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
-from vdsgen.catalog.profiles import profile_for
 from vdsgen.cost.timeline import COMPONENTS, Moment
-from vdsgen.errors import VdsgenError
 from vdsgen.files import write_atomically
-from vdsgen.planner.resolve import workload_of
 from vdsgen.planner.tables import settings_of
 from vdsgen.planner.words import moment_words
-from vdsgen.spec.architecture import Vdt
-from vdsgen.spec.rendered import read_rendered
+from vdsgen.report.planned import planned
 from vdsgen.units import GIB
 
 WIDTH, LABEL_WIDTH, MARGIN, TOP, ROW_HEIGHT, ROW_GAP = 960, 110, 24, 52, 150, 46
@@ -122,13 +118,8 @@ def _legend(baseline: int) -> list[str]:
 
 def timeline_of(directory: Path) -> str:
     """The picture of a rendered directory. Raises VdsgenError where it is none."""
-    rendered = read_rendered(directory)
-    model = rendered.experiment.model
-    profile = profile_for(model) if isinstance(model, Vdt) else None
-    if profile is None:
-        raise VdsgenError(f"{directory}: no layer profile of its model is known", remedy="plan it once first")
-    plan = rendered.plan
-    workload, settings = workload_of(rendered.experiment, plan.inputs.pool, profile), settings_of(plan)
+    plan, workload = planned(directory)
+    settings = settings_of(plan)
     steps = []
     for stage in plan.stages:
         moments = workload.timeline(settings, stage.index, *stage.layers).moments()
