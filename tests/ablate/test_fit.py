@@ -5,8 +5,6 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.ablate.results import ablation, entry, failed, ran
 from vdsgen.ablate.calibration import calibration_text, fit_sentences, worth_writing
@@ -87,15 +85,24 @@ def test_one_factor_by_hand() -> None:
     assert fit.held_out_errors == pytest.approx((1.0, -0.5))
 
 
-@given(st.integers(0, 10**6), st.sampled_from([4, 6, 8, 12]))
-def test_plans_that_were_held_out_are_predicted_better(seed: int, plans: int) -> None:
-    """The point of it all: 3 % of noise, factors from some plans, errors on others."""
-    fit = fitted(machine(plans, noise=0.03, seed=seed))
-    others = machine(20, noise=0.03, seed=seed + 1)
-    before = root_mean_square([one.error(StepFactors()) for one in others])
-    after = root_mean_square([one.error(fit.factors) for one in others])
-    assert after < before * (0.5 if plans == 12 else 1)
-    assert worth_writing(fit)
+@pytest.mark.parametrize(
+    ("plans", "typical", "nine_of_ten"), [(4, 0.3, 0.45), (6, 0.1, 0.3), (12, 0.06, 0.1)]
+)
+def test_plans_that_were_held_out_are_predicted_better(
+    plans: int, typical: float, nine_of_ten: float
+) -> None:
+    """The point of it all: 3 % of noise, factors from some plans, errors on others, as a share of the errors
+    without factors. Few plans may all lie alike, so that one set in hundreds tells nothing of others."""
+    shares = []
+    for seed in range(200):
+        fit = fitted(machine(plans, noise=0.03, seed=seed))
+        others = machine(20, noise=0.03, seed=10_000 + seed)
+        before = root_mean_square([one.error(StepFactors()) for one in others])
+        shares.append(root_mean_square([one.error(fit.factors) for one in others]) / before)
+        assert worth_writing(fit)
+    shares.sort()
+    assert shares[100] < typical
+    assert shares[180] < nine_of_ten
 
 
 AGAIN = StepFactors(compute_factor=2.0, recompute_factor=5.0, communication_factor=2.0, optimizer_factor=2.0)

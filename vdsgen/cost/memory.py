@@ -113,8 +113,12 @@ class MemoryModel:
         """See the function `stage_memory`."""
         found = self._fullest(settings, stage, start, stop)
         states, activations, tensors = found.states, found.activations, found.tensor_bytes
-        if found.growth.bucket_bytes:  # part of these, but reported as communication
+        communication = states.communication_bytes
+        if found.growth.bucket_bytes or found.growth.gathered_by_layer:
+            # Buckets and gathered weights are part of these, but reported as communication.
             activations = stage_activations(found.layers, settings, stage, start, stop)
+            if found.growth.gathered_by_layer:
+                communication += found.activations.peak_bytes - activations.peak_bytes
         reserve = reserve_bytes(tensors, capacity_bytes, reserve_fraction, on_host)
         return StageBytes(
             parameters_bytes=states.parameters_bytes,
@@ -122,7 +126,7 @@ class MemoryModel:
             optimizer_bytes=states.optimizer_bytes,
             activations_bytes=activations.peak_bytes,
             workspace_bytes=activations.idle_bytes + states.workspace_bytes,
-            communication_bytes=states.communication_bytes,
+            communication_bytes=communication,
             reserve_bytes=reserve,
             peak_bytes=reserve + tensors,
         )

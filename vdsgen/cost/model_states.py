@@ -375,7 +375,9 @@ def _zero_3(sizes: StageSizes, settings: Settings) -> ModelStates:
         own = 0
     elif d == 1:  # the share is the parameter: nothing is gathered
         whole = gathered = 0
-    reduce = momentary_bytes(settings, m, sizes.trainable_parameters)
+    # What is left in the bucket when backward is done; a larger gradient has gone by then, unless it is the
+    # very last to come.
+    reduce = momentary_bytes(settings, min(m, bucket), sizes.trainable_parameters)
     if settings.offload_optimizer != "none":
         host += host_bytes_of_zero_3(share, stepped, a, swapped=settings.offload_optimizer == "nvme")
         gradients = optimizer = step = 0

@@ -38,14 +38,15 @@ def _trace(directory: Path, stage: int, data_rank: int, write: Callable[[str], o
 
     torch.set_num_threads(1)
     from vdsgen.spec.architecture import Vdt
-    from vdsgen.spec.experiment import geometry_of
+    from vdsgen.spec.experiment import geometries_of
     from vdsgen.spec.rendered import read_rendered
     from vdsgen.verify.stage import trace_stage
 
     rendered = read_rendered(directory)
     experiment = rendered.experiment
     assert isinstance(experiment.model, Vdt), "checked before workers start"
-    geometry = geometry_of(experiment.data, experiment.model)
+    # Of several sizes the one with most patches: it needs most memory (docs/memory.md).
+    geometry = max(geometries_of(experiment.data, experiment.model), key=lambda one: one.frames * one.patches)
 
     def report(share: float) -> None:
         write(f"{share:.3f}\n")
