@@ -71,6 +71,15 @@ def test_speeds_are_relative_to_the_ranks_that_were_measured() -> None:
     assert faster_alone.speed(2) == 1.0
 
 
+def test_ranks_that_take_turns_cost_more() -> None:
+    crowded = Sharing(2, measured_with=2, crowded_slowdown=1.1)
+    assert crowded.speed(2) == 1.0
+    assert crowded.speed(4) == pytest.approx(0.5 / 1.1)
+    stages, free = [StageTimes(1.0, 2.0)] * 2, [0.0]
+    usual = simulate_shared(stages, free, 4, Sharing(2, measured_with=2), 2).makespan_seconds
+    assert usual < simulate_shared(stages, free, 4, crowded, 2).makespan_seconds <= usual * 1.1
+
+
 @given(st.integers(1, 64), st.floats(0.5, 9.0), st.integers(1, 99), st.integers(1, 99))
 def test_more_ranks_never_do_less_together(cores: int, alone: float, busy: int, measured: int) -> None:
     on = processor(cores, Calibration(alone_speedup=alone, busy_ranks=measured))

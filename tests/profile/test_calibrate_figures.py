@@ -39,7 +39,7 @@ def samples() -> Samples:
         found[f"block fp32 {batch * TOKENS} both"] = [0.034 * batch]
     found |= {
         "speck both": [188 * 8e-6], "stream": [0.005], "adamw": [0.002],
-        "alone forward": [0.01], "alone both": [0.0306],
+        "alone forward": [0.01], "alone both": [0.0306], "crowded both": [0.0374],
     }  # fmt: skip
     for name, seconds in (("all_reduce", 6e-3), ("all_gather", 3e-3), ("reduce_scatter", 4e-3)):
         found |= {f"{name} large": [seconds + 1e-3], f"{name} small": [1e-3]}
@@ -81,6 +81,8 @@ def test_figures_have_quartiles() -> None:
     assert calibration.all_reduce is None
     assert calibration.alone_speedup is not None
     assert middle(calibration.alone_speedup) == pytest.approx(0.034 / 0.0306, rel=1e-3)
+    assert calibration.crowded_slowdown is not None
+    assert middle(calibration.crowded_slowdown) == pytest.approx(0.0374 / 0.034, rel=1e-3)
 
 
 def test_noise_never_makes_a_rate_negative() -> None:

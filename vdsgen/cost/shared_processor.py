@@ -26,6 +26,8 @@ class Sharing(NamedTuple):
     """Of one rank alone against one of those measured together: caches, memory and clocks to itself."""
     measured_with: int = 1
     """Ranks that were busy while the rates were measured: speeds are relative to those."""
+    crowded_slowdown: float = 1.0
+    """Processor time of a rank that takes turns on a core, over that of one with a core to itself."""
 
     @classmethod
     def of(cls, pool: Pool) -> Sharing | None:
@@ -42,16 +44,19 @@ class Sharing(NamedTuple):
         # More ranks never do less together than fewer: bounds what a noisy measurement can claim.
         together = min(cores, measured_with)
         alone = min(1 + (together - 1) / together, max(1.0, middle(calibration.alone_speedup or 1.0)))
-        return cls(cores, alone, measured_with)
+        crowded = max(1.0, middle(calibration.crowded_slowdown or 1.0))
+        return cls(cores, alone, measured_with, crowded)
 
     def speed(self, busy: int) -> float:
         """Of each of `busy` ranks, relative to the measured rates."""
         return self._share(busy) / self._share(self.measured_with)
 
     def _share(self, busy: int) -> float:
-        """From one rank alone to those that were measured together; then a core each; then less."""
-        if busy >= self.cores:
-            return self.cores / busy
+        """From one rank alone to those that were measured together; then a core each; then turns."""
+        if busy > self.cores:
+            return self.cores / busy / self.crowded_slowdown
+        if busy == self.cores:
+            return 1.0
         together = min(self.cores, self.measured_with)
         if busy >= together:
             return 1.0

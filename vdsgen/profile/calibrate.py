@@ -21,6 +21,7 @@ from vdsgen.spec.calibration import Calibration
 
 RATES_SECONDS = 20.0
 ALONE_SECONDS = 2.0
+CROWDED_SECONDS = 4.0
 EXPECTED_SECONDS = 60.0
 """What it takes in all on two cores, starting the ranks included."""
 
@@ -60,9 +61,9 @@ def calibrate(
 ) -> Calibration:
     """Starts `ranks` processes and takes the median over all their samples of each figure.
 
-    No more ranks compute at once than there are cores, as in training, where the others would slow them
-    down; the cost model shares the cores itself. Raises VdsgenError where a process dies, or where there are
-    fewer GPUs than ranks.
+    No more ranks compute at once than there are cores: the cost model shares the cores itself. Only what
+    crowding costs besides is measured with all of them. Raises VdsgenError where a process dies, or where
+    there are fewer GPUs than ranks.
     """
     import torch.multiprocessing as multiprocessing
 
@@ -202,7 +203,10 @@ def _samples_of_rank(task: Task, messages: Any) -> dict[str, list[float]]:
         samples |= compute.rate_samples(quick, device, sizes, task.rates_seconds)
     begin("one rank alone")
     if task.rank == 0:
-        samples |= compute.alone_samples(device, ALONE_SECONDS)
+        samples |= compute.block_samples("alone", device, ALONE_SECONDS)
+    if task.ranks > task.busy_ranks:
+        begin("more ranks than cores")
+        samples |= compute.block_samples("crowded", device, CROWDED_SECONDS)
     if not task.on_gpu:
         begin("the engine's own overhead")
         samples |= engine.engine_samples(task.ranks, device)

@@ -61,9 +61,9 @@ def rate_samples(dtypes: list[Dtype], device: Device, sizes: Sizes, budget_secon
     return sample(calls, budget_seconds, device)
 
 
-def alone_samples(device: Device, budget_seconds: float) -> Samples:
-    """The block, to compare one rank alone with many."""
-    calls = dict(_block("alone", BATCHES[0], CLIP, "fp32", device.name))
+def block_samples(name: str, device: Device, budget_seconds: float) -> Samples:
+    """The block under this name, to compare one rank alone, or more ranks than cores, with a rank a core."""
+    calls = dict(_block(name, BATCHES[0], CLIP, "fp32", device.name))
     return sample(calls, budget_seconds, device)
 
 

@@ -58,6 +58,8 @@ def calibration_of(samples: Sequence[Samples], *, ranks: int, busy_ranks: int, o
     }
     if not on_gpu:
         figures["alone_speedup"] = _alone_speedup(seconds)
+        if "crowded both" in seconds:
+            figures["crowded_slowdown"] = _crowded_slowdown(seconds)
         figures |= engine_figures(seconds.all, statistics.median(kernel))
     if ranks > 1:
         figures |= _link_figures(seconds, ranks)
@@ -216,8 +218,16 @@ def _rest_rate(block_seconds: Sequence[float], known_seconds: float, moved_bytes
 
 
 def _alone_speedup(seconds: _Seconds) -> PositiveSpread:
-    together = seconds.median(f"block fp32 {BATCHES[0] * CLIP.frames * CLIP.patches} both")
-    return _spread([together / value for value in seconds.of("alone both")])
+    return _spread([_block_seconds(seconds) / value for value in seconds.of("alone both")])
+
+
+def _crowded_slowdown(seconds: _Seconds) -> PositiveSpread:
+    return _spread([value / _block_seconds(seconds) for value in seconds.of("crowded both")])
+
+
+def _block_seconds(seconds: _Seconds) -> float:
+    """Of ranks with a core each."""
+    return seconds.median(f"block fp32 {BATCHES[0] * CLIP.frames * CLIP.patches} both")
 
 
 def _link_figures(seconds: _Seconds, ranks: int) -> dict[str, object]:

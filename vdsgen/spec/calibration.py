@@ -130,6 +130,9 @@ class Calibration(Spec):
     """Ranks that computed at once while rates were measured: no more than there are cores."""
     alone_speedup: Measured | None = None
     """How much faster a rank computes while all others wait."""
+    crowded_slowdown: Measured | None = None
+    """How much more processor time a rank takes where ranks outnumber the cores: taking turns empties the
+    caches."""
     clip_seconds: Measured | None = None
     """One loader process reads, decodes and prepares one clip."""
     host_link_bandwidth_gb_per_second: Measured | None = None
