@@ -3,9 +3,9 @@
     python -m tests.benchmarks.svd_unet --out docs/measured/svd_unet.json
 
 Diffusers' UNetSpatioTemporalConditionModel in half precision, whole, with its defaults, which are the
-published model's; bytes that one clip's forward leaves for backward, and parameters. A UNet halves and doubles
-its frames' edges on the way, so that its costs are no polynomial of the clip's size: they hold for the sizes
-that are traced here, and nowhere else. About a minute.
+published model's; bytes that one clip's forward leaves for backward, and parameters. A UNet halves and
+doubles its frames' edges on the way, so that its costs are no polynomial of the clip's size: they hold for
+the sizes that are traced here, and nowhere else. About a minute.
 """
 
 from __future__ import annotations
