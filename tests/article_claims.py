@@ -19,8 +19,9 @@ from vdsgen.planner.tables import settings_of
 from vdsgen.planner.workload import Workload
 from vdsgen.spec.architecture import Vdt
 from vdsgen.spec.rendered import Rendered
+from vdsgen.units import GIB
 
-MEASURED = Path(__file__).parent.parent / "docs/measured/article_claims.json"
+FOLDER = Path(__file__).parent.parent / "docs/measured"
 SQUARE_ROOT_INTERVAL = 7
 """Of 48 layers."""
 BASELINE_NODES = 8
@@ -31,8 +32,26 @@ Row = tuple[str, str, str]
 
 @cache
 def measured() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(MEASURED.read_text())
+    found: dict[str, Any] = json.loads((FOLDER / "article_claims.json").read_text())
     return found
+
+
+def unet_rows() -> list[Row]:
+    """A1 on the UNet that has this size: Stable Video Diffusion's (`python -m tests.benchmarks.svd_unet`)."""
+    clips = json.loads((FOLDER / "svd_unet.json").read_text())
+    parameters = clips[0]["parameters"]
+    saved = "; ".join(
+        f"{clip['saved_bytes'] / GIB:.1f} GiB for {clip['frames']} frames of {clip['height']} × {clip['width']}"
+        for clip in clips
+    )
+    return [
+        (
+            "A1",
+            "(the same of Stable Video Diffusion's UNet)",
+            f"{16 * parameters / 1e9:.1f} GB of states for {parameters:,} parameters; forward leaves for backward, "
+            f"traced from diffusers' UNetSpatioTemporalConditionModel in half precision: {saved}",
+        )
+    ]
 
 
 def workload(rendered: Rendered) -> Workload:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.article_claims import pipeline_rows, scale_rows, square_root_rows, workload
+from tests.article_claims import pipeline_rows, scale_rows, square_root_rows, unet_rows, workload
 from vdsgen.planner.baseline import Baseline, naive_baseline
 from vdsgen.spec.plan import Plan
 from vdsgen.spec.rendered import Rendered, read_rendered
@@ -78,6 +78,7 @@ def rows() -> list[tuple[str, str, str]]:
             f"{gib(baseline.activations_bytes)} for one clip of 16 frames of 256 × 256 without checkpointing, "
             f"traced from the model's layers: two clips a GPU pass {2 * baseline.activations_bytes / GB:.0f} GB",
         ),
+        *unet_rows(),
         (
             "A2",
             "careful management needs 60-70 % less",
@@ -127,6 +128,13 @@ def rows() -> list[tuple[str, str, str]]:
             f"{outcome(small_pinned.plan)}",
         ),
         ("A13", "(the planner's own choice)", f"{choices(small.plan)}: {outcome(small.plan)}"),
+        (
+            "A17",
+            "guide by profiling; ablation studies",
+            "`vdsgen calibrate` measures the machine, `vdsgen verify` proves a plan's memory in DeepSpeed's own engine "
+            "without a GPU, `vdsgen ablate` measures and ranks a set of plans; how well predictions agree is in "
+            "`docs/planner.md` (time), `docs/engine.md` (memory) and `docs/published.md` (others' GPUs)",
+        ),
         (
             "A21",
             "configurations that others can adapt and share",

@@ -52,6 +52,7 @@ def measured(frames: int, height: int, width: int) -> dict[str, Any]:
             layer = Whole()
         finally:
             torch.set_default_dtype(default)
+        layer.to("meta")  # its mix factors are made by a constructor that knows no device
         for parameter in layer.parameters():
             parameter.grad = torch.zeros_like(parameter)
         channels = layer.unet.config.in_channels

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vdsgen.spec.plan import StageMemory
-from vdsgen.verify.figures import NEGLIGIBLE_FRACTION, TOLERANCES, Component, StageTrace, all_within, compare
+from vdsgen.verify.figures import NEGLIGIBLE_FRACTIONS, TOLERANCES, Component, StageTrace, all_within, compare
 
 SIZES = {
     "parameters_bytes": 3_000_000_000,
@@ -53,7 +53,7 @@ def test_a_figure_is_refused_exactly_beyond_its_tolerance(
     component: Component, sign: int, tolerances: float
 ) -> None:
     true = PEAK if component == "peak" else SIZES[f"{component}_bytes"]
-    allowed = max(TOLERANCES[component] * true, NEGLIGIBLE_FRACTION * PEAK)
+    allowed = max(TOLERANCES[component] * true, NEGLIGIBLE_FRACTIONS[component] * PEAK)
     off = round(sign * tolerances * allowed)
     plan = planned(**{f"{component}_bytes": true + off + (RESERVE if component == "peak" else 0)})
     wrong = [row.component for row in compare(plan, trace()) if not row.within]

@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import Any
 
 from vdsgen.units import GIB
-from vdsgen.verify.figures import NEGLIGIBLE_BYTES, NEGLIGIBLE_FRACTION, TOLERANCES, Row, StageTrace
+from vdsgen.verify.figures import NEGLIGIBLE_BYTES, NEGLIGIBLE_FRACTIONS, TOLERANCES, Row, StageTrace
 from vdsgen.verify.run import Verification
 
 PHASES = {
@@ -60,12 +60,13 @@ def _closing(verification: Verification) -> list[str]:
     exceeded = [row for row in verification.rows if not row.within]
     verdict = "Within tolerance." if not exceeded else f"NOT within tolerance: {_named(exceeded)}."
     states, activations, rest = (f"{TOLERANCES[name]:.0%}" for name in ("parameters", "activations", "peak"))
+    little, more = (f"{NEGLIGIBLE_FRACTIONS[name]:.1%}" for name in ("peak", "workspace"))
     lines = [
         verdict,
         f"Tolerance, of the traced bytes: parameters, gradients and optimizer {states}, activations "
         f"{activations}, workspace,",
-        f"communication and peak {rest}; less than {NEGLIGIBLE_FRACTION:.1%} of the stage's peak, or 1 MiB, "
-        f"counts as nothing.",
+        f"communication and peak {rest}. Less than {little} of the stage's peak, or 1 MiB, counts as nothing;",
+        f"of workspace and communication, less than {more} of it.",
         "Peaks are of tensors, without the plan's reserve.",
     ]
     if trace.micro_batches < planned:
@@ -89,7 +90,7 @@ def as_json(verification: Verification) -> dict[str, Any]:
         "within": verification.within,
         "notes": list(verification.notes),
         "tolerances": dict(TOLERANCES),
-        "negligible_fraction_of_peak": NEGLIGIBLE_FRACTION,
+        "negligible_fractions_of_peak": dict(NEGLIGIBLE_FRACTIONS),
         "negligible_bytes": NEGLIGIBLE_BYTES,
         "stages": [
             {
