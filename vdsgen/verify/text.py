@@ -64,8 +64,8 @@ def _closing(verification: Verification) -> list[str]:
     lines = [
         verdict,
         f"Tolerance, of the traced bytes: parameters, gradients and optimizer {states}, activations "
-        f"{activations}, workspace,",
-        f"communication and peak {rest}. Less than {little} of the stage's peak, or 1 MiB, counts as nothing;",
+        f"{activations}, workspace, communication and",
+        f"peak {rest}. Less than {little} of the stage's peak, or 1 MiB, counts as nothing;",
         f"of workspace and communication, less than {more} of it.",
         "Peaks are of tensors, without the plan's reserve.",
     ]
