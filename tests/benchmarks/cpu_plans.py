@@ -11,7 +11,6 @@ figures mean nothing otherwise. About ten minutes on two cores.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import socket
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.clips import real_clips
+from vdsgen.ablate.statistics import kendall_tau
 from vdsgen.catalog import open_experiment, open_lab, profile_for
 from vdsgen.planner.plan import make_plan
 from vdsgen.planner.resolve import workload_of
@@ -210,12 +210,6 @@ def row_of(way: Way, parts: dict[str, float], samples: list[dict[str, float]], c
     )
 
 
-def kendall_tau(pairs: Sequence[tuple[float, float]]) -> float:
-    """Pairs of plans in the same order less those in the other, over all (Kendall 1938, tau-a)."""
-    signs = [(a[0] - b[0]) * (a[1] - b[1]) for a, b in itertools.combinations(pairs, 2)]
-    return (sum(sign > 0 for sign in signs) - sum(sign < 0 for sign in signs)) / len(signs)
-
-
 def print_table(rows: Sequence[Row]) -> None:
     head = ("stages x data", "ZeRO", "micro-batch", "interval", "precision", "predicted s", "measured s",
             "quartiles", "error", "busy cores")  # fmt: skip
@@ -234,8 +228,9 @@ def print_table(rows: Sequence[Row]) -> None:
     chosen = min(rows, key=lambda row: row.predicted)
     best = min(rows, key=lambda row: row.measured)
     print(f"{len(rows)} plans: median error {statistics.median(errors):.1%}, worst {errors[-1]:.1%}.")
-    if len(rows) > 1:
-        print(f"Kendall's tau {kendall_tau([(row.predicted, row.measured) for row in rows]):.2f}.")
+    tau = kendall_tau([row.predicted for row in rows], [row.measured for row in rows])
+    if tau is not None:
+        print(f"Kendall's tau {tau:.2f}.")
     regret = chosen.measured / best.measured - 1
     print(f"Regret {regret:.1%}: {chosen.way.name} was predicted fastest, {best.way.name} measured fastest.")
     print(
