@@ -47,6 +47,11 @@ def test_the_step_holds_what_the_trainers_engine_holds(stages: int, engine_runs:
                     # Its temporaries are unknown, and less than its recomputation's.
                     assert predicted[key] <= real[key] * (1 + TOLERANCE), f"{key}, {place}"
                     assert real[key] < max(predicted[key] for key in running), f"{key}, {place}"
+                elif key[0] == "OptimizerStep":
+                    # Gloo's threads may let go of the all-reduce's copy a moment after it is done.
+                    late = max(predicted[key], predicted.get(("ReduceGrads", None), 0))
+                    assert real[key] <= late * (1 + TOLERANCE), f"{key}, {place}"
+                    assert real[key] >= predicted[key] * (1 - TOLERANCE), f"{key}, {place}"
                 else:
                     assert predicted[key] == pytest.approx(real[key], rel=TOLERANCE), f"{key}, {place}"
     assert in_flight == set(range(1, stages + 1))

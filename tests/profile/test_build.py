@@ -32,7 +32,7 @@ from vdsgen.spec.architecture import Geometry, Vdt, architecture_sha256
 from vdsgen.spec.profile import OTHER_ATTENTION, AttentionKernel, ModelProfile, Width
 
 PROFILES = Path(__file__).parents[2] / "vdsgen" / "catalog" / "data" / "profiles"
-SIZES = {"vdt-demo": 5.7e6, "vdt-1.2b": 1.2e9, "vdt-1.5b": 1.5e9, "vdt-2.1b": 2.1e9}
+SIZES = {"vdt-demo": 5.7e6, "vdt-1.2b": 1.2e9, "vdt-1.5b": 1.5e9, "vdt-2.1b": 2.1e9, "vdt-14b": 13.9e9}
 MODELS = {
     "text": tiny(),
     "class": tiny(condition="class", temporal_kernel_size=5),

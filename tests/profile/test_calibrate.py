@@ -41,17 +41,18 @@ def test_this_machine_has_memory_and_cores() -> None:
 
 @pytest.mark.slow
 def test_two_ranks_measure_everything_that_a_processor_has() -> None:
+    """As on a machine of one core, so that they are measured in turn and together."""
     seen: list[Progress] = []
-    machine = Machine(host_memory_bytes=2**30, cpu_cores=this_machine().cpu_cores)
+    machine = Machine(host_memory_bytes=2**30, cpu_cores=1)
     measured = calibrate(machine, ranks=2, report=seen.append, rates_seconds=0.0)
     missing = {
         "fp16_matmul_tflops", "clip_seconds", "host_link_bandwidth_gb_per_second",
-        "host_memory_bandwidth_gb_per_second",
+        "host_memory_bandwidth_gb_per_second", "step_factors",
     }  # fmt: skip
     for name in Calibration.model_fields:
         assert bool(getattr(measured, name)) == (name not in missing), name
     assert {rate.dtype for rate in measured.matrix_rates} >= {"fp32"}
-    assert measured.busy_ranks == min(2, machine.cpu_cores)
+    assert measured.busy_ranks == 1
     assert measured.all_reduce is not None
     assert measured.all_reduce.ranks == 2
     assert middle(measured.all_reduce.bandwidth_gb_per_second) > 0

@@ -39,8 +39,8 @@ REAL = (
     settings_of(2, 1, 1, ("bf16", "fp32"), 3),
 )
 
-SCALAR_BYTES = 8
-"""A number that real ranks tell each other, and a fake one knows."""
+SCALAR_BYTES = 1024
+"""A few numbers that real ranks tell each other, and a fake one knows."""
 UPPER_BOUND = 1.2
 """Planned over traced, of this model: shares and buckets of ZeRO, and live parameters of ZeRO-3, are bounds
 that a model smaller than them does not fill, and whose maxima it reaches at different moments."""
@@ -124,7 +124,7 @@ def test_more_micro_batches_than_are_traced_raise_no_peak(tmp_path_factory: pyte
 
 
 def test_real_ranks_hold_the_same(tmp_path: object, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """To a scalar: on a processor's kernels, with neighbours and contents and without."""
+    """To a few scalars: on a processor's kernels, with neighbours and contents and without."""
     folder = tmp_path_factory.mktemp("real")
     by_rank = [
         [as_case(settings, rank if settings.pipeline_parallel_size == 2 else 0) for settings in REAL]
