@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from vdsgen.cost.compute import BACKWARD_MATMUL_FACTOR
+from vdsgen.cost.rates import BACKWARD_ATTENTION_FACTOR
 from vdsgen.profile.points import Point
 from vdsgen.profile.trace import CheckpointedTrace, Trace
 from vdsgen.spec.profile import LayerCosts
@@ -30,7 +32,9 @@ def differences(
     at = (point.batch, point.geometry)
     inside = costs.checkpointed
     assert inside is not None, "every layer is traced inside a checkpoint too"
-    matmul, attention = costs.backward_flops(*at)
+    products, scores = costs.backward_matmul_flops, costs.backward_attention_flops
+    matmul = products.at(*at) if products else BACKWARD_MATMUL_FACTOR * costs.matmul_flops.at(*at)
+    attention = scores.at(*at) if scores else BACKWARD_ATTENTION_FACTOR * costs.attention_flops.at(*at)
     found: dict[str, tuple[int | float, int | float]] = {
         name: (getattr(costs, name).at(*at), getattr(trace, name)) for name in PLAIN
     }

@@ -134,18 +134,6 @@ class LayerCosts(Spec):
     checkpointed: Recomputation | None = None
     """None: not traced."""
 
-    def backward_flops(self, micro_batch_size: int, geometry: Geometry) -> tuple[float, float]:
-        """Of the backward: matrix products outside attention, and inside; recomputation not counted."""
-        matmul, attention = self.backward_matmul_flops, self.backward_attention_flops
-        return (
-            2.0 * self.matmul_flops.at(micro_batch_size, geometry)
-            if matmul is None
-            else matmul.at(micro_batch_size, geometry),
-            2.5 * self.attention_flops.at(micro_batch_size, geometry)
-            if attention is None
-            else attention.at(micro_batch_size, geometry),
-        )
-
     def with_rank(self, rank: int) -> LayerCosts:
         """The same with the adapters' rank settled."""
         return _with_rank(self, rank)
