@@ -14,8 +14,8 @@ from vdsgen.catalog.profiles import profile_for
 from vdsgen.cost.schedule import StageTimes, simulate
 from vdsgen.cost.settings import Settings
 from vdsgen.planner.plan import make_plan
+from vdsgen.planner.plan_settings import settings_of
 from vdsgen.planner.resolve import workload_of
-from vdsgen.planner.tables import settings_of
 from vdsgen.planner.workload import Workload
 from vdsgen.spec.architecture import Vdt
 from vdsgen.spec.rendered import Rendered

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from tests.cost.activation_cases import GEOMETRY, MODEL
 from tests.cost.engine_cases import case_of, is_allowed
 from vdsgen.cost import engine_defaults
-from vdsgen.cost.settings import Offload, Settings
+from vdsgen.cost.settings import Settings
 from vdsgen.spec.experiment import Dtype
+from vdsgen.spec.plan import Offload
 
 PARTITIONS = {1: (0, 16), 2: (0, 8, 16), 4: (0, 4, 8, 12, 16)}
 LAYOUTS = ((1, 1), (1, 2), (2, 1), (4, 1), (2, 2))

@@ -16,8 +16,9 @@ from tests.cost.engine_cases import sizes_of
 from tests.cost.matrix_cases import PARTITIONS, MatrixCase, matrix, scaled_defaults
 from vdsgen.cost import activations, engine_defaults, gradients, host_memory, memory, model_states, reduction
 from vdsgen.cost.model_states import StageSizes
-from vdsgen.cost.settings import BYTES_PER_ELEMENT, Offload, Settings
+from vdsgen.cost.settings import BYTES_PER_ELEMENT, Settings
 from vdsgen.profile.trace import LAYER_INDEX, Kind, empty_layer, empty_tensors
+from vdsgen.spec.plan import Offload
 
 MEASUREMENTS = Path(__file__).parent / "data" / "engine_matrix.json"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

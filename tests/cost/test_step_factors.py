@@ -10,8 +10,9 @@ import pytest
 from tests.cli.rendering import planning_inputs
 from vdsgen.cost.step_time import StepTime
 from vdsgen.planner.plan import best_plans
+from vdsgen.planner.plan_settings import settings_of
 from vdsgen.planner.resolve import workload_of
-from vdsgen.planner.tables import settings_of, step_time_of
+from vdsgen.planner.tables import step_time_of
 from vdsgen.spec.calibration import Calibration
 from vdsgen.spec.step_factors import StepFactors
 

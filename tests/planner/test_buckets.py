@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.planner.examples import experiment, pool, profile
 from vdsgen.errors import NoPlanFitsError
 from vdsgen.planner.plan import make_plan
-from vdsgen.planner.tables import settings_of
+from vdsgen.planner.plan_settings import settings_of
 from vdsgen.planner.text import plan_text
 from vdsgen.planner.workload import Workload
 from vdsgen.spec.plan import Plan

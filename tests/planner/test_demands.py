@@ -89,7 +89,7 @@ def test_with_few_clips_neither_all_gpus_nor_one_are_faster_than_the_plan() -> N
     plan = make_plan(few, on, profile(16, 1024))
     for stages in (16, 1):
         pins = {"pipeline_parallel_size": stages, "data_parallel_size": 1}
-        pinned = few.model_copy(update={"constraints": Constraints(**pins)})
+        pinned = few.model_copy(update={"constraints": Constraints.model_validate(pins)})
         other = make_plan(pinned, on, profile(16, 1024))
         assert other.parallel.world_size == stages
         assert plan.predicted.samples_per_second >= 0.99 * other.predicted.samples_per_second

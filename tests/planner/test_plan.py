@@ -12,8 +12,9 @@ from tests.planner.examples import experiment, pool, profile
 from vdsgen import __version__
 from vdsgen.planner.baseline import naive_baseline
 from vdsgen.planner.plan import best_plans, make_plan
+from vdsgen.planner.plan_settings import settings_of
 from vdsgen.planner.resolve import workload_of
-from vdsgen.planner.tables import settings_of, step_time_of
+from vdsgen.planner.tables import step_time_of
 from vdsgen.planner.text import plan_text, ranking_text
 from vdsgen.spec.canonical import canonical_json
 from vdsgen.spec.plan import Plan

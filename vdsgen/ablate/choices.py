@@ -14,7 +14,7 @@ from vdsgen.ablate.selectors import OPTION, PinSet, RenderedPlan, Selector
 from vdsgen.cost.settings import Settings
 from vdsgen.errors import InputError, NoPlanFitsError, Problem
 from vdsgen.planner.plan import best_plans, make_plan
-from vdsgen.planner.tables import settings_of
+from vdsgen.planner.plan_settings import settings_of
 from vdsgen.render.render import render_plan
 from vdsgen.spec.canonical import canonical_json
 from vdsgen.spec.experiment import Experiment

@@ -9,8 +9,9 @@ from vdsgen import __version__
 from vdsgen.ablate.choices import Choice, Choices
 from vdsgen.ablate.planning import Planning
 from vdsgen.ablate.records import Ablation, PlanEntry, PredictedCosts
+from vdsgen.planner.plan_settings import settings_of
 from vdsgen.planner.resolve import workload_of
-from vdsgen.planner.tables import settings_of, step_time_of
+from vdsgen.planner.tables import step_time_of
 from vdsgen.spec.canonical import sha256_of
 from vdsgen.spec.lab import Pool
 

@@ -78,7 +78,7 @@ def checked_templates(template_dir: Path | None) -> None:
 
 def summary(plan: Plan) -> str:
     """The plan in one line."""
-    from vdsgen.planner.tables import settings_of
+    from vdsgen.planner.plan_settings import settings_of
     from vdsgen.planner.words import gib, settings_words
 
     peak = max(stage.memory.peak_bytes for stage in plan.stages)

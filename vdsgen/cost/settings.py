@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from vdsgen.spec.experiment import Dtype
-
-Offload = Literal["none", "cpu", "nvme"]
+from vdsgen.spec.plan import GradientCompression, Offload
 
 BYTES_PER_ELEMENT: dict[str, int] = {"fp32": 4, "bf16": 2, "fp16": 2}
 
@@ -29,10 +28,38 @@ class Settings(NamedTuple):
     """Where ZeRO keeps this rank's master weights and moments."""
     offload_parameters: Offload = "none"
     """Where ZeRO-3 keeps this rank's share of the parameters."""
+    tensor_parallel_size: int = 1
+    """Ranks that share each block's attention heads and feed-forward columns."""
+    sequence_parallel_size: int = 1
+    """Ranks that share each sample's tokens."""
+    stage_checkpoint_intervals: tuple[int, ...] = ()
+    """Blocks a segment on each pipeline stage, where stages differ; empty where all have the same."""
+    offload_activations: bool = False
+    """Whether what checkpointing keeps waits for backward in host memory."""
+    communication_dtype: Dtype | None = None
+    """What gradients are reduced in; None: the model's dtype, as the engine does by itself."""
+    gradient_compression: GradientCompression = "none"
+    """Of the trainer's own, between data-parallel ranks."""
+    zero_quantized_weights: bool = False
+    """ZeRO++: ZeRO-3 gathers parameters in int8."""
+    zero_quantized_gradients: bool = False
+    """ZeRO++: ZeRO-3 reduces gradients in int4."""
+    hierarchical_partition_size: int = 1
+    """ZeRO++: ranks of a secondary copy of the parameters, which backward gathers from; 1 for none."""
 
     @property
     def world_size(self) -> int:
-        return self.pipeline_parallel_size * self.data_parallel_size
+        return (
+            self.pipeline_parallel_size
+            * self.data_parallel_size
+            * self.tensor_parallel_size
+            * self.sequence_parallel_size
+        )
+
+    def checkpoint_interval(self, stage: int) -> int:
+        """Blocks a segment on this stage; 0 for none."""
+        intervals = self.stage_checkpoint_intervals
+        return intervals[stage] if intervals else self.activation_checkpoint_interval
 
     @property
     def element_bytes(self) -> int:

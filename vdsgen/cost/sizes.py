@@ -25,8 +25,8 @@ class MeanStepTimeModel:
         assert models, "the time of samples of no size"
         self.models = models
 
-    def layer_seconds(self, settings: Settings) -> tuple[float, ...]:
-        return mean([model.layer_seconds(settings) for model in self.models])
+    def layer_seconds(self, settings: Settings, stage: int = 0) -> tuple[float, ...]:
+        return mean([model.layer_seconds(settings, stage) for model in self.models])
 
     def stage_times(self, settings: Settings, partition: Sequence[int]) -> list[StageTimes]:
         return list(mean([tuple(model.stage_times(settings, partition)) for model in self.models]))

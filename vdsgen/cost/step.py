@@ -118,8 +118,9 @@ class StepTimeModel:
             self._boundaries[key] = tuple(volumes)
         return self._boundaries[key]
 
-    def layer_seconds(self, settings: Settings) -> tuple[float, ...]:
-        """What each layer adds to its stage's time for one micro-batch: what a partition balances.
+    def layer_seconds(self, settings: Settings, stage: int = 0) -> tuple[float, ...]:  # noqa: ARG002
+        """What each layer adds to the time of a stage that holds it, for one micro-batch: what a partition
+        balances. `stage` matters where stages have GPUs of several kinds.
 
         Checkpointing runs every layer's forward again: segments cover the whole stage, embedding and
         final projection included (model/pipeline.py, run_segments).

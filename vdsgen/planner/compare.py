@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from vdsgen.cost.settings import Settings
+from vdsgen.planner.facts import facts
 from vdsgen.planner.numerics import loses_sums
 from vdsgen.planner.place import Miss, place
 from vdsgen.planner.search import SIMPLER_WITHIN, Candidate
-from vdsgen.planner.space import facts
 from vdsgen.planner.words import miss_words, percent, seconds
 from vdsgen.planner.workload import Workload
 from vdsgen.rules.registry import all_rules

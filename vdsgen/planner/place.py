@@ -107,8 +107,8 @@ def _examined(workload: Workload, settings: Settings, boundaries: tuple[int, ...
         for stage, (start, stop) in enumerate(pairwise(boundaries))
     ]
     peaks = [memory.peak_bytes for memory in memories]
-    fullest = max(range(len(peaks)), key=peaks.__getitem__)
-    over = peaks[fullest] - workload.capacity_bytes
+    fullest = max(range(len(peaks)), key=lambda stage: peaks[stage] - workload.capacity_of(settings, stage))
+    over = peaks[fullest] - workload.capacity_of(settings, fullest)
     if over > 0:
         layers = (boundaries[fullest], boundaries[fullest + 1])
         return Miss(settings, fullest, layers, memories[fullest], over)

@@ -9,6 +9,7 @@ from vdsgen.planner.compare import compared
 from vdsgen.planner.demands import whole_pool_layouts
 from vdsgen.planner.explain import reasons
 from vdsgen.planner.no_fit import no_fit_error
+from vdsgen.planner.plan_settings import sections_of
 from vdsgen.planner.rejected import rejected
 from vdsgen.planner.resolve import workload_of
 from vdsgen.planner.search import Candidate, search, settled
@@ -17,15 +18,10 @@ from vdsgen.spec.canonical import sha256_of
 from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.lab import Pool
 from vdsgen.spec.plan import (
-    ActivationCheckpointing,
-    Batch,
     Inputs,
-    Parallel,
     Plan,
     PlannedModel,
-    Precision,
     Stage,
-    Zero,
 )
 from vdsgen.spec.plan import Search as SearchSummary
 from vdsgen.spec.profile import ModelProfile
@@ -71,8 +67,7 @@ def best_plans(experiment: Experiment, pool: Pool, profile: ModelProfile, top: i
 def _plan(
     workload: Workload, inputs: Inputs, candidate: Candidate, why: tuple[str, ...], summary: SearchSummary
 ) -> Plan:
-    settings, profile, training = candidate.settings, workload.profile, workload.experiment.training
-    scaling = training.loss_scaling if settings.dtype == "fp16" else None
+    profile = workload.profile
     return Plan(
         generator=f"vdsgen {__version__}",
         inputs=inputs,
@@ -83,28 +78,7 @@ def _plan(
             layers=workload.layers,
         ),
         pool=workload.pool.name,
-        parallel=Parallel(
-            world_size=settings.world_size,
-            pipeline_parallel_size=settings.pipeline_parallel_size,
-            data_parallel_size=settings.data_parallel_size,
-        ),
-        batch=Batch(
-            micro_batch_size=settings.micro_batch_size,
-            gradient_accumulation_steps=settings.gradient_accumulation_steps,
-            global_batch_size=training.global_batch_size,
-        ),
-        zero=Zero(
-            stage=settings.zero_stage,
-            reduce_bucket_elements=settings.reduce_bucket_elements,
-            allgather_bucket_elements=settings.allgather_bucket_elements,
-        ),
-        activation_checkpointing=ActivationCheckpointing(interval=settings.activation_checkpoint_interval),
-        precision=Precision(
-            dtype=settings.dtype,
-            gradient_accumulation_dtype=settings.gradient_accumulation_dtype,
-            initial_loss_scale=scaling.initial_loss_scale if scaling else None,
-            loss_scale_window=scaling.loss_scale_window if scaling else None,
-        ),
+        **sections_of(candidate.settings, workload.experiment.training),
         stages=_stages(workload, candidate),
         predicted=candidate.time.predicted(),
         reasons=why,
@@ -118,7 +92,7 @@ def _stages(workload: Workload, candidate: Candidate) -> tuple[Stage, ...]:
             index=index,
             layers=(start, stop),
             memory=workload.memory(candidate.settings, index, start, stop).spec(),
-            capacity_bytes=workload.capacity_bytes,
+            capacity_bytes=workload.capacity_of(candidate.settings, index),
             forward_seconds=times.forward_seconds,
             backward_seconds=times.backward_seconds,
             peak=workload.timeline(candidate.settings, index, start, stop).peak().spec(),

@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.step_time import StepTime
+from vdsgen.planner.facts import facts
 from vdsgen.planner.numerics import loses_sums
 from vdsgen.planner.place import Miss, Placed, place, spread
-from vdsgen.planner.space import Family, Layout, facts, families
+from vdsgen.planner.space import Family, Layout, families
 from vdsgen.planner.workload import Workload
 from vdsgen.rules.registry import all_rules
 from vdsgen.rules.rule import Violation, violations

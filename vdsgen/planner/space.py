@@ -7,9 +7,11 @@ from itertools import product
 from typing import NamedTuple
 
 from vdsgen.cost.settings import Settings
+from vdsgen.planner.choices.communication import communication_choices
+from vdsgen.planner.choices.degrees import sequence_parallel_sizes, tensor_parallel_sizes
+from vdsgen.planner.choices.offload import offload_choices
 from vdsgen.planner.numerics import accumulation_dtype, dtypes
 from vdsgen.planner.workload import Workload
-from vdsgen.rules.rule import Facts
 from vdsgen.spec.experiment import Constraints
 
 ZERO_STAGES = (0, 1, 2, 3)
@@ -23,17 +25,27 @@ collective still runs for milliseconds, a thousand times its latency.
 
 
 class Layout(NamedTuple):
-    """How ranks are shared between pipeline stages and data-parallel groups."""
+    """How ranks are shared between pipeline stages, data-parallel groups, and ranks that share a layer."""
 
     pipeline_parallel_size: int
     data_parallel_size: int
+    tensor_parallel_size: int = 1
+    sequence_parallel_size: int = 1
 
     @property
     def world_size(self) -> int:
-        return self.pipeline_parallel_size * self.data_parallel_size
+        return (
+            self.pipeline_parallel_size
+            * self.data_parallel_size
+            * self.tensor_parallel_size
+            * self.sequence_parallel_size
+        )
 
     def __str__(self) -> str:
-        return f"pipeline {self.pipeline_parallel_size} x data {self.data_parallel_size}"
+        text = f"pipeline {self.pipeline_parallel_size} x data {self.data_parallel_size}"
+        for name, size in (("tensor", self.tensor_parallel_size), ("sequence", self.sequence_parallel_size)):
+            text += f" x {name} {size}" if size > 1 else ""
+        return text
 
 
 class Family(NamedTuple):
@@ -56,11 +68,13 @@ def divisors(number: int) -> list[int]:
 def layouts(workload: Workload, world_size: int, pins: Constraints) -> list[Layout]:
     """Layouts of so many ranks that pins allow, with at most as many stages as blocks."""
     return [
-        Layout(stages, world_size // stages)
-        for stages in divisors(world_size)
+        Layout(stages, world_size // shared // stages, tensor, sequence)
+        for tensor, sequence in product(tensor_parallel_sizes(workload), sequence_parallel_sizes(workload))
+        if world_size % (shared := tensor * sequence) == 0
+        for stages in divisors(world_size // shared)
         if stages <= workload.blocks
         and pins.pipeline_parallel_size in (None, stages)
-        and pins.data_parallel_size in (None, world_size // stages)
+        and pins.data_parallel_size in (None, world_size // shared // stages)
     ]
 
 
@@ -101,46 +115,26 @@ def families(workload: Workload, candidates: list[Layout]) -> Iterator[Family]:
         for dtype, zero_stage, (micro, steps) in product(
             dtypes(training, workload.pool), zero_stages, splits
         ):
-            yield Family(
-                Settings(
-                    pipeline_parallel_size=layout.pipeline_parallel_size,
-                    data_parallel_size=layout.data_parallel_size,
-                    zero_stage=zero_stage,
-                    micro_batch_size=micro,
-                    gradient_accumulation_steps=steps,
-                    activation_checkpoint_interval=0,
-                    dtype=dtype,
-                    gradient_accumulation_dtype=accumulation_dtype(training, dtype, zero_stage),
-                    reduce_bucket_elements=bucket,
-                    allgather_bucket_elements=bucket,
-                ),
-                tried,
+            settings = Settings(
+                pipeline_parallel_size=layout.pipeline_parallel_size,
+                data_parallel_size=layout.data_parallel_size,
+                tensor_parallel_size=layout.tensor_parallel_size,
+                sequence_parallel_size=layout.sequence_parallel_size,
+                zero_stage=zero_stage,
+                micro_batch_size=micro,
+                gradient_accumulation_steps=steps,
+                activation_checkpoint_interval=0,
+                dtype=dtype,
+                gradient_accumulation_dtype=accumulation_dtype(training, dtype, zero_stage),
+                reduce_bucket_elements=bucket,
+                allgather_bucket_elements=bucket,
             )
+            for offloaded in offload_choices(workload, settings):
+                for chosen in communication_choices(workload, offloaded):
+                    yield Family(chosen, tried)
 
 
 def bucket_elements(workload: Workload) -> int:
     """No larger than the model, and even (rule allgather-bucket-even)."""
     trainable = workload.profile.trainable_parameters
     return min(BUCKET_ELEMENTS, trainable + trainable % 2)
-
-
-def facts(workload: Workload, settings: Settings) -> Facts:
-    """What rules see of one candidate."""
-    return Facts(
-        world_size=settings.world_size,
-        pipeline_parallel_size=settings.pipeline_parallel_size,
-        data_parallel_size=settings.data_parallel_size,
-        global_batch_size=workload.experiment.training.global_batch_size,
-        micro_batch_size=settings.micro_batch_size,
-        gradient_accumulation_steps=settings.gradient_accumulation_steps,
-        zero_stage=settings.zero_stage,
-        allgather_bucket_elements=settings.allgather_bucket_elements,
-        activation_checkpoint_interval=settings.activation_checkpoint_interval,
-        gradient_accumulation_dtype=settings.gradient_accumulation_dtype,
-        fp16_enabled=settings.dtype == "fp16",
-        bf16_enabled=settings.dtype == "bf16",
-        gpu=workload.gpu_name,
-        gpu_has_fp16=workload.has_rate("fp16"),
-        gpu_has_bf16=workload.has_rate("bf16"),
-        blocks=workload.blocks,
-    )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from vdsgen.cost.settings import Settings
 from vdsgen.cost.step_time import StepTime
 from vdsgen.planner.baseline import Baseline
 from vdsgen.planner.place import COMPONENTS
+from vdsgen.planner.plan_settings import settings_of
 from vdsgen.planner.words import duration, interval_words, percent, rate, seconds
 from vdsgen.planner.workload import Workload
 from vdsgen.spec.experiment import Training
@@ -20,24 +20,6 @@ class Table(NamedTuple):
 
     title: str
     rows: tuple[tuple[str, ...], ...]
-
-
-def settings_of(plan: Plan) -> Settings:
-    """A plan's engine settings, as the cost functions take them."""
-    return Settings(
-        pipeline_parallel_size=plan.parallel.pipeline_parallel_size,
-        data_parallel_size=plan.parallel.data_parallel_size,
-        zero_stage=plan.zero.stage,
-        micro_batch_size=plan.batch.micro_batch_size,
-        gradient_accumulation_steps=plan.batch.gradient_accumulation_steps,
-        activation_checkpoint_interval=plan.activation_checkpointing.interval,
-        dtype=plan.precision.dtype,
-        gradient_accumulation_dtype=plan.precision.gradient_accumulation_dtype,
-        reduce_bucket_elements=plan.zero.reduce_bucket_elements,
-        allgather_bucket_elements=plan.zero.allgather_bucket_elements,
-        offload_optimizer=plan.zero.offload_optimizer,
-        offload_parameters=plan.zero.offload_parameters,
-    )
 
 
 def step_time_of(plan: Plan, workload: Workload) -> StepTime:

@@ -89,6 +89,15 @@ class Workload:
             return int(self.pool.gpu.memory_gib * GIB)
         return int(self.pool.host_memory_gib * GIB) // self.pool.gpus_per_node
 
+    def capacity_of(self, settings: Settings, stage: int) -> int:  # noqa: ARG002
+        """Memory of each rank of one pipeline stage: the smallest, where a stage's GPUs differ."""
+        return self.capacity_bytes
+
+    def device_classes(self, settings: Settings) -> tuple[int, ...]:
+        """For each pipeline stage the number of its kind of GPU: stages of one kind are equally fast and
+        equally large."""
+        return (0,) * settings.pipeline_parallel_size
+
     def has_rate(self, dtype: Dtype) -> bool:
         """Whether the pool's GPU computes in this format."""
         assert isinstance(self.pool.gpu, Gpu)
@@ -112,7 +121,7 @@ class Workload:
                 stage,
                 start,
                 stop,
-                self.capacity_bytes,
+                self.capacity_of(settings, stage),
                 self.pool.memory_reserve_fraction,
                 on_host=self.ranks_share_host_memory,
             )
@@ -132,7 +141,7 @@ class Workload:
         return self.sizes[peaks.index(max(peaks))]
 
     def fits(self, settings: Settings, stage: int, start: int, stop: int) -> bool:
-        return self.memory(settings, stage, start, stop).peak_bytes <= self.capacity_bytes
+        return self.memory(settings, stage, start, stop).peak_bytes <= self.capacity_of(settings, stage)
 
     def _run(self, start: int, stop: int) -> Signature:
         """Equal for stretches of layers of the same memory: the same types, handed the same tensors."""

@@ -6,13 +6,14 @@ import math
 import re
 from typing import NamedTuple
 
-from vdsgen.cost.settings import Offload, Settings
+from vdsgen.cost.settings import Settings
 from vdsgen.published.notes import Facts
 from vdsgen.published.reasons import CannotExpressError
 from vdsgen.published.row import Row
 from vdsgen.published.trainers import Trainer, trainer_of
 from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.experiment import Dtype
+from vdsgen.spec.plan import Offload
 from vdsgen.spec.profile import ModelProfile
 
 DEFAULT_RANK = 16

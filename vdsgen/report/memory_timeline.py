@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from vdsgen.cost.timeline import COMPONENTS, Moment
 from vdsgen.files import write_atomically
-from vdsgen.planner.tables import settings_of
+from vdsgen.planner.plan_settings import settings_of
 from vdsgen.planner.words import moment_words
 from vdsgen.report.planned import planned
 from vdsgen.units import GIB

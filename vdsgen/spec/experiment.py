@@ -250,7 +250,12 @@ class Constraints(Spec):
     micro_batch_size: PositiveInt | None = None
     gradient_accumulation_steps: PositiveInt | None = None
     activation_checkpoint_interval: NonNegativeInt | None = None
-    """Blocks a checkpoint segment; 0 for no checkpointing."""
+    """Blocks a checkpoint segment, on all stages; 0 for no checkpointing."""
+    tensor_parallel_size: PositiveInt | None = None
+    sequence_parallel_size: PositiveInt | None = None
+    offload_optimizer: Literal["none", "cpu", "nvme"] | None = None
+    offload_parameters: Literal["none", "cpu", "nvme"] | None = None
+    offload_activations: bool | None = None
 
 
 class Experiment(Spec):

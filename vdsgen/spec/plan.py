@@ -8,6 +8,11 @@ from vdsgen.spec.base import NonNegativeFloat, NonNegativeInt, PositiveInt, Spec
 from vdsgen.spec.experiment import Dtype
 from vdsgen.spec.lab import Pool
 
+Offload = Literal["none", "cpu", "nvme"]
+"""Where ZeRO keeps something that is not in use."""
+GradientCompression = Literal["none", "int8"]
+"""How data-parallel ranks exchange gradients where the trainer, not the engine, compresses them."""
+
 
 class Inputs(Spec):
     """What the plan was made from: hashes of the canonical JSON, and the pool."""
@@ -43,16 +48,33 @@ class Batch(Spec):
 
 class Zero(Spec):
     stage: NonNegativeInt
-    offload_optimizer: Literal["none", "cpu", "nvme"] = "none"
-    offload_parameters: Literal["none", "cpu", "nvme"] = "none"
+    offload_optimizer: Offload = "none"
+    offload_parameters: Offload = "none"
     reduce_bucket_elements: PositiveInt
     allgather_bucket_elements: PositiveInt
+    quantized_weights: bool = False
+    """ZeRO++: stage 3 gathers parameters in int8."""
+    quantized_gradients: bool = False
+    """ZeRO++: stage 3 reduces gradients in int4."""
+    hierarchical_partition_size: PositiveInt = 1
+    """ZeRO++: ranks that hold a secondary copy of the parameters together; 1 for none."""
 
 
 class ActivationCheckpointing(Spec):
     interval: NonNegativeInt
     """Blocks a segment; 0 for none."""
+    stage_intervals: tuple[NonNegativeInt, ...] = ()
+    """Of each pipeline stage, where they differ; `interval` is then the first stage's."""
     offload: bool = False
+    """Whether what checkpointing keeps waits for backward in host memory."""
+
+
+class Communication(Spec):
+    """How data-parallel ranks exchange gradients."""
+
+    dtype: Dtype | None = None
+    """None: the model's dtype."""
+    gradient_compression: GradientCompression = "none"
 
 
 class Precision(Spec):
@@ -166,6 +188,7 @@ class Plan(Spec):
     zero: Zero
     activation_checkpointing: ActivationCheckpointing
     precision: Precision
+    communication: Communication = Communication()
     stages: tuple[Stage, ...]
     predicted: Predicted
     reasons: tuple[str, ...]
