@@ -41,7 +41,7 @@ def _entry(choice: Choice, planning: Planning) -> PlanEntry:
         asked_for=choice.asked_for,
         fingerprint=choice.fingerprint,
         plan_sha256=hashlib.sha256(choice.files["plan.json"]).hexdigest(),
-        settings=settings_of(plan)._asdict(),
+        settings=settings_of(plan).record(),
         partition=(*(stage.layers[0] for stage in plan.stages), plan.stages[-1].layers[1]),
         global_batch_size=json.loads(choice.files["ds_config.json"])["train_batch_size"],
         planners_choice=choice.planners_choice,

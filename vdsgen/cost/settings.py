@@ -56,6 +56,13 @@ class Settings(NamedTuple):
             * self.sequence_parallel_size
         )
 
+    def record(self) -> dict[str, object]:
+        """By name, for JSON; what is off or left to the engine is left out."""
+        off = Settings._field_defaults
+        named = {name: value for name, value in self._asdict().items() if value != off.get(name, self)}
+        intervals = "stage_checkpoint_intervals"
+        return named | ({intervals: list(self.stage_checkpoint_intervals)} if intervals in named else {})
+
     def checkpoint_interval(self, stage: int) -> int:
         """Blocks a segment on this stage; 0 for none."""
         intervals = self.stage_checkpoint_intervals

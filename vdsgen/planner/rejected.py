@@ -28,7 +28,7 @@ def rejected(found: Search, winner: Candidate) -> tuple[Rejected, ...]:
                 reason=rule_id,
                 count=tally.count,
                 detail=f"{tally.violation.rule.summary} For one: {tally.violation.message}.",
-                nearest={"settings": tally.settings._asdict()},
+                nearest={"settings": tally.settings.record()},
             )
         )
     if found.inexact_sums:
@@ -53,7 +53,7 @@ def _out_of_memory(stages: int, tally: Tally) -> Rejected:
         detail=f"Pipeline {stages}: the nearest miss, {settings_words(miss.settings, layout=False)}, "
         f"{miss_words(miss)}.",
         nearest={
-            "settings": miss.settings._asdict(),
+            "settings": miss.settings.record(),
             "stage": miss.stage,
             "missing_bytes": miss.over_bytes,
             "biggest_component": miss.biggest_component,
@@ -85,5 +85,5 @@ def _slower(stages: int, tally: Tally, winner: Candidate, found: Search) -> Reje
         count=count,
         detail=f"Pipeline {stages}: the best of these, {settings_words(best.settings, layout=False)}, "
         f"{compared(best, winner)}.",
-        nearest={"settings": best.settings._asdict(), "samples_per_second": best.time.samples_per_second},
+        nearest={"settings": best.settings.record(), "samples_per_second": best.time.samples_per_second},
     )

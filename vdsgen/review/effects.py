@@ -166,7 +166,10 @@ PLAN = _in(
     _same("zero.reduce_bucket_elements", "zero_optimization.reduce_bucket_size", "memory", "speed"),
     _same("zero.allgather_bucket_elements", "zero_optimization.allgather_bucket_size", "memory", "speed"),
     _same("activation_checkpointing.interval", "pipeline.activation_checkpoint_interval", "memory", "speed"),
-    _keys("activation_checkpointing.offload", "memory", "speed"),
+    _keys("activation_checkpointing.offload activation_checkpointing.stage_intervals", "memory", "speed"),
+    _keys("zero.quantized_weights zero.quantized_gradients", "numerics", "memory", "speed"),
+    _keys("zero.hierarchical_partition_size", "memory", "speed"),
+    _keys("communication.dtype communication.gradient_compression", "numerics", "speed"),
     _keys("precision.dtype", "numerics", "memory", "speed"),
     _keys("precision.gradient_accumulation_dtype", "numerics", "memory", mirrors=DTYPE),
     _keys(
