@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from vdsgen.cost.communication import (
     Collective,
-    Topology,
     gather_seconds,
     reduction_seconds,
     shards_optimizer,
@@ -20,7 +19,9 @@ from vdsgen.cost.compute import (
     costs_of,
     layer_times,
     optimizer_seconds,
+    slowest_times,
 )
+from vdsgen.cost.devices import Devices, Kinds
 from vdsgen.cost.engine_overhead import EngineOverhead, gathered_sizes
 from vdsgen.cost.offload import Host, offload_seconds
 from vdsgen.cost.rates import Rates
@@ -28,6 +29,7 @@ from vdsgen.cost.schedule import PipelineRun, StageTimes, makespan_lower_bound, 
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.shared_processor import Sharing, simulate_shared
 from vdsgen.cost.step_time import StepTime
+from vdsgen.cost.unequal_nodes import topology_of
 from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.calibration import Calibration, middle
 from vdsgen.spec.experiment import Dtype
@@ -65,17 +67,18 @@ class StepTimeModel:
         self.geometry = geometry
         self.pool = pool
         self.loader_workers = loader_workers
-        self.topology = Topology.of(pool)
+        self.topology = topology_of(pool)
+        self.devices = Devices(pool)
         self.factors = step_factors(pool)
         self._again = self.factors.recompute_factor / self.factors.compute_factor
         """A forward that runs again, over one that runs first."""
-        self.host = Host.of(pool)
+        self.hosts = [Host.of(view) for view in self.devices.views]
         self.sharing = Sharing.of(pool)
         self.engine = EngineOverhead.of(pool)
         known = pool.calibration.clip_seconds if isinstance(pool.calibration, Calibration) else None
         self._clip_seconds = None if known is None else middle(known)
-        self._rates: dict[Dtype, Rates] = {}
-        self._layers: dict[tuple[int, Dtype], tuple[LayerTimes, ...]] = {}
+        self._rates: dict[tuple[Dtype, int], Rates] = {}
+        self._layers: dict[tuple[int, Dtype, Kinds], tuple[LayerTimes, ...]] = {}
         self._boundaries: dict[tuple[int, Dtype], tuple[float, ...]] = {}
         self._seconds: dict[tuple[object, ...], tuple[float, ...]] = {}
         types = [profile.layer_types[name] for name in profile.layers]
@@ -84,23 +87,29 @@ class StepTimeModel:
         self._gathered = [0, *accumulate(sum(gathered_sizes(layer)) for layer in types)]
         self._tensors = [0, *accumulate(len(layer.parameter_shapes) for layer in types)]
 
-    def rates(self, dtype: Dtype) -> Rates:
-        if dtype not in self._rates:
-            self._rates[dtype] = Rates.of(self.pool, dtype)
-        return self._rates[dtype]
+    def rates(self, dtype: Dtype, kind: int = 0) -> Rates:
+        """Of one kind of GPU (cost/devices.py)."""
+        if (dtype, kind) not in self._rates:
+            self._rates[dtype, kind] = Rates.of(self.devices.views[kind], dtype)
+        return self._rates[dtype, kind]
 
-    def layers(self, micro_batch_size: int, dtype: Dtype) -> tuple[LayerTimes, ...]:
-        """Every layer's times for one micro-batch."""
-        key = (micro_batch_size, dtype)
+    def layers(self, micro_batch_size: int, dtype: Dtype, kinds: Kinds = (0,)) -> tuple[LayerTimes, ...]:
+        """Every layer's times for one micro-batch, on the slowest of these kinds of GPU."""
+        key = (micro_batch_size, dtype, kinds)
         if key not in self._layers:
+            if len(kinds) > 1:
+                each = zip(*(self.layers(micro_batch_size, dtype, (kind,)) for kind in kinds), strict=True)
+                self._layers[key] = tuple(slowest_times(times) for times in each)
+                return self._layers[key]
+            factors = step_factors(self.devices.views[kinds[0]])
             by_type = {
                 name: layer_times(
                     costs_of(self.profile, name, dtype),
                     micro_batch_size,
                     self.geometry,
-                    self.rates(dtype),
+                    self.rates(dtype, kinds[0]),
                     layer,
-                ).slowed(self.factors.compute_factor)
+                ).slowed(factors.compute_factor)
                 for name, layer in self.profile.layer_types.items()
             }
             self._layers[key] = tuple(by_type[name] for name in self.profile.layers)
@@ -118,7 +127,7 @@ class StepTimeModel:
             self._boundaries[key] = tuple(volumes)
         return self._boundaries[key]
 
-    def layer_seconds(self, settings: Settings, stage: int = 0) -> tuple[float, ...]:  # noqa: ARG002
+    def layer_seconds(self, settings: Settings, stage: int = 0) -> tuple[float, ...]:
         """What each layer adds to the time of a stage that holds it, for one micro-batch: what a partition
         balances. `stage` matters where stages have GPUs of several kinds.
 
@@ -129,9 +138,11 @@ class StepTimeModel:
         several = settings.gradient_accumulation_steps > 1
         accumulation = settings.gradient_accumulation_dtype
         zero = settings.zero_stage
-        key = (settings.micro_batch_size, settings.dtype, accumulation, several, recompute, zero)
+        kinds = self.devices.of_stage(settings, stage)
+        key = (settings.micro_batch_size, settings.dtype, accumulation, several, recompute, zero, kinds)
         if key not in self._seconds:
-            rates, slower = self.rates(settings.dtype), self.factors.compute_factor
+            slower = self.factors.compute_factor
+            every = [self.rates(settings.dtype, kind) for kind in kinds]
             engine = {
                 name: self.engine.layer_seconds(zero, layer)
                 for name, layer in self.profile.layer_types.items()
@@ -140,24 +151,29 @@ class StepTimeModel:
                 times.forward_seconds * (1 + self._again if recompute else 1)
                 + times.backward_seconds
                 + slower
-                * accumulation_seconds(self._trainable[index + 1] - self._trainable[index], settings, rates)
+                * max(
+                    accumulation_seconds(self._trainable[index + 1] - self._trainable[index], settings, rates)
+                    for rates in every
+                )
                 + slower * engine[self.profile.layers[index]]
-                for index, times in enumerate(self.layers(settings.micro_batch_size, settings.dtype))
+                for index, times in enumerate(self.layers(settings.micro_batch_size, settings.dtype, kinds))
             )
         return self._seconds[key]
 
     def stage_times(self, settings: Settings, partition: Sequence[int]) -> list[StageTimes]:
         """One micro-batch on each stage. `partition` holds the stages' boundaries, len stages + 1."""
-        layers = self.layers(settings.micro_batch_size, settings.dtype)
-        seconds = self.layer_seconds(settings)
         stages = []
         instructions = self.engine.pipeline_seconds / 2 if len(partition) > 2 else 0.0
         instructions *= self.factors.compute_factor
-        for start, stop in pairwise(partition):
-            forward = sum(times.forward_seconds for times in layers[start:stop])
-            backward = sum(seconds[start:stop]) - forward
+        for stage, (start, stop) in enumerate(pairwise(partition)):
+            forward = sum(times.forward_seconds for times in self._of_stage(settings, stage)[start:stop])
+            backward = sum(self.layer_seconds(settings, stage)[start:stop]) - forward
             stages.append(StageTimes(forward + instructions, backward + instructions))
         return stages
+
+    def _of_stage(self, settings: Settings, stage: int) -> tuple[LayerTimes, ...]:
+        kinds = self.devices.of_stage(settings, stage)
+        return self.layers(settings.micro_batch_size, settings.dtype, kinds)
 
     def lower_bound_seconds(self, settings: Settings, partition: Sequence[int]) -> float:
         """Seconds that the step takes at least, found without running the pipeline; exact for one stage."""
@@ -202,7 +218,11 @@ class StepTimeModel:
         layers = self.layers(settings.micro_batch_size, settings.dtype)
         recompute = 0.0
         if settings.activation_checkpoint_interval > 0:
-            recompute = micro_batches * sum(times.forward_seconds for times in layers) / len(stages)
+            again = (
+                sum(times.forward_seconds for times in self._of_stage(settings, stage)[start:stop])
+                for stage, (start, stop) in enumerate(pairwise(partition))
+            )
+            recompute = micro_batches * sum(again) / len(stages)
             recompute *= self._again / self._speed(settings.world_size)
         return StepTime(
             stages=tuple(stages),
@@ -217,17 +237,22 @@ class StepTimeModel:
             model_flops=sum(times.model_flops for times in layers)
             * micro_batches
             * settings.data_parallel_size,
-            peak_flops_per_second=self.rates(settings.dtype).peak_flops_per_second * self._devices(settings),
+            peak_flops_per_second=self._peak(settings),
             offload_seconds=tail.offload_seconds,
             data_seconds=self._waiting_seconds(settings, reduced + tail.common_seconds),
             data_is_known=self._clip_seconds is not None,
             overhead_seconds=tail.overhead_seconds,
         )
 
-    def _devices(self, settings: Settings) -> int:
-        """GPUs, or the cores that ranks share."""
-        cores = settings.world_size if self.sharing is None else self.sharing.cores
-        return min(settings.world_size, cores)
+    def _peak(self, settings: Settings) -> float:
+        """Of all GPUs, or of the cores that ranks share."""
+        if self.sharing is not None:
+            cores = min(settings.world_size, self.sharing.cores)
+            return self.rates(settings.dtype).peak_flops_per_second * cores
+        return sum(
+            count * self.rates(settings.dtype, kind).peak_flops_per_second
+            for kind, count in self.devices.count(0, settings.world_size).items()
+        )
 
     def _run(
         self, settings: Settings, stages: Sequence[StageTimes], transfers: Sequence[float]
@@ -263,10 +288,11 @@ class StepTimeModel:
             gathering = self.topology.data_group(settings, stage, "all_gather")
             reduces.append(traffic.reductions * reduction_seconds(traffic, reducing, settings))
             gathers.append(traffic.gathers * gather_seconds(traffic, gathering, settings))
-            moving, adam = offload_seconds(settings, parameters, trainable, self.host)
-            offloads.append(moving)
-            update = adam or self._optimizer(settings, trainable)
-            updates.append(update + self._bookkeeping(settings, start, stop))
+            for kind in self.devices.of_stage(settings, stage):
+                moving, adam = offload_seconds(settings, parameters, trainable, self.hosts[kind])
+                offloads.append(moving)
+                update = adam or self._optimizer(settings, trainable, kind)
+                updates.append(update + self._bookkeeping(settings, start, stop))
         factors = self.factors
         return _Tail(
             reduce_seconds=tuple(factors.communication_factor * seconds for seconds in reduces),
@@ -285,10 +311,10 @@ class StepTimeModel:
             for stage, boundary in enumerate(partition[1:-1])
         ]
 
-    def _optimizer(self, settings: Settings, trainable: int) -> float:
+    def _optimizer(self, settings: Settings, trainable: int, kind: int) -> float:
         ranks = settings.data_parallel_size if shards_optimizer(settings) else 1
         mine = -(-trainable // ranks)
-        seconds = optimizer_seconds(mine, settings, self.rates(settings.dtype))
+        seconds = optimizer_seconds(mine, settings, self.rates(settings.dtype, kind))
         return seconds / self._speed(settings.world_size)
 
     def _bookkeeping(self, settings: Settings, start: int, stop: int) -> float:

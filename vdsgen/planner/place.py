@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from vdsgen.cost.memory import StageBytes
 from vdsgen.cost.settings import Settings
-from vdsgen.planner.partition import partition
+from vdsgen.planner.partition import StageSeconds, partition, slowest_seconds
 from vdsgen.planner.workload import Workload
 
 MEMORY_STEP_BYTES = 16 * 1024**2
@@ -44,48 +44,60 @@ class Miss(NamedTuple):
 
 def place(workload: Workload, settings: Settings) -> Placed | Miss:
     """The fastest partition that fits; or what is missing."""
-    seconds = workload.times.layer_seconds(settings)
+    seconds = stage_seconds(workload, settings)
     stages = settings.pipeline_parallel_size
-    fastest = partition(seconds, workload.is_block, stages, _anything)
+    fastest = partition(seconds, workload.is_block, _anything)
     assert fastest is not None, "rules keep the stages at most as many as the blocks"
     placed = _examined(workload, settings, fastest)
     if isinstance(placed, Placed) or stages == 1:
         return placed
-    fitting = partition(seconds, workload.is_block, stages, partial(workload.fits, settings))
+    fitting = partition(seconds, workload.is_block, partial(workload.fits, settings))
     return placed if fitting is None else _examined(workload, settings, fitting)
+
+
+def stage_seconds(workload: Workload, settings: Settings) -> StageSeconds:
+    """What each layer takes on each stage; the same tuple for stages with the same kind of GPU."""
+    by_class: dict[int, Sequence[float]] = {}
+    return [
+        by_class.setdefault(kind, workload.times.layer_seconds(settings, stage))
+        for stage, kind in enumerate(workload.device_classes(settings))
+    ]
+
+
+def _no_time(workload: Workload, settings: Settings) -> StageSeconds:
+    return [(0.0,) * workload.layers] * settings.pipeline_parallel_size
 
 
 def least_memory(workload: Workload, settings: Settings) -> Placed | Miss:
     """The partition whose fullest stage holds least, whatever its speed."""
-    return _even_out(workload, settings, [0.0] * workload.layers, None)
+    return _even_out(workload, settings, _no_time(workload, settings), None)
 
 
 def spread(workload: Workload, placed: Placed) -> Placed:
     """As fast as `placed`, with the fullest stage as empty as can be."""
-    seconds = workload.times.layer_seconds(placed.settings)
+    seconds = stage_seconds(workload, placed.settings)
     evened = _even_out(workload, placed.settings, seconds, placed)
     assert isinstance(evened, Placed)
     return evened if evened.peak_bytes < placed.peak_bytes else placed
 
 
 def _even_out(
-    workload: Workload, settings: Settings, seconds: Sequence[float], known: Placed | None
+    workload: Workload, settings: Settings, seconds: StageSeconds, known: Placed | None
 ) -> Placed | Miss:
     """Bisects the memory that stages may take, for partitions no slower than the one known to fit."""
-    stages = settings.pipeline_parallel_size
-    bound = None if known is None else max(sum(seconds[a:b]) for a, b in pairwise(known.partition))
+    bound = None if known is None else slowest_seconds(seconds, known.partition)
 
     def cut(limit_bytes: int) -> tuple[int, ...] | None:
         def fits(stage: int, start: int, stop: int) -> bool:
-            if bound is not None and sum(seconds[start:stop]) > bound * (1 + 1e-9):
+            if bound is not None and sum(seconds[stage][start:stop]) > bound * (1 + 1e-9):
                 return False
             return workload.memory(settings, stage, start, stop).peak_bytes <= limit_bytes
 
-        return partition(seconds, workload.is_block, stages, fits)
+        return partition(seconds, workload.is_block, fits)
 
     whole = workload.memory(settings, 0, 0, workload.layers).peak_bytes
     low, high = 0, max(whole, known.peak_bytes if known else 0)
-    best = known.partition if known else partition(seconds, workload.is_block, stages, _anything)
+    best = known.partition if known else partition(seconds, workload.is_block, _anything)
     while high - low > MEMORY_STEP_BYTES:
         middle = (low + high) // 2
         found = cut(middle)

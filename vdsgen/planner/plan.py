@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 from vdsgen import __version__
+from vdsgen.errors import InputError, NoPlanFitsError, VdsgenError
+from vdsgen.planner.arrange import arrangements
 from vdsgen.planner.compare import compared
 from vdsgen.planner.demands import whole_pool_layouts
 from vdsgen.planner.explain import reasons
@@ -12,7 +15,8 @@ from vdsgen.planner.no_fit import no_fit_error
 from vdsgen.planner.plan_settings import sections_of
 from vdsgen.planner.rejected import rejected
 from vdsgen.planner.resolve import workload_of
-from vdsgen.planner.search import Candidate, search, settled
+from vdsgen.planner.search import Candidate, Search, search, settled
+from vdsgen.planner.unequal import UsedNode, planned_nodes, unequal_workload
 from vdsgen.planner.workload import Workload
 from vdsgen.spec.canonical import sha256_of
 from vdsgen.spec.experiment import Experiment
@@ -25,6 +29,9 @@ from vdsgen.spec.plan import (
 )
 from vdsgen.spec.plan import Search as SearchSummary
 from vdsgen.spec.profile import ModelProfile
+
+ROUNDING = 1e-9
+"""Relative: equally fast."""
 
 
 def make_plan(experiment: Experiment, pool: Pool, profile: ModelProfile) -> Plan:
@@ -39,14 +46,7 @@ def make_plan(experiment: Experiment, pool: Pool, profile: ModelProfile) -> Plan
 def best_plans(experiment: Experiment, pool: Pool, profile: ModelProfile, top: int) -> list[Plan]:
     """The best plan first, then the next fastest that differ in layout, ZeRO stage, batch split,
     precision or in whether they checkpoint; at most `top`. Raises as `make_plan`."""
-    workload = workload_of(experiment, pool, profile)
-    layouts = whole_pool_layouts(workload)
-    found = search(workload, layouts, time_all=top > 1)
-    if not found.ranked:
-        # Sums in bf16 are better than no plan; the reasons say that they are made.
-        found = search(workload, layouts, exact_sums=False, time_all=top > 1)
-    if not found.ranked:
-        raise no_fit_error(workload, found)
+    given, workload, found = _searched(experiment, pool, profile, time_all=top > 1)
     winner = settled(workload, found.ranked[0])
     inputs = Inputs(
         experiment_sha256=sha256_of(experiment),
@@ -57,15 +57,63 @@ def best_plans(experiment: Experiment, pool: Pool, profile: ModelProfile, top: i
     summary = SearchSummary(
         candidates=found.candidates, feasible=found.feasible, rejected=rejected(found, winner)
     )
-    plans = [_plan(workload, inputs, winner, reasons(workload, found, winner), summary)]
+    plans = [_plan(workload, inputs, given, winner, reasons(workload, found, winner), summary)]
     for runner_up in found.ranked[1:top]:
         sentence = f"Beside the best plan it {compared(runner_up, winner)}."
-        plans.append(_plan(workload, inputs, settled(workload, runner_up), (sentence,), summary))
+        plans.append(_plan(workload, inputs, given, settled(workload, runner_up), (sentence,), summary))
     return plans
 
 
+def _searched(
+    experiment: Experiment, pool: Pool, profile: ModelProfile, *, time_all: bool
+) -> tuple[list[UsedNode], Workload, Search]:
+    """The GPUs in the order that the best plan has them; the workload on them, and what its search found.
+
+    Raises InputError where no order of the pool's GPUs meets the demands, NoPlanFitsError where nothing fits.
+    """
+    if pool.is_plain:
+        workload = workload_of(experiment, pool, profile)
+        return [], workload, _search(workload, time_all=time_all)
+    best: tuple[list[UsedNode], Workload, Search] | None = None
+    errors: list[VdsgenError] = []
+    for used in arrangements(pool):
+        workload = unequal_workload(experiment, pool, profile, used)
+        try:
+            found = _search(workload, time_all=time_all)
+        except (InputError, NoPlanFitsError) as error:
+            errors.append(error)
+            continue
+        if best is None or _is_better(found, best[2]):
+            best = used, workload, found
+    if best is None:
+        raise next((error for error in errors if isinstance(error, NoPlanFitsError)), errors[0])
+    return best
+
+
+def _is_better(one: Search, other: Search) -> bool:
+    """Whether its best plan is faster."""
+    return one.ranked[0].time.samples_per_second > other.ranked[0].time.samples_per_second * (1 + ROUNDING)
+
+
+def _search(workload: Workload, *, time_all: bool) -> Search:
+    """Raises InputError for demands that contradict each other, NoPlanFitsError where nothing fits."""
+    layouts = whole_pool_layouts(workload)
+    found = search(workload, layouts, time_all=time_all)
+    if not found.ranked:
+        # Sums in bf16 are better than no plan; the reasons say that they are made.
+        found = search(workload, layouts, exact_sums=False, time_all=time_all)
+    if not found.ranked:
+        raise no_fit_error(workload, found)
+    return found
+
+
 def _plan(
-    workload: Workload, inputs: Inputs, candidate: Candidate, why: tuple[str, ...], summary: SearchSummary
+    workload: Workload,
+    inputs: Inputs,
+    given: Sequence[UsedNode],
+    candidate: Candidate,
+    why: tuple[str, ...],
+    summary: SearchSummary,
 ) -> Plan:
     profile = workload.profile
     return Plan(
@@ -78,6 +126,7 @@ def _plan(
             layers=workload.layers,
         ),
         pool=workload.pool.name,
+        nodes=planned_nodes(inputs.pool, given, candidate.settings.world_size),
         **sections_of(candidate.settings, workload.experiment.training),
         stages=_stages(workload, candidate),
         predicted=candidate.time.predicted(),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
+from vdsgen.cost.devices import Devices
 from vdsgen.cost.memory import MemoryModel, StageBytes
 from vdsgen.cost.rates import peak_rate_tflops
 from vdsgen.cost.settings import Settings
@@ -31,7 +33,10 @@ class Workload:
     pool: Pool
     """Its GPU and links are figures, not names."""
     gpu_name: str
+    """Of several kinds: all their names."""
     profile: ModelProfile
+    kind_names: tuple[str, ...] = ()
+    """Of each kind in `devices`, where there are several."""
 
     def __post_init__(self) -> None:
         assert isinstance(self.experiment.model, Vdt), "the model is resolved before plans are made"
@@ -82,21 +87,62 @@ class Workload:
         return self.pool.gpu.memory_gib is None
 
     @cached_property
-    def capacity_bytes(self) -> int:
-        """Memory of one rank: its GPU's, or its share of the host's where ranks are processes."""
-        assert isinstance(self.pool.gpu, Gpu)
-        if self.pool.gpu.memory_gib is not None:
-            return int(self.pool.gpu.memory_gib * GIB)
-        return int(self.pool.host_memory_gib * GIB) // self.pool.gpus_per_node
+    def devices(self) -> Devices:
+        """The pool's kinds of GPU, and the ranks that have them."""
+        return Devices(self.pool)
 
-    def capacity_of(self, settings: Settings, stage: int) -> int:  # noqa: ARG002
+    @cached_property
+    def _capacities(self) -> list[int]:
+        """Of one rank of each kind: its GPU's memory, or its share of the host's on processors."""
+        return [_capacity_bytes(view) for view in self.devices.views]
+
+    @property
+    def capacity_bytes(self) -> int:
+        """Memory of one rank; of the smallest, where a pool's GPUs differ."""
+        return min(self._capacities)
+
+    def capacity_of(self, settings: Settings, stage: int) -> int:
         """Memory of each rank of one pipeline stage: the smallest, where a stage's GPUs differ."""
-        return self.capacity_bytes
+        return min(self._capacities[kind] for kind in self.devices.of_stage(settings, stage))
 
     def device_classes(self, settings: Settings) -> tuple[int, ...]:
         """For each pipeline stage the number of its kind of GPU: stages of one kind are equally fast and
         equally large."""
-        return (0,) * settings.pipeline_parallel_size
+        return self.devices.classes(settings)
+
+    @cached_property
+    def gpus_text(self) -> str:
+        """`4 x rtx-3090, 24 GiB each`; several kinds one after the other."""
+        if self.pool.groups is None:
+            gpus = f"{self.pool.world_size} x {self.gpu_name}"
+            return f"{gpus}, {self.capacity_bytes / GIB:.4g} GiB each"
+        counts: Counter[tuple[str, int]] = Counter()
+        for kind, count in self.devices.count(0, self.pool.world_size).items():
+            counts[self.kind_names[kind], self._capacities[kind]] += count
+        return " + ".join(
+            f"{count} x {name} ({size / GIB:.4g} GiB)" for (name, size), count in counts.items()
+        )
+
+    def price_per_hour(self, world_size: int) -> float | None:
+        """Of the first so many GPUs of the pool, in the lab's currency; None where one has no price."""
+        counts = self.devices.count(0, world_size)
+        prices = [(self.devices.views[kind].price_per_gpu_hour, count) for kind, count in counts.items()]
+        if any(price is None for price, _ in prices):
+            return None
+        return sum(count * price for price, count in prices if price is not None)
+
+    def is_startable(self, ranks: int) -> bool:
+        """Whether so many ranks are part of the first node or fill some nodes."""
+        if self.pool.groups is None:
+            per_node = self.pool.gpus_per_node
+            return ranks <= per_node or ranks % per_node == 0
+        return ranks in self._startable
+
+    @cached_property
+    def _startable(self) -> frozenset[int]:
+        groups = self.pool.node_groups
+        nodes = [group.gpus_in_use for group in groups for _ in range(group.nodes)]
+        return frozenset(accumulate(nodes)) | frozenset(range(1, nodes[0] + 1))
 
     def has_rate(self, dtype: Dtype) -> bool:
         """Whether the pool's GPU computes in this format."""
@@ -169,3 +215,11 @@ class Workload:
             same = index + 1 < len(names) and names[index] == names[index + 1]
             ends[index] = ends[index + 1] if same else index + 1
         return ends
+
+
+def _capacity_bytes(pool: Pool) -> int:
+    """Memory of one rank of a pool whose GPUs are all alike."""
+    assert isinstance(pool.gpu, Gpu)
+    if pool.gpu.memory_gib is not None:
+        return int(pool.gpu.memory_gib * GIB)
+    return int(pool.host_memory_gib * GIB) // pool.gpus_per_node

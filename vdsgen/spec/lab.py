@@ -98,6 +98,11 @@ class NodeGroup(Spec):
         return tuple(range(self.gpus_per_node)) if self.free_gpus is None else tuple(sorted(self.free_gpus))
 
     @property
+    def gpus_in_use(self) -> int:
+        """Of one node."""
+        return len(self.devices)
+
+    @property
     def kinds(self) -> tuple[str | Gpu, ...]:
         """The GPU of each of `devices`. Of a group that `Pool.node_groups` made."""
         if self.gpus is not None:
@@ -107,7 +112,7 @@ class NodeGroup(Spec):
 
     @property
     def world_size(self) -> int:
-        return self.nodes * len(self.devices)
+        return self.nodes * self.gpus_in_use
 
 
 class Pool(Spec):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from vdsgen.spec.base import NonNegativeFloat, NonNegativeInt, PositiveInt, Spec
+from vdsgen.spec.base import HostName, NonNegativeFloat, NonNegativeInt, PositiveInt, Spec
 from vdsgen.spec.experiment import Dtype
 from vdsgen.spec.lab import Pool
 
@@ -22,6 +22,18 @@ class Inputs(Spec):
     profile_sha256: str
     pool: Pool
     """The pool as the lab file gives it: with train.yaml, what `vdsgen check` plans again from."""
+
+
+class PlannedNode(Spec):
+    """A node that a plan uses, and which of its GPUs."""
+
+    node: NonNegativeInt
+    """Its place among the pool's nodes, from 0 in the order of the lab file."""
+    host: HostName | None = None
+    gpus: PositiveInt
+    """GPUs that it has, used or not."""
+    devices: tuple[NonNegativeInt, ...]
+    """Device numbers in the order of the ranks on them."""
 
 
 class PlannedModel(Spec):
@@ -183,6 +195,9 @@ class Plan(Spec):
     inputs: Inputs
     model: PlannedModel
     pool: str
+    nodes: tuple[PlannedNode, ...] = ()
+    """Which GPUs the ranks have, where not all nodes are alike or not all GPUs free: ranks fill the nodes in
+    this order. Empty: the pool's nodes in their order, with their first GPUs."""
     parallel: Parallel
     batch: Batch
     zero: Zero
