@@ -211,6 +211,7 @@ def test_bf16_sums_are_taken_only_where_asked_for_or_needed() -> None:
 def test_capacity_of_a_processor_is_a_share_of_its_host() -> None:
     on = workload(4, 256)
     gpu = on.pool.gpu
+    assert gpu is not None
     assert not isinstance(gpu, str)
     shared = pool().model_copy(update={"gpu": gpu.model_copy(update={"memory_gib": None})})
     assert workload(4, 256, on=shared).capacity_bytes == 128 * GIB // 4
