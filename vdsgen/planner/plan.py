@@ -16,6 +16,7 @@ from vdsgen.planner.plan_settings import sections_of
 from vdsgen.planner.rejected import rejected
 from vdsgen.planner.resolve import workload_of
 from vdsgen.planner.search import Candidate, Search, search, settled
+from vdsgen.planner.solution import predicted
 from vdsgen.planner.unequal import UsedNode, planned_nodes, unequal_workload
 from vdsgen.planner.workload import Workload
 from vdsgen.spec.canonical import sha256_of
@@ -129,7 +130,7 @@ def _plan(
         nodes=planned_nodes(inputs.pool, given, candidate.settings.world_size),
         **sections_of(candidate.settings, workload.experiment.training),
         stages=_stages(workload, candidate),
-        predicted=candidate.time.predicted(),
+        predicted=predicted(workload, candidate),
         reasons=why,
         search=summary,
     )

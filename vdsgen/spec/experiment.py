@@ -77,6 +77,8 @@ class Data(Spec):
 
     videos: PathText
     """Folder searched for .mp4, .webm, .mkv, .mov, .avi and .gif."""
+    clips: PositiveInt | None = None
+    """How many there are: plans then say how long one pass over them takes. Training counts for itself."""
     frames: PositiveInt
     height: PositiveInt
     width: PositiveInt

@@ -160,6 +160,15 @@ class TimeSplit(Spec):
     """Of every step, where an ablation measured it."""
 
 
+class DatasetPass(Spec):
+    """One pass over the clips, at the predicted speed."""
+
+    clips: PositiveInt
+    seconds: NonNegativeFloat
+    price: NonNegativeFloat | None = None
+    """In the lab's currency; null where a GPU in use has no price."""
+
+
 class Predicted(Spec):
     step_seconds: NonNegativeFloat
     samples_per_second: NonNegativeFloat
@@ -168,6 +177,10 @@ class Predicted(Spec):
     model_flops_utilization: NonNegativeFloat
     split: TimeSplit | None = None
     """None: made by a version that did not split."""
+    price_per_hour: NonNegativeFloat | None = None
+    """Of all GPUs in use, in the lab's currency; null where one of them has no price."""
+    dataset: DatasetPass | None = None
+    """Null where the experiment does not say how many clips there are (`data.clips`)."""
 
 
 class Rejected(Spec):
