@@ -80,7 +80,7 @@ def _searched(
     for used in arrangements(pool):
         workload = unequal_workload(experiment, pool, profile, used)
         try:
-            found = _search(workload, time_all=time_all)
+            found = _search(workload, time_all=time_all, parts=True)
         except (InputError, NoPlanFitsError) as error:
             errors.append(error)
             continue
@@ -96,9 +96,9 @@ def _is_better(one: Search, other: Search) -> bool:
     return one.ranked[0].time.samples_per_second > other.ranked[0].time.samples_per_second * (1 + ROUNDING)
 
 
-def _search(workload: Workload, *, time_all: bool) -> Search:
+def _search(workload: Workload, *, time_all: bool, parts: bool = False) -> Search:
     """Raises InputError for demands that contradict each other, NoPlanFitsError where nothing fits."""
-    layouts = whole_pool_layouts(workload)
+    layouts = whole_pool_layouts(workload, parts=parts)
     found = search(workload, layouts, time_all=time_all)
     if not found.ranked:
         # Sums in bf16 are better than no plan; the reasons say that they are made.
