@@ -78,25 +78,30 @@ def spread(workload: Workload, placed: Placed) -> Placed:
     seconds = stage_seconds(workload, placed.settings)
     evened = _even_out(workload, placed.settings, seconds, placed)
     assert isinstance(evened, Placed)
-    return evened if evened.peak_bytes < placed.peak_bytes else placed
+    before, after = (_fullest(workload, one.settings, one.partition) for one in (placed, evened))
+    return evened if after < before else placed
 
 
 def _even_out(
     workload: Workload, settings: Settings, seconds: StageSeconds, known: Placed | None
 ) -> Placed | Miss:
-    """Bisects the memory that stages may take, for partitions no slower than the one known to fit."""
+    """Bisects the memory that stages may take, for partitions no slower than the one known to fit.
+
+    Where GPUs differ, the limit is that of the largest; others must leave as much of theirs.
+    """
+    smaller = _missing_bytes(workload, settings)
     bound = None if known is None else slowest_seconds(seconds, known.partition)
 
     def cut(limit_bytes: int) -> tuple[int, ...] | None:
         def fits(stage: int, start: int, stop: int) -> bool:
             if bound is not None and sum(seconds[stage][start:stop]) > bound * (1 + 1e-9):
                 return False
-            return workload.memory(settings, stage, start, stop).peak_bytes <= limit_bytes
+            return workload.memory(settings, stage, start, stop).peak_bytes <= limit_bytes - smaller[stage]
 
         return partition(seconds, workload.is_block, fits)
 
-    whole = workload.memory(settings, 0, 0, workload.layers).peak_bytes
-    low, high = 0, max(whole, known.peak_bytes if known else 0)
+    whole = workload.memory(settings, 0, 0, workload.layers).peak_bytes + max(smaller)
+    low, high = 0, max(whole, _fullest(workload, settings, known.partition) if known else 0)
     best = known.partition if known else partition(seconds, workload.is_block, _anything)
     while high - low > MEMORY_STEP_BYTES:
         middle = (low + high) // 2
@@ -107,6 +112,21 @@ def _even_out(
             best, high = found, middle
     assert best is not None
     return _examined(workload, settings, best)
+
+
+def _missing_bytes(workload: Workload, settings: Settings) -> list[int]:
+    """For each stage how much smaller its GPUs are than the largest."""
+    capacities = [workload.capacity_of(settings, stage) for stage in range(settings.pipeline_parallel_size)]
+    return [max(capacities) - capacity for capacity in capacities]
+
+
+def _fullest(workload: Workload, settings: Settings, boundaries: tuple[int, ...]) -> int:
+    """The peak of the fullest stage, were its GPU as large as the largest and as much of it free."""
+    smaller = _missing_bytes(workload, settings)
+    return max(
+        workload.memory(settings, stage, start, stop).peak_bytes + smaller[stage]
+        for stage, (start, stop) in enumerate(pairwise(boundaries))
+    )
 
 
 def _anything(_stage: int, _start: int, _stop: int) -> bool:

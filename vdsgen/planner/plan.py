@@ -80,7 +80,8 @@ def _searched(
     for used in arrangements(pool):
         workload = unequal_workload(experiment, pool, profile, used)
         try:
-            found = _search(workload, time_all=time_all, parts=True)
+            parts = pool.is_partly_used or workload.pool.groups is not None
+            found = _search(workload, time_all=time_all, parts=parts)
         except (InputError, NoPlanFitsError) as error:
             errors.append(error)
             continue
