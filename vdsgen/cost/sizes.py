@@ -11,7 +11,7 @@ from typing import TypeVar, cast
 
 from vdsgen.cost.schedule import StageTimes
 from vdsgen.cost.settings import Settings
-from vdsgen.cost.step import StepTimeModel
+from vdsgen.cost.step import StageTail, StepTimeModel
 from vdsgen.cost.step_time import StepTime
 
 Figures = TypeVar("Figures")
@@ -27,6 +27,26 @@ class MeanStepTimeModel:
 
     def layer_seconds(self, settings: Settings, stage: int = 0) -> tuple[float, ...]:
         return mean([model.layer_seconds(settings, stage) for model in self.models])
+
+    def forward_seconds(self, settings: Settings, stage: int = 0) -> tuple[float, ...]:
+        return mean([model.forward_seconds(settings, stage) for model in self.models])
+
+    def boundary_seconds(self, settings: Settings, stage: int) -> tuple[float, ...]:
+        return mean([model.boundary_seconds(settings, stage) for model in self.models])
+
+    def instruction_seconds(self, settings: Settings) -> float:
+        return self.models[0].instruction_seconds(settings)
+
+    def stage_tail(self, settings: Settings, stage: int, start: int, stop: int) -> StageTail:
+        """The same for every size."""
+        return self.models[0].stage_tail(settings, stage, start, stop)
+
+    def finished_seconds(self, settings: Settings, step_seconds: float) -> float:
+        """Of a step as long as the mean; the mean of finished steps is no less."""
+        return self.models[0].finished_seconds(settings, step_seconds)
+
+    def step_seconds(self, settings: Settings, partition: Sequence[int]) -> float:
+        return mean([model.step_seconds(settings, partition) for model in self.models])
 
     def stage_times(self, settings: Settings, partition: Sequence[int]) -> list[StageTimes]:
         return list(mean([tuple(model.stage_times(settings, partition)) for model in self.models]))

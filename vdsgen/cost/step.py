@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from vdsgen.cost.communication import (
     Collective,
+    Path,
     Topology,
     gather_seconds,
     reduction_seconds,
@@ -24,7 +25,13 @@ from vdsgen.cost.compute import (
 from vdsgen.cost.engine_overhead import EngineOverhead, gathered_sizes
 from vdsgen.cost.offload import Host, offload_seconds
 from vdsgen.cost.rates import Rates
-from vdsgen.cost.schedule import PipelineRun, StageTimes, makespan_lower_bound, simulate
+from vdsgen.cost.schedule import (
+    PipelineRun,
+    StageTimes,
+    makespan_lower_bound,
+    simulate,
+    stage_end_lower_bounds,
+)
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.shared_processor import Sharing, simulate_shared
 from vdsgen.cost.step_time import StepTime
@@ -37,6 +44,15 @@ from vdsgen.spec.step_factors import StepFactors
 
 TRANSFERRED_TENSORS = 2
 """Messages of one activation between stages: hidden state and modulation (a text condition adds one)."""
+
+
+class StageTail(NamedTuple):
+    """What one stage does in a step besides its micro-batches, in seconds."""
+
+    reduce_seconds: float
+    gather_seconds: float
+    optimizer_seconds: float
+    offload_seconds: float
 
 
 class _Tail(NamedTuple):
@@ -78,6 +94,9 @@ class StepTimeModel:
         self._layers: dict[tuple[int, Dtype], tuple[LayerTimes, ...]] = {}
         self._boundaries: dict[tuple[int, Dtype], tuple[float, ...]] = {}
         self._seconds: dict[tuple[object, ...], tuple[float, ...]] = {}
+        self._forward: dict[tuple[int, Dtype], tuple[float, ...]] = {}
+        self._paths: dict[tuple[object, ...], Path] = {}
+        self._sends: dict[tuple[object, ...], tuple[float, ...]] = {}
         types = [profile.layer_types[name] for name in profile.layers]
         self._parameters = [0, *accumulate(layer.parameters for layer in types)]
         self._trainable = [0, *accumulate(layer.trainable_parameters for layer in types)]
@@ -118,14 +137,21 @@ class StepTimeModel:
             self._boundaries[key] = tuple(volumes)
         return self._boundaries[key]
 
-    def layer_seconds(self, settings: Settings, stage: int = 0) -> tuple[float, ...]:  # noqa: ARG002
+    def forward_seconds(self, settings: Settings, stage: int = 0) -> tuple[float, ...]:  # noqa: ARG002
+        """Each layer's forward for one micro-batch: what of `layer_seconds` comes before backward."""
+        key = (settings.micro_batch_size, settings.dtype)
+        if key not in self._forward:
+            self._forward[key] = tuple(times.forward_seconds for times in self.layers(*key))
+        return self._forward[key]
+
+    def layer_seconds(self, settings: Settings, stage: int = 0) -> tuple[float, ...]:
         """What each layer adds to the time of a stage that holds it, for one micro-batch: what a partition
         balances. `stage` matters where stages have GPUs of several kinds.
 
         Checkpointing runs every layer's forward again: segments cover the whole stage, embedding and
         final projection included (model/pipeline.py, run_segments).
         """
-        recompute = settings.activation_checkpoint_interval > 0
+        recompute = settings.checkpoint_interval(stage) > 0
         several = settings.gradient_accumulation_steps > 1
         accumulation = settings.gradient_accumulation_dtype
         zero = settings.zero_stage
@@ -148,16 +174,19 @@ class StepTimeModel:
 
     def stage_times(self, settings: Settings, partition: Sequence[int]) -> list[StageTimes]:
         """One micro-batch on each stage. `partition` holds the stages' boundaries, len stages + 1."""
-        layers = self.layers(settings.micro_batch_size, settings.dtype)
-        seconds = self.layer_seconds(settings)
         stages = []
-        instructions = self.engine.pipeline_seconds / 2 if len(partition) > 2 else 0.0
-        instructions *= self.factors.compute_factor
-        for start, stop in pairwise(partition):
-            forward = sum(times.forward_seconds for times in layers[start:stop])
-            backward = sum(seconds[start:stop]) - forward
+        instructions = self.instruction_seconds(settings)
+        for stage, (start, stop) in enumerate(pairwise(partition)):
+            forward = sum(self.forward_seconds(settings, stage)[start:stop])
+            backward = sum(self.layer_seconds(settings, stage)[start:stop]) - forward
             stages.append(StageTimes(forward + instructions, backward + instructions))
         return stages
+
+    def instruction_seconds(self, settings: Settings) -> float:
+        """The engine's own Python in each forward and each backward of a pipeline's stage."""
+        if settings.pipeline_parallel_size == 1:
+            return 0.0
+        return self.engine.pipeline_seconds / 2 * self.factors.compute_factor
 
     def lower_bound_seconds(self, settings: Settings, partition: Sequence[int]) -> float:
         """Seconds that the step takes at least, found without running the pipeline; exact for one stage."""
@@ -166,12 +195,12 @@ class StepTimeModel:
         tail = self._tail(settings, partition)
         if self.sharing is not None:
             bound = self._shared_bound(settings, stages) + min(tail.reduce_seconds)
-            return bound + tail.common_seconds
-        bound, forwards_before = makespan_lower_bound(stages, micro_batches), 0.0
-        for stage, reduce_seconds in zip(stages, tail.reduce_seconds, strict=True):
-            bound = max(bound, forwards_before + micro_batches * stage.busy_seconds + reduce_seconds)
-            forwards_before += stage.forward_seconds
-        return bound + tail.common_seconds
+        else:
+            ends = stage_end_lower_bounds(stages, self._transfers(settings, partition), micro_batches)
+            bound = max(through for _, through in ends)
+            for (own, _), reduce_seconds in zip(ends, tail.reduce_seconds, strict=True):
+                bound = max(bound, own + reduce_seconds)
+        return self.finished_seconds(settings, bound + tail.common_seconds)
 
     def _shared_bound(self, settings: Settings, stages: Sequence[StageTimes]) -> float:
         """Of the pipeline on shared cores: no rank is faster than alone, no core ever more than busy."""
@@ -201,9 +230,10 @@ class StepTimeModel:
         )
         layers = self.layers(settings.micro_batch_size, settings.dtype)
         recompute = 0.0
-        if settings.activation_checkpoint_interval > 0:
-            recompute = micro_batches * sum(times.forward_seconds for times in layers) / len(stages)
-            recompute *= self._again / self._speed(settings.world_size)
+        for stage, (start, stop) in enumerate(pairwise(partition)):
+            if settings.checkpoint_interval(stage) > 0:
+                recompute += sum(self.forward_seconds(settings, stage)[start:stop])
+        recompute *= micro_batches / len(stages) * self._again / self._speed(settings.world_size)
         return StepTime(
             stages=tuple(stages),
             compute_seconds=free.busy_seconds - recompute,
@@ -223,6 +253,21 @@ class StepTimeModel:
             data_is_known=self._clip_seconds is not None,
             overhead_seconds=tail.overhead_seconds,
         )
+
+    def step_seconds(self, settings: Settings, partition: Sequence[int]) -> float:
+        """`step(...).step_seconds`, without its parts: one run of the pipeline."""
+        tail = self._tail(settings, partition)
+        run = self._run(
+            settings, self.stage_times(settings, partition), self._transfers(settings, partition)
+        )
+        reduced = max(
+            end + seconds for end, seconds in zip(run.stage_end_seconds, tail.reduce_seconds, strict=True)
+        )
+        return self.finished_seconds(settings, reduced + tail.common_seconds)
+
+    def finished_seconds(self, settings: Settings, step_seconds: float) -> float:
+        """A step that has waited for its clips. Rises with `step_seconds`."""
+        return step_seconds + self._waiting_seconds(settings, step_seconds)
 
     def _devices(self, settings: Settings) -> int:
         """GPUs, or the cores that ranks share."""
@@ -251,37 +296,66 @@ class StepTimeModel:
         return decoding if self.loader_workers == 0 else max(0.0, decoding - step_seconds)
 
     def _tail(self, settings: Settings, partition: Sequence[int]) -> _Tail:
-        reduces, gathers, updates, offloads = [], [], [], []
-        for stage, (start, stop) in enumerate(pairwise(partition)):
-            parameters = self._parameters[stop] - self._parameters[start]
-            trainable = self._trainable[stop] - self._trainable[start]
-            # ZeRO-3 keeps small parameters; the others are gathered a layer at a time.
-            moved = self._gathered[stop] - self._gathered[start] if settings.zero_stage == 3 else parameters
-            traffic = step_traffic(settings, moved, trainable, stop - start)
-            reduce: Collective = "all_reduce" if traffic.reduce_passes == 2 else "reduce_scatter"
-            reducing = self.topology.data_group(settings, stage, reduce)
-            gathering = self.topology.data_group(settings, stage, "all_gather")
-            reduces.append(traffic.reductions * reduction_seconds(traffic, reducing, settings))
-            gathers.append(traffic.gathers * gather_seconds(traffic, gathering, settings))
-            moving, adam = offload_seconds(settings, parameters, trainable, self.host)
-            offloads.append(moving)
-            update = adam or self._optimizer(settings, trainable)
-            updates.append(update + self._bookkeeping(settings, start, stop))
-        factors = self.factors
+        tails = [
+            self.stage_tail(settings, stage, start, stop)
+            for stage, (start, stop) in enumerate(pairwise(partition))
+        ]
         return _Tail(
-            reduce_seconds=tuple(factors.communication_factor * seconds for seconds in reduces),
-            gather_seconds=factors.communication_factor * max(gathers),
-            optimizer_seconds=factors.optimizer_factor * max(updates),
-            offload_seconds=factors.communication_factor * max(offloads),
-            overhead_seconds=factors.overhead_seconds,
+            reduce_seconds=tuple(tail.reduce_seconds for tail in tails),
+            gather_seconds=max(tail.gather_seconds for tail in tails),
+            optimizer_seconds=max(tail.optimizer_seconds for tail in tails),
+            offload_seconds=max(tail.offload_seconds for tail in tails),
+            overhead_seconds=self.factors.overhead_seconds,
         )
 
+    def stage_tail(self, settings: Settings, stage: int, start: int, stop: int) -> StageTail:
+        """What `stage` does besides its micro-batches where it holds the layers start to stop - 1."""
+        parameters = self._parameters[stop] - self._parameters[start]
+        trainable = self._trainable[stop] - self._trainable[start]
+        # ZeRO-3 keeps small parameters; the others are gathered a layer at a time.
+        moved = self._gathered[stop] - self._gathered[start] if settings.zero_stage == 3 else parameters
+        traffic = step_traffic(settings, moved, trainable, stop - start)
+        reduce: Collective = "all_reduce" if traffic.reduce_passes == 2 else "reduce_scatter"
+        reducing = self._data_path(settings, stage, reduce)
+        gathering = self._data_path(settings, stage, "all_gather")
+        moving, adam = offload_seconds(settings, parameters, trainable, self.host)
+        update = adam or self._optimizer(settings, trainable)
+        sending = self.factors.communication_factor
+        return StageTail(
+            reduce_seconds=sending * traffic.reductions * reduction_seconds(traffic, reducing, settings),
+            gather_seconds=sending * traffic.gathers * gather_seconds(traffic, gathering, settings),
+            optimizer_seconds=self.factors.optimizer_factor
+            * (update + self._bookkeeping(settings, start, stop)),
+            offload_seconds=sending * moving,
+        )
+
+    def _data_path(self, settings: Settings, stage: int, collective: Collective) -> Path:
+        key = (*_degrees(settings), stage, collective)
+        if key not in self._paths:
+            self._paths[key] = self.topology.data_group(settings, stage, collective)
+        return self._paths[key]
+
+    def _stage_boundary(self, settings: Settings, stage: int) -> Path:
+        key = (*_degrees(settings), stage)
+        if key not in self._paths:
+            self._paths[key] = self.topology.stage_boundary(settings, stage)
+        return self._paths[key]
+
+    def boundary_seconds(self, settings: Settings, stage: int) -> tuple[float, ...]:
+        """For each layer, the seconds that what it hands on takes from `stage` to the next."""
+        path = self._stage_boundary(settings, stage)
+        key = (path, settings.micro_batch_size, settings.dtype)
+        if key not in self._sends:
+            messages = TRANSFERRED_TENSORS + (1 if self.geometry.text_tokens else 0)
+            self._sends[key] = tuple(
+                self.factors.communication_factor * path.send_seconds(volume, messages)
+                for volume in self.boundary_bytes(settings.micro_batch_size, settings.dtype)
+            )
+        return self._sends[key]
+
     def _transfers(self, settings: Settings, partition: Sequence[int]) -> list[float]:
-        volumes = self.boundary_bytes(settings.micro_batch_size, settings.dtype)
-        messages = TRANSFERRED_TENSORS + (1 if self.geometry.text_tokens else 0)
         return [
-            self.factors.communication_factor
-            * self.topology.stage_boundary(settings, stage).send_seconds(volumes[boundary - 1], messages)
+            self.boundary_seconds(settings, stage)[boundary - 1]
             for stage, boundary in enumerate(partition[1:-1])
         ]
 
@@ -295,6 +369,16 @@ class StepTimeModel:
         tensors = self._tensors[stop] - self._tensors[start]
         seconds = self.engine.step_seconds[settings.zero_stage] * tensors
         return seconds / self._speed(settings.world_size)
+
+
+def _degrees(settings: Settings) -> tuple[int, ...]:
+    """What decides where ranks lie."""
+    return (
+        settings.pipeline_parallel_size,
+        settings.data_parallel_size,
+        settings.tensor_parallel_size,
+        settings.sequence_parallel_size,
+    )
 
 
 def step_factors(pool: Pool) -> StepFactors:

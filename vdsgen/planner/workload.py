@@ -113,6 +113,7 @@ class Workload:
 
     def memory(self, settings: Settings, stage: int, start: int, stop: int) -> StageBytes:
         """Bytes on each GPU of `stage` holding the layers start to stop - 1: of the size that needs most."""
+        settings = settings.alone(stage)
         key = (settings, stage, self._run(start, stop))
         known = self._memory.get(key)
         if known is None:
