@@ -5,9 +5,9 @@ A partition's step is its pipeline's makespan with each stage's reduction, and w
 finish before `schedule.stage_end_lower_bounds` says: what comes before it, its own work on every micro-batch,
 and its waits for later stages. Of those, what comes before and after a stage is bounded by the least time in
 which so many stages can hold so many layers (two sums by dynamic programming), and then the least possible
-maximum over all stages is a bottleneck path (a third). Branch and bound cuts from the last stage to the first,
-so that what lies behind is known exactly, takes the most promising cut first, and runs the pipeline at each
-leaf: what can be no faster than the best leaf is left out. Mostly the first leaf meets the bound.
+maximum over all stages is a bottleneck path (a third). Branch and bound cuts from the last stage to the
+first, so that what lies behind is known exactly, takes the most promising cut first, and runs the pipeline at
+each leaf: what can be no faster than the best leaf is left out. Mostly the first leaf meets the bound.
 """
 
 from __future__ import annotations
@@ -44,6 +44,12 @@ class Cut(NamedTuple):
     def gap(self) -> float:
         """By how much, relative, a better partition could beat this one; 0 where none can."""
         return max(0.0, self.step_seconds / self.bound_seconds - 1)
+
+
+class TooSlow(NamedTuple):
+    """A variant that fits, and is no faster than what is wanted."""
+
+    bound_seconds: float
 
 
 class Span(NamedTuple):
@@ -145,7 +151,7 @@ class Tables:
                     ending.setdefault(stop, []).append(span)
 
     def stage_bound(self, stage: int, span: Span, later: float) -> float:
-        """When this stage has reduced its gradients, and its last micro-batch has come back to the first stage,
+        """When this stage has reduced its gradients, and its last micro-batch is back at the first stage,
         at the earliest; `later` is what one micro-batch takes through later stages and back."""
         forward, both = self.before[stage][span.start]
         beside = self._sent(stage - 1, span.start) + self._sent(stage, span.stop)
@@ -177,8 +183,9 @@ class Tables:
         return span.busy + 2 * self._sent(stage, span.stop)
 
 
-def fastest_cut(stages: Stages, give_up_at: float = inf) -> Cut | None:
-    """The boundaries with the shortest step; None where none fit, or none can be shorter than `give_up_at`.
+def fastest_cut(stages: Stages, give_up_at: float = inf) -> Cut | TooSlow | None:
+    """The boundaries with the shortest step; None where none fit. No partition is timed where none can be
+    shorter than `give_up_at`.
 
     Stages are first taken to be hardly longer than an even share. Once a partition is known, no stage that
     alone takes longer than its whole step can be part of a better one.
@@ -193,9 +200,10 @@ def fastest_cut(stages: Stages, give_up_at: float = inf) -> Cut | None:
         tables = Tables(stages, most)
         if tables.bound_seconds < inf:
             branching = _Branching(tables)
-            if branching.finished(tables.bound_seconds) >= give_up_at:
-                if most >= min(whole, give_up_at / steps):
-                    return None
+            bound = branching.finished(tables.bound_seconds)
+            if bound >= give_up_at and most >= min(whole, give_up_at / steps):
+                return TooSlow(bound)
+            if bound >= give_up_at:
                 most = give_up_at / steps
                 continue
             cut = branching.run()

@@ -11,20 +11,21 @@ from vdsgen.planner.space import Layout, batch_splits
 from vdsgen.planner.workload import Workload
 
 
-def shares_of_a_pipeline(stages: int, micro_batches: int) -> float:
-    """A pipeline's makespan at least, in units of an equal stage's time for one micro-batch.
+def shares_of_a_pipeline(stages: int, micro_batches: int, longest: float = 1.0) -> float:
+    """A pipeline's makespan at least, in units of an equal stage's time for one micro-batch, where some stage
+    takes x >= `longest` >= 1 of them.
 
-    Some stage takes x >= 1 units. What stands before it takes b, what lies behind p - b - x, and the bounds of
-    `schedule.stage_end_lower_bounds` add up to b + m x + max(0, 2 (p - b - x) - (k - 1) x) where it holds k < m
-    micro-batches, and as k - 1 >= p - 1 - b / x stages of at most x lie behind, to no less than
-    m x + max(0, 2 p - (p + 1) x): (m + p - 1) at x = 1 where m > p, or 2 m p / (p + 1) at its other corner.
-    Where k >= m, they add up to b + m x + (p - b - x) - (m - 1) x / 2, no less than p + (m - 1) / 2.
-    A micro-batch passes all p units, and the average stage works for m of them.
+    What stands before that stage takes b, what lies behind p - b - x, and the bounds of
+    `schedule.stage_end_lower_bounds` add up to b + m x + max(0, 2 (p - b - x) - (k - 1) x) where it holds
+    k < m micro-batches, and as k - 1 >= p - 1 - b / x stages of at most x lie behind, to no less than
+    m x + max(0, 2 p - (p + 1) x): for m > p that rises with x; else it is least at 2 m p / (p + 1). Where
+    k >= m, they add up to b + m x + (p - b - x) - (m - 1) x / 2, no less than p + (m - 1) x / 2.
+    A micro-batch passes all p units, and the stage works for m x of them.
     """
-    p, m = stages, micro_batches
+    p, m, x = stages, micro_batches, longest
     if m > p:
-        return float(m + p - 1)
-    return max(float(p), float(m), min(p + (m - 1) / 2, 2 * m * p / (p + 1)))
+        return m * x + max(0.0, 2 * p - (p + 1) * x)
+    return max(float(p), m * x, min(p + (m - 1) * x / 2, 2 * m * p / (p + 1)))
 
 
 def settings_bound(workload: Workload, settings: Settings) -> float:
@@ -40,8 +41,12 @@ def settings_bound(workload: Workload, settings: Settings) -> float:
         return times.step_lower_bound(
             settings, steps * least + tail.reduce_seconds, times.common_seconds([tail])
         )
-    makespan = least / stages * shares_of_a_pipeline(stages, steps)
     share = workload.least_share(stages)
+    longest = 1.0
+    if share is not None:
+        block = min(times.layer_seconds(settings, stage)[share[0]] for stage in distinct)
+        longest = max(1.0, (share[1] - share[0]) * block * stages / least)
+    makespan = least / stages * shares_of_a_pipeline(stages, steps, longest)
     if share is None:
         return times.step_lower_bound(settings, makespan, times.common_seconds([]))
     common = min(times.common_seconds([times.stage_tail(settings, stage, *share)]) for stage in distinct)

@@ -44,7 +44,8 @@ class Legality:
         if entries is None:
             entries = self._known[alike] = self._asked(settings)
         seen = None
-        for rule, message in entries:
+        for rule, known in entries:
+            message = known
             if message is None:
                 seen = seen or facts(self._workload, settings)
                 message = rule.check(seen)

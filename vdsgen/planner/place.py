@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from vdsgen.cost.memory import StageBytes
 from vdsgen.cost.settings import Settings
-from vdsgen.planner.boundaries import fastest_cut
+from vdsgen.planner.boundaries import Cut, TooSlow, fastest_cut
 from vdsgen.planner.partition import partition
 from vdsgen.planner.stages import Stages
 from vdsgen.planner.workload import Workload
@@ -53,9 +53,8 @@ def place(workload: Workload, settings: Settings) -> Placed | Miss:
     """The fastest partition that fits, with the checkpoint interval that the settings name; or what is
     missing."""
     interval = settings.activation_checkpoint_interval
-    return fastest(
-        workload, settings, plain=interval == 0, recomputed=interval > 0, interval=interval
-    ) or nearest_to_fitting(workload, settings, (interval,))
+    found = fastest(workload, settings, plain=interval == 0, recomputed=interval > 0, interval=interval)
+    return found if isinstance(found, Placed) else nearest_to_fitting(workload, settings, (interval,))
 
 
 def fastest(
@@ -67,15 +66,15 @@ def fastest(
     interval: int | None = None,
     limit_bytes: int | None = None,
     give_up_at: float = inf,
-) -> Placed | None:
-    """The fastest partition that fits, each stage running in one of the open ways; None where none fits, or
-    none can be faster than `give_up_at`. See `Stages`."""
+) -> Placed | TooSlow | None:
+    """The fastest partition that fits, each stage running in one of the open ways; None where none fits. See
+    `Stages` and `fastest_cut`."""
     stages = Stages(
         workload, settings, plain=plain, recomputed=recomputed, interval=interval, limit_bytes=limit_bytes
     )
     cut = fastest_cut(stages, give_up_at)
-    if cut is None:
-        return None
+    if not isinstance(cut, Cut):
+        return cut
     spans = [(stage, start, stop) for stage, (start, stop) in enumerate(pairwise(cut.partition))]
     intervals = [stages.interval(way, *span) for way, span in zip(cut.ways, spans, strict=True)]
     chosen = settings.with_intervals(tuple(intervals))
@@ -89,9 +88,8 @@ def nearest_to_fitting(workload: Workload, settings: Settings, intervals: Sequen
     seconds = workload.times.layer_seconds(settings)
     boundaries = partition(seconds, workload.is_block, settings.pipeline_parallel_size, _anything)
     assert boundaries is not None, "rules keep the stages at most as many as the blocks"
-    _, fullest = _fullest(
-        workload, settings._replace(activation_checkpoint_interval=intervals[0]), boundaries
-    )
+    first = settings._replace(activation_checkpoint_interval=intervals[0])
+    _, fullest = _fullest(workload, first, boundaries)
     span = (fullest, boundaries[fullest], boundaries[fullest + 1])
     best = min(
         (settings._replace(activation_checkpoint_interval=interval) for interval in intervals),
@@ -106,6 +104,7 @@ def spread(workload: Workload, placed: Placed) -> Placed:
     """As fast as `placed`, with the fullest stage as empty as can be."""
     settings = placed.settings
     ways = [settings.checkpoint_interval(stage) > 0 for stage in range(settings.pipeline_parallel_size)]
+    pinned = workload.experiment.constraints.activation_checkpoint_interval
     best, low, high = placed, 0, placed.peak_bytes
     while settings.pipeline_parallel_size > 1 and high - low > MEMORY_STEP_BYTES:
         middle = (low + high) // 2
@@ -114,16 +113,14 @@ def spread(workload: Workload, placed: Placed) -> Placed:
             settings.with_intervals((0,) * len(ways)),
             plain=not all(ways),
             recomputed=any(ways),
-            interval=settings.activation_checkpoint_interval
-            if not settings.stage_checkpoint_intervals
-            else None,
+            interval=pinned,
             limit_bytes=middle,
             give_up_at=placed.step_seconds * (1 + 1e-9),
         )
-        if found is None:
-            low = middle
-        else:
+        if isinstance(found, Placed):
             best, high = found, middle
+        else:
+            low = middle
     return best
 
 

@@ -9,6 +9,7 @@ from vdsgen.planner.compare import compared
 from vdsgen.planner.demands import whole_pool_layouts
 from vdsgen.planner.explain import reasons
 from vdsgen.planner.no_fit import no_fit_error
+from vdsgen.planner.part_pools import part_pool_layouts
 from vdsgen.planner.plan_settings import sections_of
 from vdsgen.planner.rejected import rejected
 from vdsgen.planner.resolve import workload_of
@@ -41,6 +42,7 @@ def best_plans(experiment: Experiment, pool: Pool, profile: ModelProfile, top: i
     precision or in whether they checkpoint; at most `top`. Raises as `make_plan`."""
     workload = workload_of(experiment, pool, profile)
     layouts = whole_pool_layouts(workload)
+    layouts += [one for one in part_pool_layouts(workload) if one not in set(layouts)]
     found = search(workload, layouts, time_all=top > 1)
     if not found.ranked:
         # Sums in bf16 are better than no plan; the reasons say that they are made.

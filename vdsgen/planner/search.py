@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.step_time import StepTime
+from vdsgen.planner.boundaries import TooSlow
 from vdsgen.planner.bounds import layout_bound, settings_bound
 from vdsgen.planner.legality import Legality
 from vdsgen.planner.numerics import dtypes, loses_sums
@@ -40,7 +41,8 @@ class Candidate(NamedTuple):
 
     @property
     def simplicity(self) -> tuple[int, ...]:
-        """No idle GPUs, less pipeline, less ZeRO, no checkpointing; then the emptier GPU. Smaller is simpler."""
+        """No idle GPUs, less pipeline, less ZeRO, no checkpointing; then the emptier GPU. Smaller is
+        simpler."""
         settings = self.settings
         return (
             -settings.world_size,
@@ -86,8 +88,8 @@ class Search:
     fitting: dict[int, Tally] = field(default_factory=dict)
     """By pipeline parallel size: counts of those placed, and the fastest."""
     surely_slower: dict[int, int] = field(default_factory=dict)
-    """By pipeline parallel size: candidates whose bound is no better than two plans of that size; whether they
-    fit was not asked."""
+    """By pipeline parallel size: candidates whose bound is no better than the best plan of that size (or
+    than the best two of the winner's); whether they fit was mostly not asked."""
     smaller: Tally = field(default_factory=Tally)
     """Candidates of fewer GPUs, whatever became of them, and the fastest where it was worth timing."""
 
@@ -113,12 +115,17 @@ class _Searching:
         self.time_all = time_all
         self.result = Search(layouts=())
         self.found: list[Candidate] = []
+        self.fastest = inf
+        """Step of the fastest candidate of all GPUs."""
         self.hopeless: dict[Settings, int] = {}
         """The smallest micro-batch that did not fit, by what else there is."""
 
-    @property
-    def best_seconds(self) -> float:
-        return min((one.time.step_seconds for one in self.found), default=inf)
+    def worth_idling(self) -> float:
+        """What a step of fewer GPUs may take: less than one of all of them by more than simplicity is worth,
+        and within that of the best known."""
+        smaller = self.result.smaller.fastest
+        best = self.fastest if smaller is None else min(self.fastest, smaller.time.step_seconds)
+        return min(self.fastest / (1 + SIMPLER_WITHIN), best * (1 + SIMPLER_WITHIN))
 
     def whole_pool(self, layout: Layout) -> None:
         """All candidates of a layout: the two best for sure, and what may win."""
@@ -128,9 +135,7 @@ class _Searching:
         best_two: list[float] = []
         variants = self._variants(layout)
         for place, variant in enumerate(variants):
-            give_up_at = inf
-            if len(best_two) == 2 and not self.time_all:
-                give_up_at = max(best_two[0] * (1 + SIMPLER_WITHIN), best_two[1])
+            give_up_at = self._worth_timing(best_two)
             if variant.bound > give_up_at:
                 left = sum(len(one.family.intervals) for one in variants[place:])
                 result.surely_slower[stages] = result.surely_slower.get(stages, 0) + left
@@ -138,22 +143,34 @@ class _Searching:
             for one in self._placed(variant.family, missed, fitting, give_up_at):
                 candidate = Candidate(one, self.workload.times.step(one.settings, one.partition))
                 self.found.append(candidate)
+                self.fastest = min(self.fastest, candidate.time.step_seconds)
                 best_two = sorted([*best_two, candidate.time.step_seconds])[:2]
                 if fitting.fastest is None or _faster(candidate, fitting.fastest):
                     fitting.fastest = candidate
         result.feasible += fitting.count
 
+    def _worth_timing(self, best_two: list[float]) -> float:
+        """What a step may take of a layout whose two best steps are known: as long as its best; where that is
+        among the fastest of all, as long as anything that may be taken for simplicity, or the second best."""
+        if self.time_all or not best_two:
+            return inf
+        if best_two[0] > min(self.fastest, best_two[0]) * (1 + SIMPLER_WITHIN):
+            return best_two[0]
+        if len(best_two) < 2:
+            return inf
+        return max(best_two[0] * (1 + SIMPLER_WITHIN), best_two[1])
+
     def part_pool(self, layout: Layout, bound: float) -> None:
         """Only candidates that win by more than simplicity is worth."""
         smaller = self.result.smaller
-        if bound > self.best_seconds / (1 + SIMPLER_WITHIN) and not self.time_all:
+        if bound > self.worth_idling():
             self._count(layout)
             return
         inner = _Searching(self.workload, exact_sums=self.set_aside, time_all=False)
         inner.set_aside, inner.legality = self.set_aside, self.legality
         missed, fitting = Tally(), Tally()
         for variant in inner._variants(layout):
-            give_up_at = self.best_seconds / (1 + SIMPLER_WITHIN)
+            give_up_at = self.worth_idling()
             if variant.bound > give_up_at:
                 break
             for one in inner._placed(variant.family, missed, fitting, give_up_at):
@@ -201,7 +218,7 @@ class _Searching:
         Its plain candidate, and all that recompute together, are each counted once: as fitting, as missed, or
         (what recomputes everywhere where nothing need) as surely slower.
         """
-        settings, tried = family.settings, family.intervals
+        settings, tried, slower = family.settings, family.intervals, self.result.surely_slower
         stages = settings.pipeline_parallel_size
         again = [interval for interval in tried if interval > 0]
         has_plain = 0 in tried
@@ -212,23 +229,29 @@ class _Searching:
             return []
         best = fastest(
             self.workload, settings, plain=has_plain, recomputed=bool(again), interval=pinned,
-            give_up_at=inf,
+            give_up_at=give_up_at,
         )  # fmt: skip
         if best is None:
             missed.count += len(tried)
             self._miss(missed, nearest_to_fitting(self.workload, settings, tried))
             if key is not None:
-                self.hopeless[key] = min(settings.micro_batch_size, self.hopeless.get(key, inf))  # type: ignore[type-var]
+                self.hopeless[key] = settings.micro_batch_size
+            return []
+        if isinstance(best, TooSlow):
+            slower[stages] = slower.get(stages, 0) + len(tried)
             return []
         self.result.timed += best.timed
         if not best.settings.checkpoints:
             fitting.count += 1
-            self.result.surely_slower[stages] = self.result.surely_slower.get(stages, 0) + len(again)
+            slower[stages] = slower.get(stages, 0) + len(again)
             return [best]
         fitting.count += len(again)
         if not has_plain:
             return [best]
-        plain = fastest(self.workload, settings, plain=True, recomputed=False)
+        plain = fastest(self.workload, settings, plain=True, recomputed=False, give_up_at=give_up_at)
+        if isinstance(plain, TooSlow):
+            slower[stages] = slower.get(stages, 0) + 1
+            return [best]
         if plain is None:
             missed.count += 1
             self._miss(missed, nearest_to_fitting(self.workload, settings, (0,)))
@@ -238,8 +261,8 @@ class _Searching:
         return [best, plain]
 
     def _alike(self, settings: Settings) -> Settings | None:
-        """What variants have in common of which larger micro-batches need more memory: all stages then hold as
-        many micro-batches, and more follow. None where memory may fall with larger micro-batches, since
+        """What variants have in common of which larger micro-batches need more memory: all stages then hold
+        as many micro-batches, and more follow. None where memory may fall with larger micro-batches, since
         gradients come while activations go."""
         if settings.gradient_accumulation_steps <= settings.pipeline_parallel_size:
             return None
@@ -269,7 +292,8 @@ def search(
     whole = [layout for layout in layouts if layout.world_size == most]
     parts = [(layout_bound(workload, layout), layout) for layout in layouts if layout.world_size < most]
     searching.result.layouts = tuple(whole)
-    for done, layout in enumerate(whole):
+    by_bound = sorted((layout_bound(workload, layout), layout) for layout in whole)
+    for done, (_, layout) in enumerate(by_bound):
         if progress is not None:
             progress(done, len(layouts))
         searching.whole_pool(layout)

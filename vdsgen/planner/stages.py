@@ -1,5 +1,5 @@
-"""What the stages of one settings variant take and hold, for any stretch of layers: what boundaries are chosen
-by.
+"""What the stages of one settings variant take and hold, for any stretch of layers: what boundaries are
+chosen by.
 
 A stage runs plainly where it fits so, since recomputing only ever adds time; else it recomputes, in the
 segments that need least memory. `checkpoint_interval` of the other stages matters to neither.

@@ -77,7 +77,8 @@ class Workload:
         return (0, *accumulate(int(block) for block in self.is_block))
 
     def least_share(self, stages: int) -> tuple[int, int] | None:
-        """A stretch of as many blocks as the stage with most of them has at least; None where blocks differ."""
+        """A stretch of as many blocks as the stage with most of them has at least; None where blocks
+        differ."""
         kinds = {name for name, block in zip(self.profile.layers, self.is_block, strict=True) if block}
         if len(kinds) != 1:
             return None
