@@ -90,20 +90,21 @@ def plans_by_pool(
 
     Raises NoPlanFitsError where nothing fits any of them.
     """
+    from vdsgen.planner.objective import preference
     from vdsgen.planner.plan import best_plans
 
     planned: list[tuple[Pool, list[Plan]]] = []
     errors = []
     for pool in pools:
         try:
-            planned.append((pool, best_plans(experiment, pool, profile, top)))
+            planned.append((pool, best_plans(experiment, pool, profile, top, pareto_first=True)))
         except NoPlanFitsError as error:
             errors.append(error)
     if not planned:
         raise errors[0] if len(errors) == 1 else NoPlanFitsError("\n".join(str(error) for error in errors))
     for failure in errors:
         click.echo(f"warning: {failure}", err=True)
-    return sorted(planned, key=lambda entry: -entry[1][0].predicted.samples_per_second)
+    return sorted(planned, key=lambda entry: preference(entry[1][0], experiment.objective))
 
 
 def report(experiment: Experiment, pool: Pool, profile: ModelProfile, plans: Sequence[Plan]) -> str:

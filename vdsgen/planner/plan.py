@@ -6,14 +6,15 @@ from itertools import pairwise
 
 from vdsgen import __version__
 from vdsgen.planner.compare import compared
-from vdsgen.planner.demands import whole_pool_layouts
 from vdsgen.planner.explain import reasons
 from vdsgen.planner.no_fit import no_fit_error
-from vdsgen.planner.part_pools import part_pool_layouts
+from vdsgen.planner.numerics import sets_aside
+from vdsgen.planner.objective import best_for_objective
+from vdsgen.planner.pareto import front_first
 from vdsgen.planner.plan_settings import sections_of
 from vdsgen.planner.rejected import rejected
 from vdsgen.planner.resolve import workload_of
-from vdsgen.planner.search import Candidate, search, settled
+from vdsgen.planner.search import Candidate, Progress, Search, search, settled
 from vdsgen.planner.workload import Workload
 from vdsgen.spec.canonical import sha256_of
 from vdsgen.spec.experiment import Experiment
@@ -37,16 +38,20 @@ def make_plan(experiment: Experiment, pool: Pool, profile: ModelProfile) -> Plan
     return best_plans(experiment, pool, profile, top=1)[0]
 
 
-def best_plans(experiment: Experiment, pool: Pool, profile: ModelProfile, top: int) -> list[Plan]:
-    """The best plan first, then the next fastest that differ in layout, ZeRO stage, batch split,
-    precision or in whether they checkpoint; at most `top`. Raises as `make_plan`."""
+def best_plans(
+    experiment: Experiment,
+    pool: Pool,
+    profile: ModelProfile,
+    top: int,
+    *,
+    pareto_first: bool = False,
+    progress: Progress | None = None,
+) -> list[Plan]:
+    """The best plan first, then the next fastest of other settings, or of the same that recompute more or
+    less; at most `top`. `pareto_first`: before those, the plans that none beats in both memory and speed.
+    Raises as `make_plan`."""
     workload = workload_of(experiment, pool, profile)
-    layouts = whole_pool_layouts(workload)
-    layouts += [one for one in part_pool_layouts(workload) if one not in set(layouts)]
-    found = search(workload, layouts, time_all=top > 1)
-    if not found.ranked:
-        # Sums in bf16 are better than no plan; the reasons say that they are made.
-        found = search(workload, layouts, exact_sums=False, time_all=top > 1)
+    found = best_for_objective(workload, progress)
     if not found.ranked:
         raise no_fit_error(workload, found)
     winner = settled(workload, found.ranked[0])
@@ -60,10 +65,24 @@ def best_plans(experiment: Experiment, pool: Pool, profile: ModelProfile, top: i
         candidates=found.candidates, feasible=found.feasible, rejected=rejected(found, winner)
     )
     plans = [_plan(workload, inputs, winner, reasons(workload, found, winner), summary)]
-    for runner_up in found.ranked[1:top]:
+    if top == 1:
+        return plans
+    for runner_up in _runners_up(workload, found, winner, pareto_first=pareto_first)[: top - 1]:
         sentence = f"Beside the best plan it {compared(runner_up, winner)}."
-        plans.append(_plan(workload, inputs, settled(workload, runner_up), (sentence,), summary))
+        plans.append(_plan(workload, inputs, runner_up, (sentence,), summary))
     return plans
+
+
+def _runners_up(
+    workload: Workload, found: Search, winner: Candidate, *, pareto_first: bool
+) -> list[Candidate]:
+    """Of the winner's number of GPUs, the fastest first, stages as even as they can be."""
+    layouts = [layout for layout in found.layouts if layout.world_size == winner.settings.world_size]
+    exact = not sets_aside(workload.experiment, winner.settings)
+    every = search(workload, layouts or found.layouts, exact_sums=exact, time_all=True).ranked
+    others = [settled(workload, one) for one in every if one.settings != winner.settings]
+    others.sort(key=lambda one: (one.time.step_seconds, one.simplicity))
+    return front_first(winner, [winner, *others])[1:] if pareto_first else others
 
 
 def _plan(

@@ -16,7 +16,7 @@ from vdsgen.cost.step_time import StepTime
 from vdsgen.planner.boundaries import TooSlow
 from vdsgen.planner.bounds import layout_bound, settings_bound
 from vdsgen.planner.legality import Legality
-from vdsgen.planner.numerics import dtypes, loses_sums
+from vdsgen.planner.numerics import dtypes, sets_aside
 from vdsgen.planner.place import Miss, Placed, fastest, nearest_to_fitting, spread
 from vdsgen.planner.space import ZERO_STAGES, Family, Layout, batch_splits, families, intervals
 from vdsgen.planner.workload import Workload
@@ -105,13 +105,13 @@ class _Bounded(NamedTuple):
 class _Searching:
     """A search under way."""
 
-    def __init__(self, workload: Workload, *, exact_sums: bool, time_all: bool) -> None:
-        training, pins = workload.experiment.training, workload.experiment.constraints
+    def __init__(
+        self, workload: Workload, *, exact_sums: bool, time_all: bool = False, by_gpu_seconds: bool = False
+    ) -> None:
         self.workload = workload
         self.legality = Legality(workload)
-        self.set_aside = (
-            exact_sums and training.gradient_accumulation_dtype == "auto" and pins.zero_stage != 0
-        )
+        self.exact_sums = exact_sums
+        self.by_gpu_seconds = by_gpu_seconds
         self.time_all = time_all
         self.result = Search(layouts=())
         self.found: list[Candidate] = []
@@ -120,12 +120,20 @@ class _Searching:
         self.hopeless: dict[Settings, int] = {}
         """The smallest micro-batch that did not fit, by what else there is."""
 
-    def worth_idling(self) -> float:
-        """What a step of fewer GPUs may take: less than one of all of them by more than simplicity is worth,
-        and within that of the best known."""
+    def worth_idling(self, gpus: int) -> float:
+        """What a step of so many GPUs may take where there are more: less than one of all of them by more
+        than simplicity is worth, and within that of the best known; by GPU-seconds, within that of the best."""
         smaller = self.result.smaller.fastest
+        if self.by_gpu_seconds:
+            best = min((self.value(one) for one in self.found), default=inf)
+            return best * (1 + SIMPLER_WITHIN) / gpus
         best = self.fastest if smaller is None else min(self.fastest, smaller.time.step_seconds)
         return min(self.fastest / (1 + SIMPLER_WITHIN), best * (1 + SIMPLER_WITHIN))
+
+    def value(self, candidate: Candidate) -> float:
+        """What is to be least."""
+        gpus = candidate.settings.world_size if self.by_gpu_seconds else 1
+        return gpus * candidate.time.step_seconds
 
     def whole_pool(self, layout: Layout) -> None:
         """All candidates of a layout: the two best for sure, and what may win."""
@@ -163,14 +171,14 @@ class _Searching:
     def part_pool(self, layout: Layout, bound: float) -> None:
         """Only candidates that win by more than simplicity is worth."""
         smaller = self.result.smaller
-        if bound > self.worth_idling():
+        if bound > self.worth_idling(layout.world_size):
             self._count(layout)
             return
-        inner = _Searching(self.workload, exact_sums=self.set_aside, time_all=False)
-        inner.set_aside, inner.legality = self.set_aside, self.legality
+        inner = _Searching(self.workload, exact_sums=self.exact_sums)
+        inner.legality = self.legality
         missed, fitting = Tally(), Tally()
         for variant in inner._variants(layout):
-            give_up_at = self.worth_idling()
+            give_up_at = self.worth_idling(layout.world_size)
             if variant.bound > give_up_at:
                 break
             for one in inner._placed(variant.family, missed, fitting, give_up_at):
@@ -203,9 +211,7 @@ class _Searching:
             if broken is not None:
                 tally = result.refused.setdefault(broken.rule.id, Tally(violation=broken, settings=settings))
                 tally.count += count
-            elif self.set_aside and loses_sums(
-                settings.dtype, settings.gradient_accumulation_dtype, settings.gradient_accumulation_steps
-            ):
+            elif self.exact_sums and sets_aside(self.workload.experiment, settings):
                 result.inexact_sums += count
             else:
                 least = family.at(family.intervals[0])
@@ -244,7 +250,7 @@ class _Searching:
         if not best.settings.checkpoints:
             fitting.count += 1
             slower[stages] = slower.get(stages, 0) + len(again)
-            return [best]
+            return [best, *self._recomputing(settings, again)] if self.time_all else [best]
         fitting.count += len(again)
         if not has_plain:
             return [best]
@@ -268,6 +274,14 @@ class _Searching:
             return None
         return settings._replace(micro_batch_size=1, gradient_accumulation_steps=1)
 
+    def _recomputing(self, settings: Settings, again: Sequence[int]) -> list[Placed]:
+        """A variant that need not recompute, with all stages doing so: slower, and emptier."""
+        if not again:
+            return []
+        pinned = self.workload.experiment.constraints.activation_checkpoint_interval
+        placed = fastest(self.workload, settings, plain=False, recomputed=True, interval=pinned)
+        return [placed] if isinstance(placed, Placed) else []
+
     @staticmethod
     def _miss(tally: Tally, miss: Miss) -> None:
         if tally.nearest_miss is None or miss.over_bytes < tally.nearest_miss.over_bytes:
@@ -280,14 +294,16 @@ def search(
     *,
     exact_sums: bool = True,
     time_all: bool = False,
+    by_gpu_seconds: bool = False,
     progress: Progress | None = None,
 ) -> Search:
     """Searches these layouts; those of fewer GPUs than others only as far as they may be faster.
 
     exact_sums: leave out candidates that add up gradients in bf16, where neither the accumulation dtype
-    nor ZeRO stage 0 was asked for. time_all: rank every candidate, not just those that can win.
+    nor ZeRO stage 0 was asked for. time_all: rank every settings variant, not just those that
+    can win, also with all stages recomputing. by_gpu_seconds: the best needs least of them, not least time.
     """
-    searching = _Searching(workload, exact_sums=exact_sums, time_all=time_all)
+    searching = _Searching(workload, exact_sums=exact_sums, time_all=time_all, by_gpu_seconds=by_gpu_seconds)
     most = max((layout.world_size for layout in layouts), default=0)
     whole = [layout for layout in layouts if layout.world_size == most]
     parts = [(layout_bound(workload, layout), layout) for layout in layouts if layout.world_size < most]
@@ -297,13 +313,17 @@ def search(
         if progress is not None:
             progress(done, len(layouts))
         searching.whole_pool(layout)
-    for done, (bound, layout) in enumerate(sorted(parts)):
+    if by_gpu_seconds:
+        parts.sort(key=lambda part: part[0] * part[1].world_size)
+    else:
+        parts.sort()
+    for done, (bound, layout) in enumerate(parts):
         if progress is not None:
             progress(len(whole) + done, len(layouts))
         searching.part_pool(layout, bound)
     result = searching.result
     if searching.found:
-        winner = simplest_of_the_fastest(searching.found)
+        winner = simplest_of_the_best(searching.found, searching.value)
         others = (one for one in searching.found if one is not winner)
         result.ranked = [winner, *sorted(others, key=lambda one: (one.time.step_seconds, one.simplicity))]
     return result
@@ -313,11 +333,10 @@ def _faster(one: Candidate, other: Candidate) -> bool:
     return (one.time.step_seconds, one.simplicity) < (other.time.step_seconds, other.simplicity)
 
 
-def simplest_of_the_fastest(candidates: Iterable[Candidate]) -> Candidate:
-    """The simplest of those that are within SIMPLER_WITHIN of the fastest."""
-    timed = list(candidates)
-    fastest = min(one.time.step_seconds for one in timed)
-    near = [one for one in timed if one.time.step_seconds <= fastest * (1 + SIMPLER_WITHIN)]
+def simplest_of_the_best(candidates: Sequence[Candidate], value: Callable[[Candidate], float]) -> Candidate:
+    """The simplest of those whose value is within SIMPLER_WITHIN of the least."""
+    least = min(value(one) for one in candidates)
+    near = [one for one in candidates if value(one) <= least * (1 + SIMPLER_WITHIN)]
     return min(near, key=lambda one: one.simplicity)
 
 

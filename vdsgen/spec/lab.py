@@ -83,6 +83,8 @@ class Pool(Spec):
     memory_reserve_fraction: Fraction | None = None
     """Part of each GPU's memory that the plan must leave free; default in the planner."""
     cpu_cores: PositiveInt | None = None
+    price_per_gpu_hour: PositiveFloat | None = None
+    """In any currency, the same in all pools: what `objective: cost` compares pools by."""
     nvme: Nvme | None = None
     hosts: tuple[HostName, ...] | None = None
     """Names that ssh reaches, one a node; go into the hostfile."""
