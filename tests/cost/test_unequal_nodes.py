@@ -46,7 +46,13 @@ def test_groups_that_are_alike_have_the_paths_of_a_plain_pool(plain: Pool, data:
             # A ring over several nodes waits for the slower of its links; so do we in both.
             assert found.latency_seconds >= wanted.latency_seconds
         if stage + 1 < stages:
-            assert ours.stage_boundary(chosen, stage) == theirs.stage_boundary(chosen, stage)
+            found, wanted = ours.stage_boundary(chosen, stage), theirs.stage_boundary(chosen, stage)
+            # A plain pool counts the flows that leave a node, we also those that enter one: where stages
+            # begin within a node there may be more of these.
+            size = chosen.data_parallel_size
+            if plain.gpus_per_node % size == 0 or size % plain.gpus_per_node == 0:
+                assert found == wanted
+            assert found.bytes_per_second <= wanted.bytes_per_second
 
 
 @given(plain_pools(), st.data())

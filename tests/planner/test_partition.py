@@ -46,22 +46,22 @@ def test_partition_is_the_best_of_all(data: st.DataObject) -> None:
         for boundaries in all_partitions(is_block, stages)
         if all(fits(stage, start, stop) for stage, (start, stop) in enumerate(pairwise(boundaries)))
     ]
-    found = partition([seconds] * stages, is_block, fits)
+    found = partition(seconds, is_block, stages, fits)
     if not feasible:
         assert found is None
         return
-    best = min(slowest_seconds([seconds] * stages, boundaries) for boundaries in feasible)
-    expected = min(b for b in feasible if slowest_seconds([seconds] * stages, b) == best)
+    best = min(slowest_seconds(seconds, boundaries) for boundaries in feasible)
+    expected = min(b for b in feasible if slowest_seconds(seconds, b) == best)
     assert found == expected
 
 
 @pytest.mark.parametrize("stages", [1, 2, 3, 4, 6])
 def test_equal_blocks_are_shared_evenly(stages: int) -> None:
     seconds = [0.1] + [1.0] * 12 + [0.1]
-    boundaries = partition([seconds] * stages, [False] + [True] * 12 + [False], lambda *_: True)
+    boundaries = partition(seconds, [False] + [True] * 12 + [False], stages, lambda *_: True)
     assert boundaries is not None
     # Nobody does better than the fullest stage: twelve blocks over the stages, an end layer beside one.
-    assert slowest_seconds([seconds] * stages, boundaries) <= 12 / stages + 0.2 + 1e-9
+    assert slowest_seconds(seconds, boundaries) <= 12 / stages + 0.2 + 1e-9
 
 
 @given(st.data())

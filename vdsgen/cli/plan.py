@@ -91,13 +91,14 @@ def plans_by_pool(
 
     Raises InputError or NoPlanFitsError where no pool has a plan.
     """
+    from vdsgen.planner.objective import preference
     from vdsgen.planner.plan import best_plans
 
     planned: list[tuple[Pool, list[Plan]]] = []
     errors: list[tuple[Pool, InputError | NoPlanFitsError]] = []
     for pool in pools:
         try:
-            planned.append((pool, best_plans(experiment, pool, profile, top)))
+            planned.append((pool, best_plans(experiment, pool, profile, top, pareto_first=True)))
         except (InputError, NoPlanFitsError) as error:
             errors.append((pool, error))
     if not planned:
@@ -105,7 +106,7 @@ def plans_by_pool(
     for pool, failure in errors:
         named = "" if isinstance(failure, NoPlanFitsError) else f"pool {pool.name}: "
         click.echo(f"warning: {named}{failure}", err=True)
-    return sorted(planned, key=lambda entry: -entry[1][0].predicted.samples_per_second)
+    return sorted(planned, key=lambda entry: preference(entry[1][0], experiment.objective))
 
 
 def _all_of(errors: Sequence[InputError | NoPlanFitsError]) -> InputError | NoPlanFitsError:

@@ -277,6 +277,23 @@ class StepTimeModel:
         )
         return self.finished_seconds(settings, reduced + tail.common_seconds)
 
+    @property
+    def shares_cores(self) -> bool:
+        """Whether ranks share a processor's cores: stages then slow each other down."""
+        return self.sharing is not None
+
+    def step_lower_bound(self, settings: Settings, reduced_seconds: float, common_seconds: float) -> float:
+        """A step whose stages have reduced their gradients at `reduced_seconds` at the earliest, were each on
+        a device of its own, and that then takes `common_seconds` at least."""
+        if self.sharing is not None:  # no rank is faster than alone
+            reduced_seconds /= max(1.0, self.sharing.speed(settings.data_parallel_size))
+        return self.finished_seconds(settings, reduced_seconds + common_seconds)
+
+    def data_paths(self, settings: Settings, stage: int) -> tuple[Path, ...]:
+        """What the stage's collectives run over."""
+        kinds: tuple[Collective, ...] = ("all_reduce", "reduce_scatter", "all_gather")
+        return tuple(self._data_path(settings, stage, kind) for kind in kinds)
+
     def finished_seconds(self, settings: Settings, step_seconds: float) -> float:
         """A step that has waited for its clips. Rises with `step_seconds`."""
         return step_seconds + self._waiting_seconds(settings, step_seconds)
@@ -313,17 +330,25 @@ class StepTimeModel:
         return decoding if self.loader_workers == 0 else max(0.0, decoding - step_seconds)
 
     def _tail(self, settings: Settings, partition: Sequence[int]) -> _Tail:
-        tails = [
-            self.stage_tail(settings, stage, start, stop)
-            for stage, (start, stop) in enumerate(pairwise(partition))
-        ]
+        return self._slowest(
+            [
+                self.stage_tail(settings, stage, start, stop)
+                for stage, (start, stop) in enumerate(pairwise(partition))
+            ]
+        )
+
+    def _slowest(self, tails: Sequence[StageTail]) -> _Tail:
         return _Tail(
             reduce_seconds=tuple(tail.reduce_seconds for tail in tails),
-            gather_seconds=max(tail.gather_seconds for tail in tails),
-            optimizer_seconds=max(tail.optimizer_seconds for tail in tails),
-            offload_seconds=max(tail.offload_seconds for tail in tails),
+            gather_seconds=max((tail.gather_seconds for tail in tails), default=0.0),
+            optimizer_seconds=max((tail.optimizer_seconds for tail in tails), default=0.0),
+            offload_seconds=max((tail.offload_seconds for tail in tails), default=0.0),
             overhead_seconds=self.factors.overhead_seconds,
         )
+
+    def common_seconds(self, tails: Sequence[StageTail]) -> float:
+        """What follows the last reduction, where these are among the stages."""
+        return self._slowest(tails).common_seconds
 
     def stage_tail(self, settings: Settings, stage: int, start: int, stop: int) -> StageTail:
         """What `stage` does besides its micro-batches where it holds the layers start to stop - 1."""

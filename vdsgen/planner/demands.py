@@ -12,13 +12,9 @@ from vdsgen.rules.registry import all_rules
 from vdsgen.rules.rule import Facts, violations
 from vdsgen.spec.experiment import Constraints
 
-MOST_PARTS = 8
-"""Of a pool, the larger ones."""
 
-
-def whole_pool_layouts(workload: Workload, *, parts: bool = False) -> list[Layout]:
-    """The layouts to search: of all GPUs of the pool, or of fewer where pins or the global batch ask for it,
-    or where `parts` does: what happens to be free may be an odd number, which is slower than fewer.
+def whole_pool_layouts(workload: Workload) -> list[Layout]:
+    """The layouts to search: of all GPUs of the pool, or of fewer where pins or the global batch ask for it.
 
     Raises InputError where pins contradict each other, the pool, the model or the global batch.
     """
@@ -34,14 +30,9 @@ def whole_pool_layouts(workload: Workload, *, parts: bool = False) -> list[Layou
         # Part of the pool may well be faster than long pipelines over all of it.
         sizes = [size for size in reversed(divisors(world)) if workload.is_startable(size)]
         return [layout for size in sizes for layout in _usable_layouts(workload, size)] or _refuse(workload)
-    if (stages is not None or data is not None) and not parts:
+    if stages is not None or data is not None:
         return _usable_layouts(workload, world) or _refuse(workload)
-    sizes = [size for size in range(world, 0, -1) if workload.is_startable(size)]
-    if parts:
-        found = [layout for size in sizes[:MOST_PARTS] for layout in _usable_layouts(workload, size)]
-        if found:
-            return found
-    for size in sizes:
+    for size in (size for size in range(world, 0, -1) if workload.is_startable(size)):
         usable = _usable_layouts(workload, size)
         if usable:
             return usable

@@ -51,7 +51,7 @@ def nearest_miss(workload: Workload, found: Search) -> Miss | None:
         return None
     best = min(misses, key=lambda miss: miss.over_bytes)
     evened = least_memory(workload, best.settings)
-    assert isinstance(evened, Miss), "a candidate that fits was counted as one that does not"
+    assert evened.over_bytes > 0, "a candidate that fits was counted as one that does not"
     return min(best, evened, key=lambda miss: miss.over_bytes)
 
 

@@ -10,33 +10,30 @@ from itertools import accumulate, pairwise
 Fits = Callable[[int, int, int], bool]
 """fits(stage, start, stop): whether the layers start to stop - 1 fit the GPUs of this stage."""
 
-StageSeconds = Sequence[Sequence[float]]
-"""For each stage what each layer takes on its GPUs, for one micro-batch."""
-
 ROUNDING = 1e-9
 """Relative; sums of the same layer times in another order are the same time."""
 
 
-def partition(seconds: StageSeconds, is_block: Sequence[bool], fits: Fits) -> tuple[int, ...] | None:
+def partition(
+    seconds: Sequence[float], is_block: Sequence[bool], stages: int, fits: Fits
+) -> tuple[int, ...] | None:
     """Boundaries (len stages + 1) of the partition whose slowest stage is fastest; None where none fits.
 
     Blocks lie together: layers that are none come before or after all of them, as embeddings and heads do.
     Of several such partitions, the one with the fewest layers in the first stages, which hold the most
-    micro-batches. `seconds` has one entry a stage.
+    micro-batches. `seconds` are the layers' times for one micro-batch.
 
     For a bound on the slowest stage, cutting from the back and giving every stage as many layers as the
     bound and the memory allow reaches furthest, so that it tells whether the bound can be met: this holds
     where part of a stage that fits fits too. Bisection over the sums of neighbouring layers then finds the
     least bound. O(log(layers) x stages x log(layers)) after sorting those sums.
     """
-    stages = len(seconds)
-    cut = _Cutter(seconds, is_block, fits)
+    cut = _Cutter(seconds, is_block, stages, fits)
     if cut.from_the_back(float("inf")) is None:
         return None
-    kinds = tuple(dict.fromkeys(tuple(each) for each in seconds))
-    bounds = _bounds(kinds)
+    bounds = _bounds(tuple(seconds))
     # No partition is faster than an even one, and most are hardly slower: steps away from there double.
-    low = bisect_left(bounds, min(map(sum, kinds)) / stages * (1 - ROUNDING))
+    low = bisect_left(bounds, sum(seconds) / stages * (1 - ROUNDING))
     high, stride = low, 1
     while cut.from_the_back(bounds[high]) is None:
         low, high, stride = high + 1, min(high + stride, len(bounds) - 1), 2 * stride
@@ -49,30 +46,26 @@ def partition(seconds: StageSeconds, is_block: Sequence[bool], fits: Fits) -> tu
     return cut.from_the_back(bounds[low])
 
 
-def slowest_seconds(seconds: StageSeconds, boundaries: Sequence[int]) -> float:
+def slowest_seconds(seconds: Sequence[float], boundaries: Sequence[int]) -> float:
     """Time of the slowest stage for one micro-batch."""
-    return max(
-        sum(layers[start:stop]) for layers, (start, stop) in zip(seconds, pairwise(boundaries), strict=True)
-    )
+    return max(sum(seconds[start:stop]) for start, stop in pairwise(boundaries))
 
 
 @lru_cache(maxsize=64)
-def _bounds(kinds: tuple[tuple[float, ...], ...]) -> list[float]:
-    """The times that a stage can take on any kind of GPU, rising."""
-    times: set[float] = set()
-    for seconds in kinds:
-        running = [0.0, *accumulate(seconds)]
-        times |= {running[stop] - running[start] for stop in range(1, len(running)) for start in range(stop)}
-    return sorted(times)
+def _bounds(seconds: tuple[float, ...]) -> list[float]:
+    """The times that a stage can take, rising."""
+    running = [0.0, *accumulate(seconds)]
+    return sorted(
+        {running[stop] - running[start] for stop in range(1, len(running)) for start in range(stop)}
+    )
 
 
 class _Cutter:
-    def __init__(self, seconds: StageSeconds, is_block: Sequence[bool], fits: Fits) -> None:
-        self.layers = len(is_block)
-        self.stages = len(seconds)
+    def __init__(self, seconds: Sequence[float], is_block: Sequence[bool], stages: int, fits: Fits) -> None:
+        self.layers = len(seconds)
+        self.stages = stages
         self.fits = fits
-        summed = {id(each): [0.0, *accumulate(each)] for each in seconds}
-        self.running = [summed[id(each)] for each in seconds]
+        self.running = [0.0, *accumulate(seconds)]
         self.blocks_before = [0, *accumulate(int(block) for block in is_block)]
         self.first_fitting: dict[tuple[int, int], int] = {}
 
@@ -82,20 +75,19 @@ class _Cutter:
         boundaries = [stop]
         for stage in range(self.stages - 1, 0, -1):
             start = max(
-                self._by_time(stage, stop, bound), self._by_memory(stage, stop), self._leaves_blocks(stage)
+                self._by_time(stop, bound), self._by_memory(stage, stop), self._leaves_blocks(stage)
             )  # fmt: skip
             if start >= stop or self.blocks_before[stop] - self.blocks_before[start] < 1:
                 return None
             boundaries.append(start)
             stop = start
-        if self._by_time(0, stop, bound) > 0 or self.blocks_before[stop] < 1 or not self.fits(0, 0, stop):
+        if self._by_time(stop, bound) > 0 or self.blocks_before[stop] < 1 or not self.fits(0, 0, stop):
             return None
         boundaries.append(0)
         return tuple(reversed(boundaries))
 
-    def _by_time(self, stage: int, stop: int, bound: float) -> int:
-        running = self.running[stage]
-        return bisect_left(running, running[stop] - bound * (1 + ROUNDING), hi=stop)
+    def _by_time(self, stop: int, bound: float) -> int:
+        return bisect_left(self.running, self.running[stop] - bound * (1 + ROUNDING), hi=stop)
 
     def _leaves_blocks(self, stage: int) -> int:
         """First start of `stage` that leaves a block for each stage before it."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from itertools import pairwise
+from math import inf
 from typing import NamedTuple
 
 from vdsgen.cost.memory import StageBytes
 from vdsgen.cost.settings import Settings
-from vdsgen.planner.partition import StageSeconds, partition, slowest_seconds
+from vdsgen.planner.boundaries import Cut, TooSlow, fastest_cut
+from vdsgen.planner.partition import partition
+from vdsgen.planner.stages import Stages
 from vdsgen.planner.workload import Workload
 
 MEMORY_STEP_BYTES = 16 * 1024**2
@@ -25,6 +27,11 @@ class Placed(NamedTuple):
     partition: tuple[int, ...]
     peak_bytes: int
     """Of the fullest stage."""
+    step_seconds: float
+    gap: float = 0.0
+    """By how much, relative, another partition of these settings could be faster at most; 0: none can."""
+    timed: int = 1
+    """Partitions that were run through the pipeline to find it."""
 
 
 class Miss(NamedTuple):
@@ -43,66 +50,93 @@ class Miss(NamedTuple):
 
 
 def place(workload: Workload, settings: Settings) -> Placed | Miss:
-    """The fastest partition that fits; or what is missing."""
-    seconds = stage_seconds(workload, settings)
-    stages = settings.pipeline_parallel_size
-    fastest = partition(seconds, workload.is_block, _anything)
-    assert fastest is not None, "rules keep the stages at most as many as the blocks"
-    placed = _examined(workload, settings, fastest)
-    if isinstance(placed, Placed) or stages == 1:
-        return placed
-    fitting = partition(seconds, workload.is_block, partial(workload.fits, settings))
-    return placed if fitting is None else _examined(workload, settings, fitting)
+    """The fastest partition that fits, with the checkpoint interval that the settings name; or what is
+    missing."""
+    interval = settings.activation_checkpoint_interval
+    found = fastest(workload, settings, plain=interval == 0, recomputed=interval > 0, interval=interval)
+    return found if isinstance(found, Placed) else nearest_to_fitting(workload, settings, (interval,))
 
 
-def stage_seconds(workload: Workload, settings: Settings) -> StageSeconds:
-    """What each layer takes on each stage; the same tuple for stages with the same kind of GPU."""
-    by_class: dict[int, Sequence[float]] = {}
-    return [
-        by_class.setdefault(kind, workload.times.layer_seconds(settings, stage))
-        for stage, kind in enumerate(workload.device_classes(settings))
-    ]
+def fastest(
+    workload: Workload,
+    settings: Settings,
+    *,
+    plain: bool,
+    recomputed: bool,
+    interval: int | None = None,
+    limit_bytes: int | None = None,
+    give_up_at: float = inf,
+) -> Placed | TooSlow | None:
+    """The fastest partition that fits, each stage running in one of the open ways; None where none fits. See
+    `Stages` and `fastest_cut`."""
+    stages = Stages(
+        workload, settings, plain=plain, recomputed=recomputed, interval=interval, limit_bytes=limit_bytes
+    )
+    cut = fastest_cut(stages, give_up_at)
+    if not isinstance(cut, Cut):
+        return cut
+    spans = [(stage, start, stop) for stage, (start, stop) in enumerate(pairwise(cut.partition))]
+    intervals = [stages.interval(way, *span) for way, span in zip(cut.ways, spans, strict=True)]
+    chosen = settings.with_intervals(tuple(intervals))
+    peak = max(workload.memory(chosen, *span).peak_bytes for span in spans)
+    return Placed(chosen, cut.partition, peak, cut.step_seconds, cut.gap, cut.timed)
 
 
-def _no_time(workload: Workload, settings: Settings) -> StageSeconds:
-    return [(0.0,) * workload.layers] * settings.pipeline_parallel_size
-
-
-def least_memory(workload: Workload, settings: Settings) -> Placed | Miss:
-    """The partition whose fullest stage holds least, whatever its speed."""
-    return _even_out(workload, settings, _no_time(workload, settings), None)
+def nearest_to_fitting(workload: Workload, settings: Settings, intervals: Sequence[int]) -> Miss:
+    """What settings that do not fit lack where stages are equally long, with the best of these intervals for
+    the stage that lacks most."""
+    seconds = workload.times.layer_seconds(settings)
+    boundaries = partition(seconds, workload.is_block, settings.pipeline_parallel_size, _anything)
+    assert boundaries is not None, "rules keep the stages at most as many as the blocks"
+    first = settings._replace(activation_checkpoint_interval=intervals[0])
+    _, fullest = _fullest(workload, first, boundaries)
+    span = (fullest, boundaries[fullest], boundaries[fullest + 1])
+    best = min(
+        (settings._replace(activation_checkpoint_interval=interval) for interval in intervals),
+        key=lambda one: workload.memory(one, *span).peak_bytes,
+    )
+    over, fullest = _fullest(workload, best, boundaries)
+    start, stop = boundaries[fullest : fullest + 2]
+    return Miss(best, fullest, (start, stop), workload.memory(best, fullest, start, stop), over)
 
 
 def spread(workload: Workload, placed: Placed) -> Placed:
     """As fast as `placed`, with the fullest stage as empty as can be."""
-    seconds = stage_seconds(workload, placed.settings)
-    evened = _even_out(workload, placed.settings, seconds, placed)
-    assert isinstance(evened, Placed)
-    before, after = (_fullest(workload, one.settings, one.partition) for one in (placed, evened))
-    return evened if after < before else placed
+    settings = placed.settings
+    ways = [settings.checkpoint_interval(stage) > 0 for stage in range(settings.pipeline_parallel_size)]
+    pinned = workload.experiment.constraints.activation_checkpoint_interval
+    best, low, high = placed, 0, placed.peak_bytes
+    no_slower = placed.step_seconds * (1 + 1e-9)
+    while settings.pipeline_parallel_size > 1 and high - low > MEMORY_STEP_BYTES:
+        middle = (low + high) // 2
+        found = fastest(
+            workload,
+            settings.with_intervals((0,) * len(ways)),
+            plain=not all(ways),
+            recomputed=any(ways),
+            interval=pinned,
+            limit_bytes=middle,
+            give_up_at=no_slower,
+        )
+        if isinstance(found, Placed) and found.step_seconds <= no_slower:
+            best, high = found, middle
+        else:
+            low = middle
+    return best
 
 
-def _even_out(
-    workload: Workload, settings: Settings, seconds: StageSeconds, known: Placed | None
-) -> Placed | Miss:
-    """Bisects the memory that stages may take, for partitions no slower than the one known to fit.
-
-    Where GPUs differ, the limit is that of the largest; others must leave as much of theirs.
-    """
-    smaller = _missing_bytes(workload, settings)
-    bound = None if known is None else slowest_seconds(seconds, known.partition)
+def least_memory(workload: Workload, settings: Settings) -> Miss:
+    """Settings that fit in no way, with the partition whose fullest stage holds least, whatever its speed."""
+    stages, seconds = settings.pipeline_parallel_size, [0.0] * workload.layers
 
     def cut(limit_bytes: int) -> tuple[int, ...] | None:
         def fits(stage: int, start: int, stop: int) -> bool:
-            if bound is not None and sum(seconds[stage][start:stop]) > bound * (1 + 1e-9):
-                return False
-            return workload.memory(settings, stage, start, stop).peak_bytes <= limit_bytes - smaller[stage]
+            return workload.memory(settings, stage, start, stop).peak_bytes <= limit_bytes
 
-        return partition(seconds, workload.is_block, fits)
+        return partition(seconds, workload.is_block, stages, fits)
 
-    whole = workload.memory(settings, 0, 0, workload.layers).peak_bytes + max(smaller)
-    low, high = 0, max(whole, _fullest(workload, settings, known.partition) if known else 0)
-    best = known.partition if known else partition(seconds, workload.is_block, _anything)
+    low, high = 0, workload.memory(settings, 0, 0, workload.layers).peak_bytes
+    best = partition(seconds, workload.is_block, stages, _anything)
     while high - low > MEMORY_STEP_BYTES:
         middle = (low + high) // 2
         found = cut(middle)
@@ -111,37 +145,19 @@ def _even_out(
         else:
             best, high = found, middle
     assert best is not None
-    return _examined(workload, settings, best)
-
-
-def _missing_bytes(workload: Workload, settings: Settings) -> list[int]:
-    """For each stage how much smaller its GPUs are than the largest."""
-    capacities = [workload.capacity_of(settings, stage) for stage in range(settings.pipeline_parallel_size)]
-    return [max(capacities) - capacity for capacity in capacities]
-
-
-def _fullest(workload: Workload, settings: Settings, boundaries: tuple[int, ...]) -> int:
-    """The peak of the fullest stage, were its GPU as large as the largest and as much of it free."""
-    smaller = _missing_bytes(workload, settings)
-    return max(
-        workload.memory(settings, stage, start, stop).peak_bytes + smaller[stage]
-        for stage, (start, stop) in enumerate(pairwise(boundaries))
-    )
+    over, fullest = _fullest(workload, settings, best)
+    layers = (best[fullest], best[fullest + 1])
+    return Miss(settings, fullest, layers, workload.memory(settings, fullest, *layers), over)
 
 
 def _anything(_stage: int, _start: int, _stop: int) -> bool:
     return True
 
 
-def _examined(workload: Workload, settings: Settings, boundaries: tuple[int, ...]) -> Placed | Miss:
-    memories = [
-        workload.memory(settings, stage, start, stop)
+def _fullest(workload: Workload, settings: Settings, boundaries: Sequence[int]) -> tuple[int, int]:
+    """By how many bytes the stage that lacks most is too large, and which it is."""
+    over = [
+        workload.memory(settings, stage, start, stop).peak_bytes - workload.capacity_of(settings, stage)
         for stage, (start, stop) in enumerate(pairwise(boundaries))
     ]
-    peaks = [memory.peak_bytes for memory in memories]
-    fullest = max(range(len(peaks)), key=lambda stage: peaks[stage] - workload.capacity_of(settings, stage))
-    over = peaks[fullest] - workload.capacity_of(settings, fullest)
-    if over > 0:
-        layers = (boundaries[fullest], boundaries[fullest + 1])
-        return Miss(settings, fullest, layers, memories[fullest], over)
-    return Placed(settings, boundaries, peaks[fullest])
+    return max(over), over.index(max(over))

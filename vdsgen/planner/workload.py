@@ -72,9 +72,42 @@ class Workload:
     def is_block(self) -> tuple[bool, ...]:
         return tuple(self.profile.layer_types[name].is_block for name in self.profile.layers)
 
-    @property
+    @cached_property
     def blocks(self) -> int:
         return sum(self.is_block)
+
+    @cached_property
+    def blocks_before(self) -> tuple[int, ...]:
+        """For each layer, and for one past the last."""
+        return (0, *accumulate(int(block) for block in self.is_block))
+
+    def least_share(self, stages: int) -> tuple[int, int] | None:
+        """A stretch of as many blocks as the stage with most of them has at least; None where blocks
+        differ."""
+        kinds = {name for name, block in zip(self.profile.layers, self.is_block, strict=True) if block}
+        if len(kinds) != 1:
+            return None
+        first = self.is_block.index(True)
+        return first, first + -(-self.blocks // stages)
+
+    def distinct_stages(self, settings: Settings) -> tuple[int, ...]:
+        """A stage of each kind that there is, by its GPU and the links of its data-parallel ranks."""
+        key = (
+            settings.pipeline_parallel_size,
+            settings.data_parallel_size,
+            settings.tensor_parallel_size,
+            settings.sequence_parallel_size,
+        )
+        if key not in self._distinct_stages:
+            kinds: dict[Signature, int] = {}
+            for stage, device in enumerate(self.device_classes(settings)):
+                kinds.setdefault((device, self.times.data_paths(settings, stage)), stage)
+            self._distinct_stages[key] = tuple(kinds.values())
+        return self._distinct_stages[key]
+
+    @cached_property
+    def _distinct_stages(self) -> dict[Signature, tuple[int, ...]]:
+        return {}
 
     @property
     def layers(self) -> int:
@@ -189,6 +222,29 @@ class Workload:
 
     def fits(self, settings: Settings, stage: int, start: int, stop: int) -> bool:
         return self.memory(settings, stage, start, stop).peak_bytes <= self.capacity_of(settings, stage)
+
+    def span(self, start: int, stop: int) -> int:
+        """Equal numbers for stretches of layers that hold equally much."""
+        number = self._spans.get((start, stop))
+        if number is None:
+            run = self._run(start, stop)
+            ends = (start == 0, stop == self.layers)
+            number = self._spans[start, stop] = self._span_numbers.setdefault((run, ends), len(self._spans))
+        return number
+
+    @cached_property
+    def _spans(self) -> dict[tuple[int, int], int]:
+        return {}
+
+    @cached_property
+    def _span_numbers(self) -> dict[Signature, int]:
+        return {}
+
+    def equal_layers(self, start: int, stop: int) -> Signature | None:
+        """What stretches of equal layers have in common whatever their length; None for other stretches."""
+        if self._run_ends[start] < stop or start == 0 or stop == self.layers:
+            return None
+        return (self.profile.layers[start - 1], self._side_makers_before[start], self.profile.layers[start])
 
     def _run(self, start: int, stop: int) -> Signature:
         """Equal for stretches of layers of the same memory: the same types, handed the same tensors."""

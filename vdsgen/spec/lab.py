@@ -148,11 +148,11 @@ class Pool(Spec):
     memory_reserve_fraction: Fraction | None = None
     """Part of each GPU's memory that the plan must leave free; default in the planner."""
     cpu_cores: PositiveInt | None = None
+    price_per_gpu_hour: PositiveFloat | None = None
+    """In any currency, the same in all pools: what `objective: cost` compares pools by."""
     nvme: Nvme | None = None
     hosts: tuple[HostName, ...] | None = None
     """Names that ssh reaches, one a node; go into the hostfile."""
-    price_per_gpu_hour: PositiveFloat | None = None
-    """In a currency of your own: what one GPU costs while a job holds it."""
     calibration: PathText | Calibration | None = None
     """What `vdsgen calibrate` measured: its file (relative paths start at the lab file), or the figures."""
 
