@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.cost.activation_cases import activation_settings, settings_of, timeline_of
+from tests.cost.activation_cases import (
+    PARTITIONS,
+    activation_settings,
+    on_this_processor,
+    settings_of,
+    timeline_of,
+)
 from tests.cost.conftest import EngineRuns
 from vdsgen.cost.activations import LayerBytes, StageActivations, stage_activations, stage_tensors
 from vdsgen.cost.gradients import GradientGrowth, gradient_growth
@@ -42,6 +49,7 @@ def test_the_step_holds_what_the_trainers_engine_holds(stages: int, engine_runs:
             activations = max(predicted[key] for key in running) - answer["states"]
             assert activations == pytest.approx(answer["peak"] - answer["states"], rel=TOLERANCE), place
             assert max(predicted.values()) == pytest.approx(max(real.values()), rel=PEAK_TOLERANCE), place
+            assert answer["activations_on_host"] == predicted_on_host(settings, stage), place
             for key in real:
                 if key[0] == "ForwardPass" and settings.activation_checkpoint_interval > 0:
                     # Its temporaries are unknown, and less than its recomputation's.
@@ -55,6 +63,13 @@ def test_the_step_holds_what_the_trainers_engine_holds(stages: int, engine_runs:
                 else:
                     assert predicted[key] == pytest.approx(real[key], rel=TOLERANCE), f"{key}, {place}"
     assert in_flight == set(range(1, stages + 1))
+
+
+def predicted_on_host(settings: Settings, stage: int) -> int:
+    stages = settings.pipeline_parallel_size
+    start, stop = PARTITIONS[stages][stage : stage + 2]
+    layers = on_this_processor(torch.float32)
+    return stage_activations(layers, settings, stage, start, stop).host_bytes
 
 
 Key = tuple[str, int | None]
