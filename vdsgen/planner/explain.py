@@ -89,6 +89,10 @@ def _zero_reason(workload: Workload, winner: Candidate) -> str:
 
 def _less_zero(workload: Workload, settings: Settings) -> Settings:
     stage = settings.zero_stage - 1
+    if stage == 0:
+        settings = settings._replace(offload_optimizer="none")
+    if stage < 3:
+        settings = settings._replace(offload_parameters="none")
     accumulation = accumulation_dtype(workload.experiment.training, settings.dtype, stage)
     return settings._replace(zero_stage=stage, gradient_accumulation_dtype=accumulation)
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from vdsgen.cost.memory import StageBytes
 from vdsgen.cost.settings import Settings
+from vdsgen.planner.host_memory import Shortage, host_miss
 from vdsgen.planner.partition import partition
 from vdsgen.planner.workload import Workload
 
@@ -36,9 +37,13 @@ class Miss(NamedTuple):
     """First layer of the stage, and one past the last."""
     memory: StageBytes
     over_bytes: int
+    shortage: Shortage | None = None
+    """Where the GPUs have room, and what is offloaded has none."""
 
     @property
     def biggest_component(self) -> str:
+        if self.shortage is not None:
+            return self.shortage.resource
         return max(COMPONENTS, key=lambda name: int(getattr(self.memory, f"{name}_bytes")))
 
 
@@ -64,8 +69,8 @@ def spread(workload: Workload, placed: Placed) -> Placed:
     """As fast as `placed`, with the fullest stage as empty as can be."""
     seconds = workload.times.layer_seconds(placed.settings)
     evened = _even_out(workload, placed.settings, seconds, placed)
-    assert isinstance(evened, Placed)
-    return evened if evened.peak_bytes < placed.peak_bytes else placed
+    # Emptier GPUs may need more of a host than it has.
+    return evened if isinstance(evened, Placed) and evened.peak_bytes < placed.peak_bytes else placed
 
 
 def _even_out(
@@ -109,7 +114,10 @@ def _examined(workload: Workload, settings: Settings, boundaries: tuple[int, ...
     peaks = [memory.peak_bytes for memory in memories]
     fullest = max(range(len(peaks)), key=lambda stage: peaks[stage] - workload.capacity_of(settings, stage))
     over = peaks[fullest] - workload.capacity_of(settings, fullest)
+    layers = (boundaries[fullest], boundaries[fullest + 1])
     if over > 0:
-        layers = (boundaries[fullest], boundaries[fullest + 1])
         return Miss(settings, fullest, layers, memories[fullest], over)
+    shortage = host_miss(workload, settings, boundaries)
+    if shortage is not None:
+        return Miss(settings, fullest, layers, memories[fullest], shortage.over_bytes, shortage)
     return Placed(settings, boundaries, peaks[fullest])

@@ -12,6 +12,7 @@ from vdsgen.planner.facts import facts
 from vdsgen.planner.numerics import loses_sums
 from vdsgen.planner.place import Miss, Placed, place, spread
 from vdsgen.planner.space import Family, Layout, families
+from vdsgen.planner.words import offload_words
 from vdsgen.planner.workload import Workload
 from vdsgen.rules.registry import all_rules
 from vdsgen.rules.rule import Violation, violations
@@ -32,9 +33,11 @@ class Candidate(NamedTuple):
 
     @property
     def simplicity(self) -> tuple[int, ...]:
-        """Less pipeline, less ZeRO, no checkpointing; then the emptier GPU. Smaller is simpler."""
+        """Nothing offloaded, less pipeline, less ZeRO, no checkpointing; then the emptier GPU. Smaller is
+        simpler."""
         settings = self.settings
         return (
+            len(offload_words(settings)),
             settings.pipeline_parallel_size,
             settings.zero_stage,
             int(settings.activation_checkpoint_interval > 0),
@@ -127,6 +130,7 @@ def _place_family(
     for interval in family.intervals:
         same_but_micro_batch = (
             stages, settings.data_parallel_size, settings.zero_stage, settings.dtype, interval,
+            settings.offload_optimizer, settings.offload_parameters, settings.offload_activations,
         )  # fmt: skip
         tally = result.out_of_memory.setdefault(stages, Tally())
         if same_but_micro_batch in hopeless:

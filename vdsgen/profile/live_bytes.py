@@ -23,8 +23,8 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Bytes of every storage that an operator put out and that is still held, and their peaks.
 
     Works on real and fake tensors. Nothing is seen of what existed before. Storages are counted once,
-    however many tensors view them; what HOST owns only in `peak_of`. A storage belongs to the owner that was named when it was born, or else
-    to the first that claims it. `hidden_bytes(func, args)` says what an operator allocates inside its kernel,
+    however many tensors view them; what HOST owns, only in `peak_of`. A storage belongs to the owner that was
+    named when it was born, or else to the first that claims it. `hidden_bytes(func, args)` says what an operator allocates inside its kernel,
     which counts for the moment that the operator runs; without it, such workspace is not seen.
     """
 
