@@ -22,7 +22,7 @@ from vdsgen.cost.compute import (
     optimizer_seconds,
 )
 from vdsgen.cost.engine_overhead import EngineOverhead, gathered_sizes
-from vdsgen.cost.offload import Host, offload_seconds
+from vdsgen.cost.offload import Host, SegmentWork, activation_waiting_seconds, offload_seconds
 from vdsgen.cost.rates import Rates
 from vdsgen.cost.schedule import PipelineRun, StageTimes, makespan_lower_bound, simulate
 from vdsgen.cost.settings import Settings
@@ -76,6 +76,7 @@ class StepTimeModel:
         self._clip_seconds = None if known is None else middle(known)
         self._rates: dict[Dtype, Rates] = {}
         self._layers: dict[tuple[int, Dtype], tuple[LayerTimes, ...]] = {}
+        self._hidden: dict[tuple[int, Dtype], tuple[float, ...]] = {}
         self._boundaries: dict[tuple[int, Dtype], tuple[float, ...]] = {}
         self._seconds: dict[tuple[object, ...], tuple[float, ...]] = {}
         types = [profile.layer_types[name] for name in profile.layers]
@@ -264,6 +265,7 @@ class StepTimeModel:
             reduces.append(traffic.reductions * reduction_seconds(traffic, reducing, settings))
             gathers.append(traffic.gathers * gather_seconds(traffic, gathering, settings))
             moving, adam = offload_seconds(settings, parameters, trainable, self.host)
+            moving += self._activations_seconds(settings, start, stop)
             offloads.append(moving)
             update = adam or self._optimizer(settings, trainable)
             updates.append(update + self._bookkeeping(settings, start, stop))
@@ -275,6 +277,34 @@ class StepTimeModel:
             offload_seconds=factors.communication_factor * max(offloads),
             overhead_seconds=factors.overhead_seconds,
         )
+
+    def _activations_seconds(self, settings: Settings, start: int, stop: int) -> float:
+        """What a step of the stage waits for offloaded activations."""
+        interval = settings.activation_checkpoint_interval
+        if not settings.offload_activations or interval == 0:
+            return 0.0
+        layers = self.layers(settings.micro_batch_size, settings.dtype)
+        hidden = self.hidden_bytes(settings.micro_batch_size, settings.dtype)
+        segments = []
+        for begin in range(start, stop, interval):
+            part = layers[begin : min(begin + interval, stop)]
+            forward = sum([times.forward_seconds for times in part])
+            backward = sum([times.backward_seconds for times in part])
+            received = hidden[begin - 1] if begin else 0.0  # latents stay
+            segments.append(SegmentWork(received, forward, backward + self._again * forward))
+        overlaps = self.sharing is None
+        waiting = activation_waiting_seconds(segments, self.host, overlaps=overlaps)
+        return settings.gradient_accumulation_steps * waiting
+
+    def hidden_bytes(self, micro_batch_size: int, dtype: Dtype) -> tuple[float, ...]:
+        """Each layer's output for one micro-batch, without side tensors."""
+        key = (micro_batch_size, dtype)
+        if key not in self._hidden:
+            self._hidden[key] = tuple(
+                costs_of(self.profile, name, dtype).output_bytes.at(micro_batch_size, self.geometry)
+                for name in self.profile.layers
+            )
+        return self._hidden[key]
 
     def _transfers(self, settings: Settings, partition: Sequence[int]) -> list[float]:
         volumes = self.boundary_bytes(settings.micro_batch_size, settings.dtype)

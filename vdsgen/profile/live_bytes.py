@@ -24,8 +24,9 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Works on real and fake tensors. Nothing is seen of what existed before. Storages are counted once,
     however many tensors view them; what HOST owns, only in `peak_of`. A storage belongs to the owner that was
-    named when it was born, or else to the first that claims it. `hidden_bytes(func, args)` says what an operator allocates inside its kernel,
-    which counts for the moment that the operator runs; without it, such workspace is not seen.
+    named when it was born, or else to the first that claims it. `hidden_bytes(func, args)` says what an
+    operator allocates inside its kernel, which counts for the moment that the operator runs; without it, such
+    workspace is not seen.
     """
 
     def __init__(self, hidden_bytes: Callable[[Any, tuple[Any, ...]], int] | None = None) -> None:
