@@ -148,6 +148,7 @@ def test_offloaded_activations_cost_what_is_waited_for() -> None:
     offloaded = MODEL.step(kept._replace(offload_activations=True), PARTITIONS[1])
     assert on_gpu.offload_seconds == 0.0 < offloaded.offload_seconds
     assert offloaded.recompute_seconds == on_gpu.recompute_seconds
+    assert isinstance(MODEL, StepTimeModel)
     last = MODEL.hidden_bytes(kept.micro_batch_size, kept.dtype)[0] / MODEL.host.link_bytes_per_second
     assert offloaded.offload_seconds >= kept.gradient_accumulation_steps * last
 
