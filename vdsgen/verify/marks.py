@@ -121,8 +121,9 @@ class Marks:
         return _inside(function, lambda: self._books.owner(owner))
 
     def _keep_gradient(self, parameter: torch.Tensor) -> None:
-        if parameter.grad is not None:
-            self._books.claim([parameter.grad], STATES)
+        """As the model's, or added up in another dtype (zero/stage_1_and_2.py:1237)."""
+        kept = (parameter.grad, getattr(parameter, "grad_accum", None))
+        self._books.claim([gradient for gradient in kept if gradient is not None], STATES)
 
 
 def _inside(
