@@ -12,11 +12,13 @@ from vdsgen.catalog.profiles import profile_for
 from vdsgen.cost import engine_defaults
 from vdsgen.cost.memory import MemoryModel
 from vdsgen.cost.settings import Settings
+from vdsgen.spec.experiment import Dtype
 from vdsgen.verify.figures import StageTrace, compare, fullest
 
 pytestmark = pytest.mark.slow
 
-HALF, SINGLE = ("bf16", "fp32"), ("fp32", "fp32")
+HALF: tuple[Dtype, Dtype] = ("bf16", "fp32")
+SINGLE: tuple[Dtype, Dtype] = ("fp32", "fp32")
 MODES = {
     "ZeRO-1": settings_of(1, 2, 1, HALF, 1)._replace(offload_optimizer="cpu"),
     "ZeRO-2, sums on the host": settings_of(1, 2, 2, SINGLE, 1)._replace(offload_optimizer="cpu"),
