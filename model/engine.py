@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vdsgen.errors import VdsgenError
 from vdsgen.model import corrections
+from vdsgen.model.activation_offload import ActivationOffload
 from vdsgen.model.distributed import init_distributed
 from vdsgen.model.objective import diffusion_loss
 from vdsgen.model.pipeline import PlannedPipelineModule, SequentialModel, check_partition, layer_specs
@@ -163,13 +164,19 @@ class TrainingEngine:
 def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, seed: int) -> TrainingEngine:
     """Builds this rank's part of the model and DeepSpeed's engine around it.
 
-    Reads `pipeline.stages`, `pipeline.partition` and `pipeline.activation_checkpoint_interval`; everything
-    else in `ds_config` is DeepSpeed's own. Collective. Raises VdsgenError where the config contradicts
-    the model or the number of ranks.
+    Reads `pipeline.stages`, `pipeline.partition`, `pipeline.activation_checkpoint_interval` and
+    `pipeline.offload_activations`; everything else in `ds_config` is DeepSpeed's own. Collective. Raises
+    VdsgenError where the config contradicts the model or the number of ranks.
     """
     section = ds_config.get("pipeline", {})
     stages = int(section.get("stages", 1))
     interval = int(section.get("activation_checkpoint_interval", 0))
+    offload = ActivationOffload() if section.get("offload_activations", False) else None
+    if offload is not None and interval == 0:
+        raise VdsgenError(
+            "pipeline.offload_activations needs checkpointing: what checkpoints keep is offloaded",
+            remedy="set pipeline.activation_checkpoint_interval to 1 or more",
+        )
     specs = layer_specs(model, geometry, seed)
     partition = list(section.get("partition", [0, len(specs)]))
     if len(partition) != stages + 1:
@@ -181,11 +188,11 @@ def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, s
             f"pipeline.stages ({stages}) must divide the number of ranks ({dist.get_world_size()})"
         )
     if stages > 1:
-        module: torch.nn.Module = PlannedPipelineModule(specs, partition, interval, diffusion_loss)
+        module: torch.nn.Module = PlannedPipelineModule(specs, partition, interval, diffusion_loss, offload)
     else:
         stage_3 = ds_config.get("zero_optimization", {}).get("stage", 0) == 3
         with deepspeed.zero.Init(config_dict_or_path=dict(ds_config), enabled=stage_3):
-            module = SequentialModel(specs, interval, diffusion_loss)
+            module = SequentialModel(specs, interval, diffusion_loss, offload)
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     engine, *_ = deepspeed.initialize(model=module, model_parameters=trainable, config=dict(ds_config))
     return TrainingEngine(engine)

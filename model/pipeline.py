@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vdsgen.errors import VdsgenError
+from vdsgen.model.activation_offload import ActivationOffload
 from vdsgen.model.layers.block import Block
 from vdsgen.model.layers.embedding import Embed
 from vdsgen.model.layers.final import Final
@@ -84,6 +85,7 @@ class PlannedPipelineModule(PipelineModule):  # type: ignore[misc]
         partition: Sequence[int],
         activation_checkpoint_interval: int,
         loss_fn: LossFunction,
+        offload: ActivationOffload | None = None,
     ) -> None:
         check_partition(partition, len(layers))
         # Before super().__init__, which calls _partition_layers; a plain list needs no nn.Module yet.
@@ -96,6 +98,15 @@ class PlannedPipelineModule(PipelineModule):  # type: ignore[misc]
             activation_checkpoint_interval=activation_checkpoint_interval,
             activation_checkpoint_func=non_reentrant_checkpoint,
         )
+        self.offload = offload
+
+    def forward(self, forward_input: Any) -> Any:
+        """DeepSpeed's function keeps a segment's input in a closure, out of any hook's reach: to offload it,
+        torch's is used. Pipelines never run ZeRO-3, and both recompute the same."""
+        if self.offload is None or not torch.is_grad_enabled():
+            return super().forward(forward_input)
+        interval = self.activation_checkpoint_interval
+        return run_segments(self.forward_funcs, forward_input, interval, self.offload)
 
     def _partition_layers(self, method: str = "planned") -> None:
         assert method == "planned", f"this module's stages are given, not derived by {method!r}"
@@ -123,9 +134,14 @@ class SequentialModel(nn.Module):
     """All layers in one process: what pipeline_parallel_size 1 trains, with any ZeRO stage."""
 
     def __init__(
-        self, layers: Sequence[LayerSpec], activation_checkpoint_interval: int, loss_fn: LossFunction
+        self,
+        layers: Sequence[LayerSpec],
+        activation_checkpoint_interval: int,
+        loss_fn: LossFunction,
+        offload: ActivationOffload | None = None,
     ) -> None:
         super().__init__()
+        self.offload = offload
         self.interval = activation_checkpoint_interval
         self.loss_fn = loss_fn
         self.depth = len(layers)
@@ -135,12 +151,16 @@ class SequentialModel(nn.Module):
     def forward(self, inputs: Activations, target: Tensor | None = None) -> Tensor:
         """The prediction (B, C, T, H, W) float32, or with a target the scalar loss."""
         layers = [self.get_submodule(str(index)) for index in range(self.depth)]
-        prediction = run_segments(layers, inputs, self.interval if torch.is_grad_enabled() else 0)
+        interval = self.interval if torch.is_grad_enabled() else 0
+        prediction = run_segments(layers, inputs, interval, self.offload)
         return prediction if target is None else self.loss_fn(prediction, target)
 
 
-def run_segments(layers: Sequence[nn.Module], inputs: Any, interval: int) -> Any:
-    """Runs `layers` in order, recomputing each run of `interval` of them in backward (0: none).
+def run_segments(
+    layers: Sequence[nn.Module], inputs: Any, interval: int, offload: ActivationOffload | None = None
+) -> Any:
+    """Runs `layers` in order, recomputing each run of `interval` of them in backward (0: none). With
+    `offload`, the segments' inputs wait for it in host memory.
 
     The same segments as DeepSpeed's PipelineModule.forward (runtime/pipe/module.py:346-396), counted from
     the first layer, the embedding included. The function is torch's, not DeepSpeed's
@@ -149,12 +169,22 @@ def run_segments(layers: Sequence[nn.Module], inputs: Any, interval: int) -> Any
     """
     if interval == 0:
         return _run(layers, inputs)
+    segments = [layers[start : start + interval] for start in range(0, len(layers), interval)]
     x = inputs
-    for start in range(0, len(layers), interval):
-        x = checkpoint(
-            _run, layers[start : start + interval], x, use_reentrant=False, preserve_rng_state=False
-        )
+    if offload is None:
+        for segment in segments:
+            x = checkpoint(_run, segment, x, use_reentrant=False, preserve_rng_state=False)
+        return x
+    with offload.forward():
+        for segment in segments:
+            with offload.segment(x[0]):
+                x = checkpoint(_run_on, segment, *x, use_reentrant=False, preserve_rng_state=False)
     return x
+
+
+def _run_on(layers: Sequence[nn.Module], *tensors: Tensor) -> Any:
+    """Checkpointing shows hooks those arguments alone that are tensors themselves."""
+    return _run(layers, tensors)
 
 
 def _run(layers: Sequence[nn.Module], x: Any) -> Any:

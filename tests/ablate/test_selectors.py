@@ -7,34 +7,48 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vdsgen.ablate.selectors import PinSet, RenderedPlan, Top, parse_selector, parse_selectors
+from vdsgen.ablate.selectors import Pin, PinSet, RenderedPlan, Top, parse_selector, parse_selectors
 from vdsgen.errors import InputError
 from vdsgen.spec.experiment import Constraints
 
 KEYS = sorted(Constraints.model_fields)
-VALUES = {key: st.none() | st.integers(1, 3 if key == "zero_stage" else 9999) for key in KEYS}
+NUMBERS = [key for key in KEYS if not key.startswith("offload_")]
+Axes = dict[str, list[Pin | None]]
+
+
+def values_of(key: str) -> st.SearchStrategy[Pin]:
+    if key == "offload_activations":
+        return st.booleans()
+    if key.startswith("offload_"):
+        return st.sampled_from(["none", "cpu", "nvme"])
+    return st.integers(1, 3 if key == "zero_stage" else 9999)
 
 
 @st.composite
-def axes(draw: st.DrawFn) -> dict[str, list[int | None]]:
+def axes(draw: st.DrawFn) -> Axes:
     keys = draw(st.lists(st.sampled_from(KEYS), min_size=1, max_size=3, unique=True))
-    return {key: draw(st.lists(VALUES[key], min_size=1, max_size=4, unique=True)) for key in keys}
+    return {
+        key: draw(st.lists(st.none() | values_of(key), min_size=1, max_size=4, unique=True)) for key in keys
+    }
 
 
 @given(axes(), st.booleans(), st.booleans())
-def test_a_grid_is_every_combination_in_order(
-    grid: dict[str, list[int | None]], spaces: bool, prefixed: bool
-) -> None:
+def test_a_grid_is_every_combination_in_order(grid: Axes, spaces: bool, prefixed: bool) -> None:
     space, prefix = " " if spaces else "", "constraints." if prefixed else ""
     text = ";".join(
-        f"{space}{prefix}{key}{space}="
-        + ",".join(f"{space}{'auto' if value is None else value}" for value in values)
+        f"{space}{prefix}{key}{space}=" + ",".join(f"{space}{written(value)}" for value in values)
         for key, values in grid.items()
     )
     found = parse_selector(f"grid:{text}")
     assert all(isinstance(one, PinSet) for one in found)
     expected = [dict(zip(grid, point, strict=True)) for point in product(*grid.values())]
     assert [dict(one.pins) for one in found if isinstance(one, PinSet)] == expected
+
+
+def written(value: Pin | None) -> str:
+    if value is None:
+        return "auto"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 @given(st.text(max_size=30) | st.text("grid:top=,;auto0123456789", max_size=30))
@@ -64,8 +78,12 @@ def test_any_text_is_a_selector_or_bad_input(text: str) -> None:
         ("grid:zero_stage=-1", "no whole number"),
         ("grid:zero_stage=1.5", "no whole number"),
         ("grid:zerostage=1", "did you mean zero_stage?"),
+        ("grid:offload_optimizer=cpus", "did you mean cpu?"),
+        ("grid:offload_optimizer=1", "give none, cpu, nvme, or auto"),
+        ("grid:offload_activations=yes", "give true, false, or auto"),
+        ("grid:offload_activations=1", "is none of its values"),
         (
-            "grid:" + ";".join(f"{key}={','.join(map(str, range(1, 8)))}" for key in KEYS[:2] + KEYS[2:3]),
+            "grid:" + ";".join(f"{key}={','.join(map(str, range(1, 8)))}" for key in NUMBERS[:3]),
             " = 343",
         ),
     ],

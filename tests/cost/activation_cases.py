@@ -56,6 +56,8 @@ CASES = (("fp32", 0), ("fp32", 1), ("fp32", 3), ("bf16", 3))
 """Precision, and blocks a checkpoint segment."""
 SHORT_CASES = ((0, 1), (1, 1), (1, 2), (3, 2))
 """Blocks a segment, and accumulation steps: too few to run on beside full gradients."""
+OFFLOADED_CASES = ((1, 1), (1, None), (3, None))
+"""The same with activations in host memory; None: the usual number of steps."""
 
 
 def activation_settings(stages: int) -> list[Settings]:
@@ -63,7 +65,13 @@ def activation_settings(stages: int) -> list[Settings]:
         settings_of(stages, interval, "fp32")._replace(gradient_accumulation_steps=steps)
         for interval, steps in SHORT_CASES
     ]
-    return [settings_of(stages, interval, dtype) for dtype, interval in CASES] + short
+    offloaded = [
+        settings_of(stages, interval, "fp32")._replace(
+            gradient_accumulation_steps=steps or stages + 1, offload_activations=True
+        )
+        for interval, steps in OFFLOADED_CASES
+    ]
+    return [settings_of(stages, interval, dtype) for dtype, interval in CASES] + short + offloaded
 
 
 @cache
@@ -115,6 +123,7 @@ def worker_case(settings: Settings) -> dict[str, Any]:
         "partition": list(PARTITIONS[stages]),
         "activation_checkpoint_interval": settings.activation_checkpoint_interval,
         "use_reentrant": False,
+        "offload_activations": settings.offload_activations,
     }
     geometry = {name: getattr(GEOMETRY, name) for name in GEOMETRY._fields}
     return {**case, "model": MODEL.model_dump(), "geometry": geometry}

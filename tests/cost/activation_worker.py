@@ -9,7 +9,8 @@ import torch
 
 from tests.cost.engine_worker import checksum, forget_groups, watch
 from vdsgen.model.engine import Batch, TrainingEngine, build_engine
-from vdsgen.profile.live_bytes import LiveBytes
+from vdsgen.profile.engine_bytes import own_offloaded_activations
+from vdsgen.profile.live_bytes import HOST, LiveBytes
 from vdsgen.spec.architecture import Geometry, Vdt
 
 
@@ -20,6 +21,7 @@ def measure_activations(case: dict[str, Any]) -> dict[str, Any]:
     tracker = LiveBytes()
     with tracker:
         training = build_engine(case["config"], model, geometry, seed=0)
+        own_offloaded_activations(training.engine, tracker)
         seen = watch(training.engine, tracker)
         noted = note_instructions(training, tracker)
         data = batches(case, model, geometry)
@@ -35,6 +37,7 @@ def measure_activations(case: dict[str, Any]) -> dict[str, Any]:
         "optimizer": type(engine.optimizer).__name__,
         "shapes": [list(getattr(p, "ds_shape", p.shape)) for p in engine.module.parameters()],
         "peak": tracker.peak_of("compute"),
+        "activations_on_host": tracker.peak_of("compute", owner=HOST),
         "peaks": {name: tracker.peak_of(name) for name in ("compute", "reduce", "step")},
         "states": states["parameters"] + states["gradients"] + states["optimizer"],
         "instructions": noted,

@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.cost.activation_cases import activation_settings, settings_of, timeline_of
+from tests.cost.activation_cases import (
+    PARTITIONS,
+    activation_settings,
+    on_this_processor,
+    settings_of,
+    timeline_of,
+)
 from tests.cost.conftest import EngineRuns
 from vdsgen.cost.activations import LayerBytes, StageActivations, stage_activations, stage_tensors
 from vdsgen.cost.gradients import GradientGrowth, gradient_growth
@@ -42,6 +49,7 @@ def test_the_step_holds_what_the_trainers_engine_holds(stages: int, engine_runs:
             activations = max(predicted[key] for key in running) - answer["states"]
             assert activations == pytest.approx(answer["peak"] - answer["states"], rel=TOLERANCE), place
             assert max(predicted.values()) == pytest.approx(max(real.values()), rel=PEAK_TOLERANCE), place
+            assert answer["activations_on_host"] == predicted_on_host(settings, stage), place
             for key in real:
                 if key[0] == "ForwardPass" and settings.activation_checkpoint_interval > 0:
                     # Its temporaries are unknown, and less than its recomputation's.
@@ -55,6 +63,13 @@ def test_the_step_holds_what_the_trainers_engine_holds(stages: int, engine_runs:
                 else:
                     assert predicted[key] == pytest.approx(real[key], rel=TOLERANCE), f"{key}, {place}"
     assert in_flight == set(range(1, stages + 1))
+
+
+def predicted_on_host(settings: Settings, stage: int) -> int:
+    stages = settings.pipeline_parallel_size
+    start, stop = PARTITIONS[stages][stage : stage + 2]
+    layers = on_this_processor(torch.float32)
+    return stage_activations(layers, settings, stage, start, stop).host_bytes
 
 
 Key = tuple[str, int | None]
@@ -118,6 +133,7 @@ def stages_of_layers(draw: st.DrawFn) -> tuple[list[LayerBytes], Settings, int, 
     settings = settings_of(4, draw(st.integers(0, 9)), "fp32")._replace(
         pipeline_parallel_size=stages,
         gradient_accumulation_steps=draw(st.integers(1, 16)),
+        offload_activations=draw(st.booleans()),
     )
     return layers, settings, stage, start, stop
 
@@ -209,6 +225,35 @@ def test_checkpointing_stashes_no_more_than_it_would_without(
     plain = settings._replace(activation_checkpoint_interval=0)
     stash = activations((layers, plain, stage, start, stop)).stash_bytes
     assert activations(case).stash_bytes <= stash + layers[-1].output
+
+
+@given(stages_of_layers())
+def test_what_leaves_the_device_is_what_the_host_gets(
+    case: tuple[list[LayerBytes], Settings, int, int, int],
+) -> None:
+    layers, settings, stage, start, stop = case
+    kept = activations((layers, settings._replace(offload_activations=False), stage, start, stop))
+    offloaded = activations((layers, settings._replace(offload_activations=True), stage, start, stop))
+    assert kept.host_bytes == 0
+    left = kept.in_flight * (kept.stash_bytes - offloaded.stash_bytes)
+    assert left == offloaded.host_bytes
+    assert (left > 0) or settings.activation_checkpoint_interval == 0 or start == 0
+
+
+def test_an_offloaded_step_by_hand() -> None:
+    """A stage of four layers, each a segment, that puts 10 out, but the last 3: latents of 3 stay, its
+    inputs of 10 go, all but the first's. Forward holds one input and output; backward two inputs and what it
+    recomputes, beside the gradient of its output."""
+    layer = LayerBytes(saved=100, output=10, side=0, forward_transient=0, backward_transient=0)
+    layers = [layer, layer, layer, layer._replace(output=3)]
+    settings = settings_of(1, 1, "fp32")._replace(gradient_accumulation_steps=1, offload_activations=True)
+    found = stage_activations(layers, settings, 0, 0, 4)
+    assert (found.stash_bytes, found.host_bytes) == (3, 30)
+    assert found.forward_bytes == 20
+    assert found.backward_bytes == 10 + 10 + 110 + 10
+    middle = stage_activations([*layers, layer], settings._replace(pipeline_parallel_size=3), 1, 1, 4)
+    # Received twice, less a copy of the hidden state; the last output stays to be sent.
+    assert (middle.stash_bytes, middle.host_bytes) == (20 - 10 + 3, 30)
 
 
 def test_after_backward_a_middle_stage_holds_what_it_received_with_its_gradient() -> None:

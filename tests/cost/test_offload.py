@@ -8,9 +8,20 @@ from hypothesis import strategies as st
 
 from tests.cost.test_communication import settings
 from tests.planner.examples import pool
-from vdsgen.cost.offload import GB, HOST_MEMORY_GB_PER_SECOND, Host, offload_seconds, offload_traffic_bytes
+from vdsgen.cost import engine_defaults
+from vdsgen.cost.offload import (
+    GB,
+    HOST_MEMORY_GB_PER_SECOND,
+    Host,
+    SegmentWork,
+    activation_waiting_seconds,
+    flash_traffic_bytes,
+    offload_seconds,
+    offload_traffic_bytes,
+)
 from vdsgen.spec.calibration import Calibration
-from vdsgen.spec.lab import Link
+from vdsgen.spec.lab import Link, Nvme
+from vdsgen.spec.plan import Offload
 
 FREE = Host(1e12, 1e12)
 
@@ -22,8 +33,10 @@ def test_nothing_offloaded_costs_nothing() -> None:
 @pytest.mark.parametrize(
     ("zero", "micro_batches", "parameters", "bytes_a_parameter"),
     [
+        (1, 1, "none", 4 + 2),  # fp32 gradients down, bf16 parameters up
+        (1, 4, "none", 4 + 2),  # all gradients wait on the GPU
         (2, 1, "none", 4 + 2),  # fp32 gradients down, bf16 parameters up
-        (2, 4, "none", 4 * 2 + 3 * 2 + 4 + 2),  # bf16 sums down four times, up three times
+        (2, 4, "none", 4 + 2),  # sums in fp32 wait on the GPU
         (3, 1, "none", 4 + 4 + 4 + 2),  # fp32 sums down and up; then as above
         (3, 4, "none", 4 * 8 + 4 + 2),
         (3, 1, "cpu", 8 + 4 + 2 * 2),  # gathered twice; nothing goes up after the update
@@ -37,6 +50,47 @@ def test_bytes_of_each_ranks_share(
         offload_optimizer="cpu", offload_parameters=parameters,
     )  # fmt: skip
     assert offload_traffic_bytes(layout, 4000, 4000) == pytest.approx(1000 * bytes_a_parameter)
+
+
+def test_zero_2_adds_up_in_host_memory_where_sums_have_the_models_dtype() -> None:
+    layout = settings(
+        1, 4, 2, gradient_accumulation_steps=4, gradient_accumulation_dtype="bf16", offload_optimizer="cpu"
+    )
+    # bf16 sums down four times, up three times
+    assert offload_traffic_bytes(layout, 4000, 4000) == pytest.approx(1000 * (4 * 2 + 3 * 2 + 4 + 2))
+
+
+@pytest.mark.parametrize(
+    ("zero", "optimizer", "parameters", "read", "written"),
+    [
+        (3, "nvme", "none", 16, 16),  # master weights and two moments both ways, gradients too
+        (3, "cpu", "none", 0, 0),
+        (2, "nvme", "none", 0, 0),  # takes it for host memory
+        (3, "nvme", "nvme", 16 + 2 * 3 * 2 / 2, 16 + 2 / 2),  # half of the share stays in host memory
+    ],
+)
+def test_flash_is_read_and_written(
+    zero: int, optimizer: Offload, parameters: Offload, read: float, written: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(engine_defaults, "NVME_MAX_PARAMETERS_IN_HOST", 500)
+    layout = settings(
+        1, 4, zero, gradient_accumulation_steps=3, offload_optimizer=optimizer, offload_parameters=parameters
+    )
+    assert flash_traffic_bytes(layout, 4000, 4000) == pytest.approx((1000 * read, 1000 * written))
+    slow = Host(1e30, 1e30, 1e3, 1e2)
+    assert offload_seconds(layout, 4000, 4000, slow)[0] == pytest.approx(read + 10 * written)
+
+
+def test_activations_are_waited_for_where_a_copy_takes_longer_than_what_runs_beside_it() -> None:
+    """Three segments; a copy of the last two takes 2 s. The first has latents, which stay."""
+    host = Host(10.0, 1e30)
+    first = SegmentWork(0.0, 1.0, 3.0)
+    other = SegmentWork(20.0, 1.0, 3.0)
+    # Down, each has 1 s of forward beside it; up, the last has nothing, the one before 3 s of backward.
+    assert activation_waiting_seconds([first, other, other], host, overlaps=True) == 1 + 1 + 2
+    assert activation_waiting_seconds([first, other, other], host, overlaps=False) == 8
+    assert activation_waiting_seconds([first], host, overlaps=True) == 0
 
 
 def test_adamw_runs_at_the_hosts_memory_bandwidth() -> None:
@@ -53,6 +107,9 @@ def test_ranks_share_memory_and_switches() -> None:
     switched = pool(4, host_link=Link(bandwidth_gb_per_second=16.0, latency_microseconds=5.0),
                     gpus_per_host_link=2, host_memory_bandwidth_gb_per_second=400.0)  # fmt: skip
     assert Host.of(switched) == Host(8.0 * GB, 100.0 * GB)
+    flash = Nvme(path="/flash", capacity_gib=1000, read_gb_per_second=6.0, write_gb_per_second=2.0)
+    shared = Host.of(pool(4, nvme=flash))
+    assert (shared.flash_read_bytes_per_second, shared.flash_write_bytes_per_second) == (1.5 * GB, 0.5 * GB)
     assert Host.of(pool(8)).link_bytes_per_second == pytest.approx(HOST_MEMORY_GB_PER_SECOND * GB / 8)
     calibration = Calibration(
         host_link_bandwidth_gb_per_second=11.0, host_memory_bandwidth_gb_per_second=55.0

@@ -142,6 +142,17 @@ def test_four_ranks_on_two_cores_take_twice_as_long_as_on_four() -> None:
     assert two.optimizer_seconds == pytest.approx(2 * four.optimizer_seconds)
 
 
+def test_offloaded_activations_cost_what_is_waited_for() -> None:
+    kept = settings(1, 4, 2, activation_checkpoint_interval=4)
+    on_gpu = MODEL.step(kept, PARTITIONS[1])
+    offloaded = MODEL.step(kept._replace(offload_activations=True), PARTITIONS[1])
+    assert on_gpu.offload_seconds == 0.0 < offloaded.offload_seconds
+    assert offloaded.recompute_seconds == on_gpu.recompute_seconds
+    assert isinstance(MODEL, StepTimeModel)
+    last = MODEL.hidden_bytes(kept.micro_batch_size, kept.dtype)[0] / MODEL.hosts[0].link_bytes_per_second
+    assert offloaded.offload_seconds >= kept.gradient_accumulation_steps * last
+
+
 def test_offloaded_states_cost_traffic_and_the_processors_time() -> None:
     on_gpu = MODEL.step(settings(1, 4, 2), PARTITIONS[1])
     offloaded = MODEL.step(settings(1, 4, 2, offload_optimizer="cpu"), PARTITIONS[1])

@@ -21,7 +21,9 @@ FP16 = {"enabled": True, "loss_scale": 0, "initial_scale_power": 9, "loss_scale_
 STEPS = 2
 
 
-def config(stages: int, data: int, zero: int = 0, interval: int = 0, **extra: Any) -> dict[str, Any]:
+def config(
+    stages: int, data: int, zero: int = 0, interval: int = 0, *, offload: bool = False, **extra: Any
+) -> dict[str, Any]:
     accumulation = GLOBAL_BATCH // data
     return {
         "train_micro_batch_size_per_gpu": 1,
@@ -48,6 +50,7 @@ def config(stages: int, data: int, zero: int = 0, interval: int = 0, **extra: An
             "partition": PARTITION[stages],
             "activation_checkpoint_interval": interval,
             "use_reentrant": False,
+            **({"offload_activations": True} if offload else {}),
         },
         **extra,
     }
@@ -57,6 +60,7 @@ CASES: dict[int, dict[str, dict[str, Any]]] = {
     1: {
         "1x1": config(1, 1),
         "1x1 checkpointed": config(1, 1, interval=3),
+        "1x1 checkpointed, offloaded": config(1, 1, interval=3, offload=True),
         "1x1 bf16": config(1, 1, bf16={"enabled": True}),
         "1x1 fp16": config(1, 1, fp16=FP16),
     },
@@ -66,6 +70,7 @@ CASES: dict[int, dict[str, dict[str, Any]]] = {
         "1x2 ZeRO-2 checkpointed": config(1, 2, zero=2, interval=3),
         "1x2 ZeRO-3": config(1, 2, zero=3),
         "1x2 ZeRO-3 checkpointed": config(1, 2, zero=3, interval=3),
+        "1x2 ZeRO-3 checkpointed, offloaded": config(1, 2, zero=3, interval=3, offload=True),
         "1x2 ZeRO-3 bf16": config(1, 2, zero=3, bf16={"enabled": True}, **FP32_ACCUMULATION),
         "2x1": config(2, 1),
     },
@@ -73,6 +78,8 @@ CASES: dict[int, dict[str, dict[str, Any]]] = {
         "2x2": config(2, 2),
         "2x2 ZeRO-1 checkpointed": config(2, 2, zero=1, interval=2),
         "4x1 checkpointed": config(4, 1, interval=1),
+        "4x1 checkpointed, offloaded": config(4, 1, interval=1, offload=True),
+        "2x2 ZeRO-1 checkpointed, offloaded": config(2, 2, zero=1, interval=2, offload=True),
         "2x2 bf16": config(2, 2, zero=1, interval=2, bf16={"enabled": True}, **FP32_ACCUMULATION),
         "2x2 fp16": config(2, 2, interval=2, fp16=FP16),
         "2x2 ZeRO-1 fp16": config(2, 2, zero=1, fp16=FP16),
@@ -144,6 +151,16 @@ def test_checkpointing_changes_no_bit_in_one_process(results: dict[str, list[dic
     assert checkpointed["steps"] == plain["steps"]
     assert checkpointed["weights"] == plain["weights"]
     assert checkpointed["prediction"] == plain["prediction"]
+
+
+@pytest.mark.parametrize("name", [name for name in FP32_CASES if name.endswith(", offloaded")])
+def test_activations_in_host_memory_change_no_bit(
+    results: dict[str, list[dict[str, Any]]], name: str
+) -> None:
+    kept = results[name.removesuffix(", offloaded")]
+    for offloaded, on_device in zip(results[name], kept, strict=True):
+        for figures in ("steps", "weights", "prediction"):
+            assert offloaded[figures] == on_device[figures]
 
 
 @pytest.mark.parametrize("name", [name for name in HALF_CASES if "uncorrected" not in name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from vdsgen.planner.workload import Workload
@@ -90,7 +91,7 @@ def experiment(
     hidden: int = 1024,
     *,
     global_batch_size: int = 16,
-    constraints: dict[str, int] | None = None,
+    constraints: Mapping[str, Any] | None = None,
     frames: int = 16,
     size: int = 256,
     buckets: tuple[tuple[int, int, int], ...] = (),

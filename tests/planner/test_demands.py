@@ -112,6 +112,10 @@ def test_pinned_layouts_may_leave_gpus_idle_if_they_fill_nodes() -> None:
         )
 
 
+ON_GPU = {"offload_optimizer": "none", "offload_parameters": "none", "offload_activations": False}
+"""Pins that leave nothing but the GPUs' own memory."""
+
+
 def refused(of: Experiment, on: Pool, blocks: int, hidden: int) -> NoPlanFitsError:
     with pytest.raises(NoPlanFitsError) as raised:
         make_plan(of, on, profile(blocks, hidden))
@@ -136,16 +140,38 @@ def test_no_fit_names_the_nearest_miss_and_remedies_that_work() -> None:
 
 
 def test_no_fit_looks_for_more_gpus_and_shorter_clips() -> None:
-    text = str(refused(experiment(24, 2048, global_batch_size=64), pool(2, 10.0), 24, 2048))
+    large = experiment(24, 2048, global_batch_size=64, constraints=ON_GPU)
+    text = str(refused(large, pool(2, 10.0), 24, 2048))
     gpus = re.search(r"use (\d+) GPUs", text)
     assert gpus is not None, text
-    plan = make_plan(experiment(24, 2048, global_batch_size=64), pool(int(gpus[1]), 10.0), profile(24, 2048))
+    plan = make_plan(large, pool(int(gpus[1]), 10.0), profile(24, 2048))
     assert plan.parallel.world_size == int(gpus[1])
 
     text = str(refused(experiment(4, 1024, frames=1024, size=512), pool(1, 10.0), 4, 1024))
     frames = re.search(r"set data.frames to (\d+) \(now 1024\)", text)
     assert frames is not None, text
     assert make_plan(experiment(4, 1024, frames=int(frames[1]), size=512), pool(1, 10.0), profile(4, 1024))
+
+
+def test_no_fit_says_which_pin_on_offload_forbids_what_fits() -> None:
+    large = experiment(24, 2048, global_batch_size=64, constraints={"offload_optimizer": "none"})
+    assert "leave out constraints.offload_optimizer" in str(refused(large, pool(2, 10.0), 24, 2048))
+
+
+@pytest.mark.parametrize(
+    ("pins", "key"),
+    [
+        ({"offload_optimizer": "cpu", "zero_stage": 0}, "offload_optimizer"),
+        ({"offload_optimizer": "nvme"}, "offload_optimizer"),
+        ({"offload_parameters": "cpu", "zero_stage": 2}, "offload_parameters"),
+        ({"offload_parameters": "cpu", "pipeline_parallel_size": 2}, "offload_parameters"),
+        ({"offload_activations": True, "activation_checkpoint_interval": 0}, "offload_activations"),
+    ],
+)
+def test_pins_on_offload_that_nothing_can_follow_are_refused(pins: dict[str, Any], key: str) -> None:
+    with pytest.raises(InputError) as caught:
+        make_plan(experiment(4, 256, constraints=pins), pool(4), profile(4, 256))
+    assert caught.value.problems[0].key == f"constraints.{key}"
 
 
 def test_the_nearest_miss_is_the_least_that_is_missing() -> None:

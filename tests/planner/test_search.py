@@ -17,6 +17,7 @@ from vdsgen.cost.settings import Settings
 from vdsgen.planner.choices.communication import communication_choices
 from vdsgen.planner.choices.offload import offload_choices
 from vdsgen.planner.demands import whole_pool_layouts
+from vdsgen.planner.host_memory import host_miss
 from vdsgen.planner.part_pools import part_pool_layouts
 from vdsgen.planner.search import SIMPLER_WITHIN, Search, search, settled
 from vdsgen.planner.space import bucket_elements
@@ -52,7 +53,9 @@ def every_settings(on: Workload) -> list[Settings]:
             continue
         plain = Settings(stages, data, zero, micro, steps, 0, "bf16", accumulation, bucket, bucket)
         found += [
-            one for offloaded in offload_choices(on, plain) for one in communication_choices(on, offloaded)
+            one
+            for offloaded, _ in offload_choices(on, plain, tuple(range(on.blocks + 1)))
+            for one in communication_choices(on, offloaded)
         ]
     return found
 
@@ -72,15 +75,17 @@ def reference(on: Workload, settings: Settings) -> Reference:
     best = best_plain = inf
 
     def ways(stage: int, start: int, stop: int) -> list[int]:
-        """0 where the stage fits plainly, 1 where any interval makes it fit."""
+        """0 where the stage fits plainly, 1 where any interval makes it fit; all such intervals where what
+        they keep is offloaded, which takes time."""
         fitting = []
-        for interval in range(on.blocks + 1):
+        moved = settings.offload_activations
+        for interval in range(int(moved), on.blocks + 1):
             one = settings._replace(activation_checkpoint_interval=interval)
             peak = stage_memory(
                 on.profile, on.geometry, one, stage, range(start, stop), on.capacity_bytes
             ).peak_bytes
             if peak <= on.capacity_bytes:
-                fitting.append(int(interval > 0))
+                fitting.append(interval if moved else int(interval > 0))
         return sorted(set(fitting))
 
     known: dict[tuple[int, int, int], list[int]] = {}
@@ -94,6 +99,8 @@ def reference(on: Workload, settings: Settings) -> Reference:
                 known[span] = ways(*span)
         for chosen in product(*(known[span] for span in spans)):
             one = settings.with_intervals(chosen)
+            if host_miss(on, one, boundaries) is not None:
+                continue
             seconds = on.times.step(one, boundaries).step_seconds
             best = min(best, seconds)
             if not any(chosen):

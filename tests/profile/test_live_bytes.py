@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from vdsgen.profile.live_bytes import LiveBytes, storage_bytes
+from vdsgen.profile.live_bytes import HOST, LiveBytes, storage_bytes
 
 MIB = 2**20
 
@@ -56,6 +56,19 @@ def test_owners_have_peaks_of_their_own(tensors: FakeTensorMode) -> None:
         del weights, activation, again
         assert books.live_bytes == 0
         assert books.peak_of("step") == 0
+
+
+def test_what_lies_in_host_memory_is_counted_apart(tensors: FakeTensorMode) -> None:
+    books = LiveBytes()
+    with tensors, books, books.phase("compute"):
+        with books.owner(HOST):
+            moved = mib(4)
+        states = mib(2)
+        assert (books.live_bytes, books.peak_of("compute")) == (2 * MIB, 2 * MIB)
+        books.claim([states], HOST)
+        assert (books.live_bytes, books.peak_of("compute", owner=HOST)) == (0, 6 * MIB)
+        del moved, states
+        assert books.live_bytes == 0
 
 
 def test_what_kernels_hide_counts_while_they_run(tensors: FakeTensorMode) -> None:

@@ -19,7 +19,7 @@ from vdsgen.render.engine_keys import SECTIONS, TOP_LEVEL, unread_keys
 from vdsgen.render.render import render_plan
 from vdsgen.spec.experiment import Schedule, Training
 from vdsgen.spec.lab import Nvme
-from vdsgen.spec.plan import Plan
+from vdsgen.spec.plan import ActivationCheckpointing, Plan
 
 
 def legal_plans() -> list[Plan]:
@@ -38,7 +38,12 @@ def legal_plans() -> list[Plan]:
                     accumulation_dtype=dtype if accumulation == "model" else accumulation,
                 )
             )
-    return plans
+    return [*plans, with_offloaded_activations(plans[-1])]
+
+
+def with_offloaded_activations(plan: Plan) -> Plan:
+    checkpointing = ActivationCheckpointing(interval=1, offload=True)
+    return plan.model_copy(update={"activation_checkpointing": checkpointing})
 
 
 def plan_id(plan: Plan) -> str:
@@ -46,6 +51,7 @@ def plan_id(plan: Plan) -> str:
     return (
         f"pp{plan.parallel.pipeline_parallel_size}-zero{plan.zero.stage}-{precision.dtype}"
         f"-{precision.gradient_accumulation_dtype}"
+        f"{'-offloaded' if plan.activation_checkpointing.offload else ''}"
     )
 
 

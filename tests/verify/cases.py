@@ -79,6 +79,11 @@ def as_case(settings: Settings, stage: int) -> dict[str, Any]:
         "partition": list(PARTITIONS[settings.pipeline_parallel_size]),
         "activation_checkpoint_interval": settings.activation_checkpoint_interval,
         "use_reentrant": False,
+        "offload_activations": settings.offload_activations,
+    }
+    places = {"offload_optimizer": settings.offload_optimizer, "offload_param": settings.offload_parameters}
+    config["zero_optimization"] |= {
+        key: {"device": place} for key, place in places.items() if place != "none"
     }
     return {"config": config, "model": MODEL.model_dump(), "geometry": GEOMETRY._asdict(), "stage": stage}
 

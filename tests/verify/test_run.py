@@ -55,9 +55,12 @@ def test_another_number_of_stages_than_planned_is_refused(plan: Path) -> None:
     assert "plan.json has 2 stages, ds_config.json asks for 1" in refused(plan)
 
 
-def test_offload_is_refused(plan: Path) -> None:
-    edit(plan / "ds_config.json", zero_optimization={"stage": 1, "offload_optimizer": {"device": "cpu"}})
-    assert "offloads (offload_optimizer)" in refused(plan)
+def test_offload_that_cannot_be_traced_is_refused_with_the_reason(plan: Path) -> None:
+    edit(plan / "ds_config.json", zero_optimization={"stage": 3, "offload_optimizer": {"device": "nvme"}})
+    assert "offloads to NVMe (offload_optimizer)" in refused(plan)
+    zero = {"stage": 3, "offload_optimizer": {"device": "cpu"}, "offload_param": {"device": "cpu"}}
+    edit(plan / "ds_config.json", zero_optimization=zero)
+    assert "one rank's parameters" in refused(plan)
 
 
 @pytest.mark.parametrize("module", ["torch", "deepspeed"])

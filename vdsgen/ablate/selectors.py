@@ -7,7 +7,7 @@ from contextlib import suppress
 from itertools import product
 from math import prod
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import Field, ValidationError
 
@@ -28,8 +28,11 @@ FORMS = (
 AUTO = "auto"
 """Leaves a setting to the planner, also one that the experiment pins."""
 
-Pins = Mapping[str, int | None]
+Pin = int | bool | str
+"""What a key of `constraints` can be pinned to: a number, yes or no, or a word."""
+Pins = Mapping[str, Pin | None]
 """Key of `constraints` -> pinned value, None: not pinned."""
+YES_OR_NO = {"true": True, "false": False}
 
 
 class Top(NamedTuple):
@@ -107,7 +110,7 @@ def _count(text: str) -> int:
 
 
 def _grid(text: str) -> Iterable[PinSet]:
-    axes: dict[str, list[int | None]] = {}
+    axes: dict[str, list[Pin | None]] = {}
     for axis in text.split(";"):
         key, equals, values = axis.partition("=")
         key = key.strip().removeprefix("constraints.")
@@ -128,21 +131,44 @@ def _grid(text: str) -> Iterable[PinSet]:
 _GRID_EXAMPLE = "write for example 'grid:pipeline_parallel_size=1,2;activation_checkpoint_interval=0,1'"
 
 
-def _value(key: str, text: str) -> int | None:
+def _value(key: str, text: str) -> Pin | None:
     if key not in Constraints.model_fields:
         near = did_you_mean(key, Constraints.model_fields)
         remedy = f"did you mean {near}?" if near else f"there are {', '.join(Constraints.model_fields)}"
         raise _bad(f"grid: {key!r} is no key of constraints", remedy)
     if text == AUTO:
         return None
-    if not (text.isascii() and text.isdecimal()) or len(text) > 9:
-        raise _bad(f"grid: {key}: {text!r} is no whole number", f"give numbers, or {AUTO} for no pin")
+    takes, named = _values_of(key)
+    pin: Pin
+    if takes is int:
+        if not (text.isascii() and text.isdecimal()) or len(text) > 9:
+            raise _bad(f"grid: {key}: {text!r} is no whole number", f"give numbers, or {AUTO} for no pin")
+        pin = int(text)
+    else:
+        words = list(YES_OR_NO) if takes is bool else list(named)
+        if text not in words:
+            near = did_you_mean(text, words)
+            remedy = f"did you mean {near}?" if near else f"give {', '.join(words)}, or {AUTO} for no pin"
+            raise _bad(f"grid: {key}: {text!r} is none of its values", remedy)
+        pin = YES_OR_NO[text] if takes is bool else text
     try:
-        Constraints.model_validate({key: int(text)})
+        Constraints.model_validate({key: pin})
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
         raise _bad(f"grid: {key}={text}: {reason[0].lower()}{reason[1:]}", "see `constraints`") from None
-    return int(text)
+    return pin
+
+
+def _values_of(key: str) -> tuple[type, tuple[str, ...]]:
+    """What a key of `constraints` takes besides nothing: int, bool, or str with its words."""
+    annotation = Constraints.model_fields[key].annotation
+    taken = [one for one in (get_args(annotation) or (annotation,)) if one is not type(None)]
+    if get_origin(taken[0]) is Annotated:
+        taken[0] = get_args(taken[0])[0]
+    if get_origin(taken[0]) is Literal:
+        return str, get_args(taken[0])
+    assert taken[0] in (int, bool), f"constraints.{key} is neither a number, nor yes or no, nor a word"
+    return taken[0], ()
 
 
 def _from_file(path: Path) -> Iterable[PinSet]:
@@ -154,9 +180,16 @@ def _from_file(path: Path) -> Iterable[PinSet]:
 
 
 def pin_words(pins: Pins) -> str:
-    """`zero_stage=1, micro_batch_size=auto`"""
-    words = (f"{key}={AUTO if value is None else value}" for key, value in pins.items())
+    """`zero_stage=1, offload_activations=true, micro_batch_size=auto`"""
+    words = (f"{key}={pin_text(value)}" for key, value in pins.items())
     return ", ".join(words) or "no pins"
+
+
+def pin_text(value: Pin | None) -> str:
+    """As a grid takes it."""
+    if value is None:
+        return AUTO
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _bad(message: str, remedy: str) -> InputError:

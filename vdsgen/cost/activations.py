@@ -10,6 +10,9 @@ A stage hands on its hidden state and the side tensors that all later layers sha
 context). Layers' costs come from the profile: `saved` beyond inputs and outputs, `output`, `side`, and
 the peaks of temporaries in forward and in backward.
 
+With `offload_activations` each segment's hidden state goes to host memory while the segment runs forward, and
+comes back one segment ahead of backward (model/activation_offload.py).
+
 Ignored: timesteps and text embeddings as the loader delivers them (0.5 MB a sample for 128 tokens of
 width 1024), and rotary tables, which all layers share.
 """
@@ -50,6 +53,8 @@ class StageTensors(NamedTuple):
     """The stage's layers."""
     received_bytes: int
     """Hidden state and side tensors from the stage before; 0 on the first."""
+    received_hidden_bytes: int
+    """The hidden state alone."""
     sent_bytes: int
     """The same to the next stage; 0 on the last."""
     side_bytes: int
@@ -97,12 +102,22 @@ class StageTensors(NamedTuple):
             return self.latents_bytes if self.is_pipeline and interval > 0 else 0
         return 2 * self.received_bytes
 
-    def stash_bytes(self, interval: int) -> int:
+    def stash_bytes(self, interval: int, *, offload: bool = False) -> int:
         """What a micro-batch holds from its forward to its backward."""
         if interval == 0:
             return self.input_bytes(0) + sum([layer.held for layer in self.own])
         ends = sum([self.own[end].output for end in segment_ends(len(self.own), interval)])
-        return self.input_bytes(interval) + ends + sum([layer.side for layer in self.own])
+        stash = self.input_bytes(interval) + ends + sum([layer.side for layer in self.own])
+        return stash - self.offloaded_bytes(interval) if offload else stash
+
+    def hidden_bytes(self, begin: int) -> int:
+        """What leaves the device of the input of a segment that begins with the stage's layer `begin`: its
+        hidden state. Latents stay: slots hold them anyway, and a clone of them is small."""
+        return self.own[begin - 1].output if begin else self.received_hidden_bytes
+
+    def offloaded_bytes(self, interval: int) -> int:
+        """What a micro-batch has in host memory from its forward to its backward."""
+        return sum([self.hidden_bytes(begin) for begin in range(0, len(self.own), interval)])
 
     @property
     def arriving_bytes(self) -> int:
@@ -127,6 +142,7 @@ def stage_tensors(
     return StageTensors(
         own=own,
         received_bytes=received,
+        received_hidden_bytes=layers[start - 1].output if start else 0,
         sent_bytes=0 if is_last else own[-1].output + side,
         side_bytes=side,
         latents_bytes=layers[-1].output,
@@ -156,6 +172,8 @@ class StageActivations(NamedTuple):
     engine keeps."""
     idle_bytes: int
     """What of these is still held when gradients are reduced and the optimizer steps."""
+    host_bytes: int = 0
+    """In host memory, of all micro-batches in flight: buffers that are never freed."""
 
     @property
     def peak_bytes(self) -> int:
@@ -209,7 +227,8 @@ def stage_activations(
     """
     tensors = stage_tensors(layers, settings, stage, start, stop)
     interval = settings.checkpoint_interval(stage)
-    stash = tensors.stash_bytes(interval)
+    offload = settings.offload_activations and interval > 0
+    stash = tensors.stash_bytes(interval, offload=offload)
     if growth is None:
         nothing = (0,) * len(tensors.own)
         growth = GradientGrowth(0, nothing, 0, nothing, 0, 0, 0)
@@ -218,21 +237,23 @@ def stage_activations(
         backward, first = _plain_backward(tensors, added)
         forward = tensors.input_bytes(0) + _plain_forward(tensors.own)
     else:
-        backward, first = _checkpointed_backward(tensors, interval, added, growth)
-        forward = stash
+        backward, first = _checkpointed_backward(tensors, interval, added, growth, offload=offload)
+        forward = _offloading_forward(tensors, interval) if offload else stash
     # When the last segment is through, all gradients are there, and the gradient of what was received.
     first = max(first, sum(added.first) + 2 * tensors.received_bytes - stash)
     before = tensors.kept_bytes if tensors.slots > 1 else 0
+    in_flight = buffers_in_flight(
+        stage, settings.pipeline_parallel_size, settings.gradient_accumulation_steps
+    )
     return StageActivations(
-        in_flight=buffers_in_flight(
-            stage, settings.pipeline_parallel_size, settings.gradient_accumulation_steps
-        ),
+        in_flight=in_flight,
         stash_bytes=stash,
         forward_bytes=forward + tensors.kept_bytes,  # the slot's own last output goes when the new one comes
         backward_bytes=backward,
         first_backward_bytes=first,
         buffer_bytes=tensors.always_bytes + before,
         idle_bytes=tensors.always_bytes + before + tensors.kept_bytes,
+        host_bytes=in_flight * tensors.offloaded_bytes(interval) if offload else 0,
     )
 
 
@@ -242,6 +263,19 @@ def _plain_forward(own: Sequence[LayerBytes]) -> int:
     for layer in own:
         held += layer.held
         peak = max(peak, held + layer.forward_transient)
+    return peak
+
+
+def _offloading_forward(tensors: StageTensors, interval: int) -> int:
+    """The most that a micro-batch holds in its forward: a segment's input goes only when its copy is down, at
+    the segment's end, and the stage's own input when the whole forward is through."""
+    own = tensors.own
+    peak, held, begin = 0, tensors.input_bytes(interval), 0
+    for end in segment_ends(len(own), interval):
+        held += sum([layer.side for layer in own[begin : end + 1]])
+        arrived = tensors.hidden_bytes(begin) if begin else 0  # the first one is in `input_bytes`
+        peak = max(peak, held + arrived + own[end].output)
+        begin = end + 1
     return peak
 
 
@@ -274,12 +308,13 @@ def _plain_backward(tensors: StageTensors, added: Added) -> tuple[int, int]:
 
 
 def _checkpointed_backward(
-    tensors: StageTensors, interval: int, added: Added, growth: GradientGrowth
+    tensors: StageTensors, interval: int, added: Added, growth: GradientGrowth, *, offload: bool
 ) -> tuple[int, int]:
     """The most that one segment's recomputation and backward need, less what later segments have freed: in a
     later backward and in the first, with what has been added by then.
 
-    Segments hold no activations but their inputs.
+    Segments hold no activations but their inputs. With `offload` these come back: the segment's own, and
+    that of the next to be recomputed.
     """
     own = tensors.own
     peak = first = freed = grown = grown_first = 0
@@ -294,12 +329,14 @@ def _checkpointed_backward(
             need, need_first = _segment_bytes(*segment)
             before = segment
         beside = (growth.segment_bytes(begin, end) if growth.gathered_by_layer else 0) - freed
+        if offload:
+            beside += tensors.hidden_bytes(begin) + (tensors.hidden_bytes(begin - interval) if begin else 0)
         peak = max(peak, need + beside + grown)
         first = max(first, need_first + beside + grown_first)
         grown += sum(part.later)
         grown_first += sum(part.first)
         arriving, side = 0, tensors.side_bytes
-        if begin:
+        if begin and not offload:
             freed += own[begin - 1].output  # this segment's input
     return peak, first
 

@@ -1,4 +1,4 @@
-"""Bytes that ZeRO's offload keeps in one rank's host memory.
+"""Bytes that ZeRO's offload keeps in one rank's host memory, and in its files on flash.
 
 Files and lines are of DeepSpeed 0.19.8, below deepspeed/runtime. The optimizer is torch's AdamW, whose fused
 kernel runs on the processor and needs no temporaries; DeepSpeedCPUAdam holds the same moments.
@@ -56,3 +56,14 @@ def host_bytes_of_parameters(share: int, sub_group: int, width: int, *, swapped:
     kept = min(share, defaults.NVME_MAX_PARAMETERS_IN_HOST)
     pool = defaults.NVME_PARAMETER_BUFFERS * defaults.NVME_PARAMETER_BUFFER_ELEMENTS
     return width * (kept + pool + (sub_group if kept < share else 0))
+
+
+def nvme_bytes_of_optimizer(share: int) -> int:
+    """ZeRO-3's files: master weights and moments (swap_tensor/optimizer_utils.py:48, 494), and the fp32
+    gradients of a step (:113). Each is rounded up to 1 KiB, which is left out."""
+    return (MASTER_AND_MOMENTS + MASTER_GRADIENT) * share
+
+
+def nvme_bytes_of_parameters(share: int, width: int) -> int:
+    """ZeRO-3's files of parameters that do not stay in host memory (zero/stage3.py:922)."""
+    return width * max(0, share - defaults.NVME_MAX_PARAMETERS_IN_HOST)

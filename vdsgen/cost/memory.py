@@ -58,6 +58,13 @@ class StageBytes(NamedTuple):
         return StageMemory(**self._asdict())
 
 
+class OutsideBytes(NamedTuple):
+    """What offload keeps of one rank outside its GPU."""
+
+    host_bytes: int
+    nvme_bytes: int
+
+
 class MemoryModel:
     """Memory of one model's stages; remembers what stages share, so that asking often is cheap.
 
@@ -130,6 +137,16 @@ class MemoryModel:
             reserve_bytes=reserve,
             peak_bytes=reserve + tensors,
         )
+
+    def outside_bytes(self, settings: Settings, stage: int, start: int, stop: int) -> OutsideBytes:
+        """What offload keeps outside the GPU, of the size that needs most."""
+        states = self.states(settings, start, stop)
+        activations = [
+            stage_activations(layers, settings, stage, start, stop).host_bytes
+            for layers in self._layer_bytes(settings)
+            if settings.offload_activations
+        ]
+        return OutsideBytes(states.host_bytes + max(activations, default=0), states.nvme_bytes)
 
     def timeline(self, settings: Settings, stage: int, start: int, stop: int) -> StageTimeline:
         """The step moment by moment, of the size that needs most."""

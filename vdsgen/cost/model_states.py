@@ -24,6 +24,8 @@ from vdsgen.cost.host_memory import (
     host_bytes_of_parameters,
     host_bytes_of_zero_1_and_2,
     host_bytes_of_zero_3,
+    nvme_bytes_of_optimizer,
+    nvme_bytes_of_parameters,
 )
 from vdsgen.cost.reduction import NORM_ELEMENT_BYTES, momentary_bytes
 from vdsgen.cost.settings import BYTES_PER_ELEMENT, Settings
@@ -93,6 +95,8 @@ class ModelStates(NamedTuple):
     """What the optimizer step holds beyond them, norms and clipping included."""
     host_bytes: int = 0
     """What offload keeps in this rank's host memory: the other figures are the device's."""
+    nvme_bytes: int = 0
+    """What offload keeps in this rank's files on flash."""
 
     @property
     def held_bytes(self) -> int:
@@ -368,9 +372,11 @@ def _zero_3(sizes: StageSizes, settings: Settings) -> ModelStates:
     own = share + -(-frozen // d)
     # A sub-group closes after the parameter that fills it.
     stepped = min(share, defaults.STAGE3_SUB_GROUP_ELEMENTS + -(-sizes.straddling_elements // d))
-    host = 0
+    host = nvme = 0
     if settings.offload_parameters != "none":
-        host += host_bytes_of_parameters(own, stepped, w, swapped=settings.offload_parameters == "nvme")
+        swapped = settings.offload_parameters == "nvme"
+        host += host_bytes_of_parameters(own, stepped, w, swapped=swapped)
+        nvme += nvme_bytes_of_parameters(own, w) if swapped else 0
         gathered += -(-min(sizes.parameters, ahead) // d)
         own = 0
     elif d == 1:  # the share is the parameter: nothing is gathered
@@ -379,7 +385,9 @@ def _zero_3(sizes: StageSizes, settings: Settings) -> ModelStates:
     # very last to come.
     reduce = momentary_bytes(settings, min(m, bucket), sizes.trainable_parameters)
     if settings.offload_optimizer != "none":
-        host += host_bytes_of_zero_3(share, stepped, a, swapped=settings.offload_optimizer == "nvme")
+        swapped = settings.offload_optimizer == "nvme"
+        host += host_bytes_of_zero_3(share, stepped, a, swapped=swapped)
+        nvme += nvme_bytes_of_optimizer(share) if swapped else 0
         gradients = optimizer = step = 0
     else:
         gradients, optimizer = a * share, MASTER_AND_MOMENTS * share
@@ -392,6 +400,7 @@ def _zero_3(sizes: StageSizes, settings: Settings) -> ModelStates:
         reduction_bytes=w * bucket + reduce,
         step_bytes=w * bucket + step,
         host_bytes=host,
+        nvme_bytes=nvme,
     )
 
 

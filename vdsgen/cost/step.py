@@ -24,7 +24,7 @@ from vdsgen.cost.compute import (
 )
 from vdsgen.cost.devices import Devices, Kinds
 from vdsgen.cost.engine_overhead import EngineOverhead, gathered_sizes
-from vdsgen.cost.offload import Host, offload_seconds
+from vdsgen.cost.offload import Host, SegmentWork, activation_waiting_seconds, offload_seconds
 from vdsgen.cost.rates import Rates
 from vdsgen.cost.schedule import (
     PipelineRun,
@@ -95,6 +95,7 @@ class StepTimeModel:
         self._clip_seconds = None if known is None else middle(known)
         self._rates: dict[tuple[Dtype, int], Rates] = {}
         self._layers: dict[tuple[int, Dtype, Kinds], tuple[LayerTimes, ...]] = {}
+        self._hidden: dict[tuple[int, Dtype], tuple[float, ...]] = {}
         self._boundaries: dict[tuple[int, Dtype], tuple[float, ...]] = {}
         self._seconds: dict[tuple[object, ...], tuple[float, ...]] = {}
         self._forward: dict[tuple[int, Dtype, Kinds], tuple[float, ...]] = {}
@@ -371,7 +372,7 @@ class StepTimeModel:
             gather_seconds=sending * traffic.gathers * gather_seconds(traffic, gathering, settings),
             optimizer_seconds=self.factors.optimizer_factor
             * (update + self._bookkeeping(settings, start, stop)),
-            offload_seconds=sending * moving,
+            offload_seconds=sending * (moving + self._activations_seconds(settings, stage, start, stop)),
         )
 
     def _data_path(self, settings: Settings, stage: int, collective: Collective) -> Path:
@@ -397,6 +398,37 @@ class StepTimeModel:
                 for volume in self.boundary_bytes(settings.micro_batch_size, settings.dtype)
             )
         return self._sends[key]
+
+    def _activations_seconds(self, settings: Settings, stage: int, start: int, stop: int) -> float:
+        """What a step of the stage waits for offloaded activations."""
+        interval = settings.checkpoint_interval(stage)
+        if not settings.offload_activations or interval == 0:
+            return 0.0
+        kinds = self.devices.of_stage(settings, stage)
+        layers = self.layers(settings.micro_batch_size, settings.dtype, kinds)
+        hidden = self.hidden_bytes(settings.micro_batch_size, settings.dtype)
+        segments = []
+        for begin in range(start, stop, interval):
+            part = layers[begin : min(begin + interval, stop)]
+            forward = sum([times.forward_seconds for times in part])
+            backward = sum([times.backward_seconds for times in part])
+            received = hidden[begin - 1] if begin else 0.0  # latents stay
+            segments.append(SegmentWork(received, forward, backward + self._again * forward))
+        overlaps = self.sharing is None
+        waiting = [
+            activation_waiting_seconds(segments, self.hosts[kind], overlaps=overlaps) for kind in kinds
+        ]
+        return settings.gradient_accumulation_steps * max(waiting)
+
+    def hidden_bytes(self, micro_batch_size: int, dtype: Dtype) -> tuple[float, ...]:
+        """Each layer's output for one micro-batch, without side tensors."""
+        key = (micro_batch_size, dtype)
+        if key not in self._hidden:
+            self._hidden[key] = tuple(
+                costs_of(self.profile, name, dtype).output_bytes.at(micro_batch_size, self.geometry)
+                for name in self.profile.layers
+            )
+        return self._hidden[key]
 
     def _transfers(self, settings: Settings, partition: Sequence[int]) -> list[float]:
         return [

@@ -138,6 +138,7 @@ class _Run:
         self.states = timeline._states
         self.growth = timeline._growth
         self.interval = timeline._settings.checkpoint_interval(timeline._stage)
+        self.offloads = timeline._settings.offload_activations and self.interval > 0
         self.first_layer = timeline._first_layer
         self.gathers = timeline._settings.zero_stage == 3
         self.kept = dict.fromkeys(range(self.tensors.slots), self.tensors.kept_bytes)
@@ -218,6 +219,9 @@ class _Run:
             if plain:
                 self.stash[number] += layer.held
             else:
+                if self.offloads and index % self.interval == 0 and index > self.interval:
+                    # The last segment's input is in host memory by now.
+                    self.stash[number] -= self.tensors.hidden_bytes(index - self.interval)
                 ends = (index + 1) % self.interval == 0 or index == len(own) - 1
                 self.stash[number] += layer.side + (layer.output if ends else 0)
             yield self._moment(
@@ -225,6 +229,10 @@ class _Run:
                 index,
                 temporaries=layer.forward_transient if plain else 0,
                 communication=communication,
+            )
+        if self.offloads:
+            self.stash[number] = self.tensors.stash_bytes(self.interval, offload=True) - self.received.get(
+                number, 0
             )
         self.kept[number % self.tensors.slots] = 0
 
@@ -264,13 +272,18 @@ class _Run:
 
     def _checkpointed_backward(self, instruction: Instruction, by_layer: Sequence[int]) -> Iterator[Moment]:
         """Segments from the last to the first: the whole one is recomputed, then its layers go backward; then
-        its input goes."""
-        assert instruction.micro_batch is not None
+        its input goes. Offloaded inputs come one segment ahead."""
+        number = instruction.micro_batch
+        assert number is not None
         own, interval = self.tensors.own, self.interval
         arriving, side = self.tensors.arriving_bytes, 0
+        if self.offloads:
+            self.stash[number] += self.tensors.hidden_bytes((len(own) - 1) // interval * interval)
         for begin in range((len(own) - 1) // interval * interval, -1, -interval):
             segment = range(begin, min(begin + interval, len(own)))
             gradient = own[segment[-1]].output - arriving
+            if self.offloads and begin:
+                self.stash[number] += self.tensors.hidden_bytes(begin - interval)
             self.gathered = self.growth.segment_bytes(begin, begin + interval)
             held = 0
             for index in segment:
@@ -297,7 +310,7 @@ class _Run:
                 self._add_gradients(index, by_layer)
             side = self.tensors.side_bytes
             if begin:
-                self.stash[instruction.micro_batch] -= own[begin - 1].output
+                self.stash[number] -= own[begin - 1].output
         self.gathered = 0
 
     def _add_gradients(self, index: int, by_layer: Sequence[int]) -> None:

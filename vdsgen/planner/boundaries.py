@@ -269,7 +269,8 @@ class _Branching:
         self.timed += 1
         partition = (0, *(span.stop for span in chosen))
         ways = tuple(span.way for span in chosen)
-        seconds = self.times.step_seconds(self.settings.with_intervals(ways), partition)
+        intervals = self.stages.intervals(ways, partition)
+        seconds = self.times.step_seconds(self.settings.with_intervals(intervals), partition)
         if self.best is None or seconds < self.best[0]:
             self.best = (seconds, partition, ways)
 

@@ -31,6 +31,7 @@ def compared(other: Candidate, winner: Candidate) -> str:
         "reducing gradients": "reduction_seconds",
         "gathering parameters": "gather_seconds",
         "the optimizer": "optimizer_seconds",
+        "moving what is offloaded": "offload_seconds",
         "forward and backward": "compute_seconds",
     }
     gains = {name: getattr(other.time, key) - getattr(winner.time, key) for name, key in parts.items()}

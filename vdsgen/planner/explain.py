@@ -7,6 +7,7 @@ from math import isqrt
 
 from vdsgen.cost.settings import Settings
 from vdsgen.planner.compare import compared, outcome_words, what_if
+from vdsgen.planner.explain_offload import offload_reasons
 from vdsgen.planner.numerics import accumulation_dtype, dtypes
 from vdsgen.planner.place import Placed, place
 from vdsgen.planner.search import Candidate, Search
@@ -31,6 +32,7 @@ def reasons(workload: Workload, found: Search, winner: Candidate) -> tuple[str, 
             *_layout_reasons(workload, found, winner),
             _zero_reason(workload, winner),
             *_checkpoint_reasons(workload, winner),
+            *offload_reasons(workload, winner),
             _micro_batch_reason(workload, winner),
             _precision_reason(workload, winner),
             _memory_reason(workload, winner),
@@ -89,6 +91,10 @@ def _zero_reason(workload: Workload, winner: Candidate) -> str:
 
 def _less_zero(workload: Workload, settings: Settings) -> Settings:
     stage = settings.zero_stage - 1
+    if stage == 0:
+        settings = settings._replace(offload_optimizer="none")
+    if stage < 3:
+        settings = settings._replace(offload_parameters="none")
     accumulation = accumulation_dtype(workload.experiment.training, settings.dtype, stage)
     return settings._replace(zero_stage=stage, gradient_accumulation_dtype=accumulation)
 

@@ -51,6 +51,8 @@ def nearest_miss(workload: Workload, found: Search) -> Miss | None:
         return None
     best = min(misses, key=lambda miss: miss.over_bytes)
     evened = least_memory(workload, best.settings)
+    if best.shortage is not None:
+        return best
     assert evened.over_bytes > 0, "a candidate that fits was counted as one that does not"
     return min(best, evened, key=lambda miss: miss.over_bytes)
 
@@ -60,6 +62,9 @@ def _remedies(workload: Workload, miss: Miss) -> Iterator[str]:
     yield from _without_buckets(workload)
     yield from _with_shorter_clips(workload)
     yield from _with_more_gpus(workload)
+    if miss.shortage is not None:
+        yield f"use nodes with {ceil(miss.shortage.needed_bytes / GIB)} GiB of {miss.shortage.resource}"
+        return
     what = "a host" if workload.ranks_share_host_memory else "GPUs"
     yield f"use {what} with {_needed_gib(workload, miss)} GiB"
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from vdsgen.cost.memory import StageBytes
 from vdsgen.cost.settings import Settings
 from vdsgen.planner.boundaries import Cut, TooSlow, fastest_cut
+from vdsgen.planner.host_memory import Shortage, host_miss
 from vdsgen.planner.partition import partition
 from vdsgen.planner.stages import Stages
 from vdsgen.planner.workload import Workload
@@ -43,9 +44,13 @@ class Miss(NamedTuple):
     """First layer of the stage, and one past the last."""
     memory: StageBytes
     over_bytes: int
+    shortage: Shortage | None = None
+    """Where the GPUs have room, and what is offloaded has none."""
 
     @property
     def biggest_component(self) -> str:
+        if self.shortage is not None:
+            return self.shortage.resource
         return max(COMPONENTS, key=lambda name: int(getattr(self.memory, f"{name}_bytes")))
 
 
@@ -79,6 +84,8 @@ def fastest(
     intervals = [stages.interval(way, *span) for way, span in zip(cut.ways, spans, strict=True)]
     chosen = settings.with_intervals(tuple(intervals))
     peak = max(workload.memory(chosen, *span).peak_bytes for span in spans)
+    if host_miss(workload, chosen, cut.partition) is not None:
+        return None  # what is moved is hardly less with other boundaries
     return Placed(chosen, cut.partition, peak, cut.step_seconds, cut.gap, cut.timed)
 
 
@@ -97,7 +104,10 @@ def nearest_to_fitting(workload: Workload, settings: Settings, intervals: Sequen
     )
     over, fullest = _fullest(workload, best, boundaries)
     start, stop = boundaries[fullest : fullest + 2]
-    return Miss(best, fullest, (start, stop), workload.memory(best, fullest, start, stop), over)
+    memory = workload.memory(best, fullest, start, stop)
+    shortage = host_miss(workload, best, boundaries) if over <= 0 else None
+    lacking = over if shortage is None else shortage.over_bytes
+    return Miss(best, fullest, (start, stop), memory, lacking, shortage)
 
 
 def spread(workload: Workload, placed: Placed) -> Placed:

@@ -155,10 +155,16 @@ def _plan(
 
 
 def _stages(workload: Workload, candidate: Candidate) -> tuple[Stage, ...]:
+    outside = [
+        workload.outside(candidate.settings, index, start, stop)
+        for index, (start, stop) in enumerate(pairwise(candidate.placed.partition))
+    ]
     return tuple(
         Stage(
             index=index,
             layers=(start, stop),
+            host_bytes=outside[index].host_bytes,
+            nvme_bytes=outside[index].nvme_bytes,
             memory=workload.memory(candidate.settings, index, start, stop).spec(),
             capacity_bytes=workload.capacity_of(candidate.settings, index),
             forward_seconds=times.forward_seconds,

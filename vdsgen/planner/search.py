@@ -19,6 +19,7 @@ from vdsgen.planner.legality import Legality
 from vdsgen.planner.numerics import dtypes, sets_aside
 from vdsgen.planner.place import Miss, Placed, fastest, nearest_to_fitting, spread
 from vdsgen.planner.space import ZERO_STAGES, Family, Layout, batch_splits, families, intervals
+from vdsgen.planner.words import offload_words
 from vdsgen.planner.workload import Workload
 from vdsgen.rules.rule import Violation
 
@@ -41,11 +42,12 @@ class Candidate(NamedTuple):
 
     @property
     def simplicity(self) -> tuple[int, ...]:
-        """No idle GPUs, less pipeline, less ZeRO, no checkpointing; then the emptier GPU. Smaller is
-        simpler."""
+        """No idle GPUs, nothing offloaded, less pipeline, less ZeRO, no checkpointing; then the emptier GPU.
+        Smaller is simpler."""
         settings = self.settings
         return (
             -settings.world_size,
+            len(offload_words(settings)),
             settings.pipeline_parallel_size,
             settings.zero_stage,
             int(settings.checkpoints),

@@ -129,9 +129,9 @@ def families(workload: Workload, candidates: list[Layout]) -> Iterator[Family]:
                 reduce_bucket_elements=bucket,
                 allgather_bucket_elements=bucket,
             )
-            for offloaded in offload_choices(workload, settings):
+            for offloaded, remaining in offload_choices(workload, settings, tried):
                 for chosen in communication_choices(workload, offloaded):
-                    yield Family(chosen, tried)
+                    yield Family(chosen, remaining)
 
 
 def bucket_elements(workload: Workload) -> int:

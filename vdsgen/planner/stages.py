@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from vdsgen.cost.settings import Settings
 from vdsgen.planner.workload import Workload
@@ -74,12 +74,41 @@ class Stages:
             self._way[key] = next((way for way in self._ways if self._fits(way, stage, start, stop)), None)
         return self._way[key]
 
-    def interval(self, way: int, stage: int, start: int, stop: int) -> int:
-        """The checkpoint interval that needs least memory; of equal ones the shortest."""
-        return min(
-            self._intervals(way, start, stop),
-            key=lambda interval: self._peak(interval, stage, start, stop),
+    def intervals(self, ways: Sequence[int], partition: Sequence[int]) -> tuple[int, ...]:
+        """What a step's time depends on of the stages' intervals: whether they recompute; and how much is
+        kept, where that is offloaded."""
+        if not self.settings.offload_activations:
+            return tuple(ways)
+        return tuple(
+            [
+                self.interval(way, stage, start, stop)
+                for stage, (way, (start, stop)) in enumerate(zip(ways, pairwise(partition), strict=True))
+            ]
         )
+
+    def interval(self, way: int, stage: int, start: int, stop: int) -> int:
+        """The checkpoint interval that needs least memory; of equal ones the shortest. Where what is kept is
+        offloaded, of those that fit the one that waits least for it."""
+        tried = self._intervals(way, start, stop)
+        if not self.settings.offload_activations or way == 0:
+            return min(tried, key=lambda interval: self._peak(interval, stage, start, stop))
+        limit = self._most_bytes(stage)
+        return min(
+            tried,
+            key=lambda interval: (
+                (peak := self._peak(interval, stage, start, stop)) > limit,
+                self._offload_seconds(interval, stage, start, stop),
+                peak,
+            ),
+        )
+
+    def _offload_seconds(self, interval: int, stage: int, start: int, stop: int) -> float:
+        settings = self.settings._replace(activation_checkpoint_interval=interval)
+        return self.workload.times.stage_tail(settings, stage, start, stop).offload_seconds
+
+    def _most_bytes(self, stage: int) -> int:
+        capacity = self.workload.capacity_of(self.settings, stage)
+        return capacity if self._limit is None else min(capacity, self._limit)
 
     def reduce_seconds(self, stage: int, start: int, stop: int) -> float:
         """Of the stage's gradients, after its last backward."""
@@ -103,9 +132,7 @@ class Stages:
         return fits
 
     def _fits_somehow(self, way: int, stage: int, start: int, stop: int) -> bool:
-        limit = self.workload.capacity_of(self.settings, stage)
-        if self._limit is not None:
-            limit = min(limit, self._limit)
+        limit = self._most_bytes(stage)
         return any(
             self._peak(interval, stage, start, stop) <= limit
             for interval in self._intervals(way, start, stop)

@@ -8,7 +8,7 @@ from vdsgen.cost.step_time import StepTime
 from vdsgen.planner.baseline import Baseline
 from vdsgen.planner.place import COMPONENTS
 from vdsgen.planner.plan_settings import settings_of
-from vdsgen.planner.words import duration, interval_words, percent, rate, seconds
+from vdsgen.planner.words import duration, interval_words, offload_words, percent, rate, seconds
 from vdsgen.planner.workload import Workload
 from vdsgen.spec.experiment import Training
 from vdsgen.spec.plan import Plan, Predicted, StageMemory
@@ -50,6 +50,7 @@ def choice_table(plan: Plan) -> Table:
                 f"steps x {parallel.data_parallel_size} data ranks = {batch.global_batch_size}",
             ),
             ("activations", interval_words(plan.activation_checkpointing.interval)),
+            *(("offload", words) for words in (", ".join(offload_words(settings_of(plan))),) if words),
             ("precision", dtype),
         ),
     )
@@ -68,6 +69,17 @@ def memory_table(plan: Plan, baseline: Baseline) -> Table:
     ]
     naive = ("naive", f"0-{plan.model.layers - 1}", *_memory_cells(baseline.memory, baseline.capacity_bytes))
     return Table("Memory of each GPU", (head, *rows, naive))
+
+
+def host_table(plan: Plan) -> Table | None:
+    """GiB that offload keeps of each rank outside its GPU; None where it keeps nothing."""
+    if not any(stage.host_bytes or stage.nvme_bytes for stage in plan.stages):
+        return None
+    rows = tuple(
+        (f"stage {stage.index}", f"{stage.host_bytes / GIB:.2f}", f"{stage.nvme_bytes / GIB:.2f}")
+        for stage in plan.stages
+    )
+    return Table("Offloaded by each rank", (("GiB", "host memory", "NVMe"), *rows))
 
 
 def _memory_cells(memory: StageMemory, capacity_bytes: int) -> tuple[str, ...]:

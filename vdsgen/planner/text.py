@@ -9,6 +9,7 @@ from vdsgen.planner.baseline import naive_baseline
 from vdsgen.planner.tables import (
     Table,
     choice_table,
+    host_table,
     memory_table,
     speed_table,
     step_time_of,
@@ -34,6 +35,7 @@ def plan_text(plan: Plan, workload: Workload) -> str:
         *columns(speed_table(plan, workload.experiment.training)),
         *columns(time_table(time)),
         *columns(memory_table(plan, baseline)),
+        *(columns(host) if (host := host_table(plan)) else ()),
         _baseline_sentence(plan, baseline.memory.peak_bytes, baseline.fits),
         "",
         "Why",

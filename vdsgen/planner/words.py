@@ -58,7 +58,19 @@ def settings_words(settings: Settings, *, layout: bool = True) -> str:
         f"{place if layout else ''}ZeRO-{settings.zero_stage}, micro-batch {settings.micro_batch_size} x "
         f"{settings.gradient_accumulation_steps} steps, "
         f"{interval_words(settings.activation_checkpoint_interval)}, {settings.dtype}"
+        f"{''.join(f', {words}' for words in offload_words(settings))}"
     )
+
+
+def offload_words(settings: Settings) -> list[str]:
+    """What is kept outside the GPUs, and where; nothing where all is on them."""
+    where = {"cpu": "in host memory", "nvme": "on NVMe"}
+    kept = {
+        "optimizer states": settings.offload_optimizer,
+        "parameters": settings.offload_parameters,
+        "checkpointed activations": "cpu" if settings.offload_activations else "none",
+    }
+    return [f"{what} {where[place]}" for what, place in kept.items() if place != "none"]
 
 
 COMPONENT_WORDS = {
@@ -87,6 +99,12 @@ def moment_words(moment: PeakMoment) -> str:
 
 def miss_words(miss: Miss) -> str:
     """What does not fit, where, and why."""
+    if miss.shortage is not None:
+        short = miss.shortage
+        return (
+            f"needs {gib(short.needed_bytes)} of a node's {short.resource}, {gib(short.over_bytes)} more "
+            f"than there is"
+        )
     return (
         f"needs {gib(miss.memory.peak_bytes)} on stage {miss.stage}, {gib(miss.over_bytes)} more than "
         f"there is (most of it {miss.biggest_component})"

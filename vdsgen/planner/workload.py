@@ -8,7 +8,7 @@ from functools import cached_property
 from itertools import accumulate
 
 from vdsgen.cost.devices import Devices
-from vdsgen.cost.memory import MemoryModel, StageBytes
+from vdsgen.cost.memory import MemoryModel, OutsideBytes, StageBytes
 from vdsgen.cost.rates import peak_rate_tflops
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.sizes import MeanStepTimeModel
@@ -207,6 +207,10 @@ class Workload:
             )
             self._memory[key] = known
         return known
+
+    def outside(self, settings: Settings, stage: int, start: int, stop: int) -> OutsideBytes:
+        """Bytes of each rank of `stage` in host memory and on flash."""
+        return self._memory_model.outside_bytes(settings, stage, start, stop)
 
     def timeline(self, settings: Settings, stage: int, start: int, stop: int) -> StageTimeline:
         """One step of `stage`, moment by moment: of the size that needs most."""

@@ -8,11 +8,12 @@ both are the same memory. Files are of DeepSpeed 0.19.8, below deepspeed/runtime
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import wraps
 from typing import Any
 
 import torch
 
-from vdsgen.profile.live_bytes import storage_bytes, storage_key
+from vdsgen.profile.live_bytes import HOST, LiveBytes, storage_bytes, storage_key
 
 
 def owners(engine: Any) -> dict[str, int]:
@@ -98,6 +99,22 @@ def host_tensors(engine: Any) -> Iterator[torch.Tensor]:
         yield from tensors_in(optimizer.param_groups_fp16_flat_cpu_memory)
         for parameter in engine.module.parameters():
             yield parameter.ds_tensor
+
+
+def own_offloaded_activations(engine: Any, books: LiveBytes) -> None:
+    """From now on the memory that activations are offloaded to belongs to HOST."""
+    offload = engine.module.offload
+    if offload is None:
+        return
+    take = offload.buffers.take
+
+    @wraps(take)
+    def owned(*args: Any, **kwargs: Any) -> torch.Tensor:
+        with books.owner(HOST):
+            buffer: torch.Tensor = take(*args, **kwargs)
+        return buffer
+
+    offload.buffers.take = owned
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:

@@ -12,6 +12,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+HOST = "host"
+"""The owner of what lies in host memory: on a processor, where device and host are one, it is told by who
+owns it. It is no part of what is alive on the device."""
+
 _prim_device = torch.ops.prim.device.default
 
 
@@ -19,9 +23,10 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Bytes of every storage that an operator put out and that is still held, and their peaks.
 
     Works on real and fake tensors. Nothing is seen of what existed before. Storages are counted once,
-    however many tensors view them. A storage belongs to the owner that was named when it was born, or else
-    to the first that claims it. `hidden_bytes(func, args)` says what an operator allocates inside its kernel,
-    which counts for the moment that the operator runs; without it, such workspace is not seen.
+    however many tensors view them; what HOST owns, only in `peak_of`. A storage belongs to the owner that was
+    named when it was born, or else to the first that claims it. `hidden_bytes(func, args)` says what an
+    operator allocates inside its kernel, which counts for the moment that the operator runs; without it, such
+    workspace is not seen.
     """
 
     def __init__(self, hidden_bytes: Callable[[Any, tuple[Any, ...]], int] | None = None) -> None:
@@ -69,7 +74,8 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._add(size, self._owner)
 
     def _add(self, size: int, owner: str) -> None:
-        self.live_bytes += size
+        if owner != HOST:
+            self.live_bytes += size
         self._live_of[owner] += size
         if size <= 0:
             return
@@ -105,9 +111,9 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in tensors:
             entry = self._held.get(storage_key(tensor))
             if entry is not None and not entry.owner:
-                self._live_of[""] -= entry.size
-                self._live_of[owner] += entry.size
+                self._add(-entry.size, "")
                 entry.owner = owner
+                self._add(entry.size, owner)
 
     def owned(self, tensors: Iterable[torch.Tensor], owner: str) -> list[torch.Tensor]:
         """Those of the tensors whose storage belongs to `owner`."""

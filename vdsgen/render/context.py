@@ -80,6 +80,12 @@ def memory_rows(plan: Plan) -> list[list[str]]:
         rows.append([label, *(gib(getattr(stage.memory, key)) for stage in plan.stages)])
     rows.append(["capacity", *(gib(stage.capacity_bytes) for stage in plan.stages)])
     rows.append(["headroom", *(gib(_headroom_bytes(stage)) for stage in plan.stages)])
+    for label, key in (
+        ("offloaded to host memory", "host_bytes"),
+        ("offloaded to NVMe", "nvme_bytes"),
+    ):
+        if any(getattr(stage, key) for stage in plan.stages):
+            rows.append([label, *(gib(getattr(stage, key)) for stage in plan.stages)])
     return rows
 
 

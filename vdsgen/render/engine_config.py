@@ -45,6 +45,7 @@ def pipeline_section(plan: Plan) -> dict[str, Any]:
         "partition": [stage.layers[0] for stage in plan.stages] + [plan.stages[-1].layers[1]],
         "activation_checkpoint_interval": plan.activation_checkpointing.interval,
         "use_reentrant": False,
+        **({"offload_activations": True} if plan.activation_checkpointing.offload else {}),
     }
 
 

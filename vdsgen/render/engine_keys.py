@@ -67,6 +67,7 @@ SECTIONS: Mapping[str, frozenset[str]] = {
         {
             "stages",
             "partition",
+            "offload_activations",
             "activation_checkpoint_interval",
             "use_reentrant",
             "pipe_partitioned",

@@ -136,6 +136,10 @@ class Stage(Spec):
     """One micro-batch."""
     backward_seconds: NonNegativeFloat
     """One micro-batch, recomputation included."""
+    host_bytes: NonNegativeInt = 0
+    """What offload keeps of each rank in host memory."""
+    nvme_bytes: NonNegativeInt = 0
+    """What offload keeps of each rank on its node's flash."""
     peak: PeakMoment | None = None
     """Null in plans made before this was known."""
 

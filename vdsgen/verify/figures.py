@@ -10,7 +10,7 @@ from vdsgen.spec.base import NonNegativeFloat, NonNegativeInt, PositiveInt, Spec
 from vdsgen.spec.plan import StageMemory
 
 Component = Literal[
-    "parameters", "gradients", "optimizer", "activations", "workspace", "communication", "peak"
+    "parameters", "gradients", "optimizer", "activations", "workspace", "communication", "peak", "host"
 ]
 Phase = Literal["compute", "reduce", "step"]
 
@@ -22,6 +22,7 @@ TOLERANCES: dict[Component, float] = {
     "workspace": 0.05,
     "communication": 0.05,
     "peak": 0.05,
+    "host": 0.01,
 }
 """Of the traced bytes."""
 NEGLIGIBLE_FRACTIONS: dict[Component, float] = {
@@ -58,6 +59,8 @@ class StageTrace(Spec):
     """The most beyond states while the optimizer steps, and while gradients are reduced after a backward."""
     communication_bytes: NonNegativeInt
     """The most, while micro-batches run, of reduce buckets and gathered parameters that stay for a while."""
+    host_bytes: NonNegativeInt = 0
+    """The most of what offload keeps in host memory. The other figures are the device's."""
     peak_bytes: NonNegativeInt
     """Of all tensors, kernels' temporaries included."""
     peak_phase: Phase
@@ -114,18 +117,25 @@ def planned_bytes(memory: StageMemory, component: Component) -> int:
     return int(getattr(memory, f"{component}_bytes"))
 
 
-def compare(memory: StageMemory, trace: StageTrace, negligible_bytes: int = NEGLIGIBLE_BYTES) -> list[Row]:
-    """Planned beside traced, component by component."""
+def compare(
+    memory: StageMemory,
+    trace: StageTrace,
+    negligible_bytes: int = NEGLIGIBLE_BYTES,
+    *,
+    planned_host_bytes: int = 0,
+) -> list[Row]:
+    """Planned beside traced, component by component; host memory where offload is planned or traced."""
     return [
         Row(
             stage=trace.stage,
             component=component,
-            planned_bytes=planned_bytes(memory, component),
+            planned_bytes=planned_host_bytes if component == "host" else planned_bytes(memory, component),
             traced_bytes=int(getattr(trace, f"{component}_bytes")),
             tolerance=tolerance,
             negligible_bytes=max(negligible_bytes, round(NEGLIGIBLE_FRACTIONS[component] * trace.peak_bytes)),
         )
         for component, tolerance in TOLERANCES.items()
+        if component != "host" or planned_host_bytes or trace.host_bytes
     ]
 
 

@@ -16,11 +16,13 @@ from vdsgen.model.engine import TrainingEngine
 from vdsgen.profile.engine_bytes import (
     bucket_tensors,
     gradient_tensors,
+    host_tensors,
     optimizer_tensors,
+    own_offloaded_activations,
     owners,
     parameter_tensors,
 )
-from vdsgen.profile.live_bytes import LiveBytes, storage_bytes
+from vdsgen.profile.live_bytes import HOST, LiveBytes, storage_bytes
 
 STATES, COMMUNICATION = "states", "communication"
 """Owners in the books; activations and temporaries are nobody's."""
@@ -30,10 +32,13 @@ _OWN_GRADIENTS = (
     "copy_grads_in_partition",  # ZeRO-2: this rank's share gets a buffer (zero/stage_1_and_2.py:2142)
     "_build_compact_grad_partition_buffer",  # the same in fp32 (:1268)
 )
+_ON_HOST = ("async_accumulate_grad_in_cpu_via_gpu",)
+"""Where offload makes a buffer in host memory for gradients that wait for further micro-batches (:1825)."""
 
 
 class Marks:
-    """Put around a built engine. `states` and `live_bytes` are of the start of the last reduction, when all
+    """Put around a built engine. Device and host are told apart by owner: on this processor they are one.
+    `states` and `live_bytes` are of the start of the last reduction, when all
     gradients are there."""
 
     def __init__(self, training: TrainingEngine, books: LiveBytes) -> None:
@@ -47,6 +52,7 @@ class Marks:
     def claim_states(self) -> None:
         """Everything that is a state or a bucket now gets its owner in the books."""
         engine, books = self._engine, self._books
+        books.claim(host_tensors(engine), HOST)
         books.claim(bucket_tensors(engine.optimizer), COMMUNICATION)
         books.claim(parameter_tensors(engine), STATES)
         books.claim(optimizer_tensors(engine), STATES)
@@ -91,7 +97,13 @@ class Marks:
 
     def _mark_owners(self) -> None:
         optimizer = self._engine.optimizer
-        for names, owner in ((_BUCKETS, COMMUNICATION), (_OWN_GRADIENTS, STATES)):
+        own_offloaded_activations(self._engine, self._books)
+        own: tuple[str, ...] = _OWN_GRADIENTS
+        on_host: tuple[str, ...] = ()
+        if getattr(optimizer, "cpu_offload", False):
+            # The share's gradients pass through, to the host; what stays are sums in fp32.
+            own, on_host = _OWN_GRADIENTS[1:], _ON_HOST
+        for names, owner in ((_BUCKETS, COMMUNICATION), (own, STATES), (on_host, HOST)):
             for name in names:
                 if hasattr(optimizer, name):
                     setattr(optimizer, name, self._owned(getattr(optimizer, name), owner))
@@ -109,8 +121,9 @@ class Marks:
         return _inside(function, lambda: self._books.owner(owner))
 
     def _keep_gradient(self, parameter: torch.Tensor) -> None:
-        if parameter.grad is not None:
-            self._books.claim([parameter.grad], STATES)
+        """As the model's, or added up in another dtype (zero/stage_1_and_2.py:1237)."""
+        kept = (parameter.grad, getattr(parameter, "grad_accum", None))
+        self._books.claim([gradient for gradient in kept if gradient is not None], STATES)
 
 
 def _inside(

@@ -68,7 +68,12 @@ def verify(directory: Path, stages: Sequence[int], progress: Progress) -> Verifi
     jobs = min(len(tasks), _processors())
     found = _Workers(directory, progress).trace(tasks, jobs)
     traces = [fullest([trace for trace in found if trace.stage == stage]) for stage in chosen]
-    rows = [row for trace in traces for row in compare(rendered.plan.stages[trace.stage].memory, trace)]
+    planned = [rendered.plan.stages[trace.stage] for trace in traces]
+    rows = [
+        row
+        for stage, trace in zip(planned, traces, strict=True)
+        for row in compare(stage.memory, trace, planned_host_bytes=stage.host_bytes)
+    ]
     largest = sorted((trace.resident_bytes for trace in found), reverse=True)
     return Verification(
         rendered=rendered,
@@ -128,13 +133,28 @@ def _check(rendered: Rendered, stages: Sequence[int]) -> None:
     for stage in stages:
         if stage >= planned:
             raise VdsgenError(f"there is no stage {stage}: {rendered.path} has {planned}, counted from 0")
+    _check_offload(rendered)
+
+
+def _check_offload(rendered: Rendered) -> None:
+    """Host memory is traced; two things are not."""
     zero = rendered.ds_config.get("zero_optimization") or {}
-    for section in ("offload_optimizer", "offload_param"):
-        if (zero.get(section) or {}).get("device", "none") != "none":
+    places = {
+        key: (zero.get(key) or {}).get("device", "none") for key in ("offload_optimizer", "offload_param")
+    }
+    for section, place in places.items():
+        if place == "nvme":
             raise VdsgenError(
-                f"{rendered.path}: ds_config.json offloads ({section}), which cannot be traced",
-                remedy="verify a plan without offload",
+                f"{rendered.path}: ds_config.json offloads to NVMe ({section}), which cannot be traced: the "
+                f"engine's compiled reader and writer need memory with contents",
+                remedy="verify the same plan with the offload to cpu",
             )
+    if places["offload_param"] == "cpu" and rendered.layout.data_parallel_size == 1:
+        raise VdsgenError(
+            f"{rendered.path}: ds_config.json offloads one rank's parameters (offload_param), which cannot "
+            f"be traced: a GPU gets copies of them, and this processor computes on them where they are",
+            remedy="verify a plan with two data ranks or more, or with the parameters on the GPU",
+        )
 
 
 def _processors() -> int:

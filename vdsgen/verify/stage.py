@@ -11,7 +11,7 @@ import torch
 
 from vdsgen.model.engine import Batch, TrainingEngine, build_engine
 from vdsgen.profile.kernels import hidden_temporary_bytes
-from vdsgen.profile.live_bytes import LiveBytes
+from vdsgen.profile.live_bytes import HOST, LiveBytes
 from vdsgen.profile.trace import empty_inputs
 from vdsgen.spec.architecture import Geometry, Vdt
 from vdsgen.spec.run import Layout, layout_of
@@ -93,6 +93,7 @@ def trace_rank(
     with books.phase("compute"):
         training.train_step(batches)
     peaks = {phase: books.peak_of(phase) for phase in PHASES}
+    host = max(books.peak_of(phase, owner=HOST) for phase in PHASES)
     states = sum(marks.states[name] for name in ("parameters", "gradients", "optimizer"))
     return StageTrace(
         stage=stage,
@@ -106,9 +107,10 @@ def trace_rank(
         activations_bytes=books.peak_of("compute", owner=""),
         workspace_bytes=max(0, peaks["reduce"] - states, peaks["step"] - states),
         communication_bytes=books.peak_of("compute", owner=COMMUNICATION),
+        host_bytes=host,
         peak_bytes=max(peaks.values()),
         peak_phase=max(PHASES, key=lambda phase: peaks[phase]),
-        build_peak_bytes=build_peak,
+        build_peak_bytes=max(0, build_peak - marks.states["host"]),  # those are the host's from the start
         seconds=time.perf_counter() - began,
         resident_bytes=peak_resident_bytes(),
     )
