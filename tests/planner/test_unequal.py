@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -50,26 +50,19 @@ PIPELINE = {"pipeline_parallel_size": 4, "micro_batch_size": 1, "activation_chec
 
 
 def test_stages_on_larger_gpus_hold_more_layers() -> None:
-    """Two 24 GB and two 12 GB GPUs in a pipeline of four, too full for even stages."""
-    large, small = gpu(5.0), gpu(2.5)
+    """Two GPUs of 6 GB and two of 3 in a pipeline of four, too full for even stages."""
+    large, small = gpu(6.0), gpu(3.0)
+    with pytest.raises(NoPlanFitsError):
+        planned(mixed(*[small] * 4), constraints=PIPELINE)
     plan = planned(mixed(small, small, large, large), constraints=PIPELINE)
     capacities = [stage.capacity_bytes for stage in plan.stages]
-    assert sorted(capacities) == [int(2.5 * 2**30)] * 2 + [int(5.0 * 2**30)] * 2
+    assert sorted(capacities) == [3 * 2**30] * 2 + [6 * 2**30] * 2
     assert all(stage.memory.peak_bytes <= stage.capacity_bytes for stage in plan.stages)
-    held: dict[int, list[int]] = {stage.capacity_bytes: [] for stage in plan.stages}
-    for stage, layers in zip(plan.stages, sizes(plan), strict=True):
-        held[stage.capacity_bytes].append(layers)
+    held: dict[int, list[int]] = {capacity: [] for capacity in capacities}
+    for capacity, layers in zip(capacities, sizes(plan), strict=True):
+        held[capacity].append(layers)
     few, many = (held[capacity] for capacity in sorted(held))
     assert max(few) < min(many)
-    # The larger GPUs are in front, where activations of the most micro-batches wait.
-    assert capacities == sorted(capacities, reverse=True)
-    assert plan.nodes[0].devices == (2, 3, 0, 1)
-
-
-def test_even_stages_would_not_have_fitted_there() -> None:
-    with pytest.raises(NoPlanFitsError):
-        planned(mixed(*[gpu(2.5)] * 4), constraints=PIPELINE)
-    planned(mixed(gpu(2.5), gpu(2.5), gpu(5.0), gpu(5.0)), constraints=PIPELINE)
 
 
 def test_stages_on_faster_gpus_compute_more_layers() -> None:
@@ -109,7 +102,8 @@ def test_a_slow_gpu_that_holds_the_others_up_is_left_out() -> None:
 
 
 def test_hosts_are_used_in_the_order_that_is_faster() -> None:
-    large, small = gpu(5.0), gpu(2.5)
+    """The first stages hold the most micro-batches: here they are faster on the larger GPUs."""
+    large, small = gpu(8.0), gpu(4.0)
     small_first = groups(
         NodeGroup(hosts=("ant",), gpu=small, gpus_per_node=2),
         NodeGroup(hosts=("bee",), gpu=large, gpus_per_node=2),
@@ -189,7 +183,7 @@ def test_a_mixed_pool_of_equal_gpus_has_the_plan_of_a_plain_one(
 
 
 @given(gpus=st.lists(KINDS, min_size=2, max_size=4), which=st.integers(0, 3), larger=st.booleans())
-@hypothesis_settings(max_examples=10, deadline=None)
+@hypothesis_settings(max_examples=8, deadline=None, phases=(Phase.explicit, Phase.generate))
 def test_a_larger_or_faster_gpu_never_makes_the_plan_slower(
     gpus: list[Gpu], which: int, larger: bool
 ) -> None:
@@ -197,11 +191,13 @@ def test_a_larger_or_faster_gpu_never_makes_the_plan_slower(
     change = {"memory_gib": 12.0} if larger else {"fp16_tflops": 480.0, "bf16_tflops": 480.0}
     better = [*gpus]
     better[at] = gpus[at].model_copy(update=change)
+    # Else more memory may make exact sums possible, which are slower.
+    sums = {"gradient_accumulation_dtype": "model"}
     try:
-        before = planned(mixed(*gpus), 8).predicted.step_seconds
+        before = planned(mixed(*gpus), 8, **sums).predicted.step_seconds
     except NoPlanFitsError:
         return
-    after = planned(mixed(*better), 8).predicted.step_seconds
+    after = planned(mixed(*better), 8, **sums).predicted.step_seconds
     assert after <= before * (1 + SIMPLER_WITHIN) * (1 + 1e-9)
 
 

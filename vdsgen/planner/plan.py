@@ -99,6 +99,7 @@ def _searched(
         plan = _plan(workload, inputs, used, winner, (), SearchSummary(candidates=0, feasible=0, rejected=()))
         # Sums in another order are the same figure: of equals the first is taken.
         preferred = tuple(float(f"{value:.9e}") for value in preference(plan, experiment.objective))
+        preferred = (float(sets_aside(experiment, winner.settings)), *preferred)
         if best is None or preferred < least:
             best, least = (used, workload, found, winner), preferred
     if best is None:
