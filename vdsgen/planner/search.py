@@ -122,7 +122,8 @@ class _Searching:
 
     def worth_idling(self, gpus: int) -> float:
         """What a step of so many GPUs may take where there are more: less than one of all of them by more
-        than simplicity is worth, and within that of the best known; by GPU-seconds, within that of the best."""
+        than simplicity is worth, and within that of the best known. By GPU-seconds: within that of the
+        best."""
         smaller = self.result.smaller.fastest
         if self.by_gpu_seconds:
             best = min((self.value(one) for one in self.found), default=inf)
