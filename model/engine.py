@@ -198,7 +198,7 @@ def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, s
 
 
 def stage_intervals(section: Mapping[str, Any], stages: int) -> tuple[int, ...]:
-    """The checkpoint interval of each stage, by a `pipeline` section. Raises VdsgenError where they are not as
+    """The checkpoint interval of each stage, by a `pipeline` section. Raises VdsgenError unless there are as
     many as stages."""
     same = int(section.get("activation_checkpoint_interval", 0))
     own = section.get("stage_checkpoint_intervals") or [same] * stages

@@ -138,7 +138,7 @@ PLAN = _in(
     _keys("schema_version generator", "housekeeping"),
     _keys("inputs.experiment_sha256 inputs.lab_sha256", "housekeeping", mirrors=(ANYTHING,)),
     _keys("inputs.profile_sha256", "memory", "speed", mirrors=("train.yaml:model.*",)),
-    _keys("inputs.pool.name inputs.pool.hosts", "housekeeping"),
+    _keys("inputs.pool.name inputs.pool.hosts inputs.pool.price_per_gpu_hour", "housekeeping"),
     _keys("inputs.pool.gpu inputs.pool.gpu.*", "memory", "speed"),
     _keys("inputs.pool.nodes inputs.pool.gpus_per_node", "memory", "speed"),
     _keys("inputs.pool.intra_node inputs.pool.intra_node.*", "speed"),
