@@ -75,7 +75,8 @@ def check_fits(model: Vdt, geometry: Geometry) -> None:
 class PlannedPipelineModule(PipelineModule):  # type: ignore[misc]
     """DeepSpeed's PipelineModule with the stages' boundaries given, not derived.
 
-    `partition` holds len(stages) + 1 layer indices; stage i owns layers partition[i] to partition[i + 1].
+    `partition` holds len(stages) + 1 layer indices; stage i owns layers partition[i] to partition[i + 1], and
+    recomputes them in segments of `checkpoint_intervals[i]` (0: none).
     The distributed backend must be initialised. Call on every rank; each builds only its own layers.
     """
 
@@ -83,7 +84,7 @@ class PlannedPipelineModule(PipelineModule):  # type: ignore[misc]
         self,
         layers: Sequence[LayerSpec],
         partition: Sequence[int],
-        activation_checkpoint_interval: int,
+        checkpoint_intervals: Sequence[int],
         loss_fn: LossFunction,
         offload: ActivationOffload | None = None,
     ) -> None:
@@ -95,10 +96,11 @@ class PlannedPipelineModule(PipelineModule):  # type: ignore[misc]
             num_stages=len(partition) - 1,
             loss_fn=loss_fn,
             partition_method="planned",
-            activation_checkpoint_interval=activation_checkpoint_interval,
             activation_checkpoint_func=non_reentrant_checkpoint,
         )
         self.offload = offload
+        # The stage is known now; what the engine derives from the interval, it derives after this.
+        self.activation_checkpoint_interval = checkpoint_intervals[self.stage_id]
 
     def forward(self, forward_input: Any) -> Any:
         """DeepSpeed's function keeps a segment's input in a closure, out of any hook's reach: to offload it,

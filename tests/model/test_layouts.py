@@ -56,6 +56,12 @@ def config(
     }
 
 
+def by_stage(case: dict[str, Any], *intervals: int) -> dict[str, Any]:
+    """With an interval for each stage; the one number is the first stage's, as plans render it."""
+    own = {"activation_checkpoint_interval": intervals[0], "stage_checkpoint_intervals": list(intervals)}
+    return {**case, "pipeline": {**case["pipeline"], **own}}
+
+
 CASES: dict[int, dict[str, dict[str, Any]]] = {
     1: {
         "1x1": config(1, 1),
@@ -80,6 +86,8 @@ CASES: dict[int, dict[str, dict[str, Any]]] = {
         "4x1 checkpointed": config(4, 1, interval=1),
         "4x1 checkpointed, offloaded": config(4, 1, interval=1, offload=True),
         "2x2 ZeRO-1 checkpointed, offloaded": config(2, 2, zero=1, interval=2, offload=True),
+        "4x1 by stage": by_stage(config(4, 1), 1, 0, 0, 2),
+        "2x2 by stage": by_stage(config(2, 2, zero=1), 0, 2),
         "2x2 bf16": config(2, 2, zero=1, interval=2, bf16={"enabled": True}, **FP32_ACCUMULATION),
         "2x2 fp16": config(2, 2, interval=2, fp16=FP16),
         "2x2 ZeRO-1 fp16": config(2, 2, zero=1, fp16=FP16),
@@ -161,6 +169,18 @@ def test_activations_in_host_memory_change_no_bit(
     for offloaded, on_device in zip(results[name], kept, strict=True):
         for figures in ("steps", "weights", "prediction"):
             assert offloaded[figures] == on_device[figures]
+
+
+def test_each_stage_recomputes_its_own_segments(results: dict[str, list[dict[str, Any]]]) -> None:
+    """Stages of 2, 1, 1 and 2 layers, and of 3 and 3; layers are numbered within their stage."""
+    segments = {
+        name: [[tuple(one) for one in answer["segments"]] for answer in answers]
+        for name, answers in results.items()
+    }
+    assert segments["4x1 by stage"] == [[(0, 1), (1, 2)], [], [], [(0, 2)]]
+    assert segments["2x2 by stage"] == [[], [], [(0, 2), (2, 3)], [(0, 2), (2, 3)]]
+    assert segments["4x1 checkpointed"] == [[(0, 1), (1, 2)], [(0, 1)], [(0, 1)], [(0, 1), (1, 2)]]
+    assert segments["2x2"] == [[], [], [], []]
 
 
 @pytest.mark.parametrize("name", [name for name in HALF_CASES if "uncorrected" not in name])

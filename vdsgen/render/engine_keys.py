@@ -69,6 +69,7 @@ SECTIONS: Mapping[str, frozenset[str]] = {
             "partition",
             "offload_activations",
             "activation_checkpoint_interval",
+            "stage_checkpoint_intervals",
             "use_reentrant",
             "pipe_partitioned",
             "grad_partitioned",
