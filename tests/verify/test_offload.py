@@ -27,8 +27,9 @@ MODES = {
     ),
     "all": settings_of(1, 2, 2, HALF, 3)._replace(offload_optimizer="cpu", offload_activations=True),
 }
-UPPER_BOUND = 1.2
-"""Planned over traced, of this small model: see tests/verify/test_modes.py."""
+BOUNDS = {2: ("workspace",), 3: ("workspace", "communication", "peak")}
+"""By ZeRO stage, what is planned for the worst and never more here: a parameter as large as the embedding's
+comes last, and ZeRO-3 gathers as much as it may, which is more than this model has."""
 SCALAR_BYTES = 1024
 
 
@@ -59,7 +60,9 @@ def test_what_was_held_is_what_is_planned(
     wrong = [
         f"{row.component} planned {row.planned_bytes}, traced {row.traced_bytes} ({row.ratio})"
         for row in rows
-        if not (row.within or 1 <= (row.ratio or 1) <= UPPER_BOUND)
+        if not (
+            row.within or (row.component in BOUNDS.get(settings.zero_stage, ()) and (row.ratio or 1) >= 1)
+        )
     ]
     assert not wrong, "\n".join(wrong)
 
