@@ -164,10 +164,10 @@ class TrainingEngine:
 def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, seed: int) -> TrainingEngine:
     """Builds this rank's part of the model and DeepSpeed's engine around it.
 
-    Reads `pipeline.stages`, `pipeline.partition`, `pipeline.activation_checkpoint_interval`, where stages have
-    intervals of their own `pipeline.stage_checkpoint_intervals`, and `pipeline.offload_activations`; everything
-    else in `ds_config` is DeepSpeed's own. Collective. Raises VdsgenError where the config contradicts the
-    model or the number of ranks.
+    Reads `pipeline.stages`, `pipeline.partition`, `pipeline.activation_checkpoint_interval`, where stages
+    have intervals of their own `pipeline.stage_checkpoint_intervals`, and `pipeline.offload_activations`;
+    everything else in `ds_config` is DeepSpeed's own. Collective. Raises VdsgenError where the config
+    contradicts the model or the number of ranks.
     """
     section = ds_config.get("pipeline", {})
     stages = int(section.get("stages", 1))
