@@ -11,11 +11,13 @@ from deepspeed import comm as dist
 from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer
 from deepspeed.runtime.pipe import schedule
 from deepspeed.runtime.pipe.engine import PipelineEngine
+from deepspeed.runtime.pipe.topology import PipelineParallelGrid, PipeModelDataParallelTopology
 from torch import Tensor
 
 from vdsgen.errors import VdsgenError
 from vdsgen.model import corrections
 from vdsgen.model.distributed import init_distributed
+from vdsgen.model.layers.tensor_parallel import TensorRanks
 from vdsgen.model.objective import diffusion_loss
 from vdsgen.model.pipeline import PlannedPipelineModule, SequentialModel, check_partition, layer_specs
 from vdsgen.spec.architecture import Geometry, Vdt
@@ -43,9 +45,9 @@ class TrainingEngine:
 
     @property
     def data_parallel_rank(self) -> int:
-        """This rank's place among those that see different clips."""
-        if self.pipelined:
-            return int(self.engine.grid.get_data_parallel_id())
+        """This rank's place among those that see different clips: tensor-parallel ranks see the same."""
+        if self.engine.mpu is not None:
+            return int(self.engine.mpu.get_data_parallel_rank())
         return int(dist.get_rank())
 
     @property
@@ -141,8 +143,9 @@ class TrainingEngine:
     def _before_optimizer_step(self) -> None:
         engine = self.engine
         self._scale_in_step = self.loss_scale
+        corrections.mark_split_gradients(engine)
         if not (engine.zero_optimization() or engine.fp16_enabled() or engine.bfloat16_enabled()):
-            self._plain_grad_norm = corrections.fp32_grad_norm(engine, self.pipelined)
+            self._plain_grad_norm = corrections.fp32_grad_norm(engine)
             if self.pipelined:
                 corrections.clip_across_stages(engine, self._plain_grad_norm)
 
@@ -163,29 +166,56 @@ class TrainingEngine:
 def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, seed: int) -> TrainingEngine:
     """Builds this rank's part of the model and DeepSpeed's engine around it.
 
-    Reads `pipeline.stages`, `pipeline.partition` and `pipeline.activation_checkpoint_interval`; everything
-    else in `ds_config` is DeepSpeed's own. Collective. Raises VdsgenError where the config contradicts
-    the model or the number of ranks.
+    Reads `pipeline.stages`, `pipeline.partition`, `pipeline.activation_checkpoint_interval` and
+    `pipeline.tensor_parallel_size`; everything else in `ds_config` is DeepSpeed's own. Collective. Raises
+    VdsgenError where the config contradicts the model or the number of ranks.
     """
     section = ds_config.get("pipeline", {})
-    stages = int(section.get("stages", 1))
+    stages, tensor = int(section.get("stages", 1)), int(section.get("tensor_parallel_size", 1))
     interval = int(section.get("activation_checkpoint_interval", 0))
-    specs = layer_specs(model, geometry, seed)
-    partition = list(section.get("partition", [0, len(specs)]))
+    layers = model.depth + 2
+    partition = list(section.get("partition", [0, layers]))
     if len(partition) != stages + 1:
         raise VdsgenError(f"pipeline.partition {partition} needs {stages + 1} entries for {stages} stages")
-    check_partition(partition, len(specs))
+    check_partition(partition, layers)
     init_distributed()
-    if dist.get_world_size() % stages:
-        raise VdsgenError(
-            f"pipeline.stages ({stages}) must divide the number of ranks ({dist.get_world_size()})"
-        )
+    ranks = TensorRanks(tensor, dist.get_rank() % tensor)
+    specs = layer_specs(model, geometry, seed, ranks)
+    topology = _topology(stages, tensor)
+    grid = None
     if stages > 1:
-        module: torch.nn.Module = PlannedPipelineModule(specs, partition, interval, diffusion_loss)
+        module: torch.nn.Module = PlannedPipelineModule(specs, partition, interval, diffusion_loss, topology)
+        ranks.bind(module.mpu().get_slice_parallel_group())
     else:
+        if topology is not None:
+            grid = PipelineParallelGrid(topology)
+            ranks.bind(grid.get_slice_parallel_group())
         stage_3 = ds_config.get("zero_optimization", {}).get("stage", 0) == 3
-        with deepspeed.zero.Init(config_dict_or_path=dict(ds_config), enabled=stage_3):
+        with deepspeed.zero.Init(
+            data_parallel_group=None if grid is None else grid.get_data_parallel_group(),
+            config_dict_or_path=dict(ds_config),
+            enabled=stage_3,
+            mpu=grid,
+        ):
             module = SequentialModel(specs, interval, diffusion_loss)
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    engine, *_ = deepspeed.initialize(model=module, model_parameters=trainable, config=dict(ds_config))
+    engine, *_ = deepspeed.initialize(
+        model=module, model_parameters=trainable, config=dict(ds_config), mpu=grid
+    )
     return TrainingEngine(engine)
+
+
+def _topology(stages: int, tensor: int) -> PipeModelDataParallelTopology | None:
+    """Stages x data x tensor ranks, neighbours sharing blocks; None without tensor parallelism.
+
+    DeepSpeed's axes are (pipe, data, model), the last innermost (runtime/pipe/topology.py:243).
+    """
+    world = dist.get_world_size()
+    if world % (stages * tensor):
+        needed = f"pipeline.stages ({stages})" + (
+            f" x pipeline.tensor_parallel_size ({tensor})" if tensor > 1 else ""
+        )
+        raise VdsgenError(f"{needed} must divide the number of ranks ({world})")
+    if tensor == 1:
+        return None
+    return PipeModelDataParallelTopology(num_pp=stages, num_mp=tensor, num_dp=world // stages // tensor)

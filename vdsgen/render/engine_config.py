@@ -39,12 +39,22 @@ def engine_config(plan: Plan, experiment: Experiment) -> dict[str, Any]:
 
 def pipeline_section(plan: Plan) -> dict[str, Any]:
     """Read by the training entrypoint; the engine itself applies the interval and `use_reentrant`
-    (runtime/pipe/engine.py:205-218)."""
+    (runtime/pipe/engine.py:205-218).
+
+    Tensor-parallel ranks each send the whole hidden state to the next stage: where the engine splits it
+    between them (`pipe_partitioned`, :137), it clears a stage's output before our one traversal of the graph
+    goes back from it (model/corrections.py, backward_pass).
+    """
+    tensor = plan.parallel.tensor_parallel_size
+    shared: dict[str, Any] = {}
+    if tensor > 1:
+        shared = {"tensor_parallel_size": tensor, "pipe_partitioned": False, "grad_partitioned": False}
     return {
         "stages": plan.parallel.pipeline_parallel_size,
         "partition": [stage.layers[0] for stage in plan.stages] + [plan.stages[-1].layers[1]],
         "activation_checkpoint_interval": plan.activation_checkpointing.interval,
         "use_reentrant": False,
+        **shared,
     }
 
 

@@ -1,0 +1,107 @@
+"""Tensor parallelism, alone and with pipeline and data parallelism, trains as one process does.
+
+Every case runs on DeepSpeed's real engine over gloo. Partial sums of a row-parallel linear are added in
+another order than one matrix product adds them, so results agree to rounding: 1e-5 of a loss and of a weight's
+norm in fp32 after three steps, 1e-4 of a gradient's norm.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.model.ranks import run_ranks
+from tests.model.test_layouts import FP16, FP32_ACCUMULATION, STEPS, config, furthest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
+
+BF16: dict[str, Any] = {"bf16": {"enabled": True}}
+
+
+def split(stages: int, data: int, tensor: int = 2, **settings: Any) -> dict[str, Any]:
+    """A config whose blocks are shared between `tensor` ranks."""
+    made = config(stages, data, **settings)
+    made["pipeline"] |= {
+        "tensor_parallel_size": tensor,
+        "pipe_partitioned": False,
+        "grad_partitioned": False,
+    }
+    return made
+
+
+CASES: dict[int, dict[str, dict[str, Any]]] = {
+    1: {"one": config(1, 1), "one bf16": config(1, 1, **BF16)},
+    2: {
+        "tensor 2": split(1, 1),
+        "tensor 2 checkpointed": split(1, 1, interval=3),
+        "tensor 2 ZeRO-1": split(1, 1, zero=1),
+        "tensor 2 bf16": split(1, 1, interval=2, **BF16),
+        "tensor 2 fp16": split(1, 1, fp16=FP16),
+    },
+    4: {
+        "pipeline 2 x tensor 2": split(2, 1),
+        "data 2 x tensor 2 ZeRO-1": split(1, 2, zero=1),
+        "data 2 x tensor 2 ZeRO-2 checkpointed": split(1, 2, zero=2, interval=3),
+        "data 2 x tensor 2 ZeRO-3": split(1, 2, zero=3, interval=2),
+        "pipeline 2 x tensor 2 ZeRO-1 bf16": split(2, 1, zero=1, interval=1, **BF16, **FP32_ACCUMULATION),
+        "pipeline 2 x tensor 2 fp16": split(2, 1, fp16=FP16),
+    },
+    8: {
+        "pipeline 2 x data 2 x tensor 2": split(2, 2, interval=2),
+        "pipeline 2 x data 2 x tensor 2 ZeRO-1": split(2, 2, zero=1),
+        "pipeline 2 x data 2 x tensor 2 bf16": split(2, 2, **BF16),
+    },
+}
+NAMES = [name for cases in CASES.values() for name in cases if not name.startswith("one")]
+HALF = [name for name in NAMES if "16" in name]
+FP32 = [name for name in NAMES if name not in HALF]
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, list[dict[str, Any]]]:
+    """What each rank said of each case."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for world_size, cases in CASES.items():
+        jobs = [{"config": case, "steps": STEPS} for case in cases.values()]
+        by_rank = run_ranks("tests.model.layout_worker", world_size, {"cases": jobs})
+        for index, name in enumerate(cases):
+            found[name] = [answers[index] for answers in by_rank]
+    return found
+
+
+@pytest.mark.parametrize("name", FP32)
+def test_loss_gradient_norm_and_weights_are_those_of_one_process(
+    results: dict[str, list[dict[str, Any]]], name: str
+) -> None:
+    reference = results["one"]
+    for answer in results[name]:
+        for step, expected in zip(answer["steps"], reference[0]["steps"], strict=True):
+            assert step["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+            assert step["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-4)
+    assert furthest(results[name], reference) < 1e-5
+
+
+@pytest.mark.parametrize("name", HALF)
+def test_half_precision_follows_one_process(results: dict[str, list[dict[str, Any]]], name: str) -> None:
+    """Half precision rounds partial sums before they are added: to 8 bits in bf16."""
+    reference = results["one"]
+    for answer in results[name]:
+        for step, expected in zip(answer["steps"], reference[0]["steps"], strict=True):
+            assert step["loss"] == pytest.approx(expected["loss"], rel=2e-2)
+            assert step["grad_norm"] == pytest.approx(expected["grad_norm"], rel=2e-2)
+    # Adam's step has the gradient's sign: weights of small gradients differ by what they moved.
+    assert furthest(results[name], reference) < (0.2 if "bf16" in name else 0.02)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_all_ranks_tell_the_same_and_predict_the_same(
+    results: dict[str, list[dict[str, Any]]], name: str
+) -> None:
+    expected = results["one"][0]["prediction"]
+    tolerance = 0.05 if "16" in name else 1e-3
+    for answer in results[name]:
+        assert answer["steps"] == results[name][0]["steps"]
+        assert answer["prediction"] == pytest.approx(
+            expected, rel=tolerance, abs=tolerance / 10 if tolerance < 0.01 else 0.2
+        )
