@@ -28,6 +28,7 @@ from vdsgen.cost.schedule import PipelineRun, StageTimes, makespan_lower_bound, 
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.shared_processor import Sharing, simulate_shared
 from vdsgen.cost.step_time import StepTime
+from vdsgen.cost.tensor_parallel import Exchange, exchange
 from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.calibration import Calibration, middle
 from vdsgen.spec.experiment import Dtype
@@ -58,9 +59,21 @@ class StepTimeModel:
     """Times steps of one model on one pool; remembers layer times, so that many plans are cheap to time."""
 
     def __init__(
-        self, profile: ModelProfile, geometry: Geometry, pool: Pool, loader_workers: int | None = None
+        self,
+        profile: ModelProfile,
+        geometry: Geometry,
+        pool: Pool,
+        loader_workers: int | None = None,
+        *,
+        whole: StepTimeModel | None = None,
+        tensor_parallel_size: int = 1,
     ) -> None:
-        """`loader_workers` a rank decode clips, where the calibration says how long one takes."""
+        """`loader_workers` a rank decode clips, where the calibration says how long one takes. `profile` is
+        one rank's part of `whole`, where several share its blocks."""
+        self._whole = whole or self
+        self._tensor_parallel_size = tensor_parallel_size
+        self._parts: dict[int, StepTimeModel] = {}
+        self._exchanges: dict[tuple[int, Dtype], tuple[Exchange, ...]] = {}
         self.profile = profile
         self.geometry = geometry
         self.pool = pool
@@ -83,6 +96,34 @@ class StepTimeModel:
         self._trainable = [0, *accumulate(layer.trainable_parameters for layer in types)]
         self._gathered = [0, *accumulate(sum(gathered_sizes(layer)) for layer in types)]
         self._tensors = [0, *accumulate(len(layer.parameter_shapes) for layer in types)]
+
+    def _part(self, settings: Settings) -> StepTimeModel:
+        """What each of the ranks has that share blocks. Raises ValueError where the profile has no such part."""
+        size = settings.tensor_parallel_size
+        if size == self._tensor_parallel_size:
+            return self
+        if size not in self._parts:
+            self._parts[size] = StepTimeModel(
+                self.profile.shared_by(size),
+                self.geometry,
+                self.pool,
+                self.loader_workers,
+                whole=self,
+                tensor_parallel_size=size,
+            )
+        return self._parts[size]
+
+    def exchanges(self, settings: Settings) -> tuple[Exchange, ...]:
+        """Every layer's collectives between the ranks that share it, for one micro-batch."""
+        key = (settings.micro_batch_size, settings.dtype)
+        if key not in self._exchanges:
+            factor = self.factors.communication_factor
+            by_type = {
+                name: exchange(layer, settings, self.geometry, self.topology).slowed(factor)
+                for name, layer in self.profile.layer_types.items()
+            }
+            self._exchanges[key] = tuple(by_type[name] for name in self.profile.layers)
+        return self._exchanges[key]
 
     def rates(self, dtype: Dtype) -> Rates:
         if dtype not in self._rates:
@@ -126,6 +167,8 @@ class StepTimeModel:
         final projection included (model/pipeline.py, run_segments).
         """
         recompute = settings.activation_checkpoint_interval > 0
+        if (part := self._part(settings)) is not self:
+            return part.layer_seconds(settings, stage)
         several = settings.gradient_accumulation_steps > 1
         accumulation = settings.gradient_accumulation_dtype
         zero = settings.zero_stage
@@ -136,31 +179,39 @@ class StepTimeModel:
                 name: self.engine.layer_seconds(zero, layer)
                 for name, layer in self.profile.layer_types.items()
             }
+            exchanges = self.exchanges(settings)
             self._seconds[key] = tuple(
                 times.forward_seconds * (1 + self._again if recompute else 1)
                 + times.backward_seconds
                 + slower
                 * accumulation_seconds(self._trainable[index + 1] - self._trainable[index], settings, rates)
                 + slower * engine[self.profile.layers[index]]
+                + exchanges[index].seconds(recompute=recompute)
                 for index, times in enumerate(self.layers(settings.micro_batch_size, settings.dtype))
             )
         return self._seconds[key]
 
     def stage_times(self, settings: Settings, partition: Sequence[int]) -> list[StageTimes]:
         """One micro-batch on each stage. `partition` holds the stages' boundaries, len stages + 1."""
+        if (part := self._part(settings)) is not self:
+            return part.stage_times(settings, partition)
         layers = self.layers(settings.micro_batch_size, settings.dtype)
+        exchanges = self.exchanges(settings)
         seconds = self.layer_seconds(settings)
         stages = []
         instructions = self.engine.pipeline_seconds / 2 if len(partition) > 2 else 0.0
         instructions *= self.factors.compute_factor
         for start, stop in pairwise(partition):
             forward = sum(times.forward_seconds for times in layers[start:stop])
+            forward += sum(one.forward_seconds for one in exchanges[start:stop])
             backward = sum(seconds[start:stop]) - forward
             stages.append(StageTimes(forward + instructions, backward + instructions))
         return stages
 
     def lower_bound_seconds(self, settings: Settings, partition: Sequence[int]) -> float:
         """Seconds that the step takes at least, found without running the pipeline; exact for one stage."""
+        if (part := self._part(settings)) is not self:
+            return part.lower_bound_seconds(settings, partition)
         stages = self.stage_times(settings, partition)
         micro_batches = settings.gradient_accumulation_steps
         tail = self._tail(settings, partition)
@@ -189,6 +240,8 @@ class StepTimeModel:
         Communication never overlaps with compute: plans set `overlap_comm: false` (engine_defaults.py), which
         the engine forces for pipelines anyway (runtime/engine.py:2664).
         """
+        if (part := self._part(settings)) is not self:
+            return part.step(settings, partition)
         micro_batches = settings.gradient_accumulation_steps
         stages = self.stage_times(settings, partition)
         transfers = self._transfers(settings, partition)
@@ -204,9 +257,10 @@ class StepTimeModel:
         if settings.activation_checkpoint_interval > 0:
             recompute = micro_batches * sum(times.forward_seconds for times in layers) / len(stages)
             recompute *= self._again / self._speed(settings.world_size)
+        tensor = self._tensor_seconds(settings) / len(stages)
         return StepTime(
             stages=tuple(stages),
-            compute_seconds=free.busy_seconds - recompute,
+            compute_seconds=free.busy_seconds - recompute - tensor,
             recompute_seconds=recompute,
             bubble_seconds=free.makespan_seconds - free.busy_seconds,
             transfer_seconds=run.makespan_seconds - free.makespan_seconds,
@@ -214,7 +268,7 @@ class StepTimeModel:
             gather_seconds=tail.gather_seconds,
             optimizer_seconds=tail.optimizer_seconds,
             samples=settings.micro_batch_size * micro_batches * settings.data_parallel_size,
-            model_flops=sum(times.model_flops for times in layers)
+            model_flops=self._whole.model_flops(settings)
             * micro_batches
             * settings.data_parallel_size,
             peak_flops_per_second=self.rates(settings.dtype).peak_flops_per_second * self._devices(settings),
@@ -222,7 +276,19 @@ class StepTimeModel:
             data_seconds=self._waiting_seconds(settings, reduced + tail.common_seconds),
             data_is_known=self._clip_seconds is not None,
             overhead_seconds=tail.overhead_seconds,
+            tensor_seconds=tensor,
         )
+
+    def model_flops(self, settings: Settings) -> float:
+        """Of one micro-batch through all layers, however many ranks share them."""
+        layers = self.layers(settings.micro_batch_size, settings.dtype)
+        return sum(times.model_flops for times in layers)
+
+    def _tensor_seconds(self, settings: Settings) -> float:
+        """A step's collectives between ranks that share blocks, of all stages together."""
+        recompute = settings.activation_checkpoint_interval > 0
+        one = sum(layer.seconds(recompute=recompute) for layer in self.exchanges(settings))
+        return settings.gradient_accumulation_steps * one / self._speed(settings.world_size)
 
     def _devices(self, settings: Settings) -> int:
         """GPUs, or the cores that ranks share."""

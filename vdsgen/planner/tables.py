@@ -82,6 +82,7 @@ def time_table(time: StepTime) -> Table:
         ("forward and backward", time.compute_seconds),
         ("recomputation", time.recompute_seconds),
         ("pipeline bubble", time.bubble_seconds),
+        ("tensor-parallel exchange", time.tensor_seconds),
         ("stage transfers", time.transfer_seconds),
         ("gradient reduction", time.reduction_seconds),
         ("parameter gathers", time.gather_seconds),

@@ -58,7 +58,8 @@ def build_profile(
         torch_version=torch.__version__.split("+")[0],
         layer_types=_layer_types(any_model, other_attention),
         layers=("embed", *("block",) * model.depth, "final"),
-        tensor_parallel={size: {"block": _shared_block(any_model, size)} for size in tensor_parallel_sizes},
+        tensor_parallel={size: {"block": _shared_block(any_model, size)} for size in tensor_parallel_sizes}
+        or None,
     )
 
 
@@ -111,7 +112,7 @@ def _layer_type(model: Vdt, kind: Kind, basis: Basis, other_attention: bool, ran
         attentions=fitted_attentions(basis, [trace.shapes.attentions for trace in traces]),
         forward_kernels=max(trace.shapes.kernels for trace in traces),
         backward_kernels=max(trace.backward_kernels for trace in traces),
-        collectives=fitted_collectives(basis, sent),
+        collectives=fitted_collectives(basis, sent) or None,
     )
 
 

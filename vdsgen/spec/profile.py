@@ -203,8 +203,8 @@ class LayerType(Spec):
     forward_kernels: NonNegativeInt = 0
     """Operators that launch a kernel, forward."""
     backward_kernels: NonNegativeInt = 0
-    collectives: tuple[Collective, ...] = ()
-    """Between ranks that share the layer."""
+    collectives: tuple[Collective, ...] | None = None
+    """Between ranks that share the layer; None where none do."""
 
     @property
     def parameter_sizes(self) -> tuple[int, ...]:
@@ -230,20 +230,25 @@ class ModelProfile(Spec):
     layer_types: dict[str, LayerType]
     layers: tuple[str, ...] = Field(min_length=1)
     """Name of each pipeline layer's type."""
-    tensor_parallel: dict[PositiveInt, dict[str, LayerType]] = Field(default_factory=dict)
+    tensor_parallel: dict[PositiveInt, dict[str, LayerType]] | None = None
     """What one rank has of layers that so many share, by their names: parameters, costs, shapes. Types that
-    are not named are on every rank as they are."""
+    are not named are on every rank as they are. None: not traced."""
+
+    @property
+    def tensor_parallel_sizes(self) -> tuple[int, ...]:
+        """Ranks that may share layers, rising."""
+        return (1, *sorted(self.tensor_parallel or ()))
 
     def shared_by(self, ranks: int) -> ModelProfile:
-        """One rank's part of the model where `ranks` share its layers. Raises ValueError for a number of ranks
-        that was not traced."""
+        """One rank's part of the model where `ranks` share its layers. Raises ValueError for a number that was
+        not traced."""
         if ranks == 1:
             return self
-        if ranks not in self.tensor_parallel:
-            known = ", ".join(str(size) for size in (1, *sorted(self.tensor_parallel)))
+        split = (self.tensor_parallel or {}).get(ranks)
+        if split is None:
+            known = ", ".join(str(size) for size in self.tensor_parallel_sizes)
             raise ValueError(f"the profile of {self.model} is of tensor parallel sizes {known}, not {ranks}")
-        split = self.tensor_parallel[ranks]
-        return self.model_copy(update={"layer_types": {**self.layer_types, **split}, "tensor_parallel": {}})
+        return self.model_copy(update={"layer_types": {**self.layer_types, **split}, "tensor_parallel": None})
 
     @property
     def parameters(self) -> int:
@@ -273,7 +278,7 @@ class ModelProfile(Spec):
             )
             for name, layer in self.layer_types.items()
         }
-        return self.model_copy(update={"layer_types": types, "tensor_parallel": {}})
+        return self.model_copy(update={"layer_types": types, "tensor_parallel": None})
 
 
 def _with_rank(value: LayerCosts, rank: int) -> LayerCosts:
