@@ -268,9 +268,7 @@ class StepTimeModel:
             gather_seconds=tail.gather_seconds,
             optimizer_seconds=tail.optimizer_seconds,
             samples=settings.micro_batch_size * micro_batches * settings.data_parallel_size,
-            model_flops=self._whole.model_flops(settings)
-            * micro_batches
-            * settings.data_parallel_size,
+            model_flops=self._whole.model_flops(settings) * micro_batches * settings.data_parallel_size,
             peak_flops_per_second=self.rates(settings.dtype).peak_flops_per_second * self._devices(settings),
             offload_seconds=tail.offload_seconds,
             data_seconds=self._waiting_seconds(settings, reduced + tail.common_seconds),
