@@ -62,7 +62,7 @@ ALONE = TensorRanks()
 
 
 def check_tensor_ranks(model: Vdt, size: int) -> None:
-    """Raises VdsgenError unless every rank gets whole heads, and as many feed-forward columns as the others."""
+    """Raises VdsgenError unless every rank gets whole heads, and as many columns of the MLP as the others."""
     if model.heads % size:
         raise VdsgenError(
             f"tensor parallel size {size} does not divide the model's {model.heads} attention heads",
@@ -102,7 +102,7 @@ class _AddedUp(torch.autograd.Function):
         return ranks.add_up(partial).add_(bias_D)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor, Tensor]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor, Tensor]:  # noqa: ARG004
         return None, gradients[0], gradients[0].flatten(0, -2).sum(0)
 
 

@@ -17,8 +17,8 @@ from vdsgen.model.pipeline import SequentialModel, layer_specs
 from vdsgen.profile.build import DTYPES, build_profile, tensor_parallel_sizes
 from vdsgen.profile.kernels import ChosenAttention
 from vdsgen.profile.points import Point
-from vdsgen.profile.text import profile_text
 from vdsgen.profile.silent_ranks import SilentRanks
+from vdsgen.profile.text import profile_text
 from vdsgen.profile.trace import (
     LAYER_INDEX,
     Run,

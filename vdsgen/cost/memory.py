@@ -93,8 +93,8 @@ class MemoryModel:
         self._distinct_largest = tuple(sorted(set(self._largest)))
 
     def _part(self, settings: Settings) -> MemoryModel:
-        """What each of the ranks holds that share blocks. Raises ValueError where the profile has no such
-        part."""
+        """What each rank holds where several share blocks. Raises ValueError for a number that was not
+        traced."""
         size = settings.tensor_parallel_size
         if size == self._tensor_parallel_size:
             return self

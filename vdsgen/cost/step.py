@@ -98,7 +98,7 @@ class StepTimeModel:
         self._tensors = [0, *accumulate(len(layer.parameter_shapes) for layer in types)]
 
     def _part(self, settings: Settings) -> StepTimeModel:
-        """What each of the ranks has that share blocks. Raises ValueError where the profile has no such part."""
+        """What each rank has where several share blocks. Raises ValueError for a number not traced."""
         size = settings.tensor_parallel_size
         if size == self._tensor_parallel_size:
             return self
@@ -159,7 +159,7 @@ class StepTimeModel:
             self._boundaries[key] = tuple(volumes)
         return self._boundaries[key]
 
-    def layer_seconds(self, settings: Settings, stage: int = 0) -> tuple[float, ...]:  # noqa: ARG002
+    def layer_seconds(self, settings: Settings, stage: int = 0) -> tuple[float, ...]:
         """What each layer adds to the time of a stage that holds it, for one micro-batch: what a partition
         balances. `stage` matters where stages have GPUs of several kinds.
 

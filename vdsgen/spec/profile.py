@@ -240,8 +240,8 @@ class ModelProfile(Spec):
         return (1, *sorted(self.tensor_parallel or ()))
 
     def shared_by(self, ranks: int) -> ModelProfile:
-        """One rank's part of the model where `ranks` share its layers. Raises ValueError for a number that was
-        not traced."""
+        """One rank's part of the model where so many share its layers. Raises ValueError for a number that
+        was not traced."""
         if ranks == 1:
             return self
         split = (self.tensor_parallel or {}).get(ranks)
