@@ -184,8 +184,9 @@ def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, s
     topology = _topology(stages, tensor)
     grid = None
     if stages > 1:
-        module: torch.nn.Module = PlannedPipelineModule(specs, partition, interval, diffusion_loss, topology)
-        ranks.bind(module.mpu().get_slice_parallel_group())
+        pipeline = PlannedPipelineModule(specs, partition, interval, diffusion_loss, topology)
+        ranks.bind(pipeline.mpu().get_slice_parallel_group())
+        module: torch.nn.Module = pipeline
     else:
         if topology is not None:
             grid = PipelineParallelGrid(topology)

@@ -177,7 +177,8 @@ class ColumnParallelLinear(nn.Linear):
         """Nothing, as in `Linear`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(*shared(self.ranks, x), self.weight, self.bias)
+        (whole,) = shared(self.ranks, x)
+        return F.linear(whole, self.weight, self.bias)
 
 
 class RowParallelLinear(nn.Linear):

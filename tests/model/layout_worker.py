@@ -100,6 +100,7 @@ def without_corrections() -> None:
     corrections.clip_across_stages = lambda engine, norm: None
     corrections.scaled_loss = lambda engine, loss: loss
     corrections.forget_initial_step = lambda engine: None
+    corrections.mark_split_gradients = lambda engine: None
 
 
 def run_case(case: dict[str, Any]) -> dict[str, Any]:

@@ -37,8 +37,10 @@ def case(name: str, *, stages: int, zero_stage: int, tensor: int = 1, **sections
     return {"name": name, "config": config, "allow_fp16": "fp16" in sections}
 
 
-BF16 = {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}}
-FP16 = {"fp16": {"enabled": True, "initial_scale_power": 9, "loss_scale_window": 2, "hysteresis": 1}}
+BF16: dict[str, Any] = {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}}
+FP16: dict[str, Any] = {
+    "fp16": {"enabled": True, "initial_scale_power": 9, "loss_scale_window": 2, "hysteresis": 1}
+}
 CASES = [
     case("pipeline-zero1-bf16", stages=2, zero_stage=1, **BF16),
     case("pipeline-zero1-fp16", stages=2, zero_stage=1, **FP16),

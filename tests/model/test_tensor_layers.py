@@ -81,7 +81,7 @@ def run(model: Vdt, size: int) -> list[dict[str, Tensor]]:
         found = {f"input {index}": x.grad for index, x in enumerate(inputs)}
         found |= {name: parameter.grad for name, parameter in made.named_parameters()}
         assert all(gradient is not None for gradient in found.values())
-        return {"output": output.detach(), **found}  # type: ignore[dict-item]
+        return {"output": output.detach(), **found}
 
     with ThreadPoolExecutor(size) as pool:
         return list(pool.map(one, group(size)))
