@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.shared_convolution
 
-Sharing costs an all-reduce of the hidden state forward and a gather backward; it saves each rank a part of the
-pointwise product, forward and twice backward, and of the depthwise kernel's passes over memory. The table of
-docs/model.md; nothing is measured.
+Sharing costs an all-reduce of the hidden state forward and a gather backward; it saves each rank a part of
+the pointwise product, forward and twice backward, and of the depthwise kernel's passes over memory. The table
+of docs/model.md; nothing is measured.
 """
 
 from __future__ import annotations

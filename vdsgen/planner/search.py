@@ -32,10 +32,12 @@ class Candidate(NamedTuple):
 
     @property
     def simplicity(self) -> tuple[int, ...]:
-        """Less pipeline, less ZeRO, no checkpointing; then the emptier GPU. Smaller is simpler."""
+        """Less pipeline, fewer ranks to a block, less ZeRO, no checkpointing; then the emptier GPU. Smaller is
+        simpler."""
         settings = self.settings
         return (
             settings.pipeline_parallel_size,
+            settings.tensor_parallel_size,
             settings.zero_stage,
             int(settings.activation_checkpoint_interval > 0),
             self.placed.peak_bytes,
@@ -126,7 +128,8 @@ def _place_family(
     found: list[Placed] = []
     for interval in family.intervals:
         same_but_micro_batch = (
-            stages, settings.data_parallel_size, settings.zero_stage, settings.dtype, interval,
+            stages, settings.data_parallel_size, settings.tensor_parallel_size, settings.zero_stage,
+            settings.dtype, interval,
         )  # fmt: skip
         tally = result.out_of_memory.setdefault(stages, Tally())
         if same_but_micro_batch in hopeless:
