@@ -32,8 +32,8 @@ class Candidate(NamedTuple):
 
     @property
     def simplicity(self) -> tuple[int, ...]:
-        """Less pipeline, fewer ranks to a block, less ZeRO, no checkpointing; then the emptier GPU. Smaller is
-        simpler."""
+        """Less pipeline, fewer ranks to a block, less ZeRO, no checkpointing; then the emptier GPU. Smaller
+        is simpler."""
         settings = self.settings
         return (
             settings.pipeline_parallel_size,

@@ -43,6 +43,11 @@ def choice_table(plan: Plan) -> Table:
                 "pipeline stages x data ranks",
                 f"{parallel.pipeline_parallel_size} x {parallel.data_parallel_size}",
             ),
+            *(
+                [("ranks that share each block", str(parallel.tensor_parallel_size))]
+                if parallel.tensor_parallel_size > 1
+                else []
+            ),
             ("ZeRO stage", str(plan.zero.stage)),
             (
                 "batch",
