@@ -80,6 +80,12 @@ def as_case(settings: Settings, stage: int) -> dict[str, Any]:
         "activation_checkpoint_interval": settings.activation_checkpoint_interval,
         "use_reentrant": False,
     }
+    if settings.tensor_parallel_size > 1:
+        config["pipeline"] |= {
+            "tensor_parallel_size": settings.tensor_parallel_size,
+            "pipe_partitioned": False,
+            "grad_partitioned": False,
+        }
     return {"config": config, "model": MODEL.model_dump(), "geometry": GEOMETRY._asdict(), "stage": stage}
 
 

@@ -53,13 +53,13 @@ def interval_words(interval: int) -> str:
 
 def settings_words(settings: Settings, *, layout: bool = True) -> str:
     """A candidate in one line, with or without its layout; that ranks share blocks is always told."""
-    place = f"pipeline {settings.pipeline_parallel_size} x data {settings.data_parallel_size}"
     tensor = settings.tensor_parallel_size
-    if tensor > 1:
-        place = f"{place} x tensor {tensor}" if layout else f"tensor {tensor}"
+    place = [f"pipeline {settings.pipeline_parallel_size} x data {settings.data_parallel_size}"] * layout
+    place += [f"tensor {tensor}"] * (tensor > 1)
+    where = " x ".join(place)
     return (
-        f"{f'{place}, ' if layout or tensor > 1 else ''}ZeRO-{settings.zero_stage}, micro-batch {settings.micro_batch_size} x "
-        f"{settings.gradient_accumulation_steps} steps, "
+        f"{where}{', ' if where else ''}ZeRO-{settings.zero_stage}, "
+        f"micro-batch {settings.micro_batch_size} x {settings.gradient_accumulation_steps} steps, "
         f"{interval_words(settings.activation_checkpoint_interval)}, {settings.dtype}"
     )
 
