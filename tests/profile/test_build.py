@@ -138,6 +138,9 @@ def test_committed_profiles_are_what_a_ranks_share_of_a_block_costs_now(name: st
         assert len([one for one in hidden if one.phase == "forward"]) == sublayers
         assert len([one for one in hidden if one.phase == "backward"]) == sublayers
         assert [one.kind for one in hidden].count("all_gather") == 1
+        # Inside a checkpoint, recomputation repeats those of forward.
+        again = [one for one in silent.sent[len(sent) :] if one.elements == tokens * model.hidden_size]
+        assert [one.kind for one in again].count("all_reduce") == 3 * sublayers - 1
 
 
 @pytest.mark.parametrize("name", ["vdt-2.1b", "vdt-14b"])

@@ -119,7 +119,7 @@ def test_ranks_that_share_blocks_hold_what_is_planned(
     """2 tensor x 2 data ranks without a pipeline, and the last of two stages."""
     monkeypatch.setattr(engine_defaults, "STAGE3_PARAM_PERSISTENCE_THRESHOLD", PERSISTENCE_THRESHOLD)
     wrong = []
-    for stages, zero_stages in ((1, (0, 1, 2, 3)), (2, (0, 1))):
+    for stages, zero_stages in ((1, (1, 3)), (2, (0, 1))):
         modes = [
             settings_of(stages, 2, zero, ("bf16", "fp32" if zero else "bf16"), zero)._replace(
                 tensor_parallel_size=2
