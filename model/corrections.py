@@ -11,7 +11,10 @@ from typing import Any
 import torch
 from deepspeed import comm as dist
 from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer
+from deepspeed.utils.bwc import bwc_tensor_model_parallel_rank
 from torch import Tensor
+
+from vdsgen.model.layers.tensor_parallel import is_split, mark_split
 
 
 def scaled_loss(engine: Any, loss: Tensor) -> Tensor:
@@ -85,10 +88,31 @@ def forget_initial_step(engine: Any) -> None:
             master.data.copy_(half.data)
 
 
-def fp32_grad_norm(engine: Any, pipelined: bool) -> float:
-    """Norm of the whole model's gradient without ZeRO in fp32, where no optimizer wrapper keeps it."""
-    squares = [p.grad.square().sum() for p in engine.module.parameters() if p.grad is not None]
+def mark_split_gradients(engine: Any) -> None:
+    """Tells half precision without ZeRO which gradients tensor-parallel ranks hold different parts of.
+
+    That optimizer asks the gradients themselves (fp16/unfused_optimizer.py:214 with utils.py:575), which
+    lack the parameters' mark: it would leave out all but the first tensor rank's parts of the norm.
+    """
+    if not isinstance(engine.optimizer, FP16_UnfusedOptimizer):
+        return
+    for parameter in engine.module.parameters():
+        if is_split(parameter) and parameter.grad is not None:
+            mark_split(parameter.grad)
+
+
+def fp32_grad_norm(engine: Any) -> float:
+    """Norm of the whole model's gradient without ZeRO in fp32, where no optimizer wrapper keeps it.
+
+    What all tensor-parallel ranks hold alike counts once.
+    """
+    first = bwc_tensor_model_parallel_rank(engine.mpu) == 0
+    squares = [
+        p.grad.square().sum()
+        for p in engine.module.parameters()
+        if p.grad is not None and (first or is_split(p))
+    ]
     total = torch.stack(squares).sum()
-    if pipelined:
-        dist.all_reduce(total, group=engine.grid.get_pipe_parallel_group())
+    if engine.mpu is not None:
+        dist.all_reduce(total, group=engine.mpu.get_model_parallel_group())
     return float(total.sqrt())

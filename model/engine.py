@@ -11,12 +11,14 @@ from deepspeed import comm as dist
 from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer
 from deepspeed.runtime.pipe import schedule
 from deepspeed.runtime.pipe.engine import PipelineEngine
+from deepspeed.runtime.pipe.topology import PipelineParallelGrid, PipeModelDataParallelTopology
 from torch import Tensor
 
 from vdsgen.errors import VdsgenError
 from vdsgen.model import corrections
 from vdsgen.model.activation_offload import ActivationOffload
 from vdsgen.model.distributed import init_distributed
+from vdsgen.model.layers.tensor_parallel import TensorRanks
 from vdsgen.model.objective import diffusion_loss
 from vdsgen.model.pipeline import PlannedPipelineModule, SequentialModel, check_partition, layer_specs
 from vdsgen.spec.architecture import Geometry, Vdt
@@ -44,9 +46,9 @@ class TrainingEngine:
 
     @property
     def data_parallel_rank(self) -> int:
-        """This rank's place among those that see different clips."""
-        if self.pipelined:
-            return int(self.engine.grid.get_data_parallel_id())
+        """This rank's place among those that see different clips: tensor-parallel ranks see the same."""
+        if self.engine.mpu is not None:
+            return int(self.engine.mpu.get_data_parallel_rank())
         return int(dist.get_rank())
 
     @property
@@ -142,8 +144,9 @@ class TrainingEngine:
     def _before_optimizer_step(self) -> None:
         engine = self.engine
         self._scale_in_step = self.loss_scale
+        corrections.mark_split_gradients(engine)
         if not (engine.zero_optimization() or engine.fp16_enabled() or engine.bfloat16_enabled()):
-            self._plain_grad_norm = corrections.fp32_grad_norm(engine, self.pipelined)
+            self._plain_grad_norm = corrections.fp32_grad_norm(engine)
             if self.pipelined:
                 corrections.clip_across_stages(engine, self._plain_grad_norm)
 
@@ -165,12 +168,12 @@ def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, s
     """Builds this rank's part of the model and DeepSpeed's engine around it.
 
     Reads `pipeline.stages`, `pipeline.partition`, `pipeline.activation_checkpoint_interval`, where stages
-    have intervals of their own `pipeline.stage_checkpoint_intervals`, and `pipeline.offload_activations`;
-    everything else in `ds_config` is DeepSpeed's own. Collective. Raises VdsgenError where the config
-    contradicts the model or the number of ranks.
+    have intervals of their own `pipeline.stage_checkpoint_intervals`, `pipeline.offload_activations` and
+    `pipeline.tensor_parallel_size`; everything else in `ds_config` is DeepSpeed's own. Collective. Raises
+    VdsgenError where the config contradicts the model or the number of ranks.
     """
     section = ds_config.get("pipeline", {})
-    stages = int(section.get("stages", 1))
+    stages, tensor = int(section.get("stages", 1)), int(section.get("tensor_parallel_size", 1))
     intervals = stage_intervals(section, stages)
     offload = ActivationOffload() if section.get("offload_activations", False) else None
     if offload is not None and not any(intervals):
@@ -178,30 +181,55 @@ def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, s
             "pipeline.offload_activations needs checkpointing: what checkpoints keep is offloaded",
             remedy="set pipeline.activation_checkpoint_interval to 1 or more",
         )
-    specs = layer_specs(model, geometry, seed)
-    partition = list(section.get("partition", [0, len(specs)]))
+    layers = model.depth + 2
+    partition = list(section.get("partition", [0, layers]))
     if len(partition) != stages + 1:
         raise VdsgenError(f"pipeline.partition {partition} needs {stages + 1} entries for {stages} stages")
-    check_partition(partition, len(specs))
+    check_partition(partition, layers)
     init_distributed()
-    if dist.get_world_size() % stages:
-        raise VdsgenError(
-            f"pipeline.stages ({stages}) must divide the number of ranks ({dist.get_world_size()})"
-        )
+    ranks = TensorRanks(tensor, dist.get_rank() % tensor)
+    specs = layer_specs(model, geometry, seed, ranks)
+    topology = _topology(stages, tensor)
+    grid = None
     config = dict(ds_config)
     if stages > 1:
-        planned = PlannedPipelineModule(specs, partition, intervals, diffusion_loss, offload)
+        planned = PlannedPipelineModule(specs, partition, intervals, diffusion_loss, topology, offload)
+        ranks.bind(planned.mpu().get_slice_parallel_group())
         # The engine puts its config's interval in the module's place (runtime/pipe/engine.py:214).
         own = {"activation_checkpoint_interval": planned.activation_checkpoint_interval}
         config["pipeline"] = {**section, **own}
         module: torch.nn.Module = planned
     else:
+        if topology is not None:
+            grid = PipelineParallelGrid(topology)
+            ranks.bind(grid.get_slice_parallel_group())
         stage_3 = ds_config.get("zero_optimization", {}).get("stage", 0) == 3
-        with deepspeed.zero.Init(config_dict_or_path=config, enabled=stage_3):
+        with deepspeed.zero.Init(
+            data_parallel_group=None if grid is None else grid.get_data_parallel_group(),
+            config_dict_or_path=config,
+            enabled=stage_3,
+            mpu=grid,
+        ):
             module = SequentialModel(specs, intervals[0], diffusion_loss, offload)
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    engine, *_ = deepspeed.initialize(model=module, model_parameters=trainable, config=config)
+    engine, *_ = deepspeed.initialize(model=module, model_parameters=trainable, config=config, mpu=grid)
     return TrainingEngine(engine)
+
+
+def _topology(stages: int, tensor: int) -> PipeModelDataParallelTopology | None:
+    """Stages x data x tensor ranks, neighbours sharing blocks; None without tensor parallelism.
+
+    DeepSpeed's axes are (pipe, data, model), the last innermost (runtime/pipe/topology.py:243).
+    """
+    world = dist.get_world_size()
+    if world % (stages * tensor):
+        needed = f"pipeline.stages ({stages})" + (
+            f" x pipeline.tensor_parallel_size ({tensor})" if tensor > 1 else ""
+        )
+        raise VdsgenError(f"{needed} must divide the number of ranks ({world})")
+    if tensor == 1:
+        return None
+    return PipeModelDataParallelTopology(num_pp=stages, num_mp=tensor, num_dp=world // stages // tensor)
 
 
 def stage_intervals(section: Mapping[str, Any], stages: int) -> tuple[int, ...]:

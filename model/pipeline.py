@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from deepspeed.pipe import LayerSpec, PipelineModule
 from deepspeed.runtime.activation_checkpointing.checkpointing import non_reentrant_checkpoint
+from deepspeed.runtime.pipe.topology import ProcessTopology
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -23,6 +24,7 @@ from vdsgen.model.layers.block import Block
 from vdsgen.model.layers.embedding import Embed
 from vdsgen.model.layers.final import Final
 from vdsgen.model.layers.positions import RotaryTables
+from vdsgen.model.layers.tensor_parallel import ALONE, TensorRanks, check_tensor_ranks
 from vdsgen.spec.architecture import Geometry, Vdt
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -30,15 +32,17 @@ Activations = tuple[Tensor, ...]
 """What one layer hands to the next: (hidden, modulation[, context])."""
 
 
-def layer_specs(model: Vdt, geometry: Geometry, seed: int) -> list[LayerSpec]:
-    """[Embed, Block x depth, Final]; each builds itself with the initial weights that `seed` gives its index.
+def layer_specs(model: Vdt, geometry: Geometry, seed: int, ranks: TensorRanks = ALONE) -> list[LayerSpec]:
+    """[Embed, Block x depth, Final]; each builds itself with the initial weights that `seed` gives its index,
+    a block with this rank's share of them.
 
     The layers take clips of every size that `check_fits` accepts: they read it off the tensors they get.
-    Raises VdsgenError where this geometry does not fit the model.
+    Raises VdsgenError where this geometry does not fit the model, or the ranks cannot share it.
     """
     check_fits(model, geometry)
+    check_tensor_ranks(model, ranks.size)
     rotary = RotaryTables(model.hidden_size // model.heads) if model.position == "rotary" else None
-    blocks = [LayerSpec(Block, model, seed, index, rotary) for index in range(1, model.depth + 1)]
+    blocks = [LayerSpec(Block, model, seed, index, rotary, ranks) for index in range(1, model.depth + 1)]
     return [
         LayerSpec(Embed, model, seed, 0),
         *blocks,
@@ -77,7 +81,8 @@ class PlannedPipelineModule(PipelineModule):  # type: ignore[misc]
 
     `partition` holds len(stages) + 1 layer indices; stage i owns layers partition[i] to partition[i + 1], and
     recomputes them in segments of `checkpoint_intervals[i]` (0: none).
-    The distributed backend must be initialised. Call on every rank; each builds only its own layers.
+    The distributed backend must be initialised. Call on every rank; each builds only its own layers. Without
+    a topology ranks are stages x data-parallel ranks.
     """
 
     def __init__(
@@ -86,6 +91,7 @@ class PlannedPipelineModule(PipelineModule):  # type: ignore[misc]
         partition: Sequence[int],
         checkpoint_intervals: Sequence[int],
         loss_fn: LossFunction,
+        topology: ProcessTopology | None = None,
         offload: ActivationOffload | None = None,
     ) -> None:
         check_partition(partition, len(layers))
@@ -94,6 +100,7 @@ class PlannedPipelineModule(PipelineModule):  # type: ignore[misc]
         super().__init__(
             layers=list(layers),
             num_stages=len(partition) - 1,
+            topology=topology,
             loss_fn=loss_fn,
             partition_method="planned",
             activation_checkpoint_func=non_reentrant_checkpoint,

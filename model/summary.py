@@ -92,6 +92,7 @@ def _is_edited(configuration: Configuration) -> bool:
     planned = (
         plan.parallel.pipeline_parallel_size,
         plan.parallel.data_parallel_size,
+        plan.parallel.tensor_parallel_size,
         plan.zero.stage,
         plan.precision.dtype,
         plan.batch.micro_batch_size,
@@ -100,6 +101,7 @@ def _is_edited(configuration: Configuration) -> bool:
     return planned != (
         layout.pipeline_parallel_size,
         layout.data_parallel_size,
+        layout.tensor_parallel_size,
         layout.zero_stage,
         layout.dtype,
         configuration.micro_batch_size,

@@ -12,19 +12,26 @@ from torch.nn import functional as F
 
 from vdsgen.model.layers.attention import CrossAttention, SelfAttention
 from vdsgen.model.layers.convolution import TemporalConvolution
-from vdsgen.model.layers.initial import Linear, layer_generator
+from vdsgen.model.layers.initial import layer_generator
 from vdsgen.model.layers.modulation import ROWS, gated_residual, modulated
 from vdsgen.model.layers.positions import RotaryTables, Rotation
+from vdsgen.model.layers.tensor_parallel import ALONE, TensorRanks, column_linear, row_linear
 from vdsgen.spec.architecture import Vdt
 
 
 class Mlp(nn.Module):
-    """Linear, GELU (tanh), linear."""
+    """Linear, GELU (tanh), linear. Tensor-parallel ranks share the columns between."""
 
-    def __init__(self, hidden_size: int, mlp_hidden_size: int, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        hidden_size: int,
+        mlp_hidden_size: int,
+        generator: torch.Generator,
+        ranks: TensorRanks = ALONE,
+    ) -> None:
         super().__init__()
-        self.first = Linear(hidden_size, mlp_hidden_size, generator)
-        self.second = Linear(mlp_hidden_size, hidden_size, generator)
+        self.first = column_linear(hidden_size, mlp_hidden_size, generator, ranks)
+        self.second = row_linear(mlp_hidden_size, hidden_size, generator, ranks)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.second(F.gelu(self.first(x), approximate="tanh"))
@@ -45,17 +52,20 @@ class Block(nn.Module):
         seed: int,
         layer_index: int,
         rotary: RotaryTables | None,
+        ranks: TensorRanks = ALONE,
     ) -> None:
         super().__init__()
         generator = layer_generator(seed, layer_index)
         width, heads = model.hidden_size, model.heads
         self.rotary = rotary
         self.table = nn.Parameter(torch.zeros(ROWS, width))
-        self.spatial_attention = SelfAttention(width, heads, generator)
-        self.temporal_attention = SelfAttention(width, heads, generator)
-        self.temporal_convolution = TemporalConvolution(width, model.temporal_kernel_size, generator)
-        self.cross_attention = CrossAttention(width, heads, generator) if model.condition == "text" else None
-        self.mlp = Mlp(width, model.mlp_hidden_size, generator)
+        self.spatial_attention = SelfAttention(width, heads, generator, ranks)
+        self.temporal_attention = SelfAttention(width, heads, generator, ranks)
+        self.temporal_convolution = TemporalConvolution(width, model.temporal_kernel_size, generator, ranks)
+        self.cross_attention = (
+            CrossAttention(width, heads, generator, ranks) if model.condition == "text" else None
+        )
+        self.mlp = Mlp(width, model.mlp_hidden_size, generator, ranks)
 
     def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         hidden_BTIJD, modulation_BRD, *context = inputs

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +23,24 @@ def layer_generator(seed: int, layer_index: int) -> torch.Generator:
 
 
 @torch.no_grad()
-def fill_normal(parameter: Tensor, std: float, generator: torch.Generator) -> None:
-    """Draws `parameter` from N(0, std^2); does nothing on the meta device, where nothing is stored."""
+def fill_normal(
+    parameter: Tensor,
+    std: float,
+    generator: torch.Generator,
+    whole: Sequence[int] | None = None,
+    share: Callable[[Tensor], Tensor] = lambda drawn: drawn,
+) -> None:
+    """Draws `parameter` from N(0, std^2); does nothing on the meta device, where nothing is stored.
+
+    Where it is a share of a tensor of shape `whole`, all of that is drawn, so that shares fit together and
+    the generator goes on as if one rank held everything.
+    """
     if parameter.is_meta:
         return
     # Not torch.randn: zero.Init replaces it by one that casts to the model's dtype
     # (deepspeed/runtime/zero/partition_parameters.py:646-672), which would round twice.
-    parameter.copy_(torch.normal(0.0, std, tuple(parameter.shape), generator=generator, device="cpu"))
+    shape = tuple(parameter.shape if whole is None else whole)
+    parameter.copy_(share(torch.normal(0.0, std, shape, generator=generator, device="cpu")))
 
 
 class Linear(nn.Linear):

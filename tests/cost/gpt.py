@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from vdsgen.spec.profile import Attention, LayerCosts, LayerType, ModelProfile, Peak, Polynomial, Product
+from vdsgen.spec.profile import (
+    Attention,
+    Collective,
+    LayerCosts,
+    LayerType,
+    ModelProfile,
+    Peak,
+    Polynomial,
+    Product,
+)
 
 NOTHING = Polynomial(terms={})
 TOKENS = Polynomial(terms={"BS": 1})
@@ -13,7 +22,8 @@ def transformer_layer(hidden: int, heads: int, tensor_parallel: int = 1, *, flas
 
     Element-wise traffic is arXiv 2205.05198's count of activations, 34 bytes x hidden a token, each written
     once and read once, and twice that backward. Without flash, scores are written and read by softmax,
-    mask and dropout (its 5 x heads x S bytes a token).
+    mask and dropout (its 5 x heads x S bytes a token). Ranks that share it add up the hidden state after
+    attention and after the MLP, and its gradient before both (arXiv 1909.08053, section 3).
     """
     width, t = 2, tensor_parallel
     products = tuple(
@@ -39,7 +49,13 @@ def transformer_layer(hidden: int, heads: int, tensor_parallel: int = 1, *, flas
             flops=attention, query_rows=TOKENS, key_rows=TOKENS, heads=heads // t, head_size=hidden // heads
         ),
     )
-    return _layer(sum(one.columns * one.depth for one in products), costs, products, shapes if flash else ())
+    layer = _layer(sum(one.columns * one.depth for one in products), costs, products, shapes if flash else ())
+    if t == 1:
+        return layer
+    exchanged = Polynomial(terms={"BS": hidden})
+    forward = Collective(kind="all_reduce", phase="forward", elements=exchanged, count=2)
+    backward = forward.model_copy(update={"phase": "backward"})
+    return layer.model_copy(update={"collectives": (forward, backward)})
 
 
 def head(hidden: int, vocabulary: int) -> LayerType:

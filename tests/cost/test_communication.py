@@ -68,6 +68,45 @@ def test_groups_cross_nodes_where_the_engines_groups_do(
         assert ours.stage_boundary(layout, stage).bytes_per_second == pytest.approx(bandwidth * GB)
 
 
+@pytest.mark.parametrize(("nodes", "per_node"), [(1, 8), (2, 4), (4, 2)])
+@pytest.mark.parametrize(
+    ("pipeline", "data", "tensor"), [(1, 4, 2), (2, 2, 2), (4, 1, 2), (1, 2, 4), (2, 1, 4), (1, 1, 8)]
+)
+def test_ranks_that_share_blocks_are_neighbours_as_in_the_engine(
+    nodes: int, per_node: int, pipeline: int, data: int, tensor: int
+) -> None:
+    from deepspeed.runtime.pipe.topology import PipeModelDataParallelTopology
+
+    engine = PipeModelDataParallelTopology(num_pp=pipeline, num_mp=tensor, num_dp=data)
+    ours = Topology.of(pool(per_node, nodes=nodes))
+    layout = settings(pipeline, data, tensor_parallel_size=tensor)
+
+    def nodes_of(ranks: list[int]) -> set[int]:
+        return {rank // per_node for rank in ranks}
+
+    if per_node % tensor == 0:
+        assert all(len(nodes_of(group)) == 1 for group in engine.get_axis_comm_lists("model"))
+        assert ours.tensor_group(layout).bytes_per_second == pytest.approx(20.0 * GB)
+    else:
+        with pytest.raises(AssertionError, match="on one node"):
+            ours.tensor_group(layout)
+    rings = engine.get_axis_comm_lists("data") if data > 1 else []
+    crossing = [ring for ring in rings if len(nodes_of(ring)) > 1]
+    for ring in rings if per_node % tensor == 0 else []:
+        sharing = max(sum(node in nodes_of(other) for other in crossing) for node in nodes_of(ring))
+        bandwidth = 5.0 / sharing if ring in crossing else 20.0
+        stage = engine.get_coord(ring[0]).pipe
+        assert ours.data_group(layout, stage).bytes_per_second == pytest.approx(bandwidth * GB)
+    for stage in range(pipeline - 1):
+        senders = [
+            rank // per_node
+            for rank in engine.filter_match(pipe=stage)
+            if rank // per_node != (rank + data * tensor) // per_node
+        ]
+        bandwidth = 20.0 if not senders else 5.0 / max(senders.count(node) for node in senders)
+        assert ours.stage_boundary(layout, stage).bytes_per_second == pytest.approx(bandwidth * GB)
+
+
 @given(st.integers(1, 64), st.floats(1, 1e12))
 def test_an_all_reduce_is_a_scatter_and_a_gather(ranks: int, volume: float) -> None:
     path = Path(bytes_per_second=1e9, latency_seconds=1e-6)

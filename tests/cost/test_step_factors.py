@@ -17,7 +17,7 @@ from vdsgen.spec.calibration import Calibration
 from vdsgen.spec.step_factors import StepFactors
 
 COMPUTE = ("compute_seconds", "bubble_seconds")
-COMMUNICATION = ("reduction_seconds", "gather_seconds")
+COMMUNICATION = ("reduction_seconds", "gather_seconds", "tensor_seconds")
 
 
 def times(folder: Path, factors: StepFactors | None) -> list[tuple[StepTime, float]]:

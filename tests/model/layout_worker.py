@@ -19,6 +19,7 @@ from deepspeed.accelerator import get_accelerator
 from vdsgen.model import corrections
 from vdsgen.model.engine import Batch, TrainingEngine, build_engine
 from vdsgen.model.layers.initial import Linear
+from vdsgen.model.layers.tensor_parallel import RowParallelLinear, is_split
 from vdsgen.model.objective import training_pair
 from vdsgen.spec.architecture import Geometry, Vdt
 from vdsgen.spec.experiment import Diffusion
@@ -72,15 +73,26 @@ def start_nowhere_at_zero() -> None:
         build(self, inputs, outputs, generator)
 
     Linear.__init__ = drawn  # type: ignore[assignment, method-assign]
+    build_row = RowParallelLinear.__init__
+
+    def drawn_row(self: RowParallelLinear, *sizes: Any, **_: bool) -> None:
+        build_row(self, *sizes)
+
+    RowParallelLinear.__init__ = drawn_row  # type: ignore[assignment, method-assign]
 
 
 def weights(engine: TrainingEngine) -> dict[str, list[float]]:
-    """Sum and norm of each parameter that this rank holds, whole where ZeRO partitions it."""
+    """Sum and norm of each parameter that this rank holds, whole where ZeRO partitions it. Of those that are
+    split between tensor-parallel ranks, sum and norm of their parts together."""
     found = {}
+    mpu = engine.engine.mpu
     for name, parameter in engine.engine.module.named_parameters():
         with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
             value = parameter.detach().double()
-            found[name] = [float(value.sum()), float(value.norm())]
+            figures = torch.stack([value.sum(), value.square().sum()])
+            if is_split(parameter):
+                torch.distributed.all_reduce(figures, group=mpu.get_slice_parallel_group())
+            found[name] = [float(figures[0]), float(figures[1].sqrt())]
     return found
 
 
@@ -89,6 +101,7 @@ def without_corrections() -> None:
     corrections.clip_across_stages = lambda engine, norm: None
     corrections.scaled_loss = lambda engine, loss: loss
     corrections.forget_initial_step = lambda engine: None
+    corrections.mark_split_gradients = lambda engine: None
 
 
 def recorded_segments(engine: TrainingEngine) -> set[tuple[int, int]]:

@@ -11,8 +11,8 @@ from tests.model.ranks import run_ranks
 pytestmark = pytest.mark.slow
 
 
-def case(name: str, *, stages: int, zero_stage: int, **sections: Any) -> dict[str, Any]:
-    data = 2 // stages
+def case(name: str, *, stages: int, zero_stage: int, tensor: int = 1, **sections: Any) -> dict[str, Any]:
+    data = 2 // stages // tensor
     layers = MODEL.depth + 2
     config = {
         "train_batch_size": GLOBAL_BATCH,
@@ -23,6 +23,7 @@ def case(name: str, *, stages: int, zero_stage: int, **sections: Any) -> dict[st
             "partition": [0, layers // 2, layers] if stages == 2 else [0, layers],
             "activation_checkpoint_interval": 2,
             "use_reentrant": False,
+            "tensor_parallel_size": tensor,
         },
         "zero_optimization": {"stage": zero_stage},
         "optimizer": {"type": "AdamW", "params": {"lr": 1e-3, "torch_adam": True, "fused": True}},
@@ -36,14 +37,18 @@ def case(name: str, *, stages: int, zero_stage: int, **sections: Any) -> dict[st
     return {"name": name, "config": config, "allow_fp16": "fp16" in sections}
 
 
-BF16 = {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}}
-FP16 = {"fp16": {"enabled": True, "initial_scale_power": 9, "loss_scale_window": 2, "hysteresis": 1}}
+BF16: dict[str, Any] = {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}}
+FP16: dict[str, Any] = {
+    "fp16": {"enabled": True, "initial_scale_power": 9, "loss_scale_window": 2, "hysteresis": 1}
+}
 CASES = [
     case("pipeline-zero1-bf16", stages=2, zero_stage=1, **BF16),
     case("pipeline-zero1-fp16", stages=2, zero_stage=1, **FP16),
     case("data-zero0-fp32", stages=1, zero_stage=0),
     case("data-zero2-bf16", stages=1, zero_stage=2, **BF16),
     case("data-zero3-bf16", stages=1, zero_stage=3, bf16={"enabled": True}),
+    case("tensor-zero0-fp32", stages=1, zero_stage=0, tensor=2),
+    case("tensor-zero1-bf16", stages=1, zero_stage=1, tensor=2, **BF16),
 ]
 
 

@@ -14,9 +14,10 @@ from tests.profile.sizes import predicted_held, real_stage
 from vdsgen.catalog import models, profile_for
 from vdsgen.model.objective import diffusion_loss
 from vdsgen.model.pipeline import SequentialModel, layer_specs
-from vdsgen.profile.build import DTYPES, build_profile
+from vdsgen.profile.build import DTYPES, build_profile, tensor_parallel_sizes
 from vdsgen.profile.kernels import ChosenAttention
 from vdsgen.profile.points import Point
+from vdsgen.profile.silent_ranks import SilentRanks
 from vdsgen.profile.text import profile_text
 from vdsgen.profile.trace import (
     LAYER_INDEX,
@@ -77,7 +78,9 @@ def test_a_committed_profile_is_traced_again_to_the_letter() -> None:
     model = models()["vdt-demo"].sizes
     committed = PROFILES.joinpath("vdt-demo.json").read_text()
     old = ModelProfile.model_validate_json(committed)
-    fresh = build_profile(model, other_attention=True).model_copy(update={"torch_version": old.torch_version})
+    fresh = build_profile(
+        model, other_attention=True, tensor_parallel_sizes=tensor_parallel_sizes(model)
+    ).model_copy(update={"torch_version": old.torch_version})
     assert fresh == old
     assert profile_text(fresh) == committed
     assert old.architecture_sha256 == architecture_sha256(model)
@@ -101,6 +104,73 @@ def test_committed_profiles_are_what_the_layers_cost_now(name: str) -> None:
                 checkpointed = traced_checkpointed(layer, inputs, Run(kernel))
             costs = profile.layer_types[kind].costs(width, kernel)
             assert differences(costs, trace, checkpointed, point) == {}, (width, kernel, kind)
+
+
+@pytest.mark.parametrize("name", ["vdt-demo", "vdt-2.1b"])
+def test_committed_profiles_are_what_a_ranks_share_of_a_block_costs_now(name: str) -> None:
+    """Exactly, at a size that they were not fitted to, with every number of ranks."""
+    model = models()[name].sizes
+    at = geometry(model, frames=7, rows=9, columns=8, text_tokens=23)
+    point = Point(6, at if model.condition == "text" else at._replace(text_tokens=0))
+    profile = profile_for(model)
+    assert profile is not None
+    assert profile.tensor_parallel_sizes == (1, *tensor_parallel_sizes(model))
+    tokens = point.batch * at.frames * at.patches
+    for size in tensor_parallel_sizes(model):
+        part = profile.shared_by(size).layer_types["block"]
+        for width, dtype in DTYPES.items():
+            silent = SilentRanks(size)
+            with empty_tensors():
+                layer = empty_layer(model, point.geometry, "block", dtype, silent)
+                inputs = empty_inputs(model, point.batch, point.geometry, "block", dtype)
+                trace = traced(layer, inputs)
+                sent = list(silent.sent)
+                checkpointed = traced_checkpointed(layer, inputs)
+            costs = part.half if width == "half" else part.single
+            assert differences(costs, trace, checkpointed, point) == {}, (width, size)
+        assert part.parameter_shapes == tuple(tuple(p.shape) for p in layer.parameters())
+        assert part.collectives is not None
+        booked = sum(one.count * one.elements.at(point.batch, point.geometry) for one in part.collectives)
+        assert booked == sum(one.elements for one in sent)
+        # An all-reduce a sublayer forward and backward; the convolution's backward gathers instead.
+        sublayers = 5 if model.condition == "text" else 4
+        hidden = [one for one in sent if one.elements == tokens * model.hidden_size]
+        assert len([one for one in hidden if one.phase == "forward"]) == sublayers
+        assert len([one for one in hidden if one.phase == "backward"]) == sublayers
+        assert [one.kind for one in hidden].count("all_gather") == 1
+        # Inside a checkpoint, recomputation repeats those of forward.
+        again = [one for one in silent.sent[len(sent) :] if one.elements == tokens * model.hidden_size]
+        assert [one.kind for one in again].count("all_reduce") == 3 * sublayers - 1
+
+
+@pytest.mark.parametrize("name", ["vdt-2.1b", "vdt-14b"])
+def test_a_share_of_a_block_is_a_part_that_all_have_and_a_part_that_is_divided(name: str) -> None:
+    """a + b / ranks, so that two numbers of ranks tell the third."""
+    profile = profile_for(models()[name].sizes)
+    assert profile is not None
+    two, four, eight = (profile.shared_by(size).layer_types["block"] for size in (2, 4, 8))
+    assert 2 * (four.parameters - eight.parameters) == two.parameters - four.parameters > 0
+    widths: tuple[Width, ...] = ("half", "single")
+    for width in widths:
+        for figure in ("saved_bytes", "matmul_flops", "attention_flops", "forward_traffic_bytes"):
+            a, b, c = (getattr(part.costs(width), figure).terms for part in (two, four, eight))
+            for monomial in {*a, *b, *c}:
+                halves = 2 * (b.get(monomial, 0) - c.get(monomial, 0))
+                assert halves == a.get(monomial, 0) - b.get(monomial, 0), (width, figure, monomial)
+
+
+def test_ranks_of_a_number_that_was_not_traced_are_refused() -> None:
+    profile = profile_for(models()["vdt-demo"].sizes)
+    assert profile is not None
+    assert profile.shared_by(1) is profile
+    with pytest.raises(ValueError, match="tensor parallel sizes 1, 2, 4, not 8"):
+        profile.shared_by(8)
+
+
+def test_a_profile_of_another_attention_is_of_whole_blocks() -> None:
+    profile = profile_for(models()["vdt-demo"].sizes)
+    assert profile is not None
+    assert profile.with_attention("math").tensor_parallel_sizes == (1,)
 
 
 @pytest.mark.parametrize("name", MODELS)

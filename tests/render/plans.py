@@ -88,6 +88,7 @@ def plan_of(
     interval: int = 1,
     depth: int = 4,
     pool: Pool | None = None,
+    tensor: int = 1,
     **changes: Any,
 ) -> Plan:
     layers = depth + 2
@@ -110,14 +111,17 @@ def plan_of(
                 experiment_sha256="e" * 64,
                 lab_sha256="1" * 64,
                 profile_sha256="f" * 64,
-                pool=pool or pool_of(1, pipeline * data),
+                pool=pool or pool_of(1, pipeline * data * tensor),
             ),
             "model": PlannedModel(
                 name="vdt-small", parameters=1_234_567, trainable_parameters=1_234_567, layers=layers
             ),
             "pool": (pool or pool_of(1, 1)).name,
             "parallel": Parallel(
-                world_size=pipeline * data, pipeline_parallel_size=pipeline, data_parallel_size=data
+                world_size=pipeline * data * tensor,
+                pipeline_parallel_size=pipeline,
+                data_parallel_size=data,
+                tensor_parallel_size=tensor,
             ),
             "batch": Batch(
                 micro_batch_size=micro_batch_size,

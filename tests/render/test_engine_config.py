@@ -23,9 +23,11 @@ from vdsgen.spec.plan import ActivationCheckpointing, Plan
 
 
 def legal_plans() -> list[Plan]:
-    """Every engine mode: pipeline or not, each ZeRO stage that it allows, each precision."""
+    """Every engine mode: pipeline or not, each ZeRO stage that it allows, blocks whole or shared, each
+    precision."""
     plans = []
-    for pipeline, stage in [(1, 0), (1, 1), (1, 2), (1, 3), (2, 0), (2, 1)]:
+    modes = [(1, 0, 1), (1, 1, 1), (1, 2, 1), (1, 3, 1), (2, 0, 1), (2, 1, 1), (1, 3, 2), (2, 1, 2)]
+    for pipeline, stage, tensor in modes:
         for dtype, accumulation in itertools.product(["fp32", "bf16", "fp16"], ["model", "fp32"]):
             if accumulation == "fp32" and (stage == 0 or dtype == "fp32"):
                 continue
@@ -33,6 +35,7 @@ def legal_plans() -> list[Plan]:
                 plan_of(
                     pipeline=pipeline,
                     data=4 // pipeline,
+                    tensor=tensor,
                     zero_stage=stage,
                     dtype=dtype,
                     accumulation_dtype=dtype if accumulation == "model" else accumulation,
@@ -49,7 +52,7 @@ def with_offloaded_activations(plan: Plan) -> Plan:
 def plan_id(plan: Plan) -> str:
     precision = plan.precision
     return (
-        f"pp{plan.parallel.pipeline_parallel_size}-zero{plan.zero.stage}-{precision.dtype}"
+        f"pp{plan.parallel.pipeline_parallel_size}-tp{plan.parallel.tensor_parallel_size}-zero{plan.zero.stage}-{precision.dtype}"
         f"-{precision.gradient_accumulation_dtype}"
         f"{'-offloaded' if plan.activation_checkpointing.offload else ''}"
     )

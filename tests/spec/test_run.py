@@ -38,6 +38,15 @@ def test_ranks_follow_from_batch_sizes_and_stages() -> None:
     assert "3 pipeline x 2 data, ZeRO-0, bf16, stages at layers [0, 2, 4, 6]" in str(layout)
 
 
+def test_ranks_that_share_blocks_are_neighbours_within_a_stage() -> None:
+    layout = layout_of(
+        {**BATCHES, "pipeline": {"stages": 2, "partition": [0, 3, 6], "tensor_parallel_size": 2}}
+    )
+    assert (layout.world_size, layout.data_parallel_size, layout.tensor_parallel_size) == (8, 2, 2)
+    assert [layout.stage_of(rank) for rank in range(8)] == [0] * 4 + [1] * 4
+    assert "2 pipeline x 2 data x 2 tensor, ZeRO-0" in str(layout)
+
+
 def test_one_stage_has_no_boundaries_to_differ_in() -> None:
     assert layout_of(BATCHES) == layout_of({**BATCHES, "pipeline": {"stages": 1, "partition": [0, 6]}})
 
@@ -51,6 +60,7 @@ def test_one_stage_has_no_boundaries_to_differ_in() -> None:
         ({"pipeline": {"stages": 0}}, "pipeline_parallel_size"),
         ({"pipeline": {"stages": "2"}}, "pipeline_parallel_size"),
         ({"zero_optimization": {"stage": -1}}, "zero_stage"),
+        ({"pipeline": {"tensor_parallel_size": 0}}, "tensor_parallel_size"),
     ],
 )
 def test_figures_that_make_no_layout_are_refused(changes: dict[str, Any], part: str) -> None:

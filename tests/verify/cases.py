@@ -85,6 +85,12 @@ def as_case(settings: Settings, stage: int) -> dict[str, Any]:
     config["zero_optimization"] |= {
         key: {"device": place} for key, place in places.items() if place != "none"
     }
+    if settings.tensor_parallel_size > 1:
+        config["pipeline"] |= {
+            "tensor_parallel_size": settings.tensor_parallel_size,
+            "pipe_partitioned": False,
+            "grad_partitioned": False,
+        }
     return {"config": config, "model": MODEL.model_dump(), "geometry": GEOMETRY._asdict(), "stage": stage}
 
 

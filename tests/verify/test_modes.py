@@ -8,6 +8,7 @@ from functools import cache
 
 import pytest
 
+from tests.cost.engine_cases import PERSISTENCE_THRESHOLD
 from tests.verify.cases import (
     BUCKET_ELEMENTS,
     GEOMETRY,
@@ -39,6 +40,9 @@ REAL = (
     settings_of(2, 1, 1, ("bf16", "fp32"), 3),
 )
 
+SMALL_BYTES = 300_000
+"""Of peaks of 14 MB and more: what a last stage keeps beyond the plan (0.19 MB, within the tolerance where
+blocks are whole), and how far the maxima of so small a block lie apart (0.27 MB)."""
 SCALAR_BYTES = 1024
 """A few numbers that real ranks tell each other, and a fake one knows."""
 UPPER_BOUND = 1.2
@@ -89,23 +93,45 @@ def is_bound(settings: Settings, row: Row) -> bool:
 def test_what_was_held_is_what_is_planned(
     stages: int, traces: Traces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.cost.engine_cases import PERSISTENCE_THRESHOLD
-
     monkeypatch.setattr(engine_defaults, "STAGE3_PARAM_PERSISTENCE_THRESHOLD", PERSISTENCE_THRESHOLD)
+    wrong = [line for settings, answer in traces(stages) for line in differing(settings, answer)]
+    assert not wrong, "\n".join(wrong)
+
+
+def differing(settings: Settings, answer: StageTrace, negligible_bytes: int = 0) -> list[str]:
+    """Components whose planned bytes are not those traced."""
     demo = profile_for(models()["vdt-demo"].sizes)
     assert demo is not None
     profile = demo.model_copy(update={"layers": ("embed", *("block",) * MODEL.depth, "final")})
+    layers = range(*answer.layers)
+    memory = stage_memory(profile, GEOMETRY, settings, answer.stage, layers, 80 * 2**30)
+    return [
+        f"{settings.record()}: {row.component} planned {row.planned_bytes}, traced {row.traced_bytes} "
+        f"({row.ratio})"
+        for row in compare(memory.spec(), answer, negligible_bytes=negligible_bytes)
+        if not (row.within or (is_bound(settings, row) and 1 <= (row.ratio or 1) <= UPPER_BOUND))
+    ]
+
+
+def test_ranks_that_share_blocks_hold_what_is_planned(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2 tensor x 2 data ranks without a pipeline, and the last of two stages."""
+    monkeypatch.setattr(engine_defaults, "STAGE3_PARAM_PERSISTENCE_THRESHOLD", PERSISTENCE_THRESHOLD)
     wrong = []
-    for settings, answer in traces(stages):
-        layers = range(*answer.layers)
-        memory = stage_memory(profile, GEOMETRY, settings, answer.stage, layers, 80 * 2**30)
-        wrong += [
-            f"ZeRO-{settings.zero_stage} {settings.dtype}+{settings.gradient_accumulation_dtype} interval "
-            f"{settings.activation_checkpoint_interval}: {row.component} planned {row.planned_bytes}, traced "
-            f"{row.traced_bytes} ({row.ratio})"
-            for row in compare(memory.spec(), answer, negligible_bytes=0)
-            if not (row.within or (is_bound(settings, row) and 1 <= (row.ratio or 1) <= UPPER_BOUND))
+    for stages, zero_stages in ((1, (1, 3)), (2, (0, 1))):
+        modes = [
+            settings_of(stages, 2, zero, ("bf16", "fp32" if zero else "bf16"), zero)._replace(
+                tensor_parallel_size=2
+            )
+            for zero in zero_stages
         ]
+        stage, folder = stages - 1, tmp_path_factory.mktemp(f"shared{stages}")
+        cases = [as_case(settings, stage) for settings in modes]
+        (answers,) = trace("gpu", [(4 * stage, cases)], 4 * stages, folder)
+        for settings, answer in zip(modes, answers, strict=True):
+            assert answer.data_ranks == (0,)
+            wrong += differing(settings, answer, SMALL_BYTES)
     assert not wrong, "\n".join(wrong)
 
 

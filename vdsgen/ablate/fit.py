@@ -13,7 +13,13 @@ from vdsgen.spec.step_factors import StepFactors
 COMPUTE_PARTS = ("compute_seconds", "bubble_seconds")
 """Both scale with the speed of layers: a bubble is other stages' computing."""
 RECOMPUTE_PARTS = ("recompute_seconds",)
-COMMUNICATION_PARTS = ("transfer_seconds", "reduction_seconds", "gather_seconds", "offload_seconds")
+COMMUNICATION_PARTS = (
+    "transfer_seconds",
+    "reduction_seconds",
+    "gather_seconds",
+    "offload_seconds",
+    "tensor_seconds",
+)
 OPTIMIZER_PARTS = ("optimizer_seconds",)
 
 LEAST_PLANS = {1: 1, 2: 4, 3: 6, 4: 8}

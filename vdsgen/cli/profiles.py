@@ -40,7 +40,7 @@ def trace(model: Vdt, *, other_attention: bool = False) -> ModelProfile:
     try:
         # DeepSpeed binds its log to what standard output is while it is imported; ours carries JSON.
         with contextlib.redirect_stdout(sys.stderr):
-            from vdsgen.profile.build import build_profile
+            from vdsgen.profile.build import build_profile, tensor_parallel_sizes
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "vdsgen":
             raise
@@ -49,7 +49,9 @@ def trace(model: Vdt, *, other_attention: bool = False) -> ModelProfile:
             f"which is not installed",
             remedy="pip install 'vdsgen[train]', or use a model of `vdsgen catalog models`",
         ) from error
-    return build_profile(model, other_attention=other_attention)
+    return build_profile(
+        model, other_attention=other_attention, tensor_parallel_sizes=tensor_parallel_sizes(model)
+    )
 
 
 def trace_pretrained(name: str, entry: PretrainedModel, said: Callable[[str], None]) -> PretrainedProfile:

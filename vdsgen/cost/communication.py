@@ -1,8 +1,9 @@
 """What moves between GPUs in one optimizer step, and how long it takes on a pool's links.
 
-Ranks are laid out as DeepSpeed's PipeDataParallelTopology does (pipe/topology.py:232): row-major over
-the axes (pipe, data), so the ranks of one stage's data-parallel group are neighbours and the next
-stage's peer is data_parallel_size ranks away. Rank r sits on node r // gpus_per_node.
+Ranks are laid out as DeepSpeed's PipeModelDataParallelTopology does (pipe/topology.py:243): row-major over
+the axes (pipe, data, model), so ranks that share blocks are neighbours, those of a data-parallel group are
+tensor_parallel_size apart, and the next stage's peer is as many ranks away as a stage has. Without tensor
+parallelism that is PipeDataParallelTopology (:232). Rank r sits on node r // gpus_per_node.
 
 Collectives are bandwidth-optimal rings (Patarasso and Yuan 2009, doi 10.1016/j.jpdc.2008.09.002):
 an all-reduce moves 2 (n - 1) / n of the data over each link, a gather or a scatter half of that.
@@ -100,7 +101,7 @@ class Topology(NamedTuple):
         over each), unless rings of other stages cross the same node: those run at the same time and share
         them. Inside a node the same holds for the uplinks of PCIe switches.
         """
-        size = settings.data_parallel_size
+        size = settings.stage_ranks
         if len(_spanned(stage * size, size, self.gpus_per_node)) > 1:
             rings = self._rings_sharing(settings, stage, self.gpus_per_node)
             outer = _path(self._between_nodes(), rings / self.network_cards)
@@ -110,8 +111,14 @@ class Topology(NamedTuple):
             return self.collectives[collective]
         return _path(self.intra_node, self._rings_sharing(settings, stage, self.gpus_per_switch))
 
+    def tensor_group(self, settings: Settings, collective: Collective = "all_reduce") -> Path:
+        """The path of the ring of ranks that share blocks: neighbours on one node."""
+        assert self.gpus_per_node % settings.tensor_parallel_size == 0, "tensor ranks are on one node"
+        return self.collectives.get(collective, _path(self.intra_node, 1))
+
     def stage_boundary(self, settings: Settings, stage: int) -> Path:
-        """The path from `stage` to the next: every data-parallel index sends at the same time.
+        """The path from `stage` to the next: every rank sends at the same time, each the whole hidden state
+        (render/engine_config.py, pipeline_section).
 
         A flow has one network card, and shares it where there are more flows than cards.
         """
@@ -132,19 +139,19 @@ class Topology(NamedTuple):
         """Rings across the busiest of the groups of `group` neighbours that this stage crosses."""
         if group == 1:
             return 1
-        size = settings.data_parallel_size
+        size, rings = settings.stage_ranks, settings.tensor_parallel_size
         crossings: Counter[int] = Counter()
         for other in range(settings.pipeline_parallel_size):
             spanned = _spanned(other * size, size, group)
             if len(spanned) > 1:
-                crossings.update(spanned)
+                crossings.update(dict.fromkeys(spanned, rings))
         return max([crossings[one] for one in _spanned(stage * size, size, group)] + [1])
 
     def _flows_leaving(self, settings: Settings, stage: int, group: int) -> int:
         """Most flows from this stage to the next that leave one group of `group` neighbours; 0 for none."""
         if group == 1 and self.gpus_per_node > 1:
             return 0
-        size = settings.data_parallel_size
+        size = settings.stage_ranks
         first = stage * size
         flows = Counter(
             rank // group for rank in range(first, first + size) if rank // group != (rank + size) // group

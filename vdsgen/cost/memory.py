@@ -71,7 +71,16 @@ class MemoryModel:
     Where samples come in several sizes, every figure is of the size that needs most on that stage.
     """
 
-    def __init__(self, profile: ModelProfile, geometries: Geometry | Sequence[Geometry]) -> None:
+    def __init__(
+        self,
+        profile: ModelProfile,
+        geometries: Geometry | Sequence[Geometry],
+        *,
+        tensor_parallel_size: int = 1,
+    ) -> None:
+        """`profile` is one rank's part of the model, where several share its blocks."""
+        self._tensor_parallel_size = tensor_parallel_size
+        self._parts: dict[int, MemoryModel] = {}
         self.profile = profile
         self.geometries: tuple[Geometry, ...] = (
             (geometries,) if isinstance(geometries, Geometry) else tuple(geometries)
@@ -90,8 +99,22 @@ class MemoryModel:
         self._all_trainable = profile.trainable_parameters
         self._distinct_largest = tuple(sorted(set(self._largest)))
 
+    def _part(self, settings: Settings) -> MemoryModel:
+        """What each rank holds where several share blocks. Raises ValueError for a number that was not
+        traced."""
+        size = settings.tensor_parallel_size
+        if size == self._tensor_parallel_size:
+            return self
+        if size not in self._parts:
+            self._parts[size] = MemoryModel(
+                self.profile.shared_by(size), self.geometries, tensor_parallel_size=size
+            )
+        return self._parts[size]
+
     def states(self, settings: Settings, start: int, stop: int) -> ModelStates:
         """Raises ValueError for settings that the engine refuses."""
+        if (part := self._part(settings)) is not self:
+            return part.states(settings, start, stop)
         sizes = self._sizes.get((start, stop))
         if sizes is None:
             sizes = self._sizes[start, stop] = StageSizes.of(self.profile, range(start, stop))
@@ -155,6 +178,8 @@ class MemoryModel:
         return StageTimeline(tensors, found.states, found.growth, settings, stage, start)
 
     def _fullest(self, settings: Settings, stage: int, start: int, stop: int) -> _Stage:
+        if (part := self._part(settings)) is not self:
+            return part._fullest(settings, stage, start, stop)
         found = [
             self._of_layers(layers, settings, stage, start, stop) for layers in self._layer_bytes(settings)
         ]

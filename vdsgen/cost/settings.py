@@ -56,6 +56,11 @@ class Settings(NamedTuple):
             * self.sequence_parallel_size
         )
 
+    @property
+    def stage_ranks(self) -> int:
+        """Ranks of one pipeline stage."""
+        return self.world_size // self.pipeline_parallel_size
+
     def record(self) -> dict[str, object]:
         """By name, for JSON; what is off or left to the engine is left out."""
         off = Settings._field_defaults

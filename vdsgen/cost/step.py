@@ -36,6 +36,7 @@ from vdsgen.cost.schedule import (
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.shared_processor import Sharing, simulate_shared
 from vdsgen.cost.step_time import StepTime
+from vdsgen.cost.tensor_parallel import Exchange, exchange
 from vdsgen.cost.unequal_nodes import topology_of
 from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.calibration import Calibration, middle
@@ -76,9 +77,21 @@ class StepTimeModel:
     """Times steps of one model on one pool; remembers layer times, so that many plans are cheap to time."""
 
     def __init__(
-        self, profile: ModelProfile, geometry: Geometry, pool: Pool, loader_workers: int | None = None
+        self,
+        profile: ModelProfile,
+        geometry: Geometry,
+        pool: Pool,
+        loader_workers: int | None = None,
+        *,
+        whole: StepTimeModel | None = None,
+        tensor_parallel_size: int = 1,
     ) -> None:
-        """`loader_workers` a rank decode clips, where the calibration says how long one takes."""
+        """`loader_workers` a rank decode clips, where the calibration says how long one takes. `profile` is
+        one rank's part of `whole`, where several share its blocks."""
+        self._whole = whole or self
+        self._tensor_parallel_size = tensor_parallel_size
+        self._parts: dict[int, StepTimeModel] = {}
+        self._exchanges: dict[tuple[int, Dtype], tuple[Exchange, ...]] = {}
         self.profile = profile
         self.geometry = geometry
         self.pool = pool
@@ -106,6 +119,34 @@ class StepTimeModel:
         self._trainable = [0, *accumulate(layer.trainable_parameters for layer in types)]
         self._gathered = [0, *accumulate(sum(gathered_sizes(layer)) for layer in types)]
         self._tensors = [0, *accumulate(len(layer.parameter_shapes) for layer in types)]
+
+    def _part(self, settings: Settings) -> StepTimeModel:
+        """What each rank has where several share blocks. Raises ValueError for a number not traced."""
+        size = settings.tensor_parallel_size
+        if size == self._tensor_parallel_size:
+            return self
+        if size not in self._parts:
+            self._parts[size] = StepTimeModel(
+                self.profile.shared_by(size),
+                self.geometry,
+                self.pool,
+                self.loader_workers,
+                whole=self,
+                tensor_parallel_size=size,
+            )
+        return self._parts[size]
+
+    def exchanges(self, settings: Settings) -> tuple[Exchange, ...]:
+        """Every layer's collectives between the ranks that share it, for one micro-batch."""
+        key = (settings.micro_batch_size, settings.dtype)
+        if key not in self._exchanges:
+            factor = self.factors.communication_factor
+            by_type = {
+                name: exchange(layer, settings, self.geometry, self.topology).slowed(factor)
+                for name, layer in self.profile.layer_types.items()
+            }
+            self._exchanges[key] = tuple(by_type[name] for name in self.profile.layers)
+        return self._exchanges[key]
 
     def rates(self, dtype: Dtype, kind: int = 0) -> Rates:
         """Of one kind of GPU (cost/devices.py)."""
@@ -149,9 +190,14 @@ class StepTimeModel:
 
     def forward_seconds(self, settings: Settings, stage: int = 0) -> tuple[float, ...]:
         """Each layer's forward for one micro-batch: what of `layer_seconds` comes before backward."""
+        if (part := self._part(settings)) is not self:
+            return part.forward_seconds(settings, stage)
         key = (settings.micro_batch_size, settings.dtype, self.devices.of_stage(settings, stage))
         if key not in self._forward:
-            self._forward[key] = tuple(times.forward_seconds for times in self.layers(*key))
+            self._forward[key] = tuple(
+                times.forward_seconds + one.forward_seconds
+                for times, one in zip(self.layers(*key), self.exchanges(settings), strict=True)
+            )
         return self._forward[key]
 
     def layer_seconds(self, settings: Settings, stage: int = 0) -> tuple[float, ...]:
@@ -161,6 +207,8 @@ class StepTimeModel:
         Checkpointing runs every layer's forward again: segments cover the whole stage, embedding and
         final projection included (model/pipeline.py, run_segments).
         """
+        if (part := self._part(settings)) is not self:
+            return part.layer_seconds(settings, stage)
         recompute = settings.checkpoint_interval(stage) > 0
         several = settings.gradient_accumulation_steps > 1
         accumulation = settings.gradient_accumulation_dtype
@@ -174,6 +222,7 @@ class StepTimeModel:
                 name: self.engine.layer_seconds(zero, layer)
                 for name, layer in self.profile.layer_types.items()
             }
+            exchanges = self.exchanges(settings)
             self._seconds[key] = tuple(
                 times.forward_seconds * (1 + self._again if recompute else 1)
                 + times.backward_seconds
@@ -183,12 +232,15 @@ class StepTimeModel:
                     for rates in every
                 )
                 + slower * engine[self.profile.layers[index]]
+                + exchanges[index].seconds(recompute=recompute)
                 for index, times in enumerate(self.layers(settings.micro_batch_size, settings.dtype, kinds))
             )
         return self._seconds[key]
 
     def stage_times(self, settings: Settings, partition: Sequence[int]) -> list[StageTimes]:
         """One micro-batch on each stage. `partition` holds the stages' boundaries, len stages + 1."""
+        if (part := self._part(settings)) is not self:
+            return part.stage_times(settings, partition)
         stages = []
         instructions = self.instruction_seconds(settings)
         for stage, (start, stop) in enumerate(pairwise(partition)):
@@ -205,6 +257,8 @@ class StepTimeModel:
 
     def lower_bound_seconds(self, settings: Settings, partition: Sequence[int]) -> float:
         """Seconds that the step takes at least, found without running the pipeline; exact for one stage."""
+        if (part := self._part(settings)) is not self:
+            return part.lower_bound_seconds(settings, partition)
         stages = self.stage_times(settings, partition)
         micro_batches = settings.gradient_accumulation_steps
         tail = self._tail(settings, partition)
@@ -220,7 +274,7 @@ class StepTimeModel:
     def _shared_bound(self, settings: Settings, stages: Sequence[StageTimes]) -> float:
         """Of the pipeline on shared cores: no rank is faster than alone, no core ever more than busy."""
         assert self.sharing is not None
-        micro_batches, ranks = settings.gradient_accumulation_steps, settings.data_parallel_size
+        micro_batches, ranks = settings.gradient_accumulation_steps, settings.stage_ranks
         work = micro_batches * sum(stage.busy_seconds for stage in stages) / len(stages)
         all_busy = work / self.sharing.speed(settings.world_size)
         alone = makespan_lower_bound(stages, micro_batches) / self.sharing.speed(ranks)
@@ -233,6 +287,8 @@ class StepTimeModel:
         Communication never overlaps with compute: plans set `overlap_comm: false` (engine_defaults.py), which
         the engine forces for pipelines anyway (runtime/engine.py:2664).
         """
+        if (part := self._part(settings)) is not self:
+            return part.step(settings, partition)
         micro_batches = settings.gradient_accumulation_steps
         stages = self.stage_times(settings, partition)
         transfers = self._transfers(settings, partition)
@@ -243,15 +299,18 @@ class StepTimeModel:
         reduced = max(
             end + seconds for end, seconds in zip(run.stage_end_seconds, tail.reduce_seconds, strict=True)
         )
-        layers = self.layers(settings.micro_batch_size, settings.dtype)
         recompute = 0.0
         for stage, (start, stop) in enumerate(pairwise(partition)):
             if settings.checkpoint_interval(stage) > 0:
-                recompute += sum(self.forward_seconds(settings, stage)[start:stop])
+                own = self.layers(
+                    settings.micro_batch_size, settings.dtype, self.devices.of_stage(settings, stage)
+                )
+                recompute += sum([times.forward_seconds for times in own[start:stop]])
         recompute *= micro_batches / len(stages) * self._again / self._speed(settings.world_size)
+        tensor = self._tensor_seconds(settings, partition) / len(stages)
         return StepTime(
             stages=tuple(stages),
-            compute_seconds=free.busy_seconds - recompute,
+            compute_seconds=free.busy_seconds - recompute - tensor,
             recompute_seconds=recompute,
             bubble_seconds=free.makespan_seconds - free.busy_seconds,
             transfer_seconds=run.makespan_seconds - free.makespan_seconds,
@@ -259,18 +318,32 @@ class StepTimeModel:
             gather_seconds=tail.gather_seconds,
             optimizer_seconds=tail.optimizer_seconds,
             samples=settings.micro_batch_size * micro_batches * settings.data_parallel_size,
-            model_flops=sum(times.model_flops for times in layers)
-            * micro_batches
-            * settings.data_parallel_size,
+            model_flops=self._whole.model_flops(settings) * micro_batches * settings.data_parallel_size,
             peak_flops_per_second=self._peak(settings),
             offload_seconds=tail.offload_seconds,
             data_seconds=self._waiting_seconds(settings, reduced + tail.common_seconds),
             data_is_known=self._clip_seconds is not None,
             overhead_seconds=tail.overhead_seconds,
+            tensor_seconds=tensor,
         )
+
+    def model_flops(self, settings: Settings) -> float:
+        """Of one micro-batch through all layers, however many ranks share them."""
+        layers = self.layers(settings.micro_batch_size, settings.dtype)
+        return sum(times.model_flops for times in layers)
+
+    def _tensor_seconds(self, settings: Settings, partition: Sequence[int]) -> float:
+        """A step's collectives between ranks that share blocks, of all stages together."""
+        exchanges, one = self.exchanges(settings), 0.0
+        for stage, (start, stop) in enumerate(pairwise(partition)):
+            recompute = settings.checkpoint_interval(stage) > 0
+            one += sum([layer.seconds(recompute=recompute) for layer in exchanges[start:stop]])
+        return settings.gradient_accumulation_steps * one / self._speed(settings.world_size)
 
     def step_seconds(self, settings: Settings, partition: Sequence[int]) -> float:
         """`step(...).step_seconds`, without its parts: one run of the pipeline."""
+        if (part := self._part(settings)) is not self:
+            return part.step_seconds(settings, partition)
         tail = self._tail(settings, partition)
         run = self._run(settings, self.stage_times(settings, partition), self._transfers(settings, partition))
         reduced = max(
@@ -287,7 +360,7 @@ class StepTimeModel:
         """A step whose stages have reduced their gradients at `reduced_seconds` at the earliest, were each on
         a device of its own, and that then takes `common_seconds` at least."""
         if self.sharing is not None:  # no rank is faster than alone
-            reduced_seconds /= max(1.0, self.sharing.speed(settings.data_parallel_size))
+            reduced_seconds /= max(1.0, self.sharing.speed(settings.stage_ranks))
         return self.finished_seconds(settings, reduced_seconds + common_seconds)
 
     def data_paths(self, settings: Settings, stage: int) -> tuple[Path, ...]:
@@ -315,7 +388,7 @@ class StepTimeModel:
         micro_batches = settings.gradient_accumulation_steps
         if self.sharing is None:
             return simulate(stages, transfers, micro_batches)
-        ranks = settings.data_parallel_size
+        ranks = settings.stage_ranks
         return simulate_shared(stages, transfers, micro_batches, self.sharing, ranks)
 
     def _speed(self, busy_ranks: int) -> float:
@@ -353,6 +426,8 @@ class StepTimeModel:
 
     def stage_tail(self, settings: Settings, stage: int, start: int, stop: int) -> StageTail:
         """What `stage` does besides its micro-batches where it holds the layers start to stop - 1."""
+        if (part := self._part(settings)) is not self:
+            return part.stage_tail(settings, stage, start, stop)
         parameters = self._parameters[stop] - self._parameters[start]
         trainable = self._trainable[stop] - self._trainable[start]
         # ZeRO-3 keeps small parameters; the others are gathered a layer at a time.

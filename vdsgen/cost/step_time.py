@@ -21,6 +21,7 @@ class StepSplit(NamedTuple):
     offload_seconds: float
     data_seconds: float
     overhead_seconds: float
+    tensor_seconds: float
 
 
 class StepTime(NamedTuple):
@@ -53,6 +54,8 @@ class StepTime(NamedTuple):
     data_is_known: bool = False
     overhead_seconds: float = 0.0
     """Of every step, whatever the plan: what an ablation found that the other parts do not explain."""
+    tensor_seconds: float = 0.0
+    """Collectives between ranks that share blocks, recomputation's included, on the average stage."""
 
     @property
     def step_seconds(self) -> float:
@@ -69,8 +72,10 @@ class StepTime(NamedTuple):
     def predicted(self) -> Predicted:
         """The plan's figures. The bubble is relative to the pipeline's time were transfers free."""
         step = self.step_seconds
-        pipeline = self.compute_seconds + self.recompute_seconds + self.bubble_seconds
-        communication = self.transfer_seconds + self.reduction_seconds + self.gather_seconds
+        pipeline = self.compute_seconds + self.recompute_seconds + self.tensor_seconds + self.bubble_seconds
+        communication = (
+            self.transfer_seconds + self.reduction_seconds + self.gather_seconds + self.tensor_seconds
+        )
         return Predicted(
             step_seconds=step,
             samples_per_second=self.samples / step,

@@ -70,6 +70,16 @@ class UnequalTopology:
             self._known[key] = slowest(paths)
         return self._known[key]
 
+    def tensor_group(self, settings: Settings, collective: Collective = "all_reduce") -> Path:
+        """The path of the slowest ring of ranks that share blocks: neighbours on one node."""
+        size = settings.tensor_parallel_size
+        key = (*_sizes(settings), size, collective, "tensor")
+        if key not in self._known:
+            nothing: Counter[Share] = Counter()
+            rings = [range(first, first + size) for first in range(0, settings.world_size, size)]
+            self._known[key] = slowest([self._ring(ring, nothing, collective) for ring in rings])
+        return self._known[key]
+
     def stage_boundary(self, settings: Settings, stage: int) -> Path:
         """The path of the slowest flow from `stage` to the next; see Topology.stage_boundary."""
         key = (*_sizes(settings), stage, "boundary")

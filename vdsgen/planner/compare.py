@@ -27,6 +27,7 @@ def compared(other: Candidate, winner: Candidate) -> str:
     parts = {
         "recomputation": "recompute_seconds",
         "the pipeline's bubble": "bubble_seconds",
+        "exchange between tensor ranks": "tensor_seconds",
         "transfers between stages": "transfer_seconds",
         "reducing gradients": "reduction_seconds",
         "gathering parameters": "gather_seconds",

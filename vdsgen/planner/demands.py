@@ -11,6 +11,7 @@ from vdsgen.planner.space import Layout, batch_splits, divisors, layouts
 from vdsgen.planner.workload import Workload
 from vdsgen.rules.registry import all_rules
 from vdsgen.rules.rule import Facts, violations
+from vdsgen.spec.architecture import Vdt
 from vdsgen.spec.experiment import Constraints
 
 
@@ -26,7 +27,8 @@ def whole_pool_layouts(workload: Workload) -> list[Layout]:
     stages, data = pins.pipeline_parallel_size, pins.data_parallel_size
     total = workload.experiment.training.global_batch_size
     if stages is not None and data is not None:
-        return _usable_layouts(workload, stages * data) or _refuse(workload)
+        ranks = stages * data * (pins.tensor_parallel_size or 1)
+        return _usable_layouts(workload, ranks) or _refuse(workload)
     if total < world:
         # Part of the pool may well be faster than long pipelines over all of it.
         sizes = [size for size in reversed(divisors(world)) if workload.is_startable(size)]
@@ -58,8 +60,14 @@ def _contradictions(workload: Workload) -> list[Problem]:
     """Pins that break a rule by themselves."""
     training, pins = workload.experiment.training, workload.experiment.constraints
     precision = training.precision
+    model = workload.experiment.model
+    assert isinstance(model, Vdt), "the model is resolved before plans are made"
     known = Facts(
         pipeline_parallel_size=pins.pipeline_parallel_size,
+        tensor_parallel_size=pins.tensor_parallel_size,
+        heads=model.heads,
+        mlp_hidden_size=model.mlp_hidden_size,
+        gpus_per_node=workload.pool.gpus_per_node,
         zero_stage=pins.zero_stage,
         activation_checkpoint_interval=pins.activation_checkpoint_interval,
         fp16_enabled=None if precision == "auto" else precision == "fp16",
@@ -78,19 +86,35 @@ def _contradictions(workload: Workload) -> list[Problem]:
         )
         for violation in violations(known, all_rules())
     ]
-    return problems + _layout_problems(workload, pins)
+    return problems or _tensor_problems(workload, pins) + _layout_problems(workload, pins)
+
+
+def _tensor_problems(workload: Workload, pins: Constraints) -> list[Problem]:
+    """A tensor parallel size that nobody has traced."""
+    known, pinned = workload.profile.tensor_parallel_sizes, pins.tensor_parallel_size
+    if pinned is None or pinned in known:
+        return []
+    return [
+        Problem(
+            f"what tensor parallel size {pinned} costs is not known: the profile of {workload.profile.model} "
+            f"has {', '.join(str(size) for size in known)}",
+            key="constraints.tensor_parallel_size",
+            remedy=f"use {_nearest(list(known), pinned)}",
+        )
+    ]
 
 
 def _layout_problems(workload: Workload, pins: Constraints) -> list[Problem]:
     world = workload.pool.world_size
     pool = f"pool {workload.pool.name} has {world} GPUs"
-    stages, data = pins.pipeline_parallel_size, pins.data_parallel_size
+    stages, data, tensor = pins.pipeline_parallel_size, pins.data_parallel_size, pins.tensor_parallel_size
     if stages is not None and data is not None:
-        size = stages * data
+        size = stages * data * (tensor or 1)
         if size > world or not workload.is_startable(size):
+            sharing = f" x tensor {tensor}" if tensor else ""
             return [
                 Problem(
-                    f"pipeline {stages} x data {data} is {size} ranks, {pool}",
+                    f"pipeline {stages} x data {data}{sharing} is {size} ranks, {pool}",
                     key="constraints",
                     remedy=f"pin one of the two, or make the product {world}",
                 )
@@ -99,7 +123,17 @@ def _layout_problems(workload: Workload, pins: Constraints) -> list[Problem]:
     problems = []
     most = {"pipeline_parallel_size": workload.blocks, "data_parallel_size": world}
     for key, pinned in (("pipeline_parallel_size", stages), ("data_parallel_size", data)):
-        if pinned is not None and world % pinned:
+        if pinned is not None and world % (pinned * (tensor or 1)):
+            if world % pinned == 0:
+                problems.append(
+                    Problem(
+                        f"{pinned} x tensor {tensor} does not divide the {world} GPUs of pool "
+                        f"{workload.pool.name}",
+                        key=f"constraints.{key}",
+                        remedy=f"leave one of the two out, or make the product a divisor of {world}",
+                    )
+                )
+                continue
             workable = [value for value in divisors(world) if value <= most[key]]
             problems.append(
                 Problem(

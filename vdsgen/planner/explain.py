@@ -56,14 +56,16 @@ def _layout_reasons(workload: Workload, found: Search, winner: Candidate) -> lis
         told.add(stages)
         fitting = found.fitting.get(stages)
         if fitting is not None and fitting.fastest is not None:
-            best = settings_words(fitting.fastest.settings, layout=False)
-            lines.append(f"{_name(layout)} at its best ({best}) {compared(fitting.fastest, winner)}.")
+            settings = fitting.fastest.settings
+            best = settings_words(settings, layout=False)
+            lines.append(f"{_name(settings)} at its best ({best}) {compared(fitting.fastest, winner)}.")
             continue
         tally = found.out_of_memory.get(stages)
         if tally is not None and tally.nearest_miss is not None:
-            best = settings_words(tally.nearest_miss.settings, layout=False)
+            settings = tally.nearest_miss.settings
+            best = settings_words(settings, layout=False)
             lines.append(
-                f"{_name(layout)} fits in no way: at best ({best}) it {miss_words(tally.nearest_miss)}."
+                f"{_name(settings)} fits in no way: at best ({best}) it {miss_words(tally.nearest_miss)}."
             )
     used, there = winner.settings.world_size, workload.pool.world_size
     if used < there:
@@ -74,8 +76,9 @@ def _layout_reasons(workload: Workload, found: Search, winner: Candidate) -> lis
     return lines
 
 
-def _name(layout: Layout) -> str:
-    return str(layout).capitalize()
+def _name(settings: Settings) -> str:
+    """Its pipeline and data ranks; what else it is follows in words."""
+    return str(Layout(settings.pipeline_parallel_size, settings.data_parallel_size)).capitalize()
 
 
 def _zero_reason(workload: Workload, winner: Candidate) -> str:

@@ -5,14 +5,18 @@ from __future__ import annotations
 from vdsgen.cost.settings import Settings
 from vdsgen.planner.workload import Workload
 from vdsgen.rules.rule import Facts
+from vdsgen.spec.architecture import Vdt
 
 
 def facts(workload: Workload, settings: Settings) -> Facts:
     """What rules see of one candidate."""
+    model = workload.experiment.model
+    assert isinstance(model, Vdt), "the model is resolved before plans are made"
     return Facts(
         world_size=settings.world_size,
         pipeline_parallel_size=settings.pipeline_parallel_size,
         data_parallel_size=settings.data_parallel_size,
+        tensor_parallel_size=settings.tensor_parallel_size,
         global_batch_size=workload.experiment.training.global_batch_size,
         micro_batch_size=settings.micro_batch_size,
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
@@ -26,4 +30,7 @@ def facts(workload: Workload, settings: Settings) -> Facts:
         gpu_has_fp16=workload.has_rate("fp16"),
         gpu_has_bf16=workload.has_rate("bf16"),
         blocks=workload.blocks,
+        heads=model.heads,
+        mlp_hidden_size=model.mlp_hidden_size,
+        gpus_per_node=workload.pool.gpus_per_node,
     )

@@ -43,13 +43,14 @@ class Candidate(NamedTuple):
 
     @property
     def simplicity(self) -> tuple[int, ...]:
-        """No idle GPUs, nothing offloaded, less pipeline, less ZeRO, no checkpointing; then the emptier GPU.
-        Smaller is simpler."""
+        """No idle GPUs, nothing offloaded, less pipeline, fewer ranks to a block, less ZeRO, no
+        checkpointing; then the emptier GPU. Smaller is simpler."""
         settings = self.settings
         return (
             -settings.world_size,
             len(offload_words(settings)),
             settings.pipeline_parallel_size,
+            settings.tensor_parallel_size,
             settings.zero_stage,
             int(settings.checkpoints),
             self.placed.peak_bytes,

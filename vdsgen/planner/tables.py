@@ -43,6 +43,11 @@ def choice_table(plan: Plan) -> Table:
                 "pipeline stages x data ranks",
                 f"{parallel.pipeline_parallel_size} x {parallel.data_parallel_size}",
             ),
+            *(
+                [("ranks that share each block", str(parallel.tensor_parallel_size))]
+                if parallel.tensor_parallel_size > 1
+                else []
+            ),
             ("ZeRO stage", str(plan.zero.stage)),
             (
                 "batch",
@@ -94,6 +99,7 @@ def time_table(time: StepTime) -> Table:
         ("forward and backward", time.compute_seconds),
         ("recomputation", time.recompute_seconds),
         ("pipeline bubble", time.bubble_seconds),
+        ("tensor-parallel exchange", time.tensor_seconds),
         ("stage transfers", time.transfer_seconds),
         ("gradient reduction", time.reduction_seconds),
         ("parameter gathers", time.gather_seconds),

@@ -52,11 +52,14 @@ def interval_words(interval: int) -> str:
 
 
 def settings_words(settings: Settings, *, layout: bool = True) -> str:
-    """A candidate in one line, with or without its layout."""
-    place = f"pipeline {settings.pipeline_parallel_size} x data {settings.data_parallel_size}, "
+    """A candidate in one line, with or without its layout; that ranks share blocks is always told."""
+    tensor = settings.tensor_parallel_size
+    place = [f"pipeline {settings.pipeline_parallel_size} x data {settings.data_parallel_size}"] * layout
+    place += [f"tensor {tensor}"] * (tensor > 1)
+    where = " x ".join(place)
     return (
-        f"{place if layout else ''}ZeRO-{settings.zero_stage}, micro-batch {settings.micro_batch_size} x "
-        f"{settings.gradient_accumulation_steps} steps, "
+        f"{where}{', ' if where else ''}ZeRO-{settings.zero_stage}, "
+        f"micro-batch {settings.micro_batch_size} x {settings.gradient_accumulation_steps} steps, "
         f"{interval_words(settings.activation_checkpoint_interval)}, {settings.dtype}"
         f"{''.join(f', {words}' for words in offload_words(settings))}"
     )

@@ -18,6 +18,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils.checkpoint import checkpoint
 
 from vdsgen.model.layers.modulation import ROWS
+from vdsgen.model.layers.tensor_parallel import ALONE, TensorRanks
 from vdsgen.model.pipeline import layer_specs
 from vdsgen.profile.kernels import ChosenAttention
 from vdsgen.profile.ledger import Entry, Ledger, key_of
@@ -83,12 +84,15 @@ def empty_tensors() -> Iterator[None]:
         yield
 
 
-def empty_layer(model: Vdt, geometry: Geometry, kind: Kind, dtype: torch.dtype) -> nn.Module:
-    """A layer with weights in `dtype` and an accumulator for each gradient, on the current device."""
+def empty_layer(
+    model: Vdt, geometry: Geometry, kind: Kind, dtype: torch.dtype, ranks: TensorRanks = ALONE
+) -> nn.Module:
+    """A layer, or a rank's share of it, with weights in `dtype` and an accumulator for each gradient, on the
+    current device."""
     default = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
-        layer: nn.Module = layer_specs(model, geometry, seed=0)[LAYER_INDEX[kind]].build()
+        layer: nn.Module = layer_specs(model, geometry, 0, ranks)[LAYER_INDEX[kind]].build()
     finally:
         torch.set_default_dtype(default)
     for parameter in layer.parameters():

@@ -40,7 +40,12 @@ def engine_config(plan: Plan, experiment: Experiment) -> dict[str, Any]:
 def pipeline_section(plan: Plan) -> dict[str, Any]:
     """Read by the training entrypoint; the engine itself applies the interval and `use_reentrant`
     (runtime/pipe/engine.py:205-218). Where stages have intervals of their own, the entrypoint hands each
-    rank's engine the one of its stage."""
+    rank's engine the one of its stage.
+
+    Tensor-parallel ranks each send the whole hidden state to the next stage: where the engine splits it
+    between them (`pipe_partitioned`, :137), it clears a stage's output before our one traversal of the graph
+    goes back from it (model/corrections.py, backward_pass).
+    """
     section: dict[str, Any] = {
         "stages": plan.parallel.pipeline_parallel_size,
         "partition": [stage.layers[0] for stage in plan.stages] + [plan.stages[-1].layers[1]],
@@ -50,7 +55,14 @@ def pipeline_section(plan: Plan) -> dict[str, Any]:
         section["stage_checkpoint_intervals"] = list(plan.activation_checkpointing.stage_intervals)
     if plan.activation_checkpointing.offload:
         section["offload_activations"] = True
-    return section | {"use_reentrant": False}
+    section["use_reentrant"] = False
+    if plan.parallel.tensor_parallel_size > 1:
+        section |= {
+            "tensor_parallel_size": plan.parallel.tensor_parallel_size,
+            "pipe_partitioned": False,
+            "grad_partitioned": False,
+        }
+    return section
 
 
 def uses_bf16_optimizer(plan: Plan) -> bool:

@@ -73,6 +73,7 @@ SECTIONS: Mapping[str, frozenset[str]] = {
             "use_reentrant",
             "pipe_partitioned",
             "grad_partitioned",
+            "tensor_parallel_size",
         }
     ),
     "data_types": frozenset({"grad_accum_dtype", "param_dtype", "buffer_dtype", "keep_in_fp32_modules"}),

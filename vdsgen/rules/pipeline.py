@@ -16,9 +16,12 @@ def _stages_divide_world(facts: Facts) -> str | None:
 
 def _ranks_are_used(facts: Facts) -> str | None:
     stages, data, world = facts.pipeline_parallel_size, facts.data_parallel_size, facts.world_size
-    if stages is None or data is None or world is None or stages * data == world:
+    tensor = facts.tensor_parallel_size or 1
+    if stages is None or data is None or world is None or stages * data * tensor == world:
         return None
-    return f"pipeline {stages} x data {data} is {stages * data} ranks, the job has {world}"
+    sharing = f" x tensor {tensor}" if tensor > 1 else ""
+    ranks = stages * data * tensor
+    return f"pipeline {stages} x data {data}{sharing} is {ranks} ranks, the job has {world}"
 
 
 def _zero_with_stages(facts: Facts) -> str | None:
@@ -60,9 +63,9 @@ RULES = (
     ),
     Rule(
         id="layout-fills-world",
-        summary="Pipeline stages times data-parallel ranks is the number of ranks.",
+        summary="Pipeline stages x data-parallel x tensor-parallel ranks is the number of ranks.",
         check=_ranks_are_used,
-        remedy="make pipeline parallel size x data parallel size the number of ranks that are started",
+        remedy="make pipeline x data x tensor parallel size the number of ranks that are started",
         source="runtime/pipe/topology.py:232",
         versions=VERSIONS,
     ),

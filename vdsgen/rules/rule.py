@@ -14,6 +14,12 @@ class Facts(NamedTuple):
     world_size: int | None = None
     pipeline_parallel_size: int | None = None
     data_parallel_size: int | None = None
+    tensor_parallel_size: int | None = None
+    """Ranks that share each block."""
+    heads: int | None = None
+    """Attention heads of the model."""
+    mlp_hidden_size: int | None = None
+    gpus_per_node: int | None = None
     global_batch_size: int | None = None
     micro_batch_size: int | None = None
     gradient_accumulation_steps: int | None = None

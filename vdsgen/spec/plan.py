@@ -162,6 +162,8 @@ class TimeSplit(Spec):
     """Waiting for clips; 0 where the pool's calibration has no figure for it."""
     overhead_seconds: NonNegativeFloat = 0.0
     """Of every step, where an ablation measured it."""
+    tensor_seconds: NonNegativeFloat = 0.0
+    """Between ranks that share blocks."""
 
 
 class DatasetPass(Spec):

@@ -13,6 +13,9 @@ from vdsgen.spec.base import NonNegativeInt, PositiveInt, Spec
 ATTENTION_TILE = 128
 """What CUDA's flash attention rounds a sequence up to for its fp32 gradient accumulator."""
 
+TENSOR_PARALLEL_SIZES = (2, 4, 8)
+"""Ranks that share a layer in profiles, where they divide its heads: a node's GPUs, by halves."""
+
 AttentionKernel = Literal["flash", "efficient", "math"]
 """PyTorch's attention implementations: flash (half precision from sm80 on), efficient (CUTLASS, which
 fp32, masks and older GPUs take) and math (batched matrix products with the scores in memory)."""
@@ -162,6 +165,17 @@ class Attention(Spec):
     count: PositiveInt = 1
 
 
+class Collective(Spec):
+    """Equal collectives between the tensor-parallel ranks that share a layer, in one pass of it."""
+
+    kind: Literal["all_reduce", "all_gather"]
+    phase: Literal["forward", "backward"]
+    """Recomputation repeats those of forward."""
+    elements: Polynomial
+    """Of the whole result, which has the activations' dtype."""
+    count: PositiveInt = 1
+
+
 class LayerType(Spec):
     """One kind of layer."""
 
@@ -189,6 +203,8 @@ class LayerType(Spec):
     forward_kernels: NonNegativeInt = 0
     """Operators that launch a kernel, forward."""
     backward_kernels: NonNegativeInt = 0
+    collectives: tuple[Collective, ...] | None = None
+    """Between ranks that share the layer; None where none do."""
 
     @property
     def parameter_sizes(self) -> tuple[int, ...]:
@@ -214,6 +230,25 @@ class ModelProfile(Spec):
     layer_types: dict[str, LayerType]
     layers: tuple[str, ...] = Field(min_length=1)
     """Name of each pipeline layer's type."""
+    tensor_parallel: dict[PositiveInt, dict[str, LayerType]] | None = None
+    """What one rank has of layers that so many share, by their names: parameters, costs, shapes. Types that
+    are not named are on every rank as they are. None: not traced."""
+
+    @property
+    def tensor_parallel_sizes(self) -> tuple[int, ...]:
+        """Ranks that may share layers, rising."""
+        return (1, *sorted(self.tensor_parallel or ()))
+
+    def shared_by(self, ranks: int) -> ModelProfile:
+        """One rank's part of the model where so many share its layers. Raises ValueError for a number that
+        was not traced."""
+        if ranks == 1:
+            return self
+        split = (self.tensor_parallel or {}).get(ranks)
+        if split is None:
+            known = ", ".join(str(size) for size in self.tensor_parallel_sizes)
+            raise ValueError(f"the profile of {self.model} is of tensor parallel sizes {known}, not {ranks}")
+        return self.model_copy(update={"layer_types": {**self.layer_types, **split}, "tensor_parallel": None})
 
     @property
     def parameters(self) -> int:
@@ -224,7 +259,8 @@ class ModelProfile(Spec):
         return sum(self.layer_types[name].trainable_parameters for name in self.layers)
 
     def with_attention(self, kernel: AttentionKernel) -> ModelProfile:
-        """The same model where `half` and `single` run this implementation, and only this one.
+        """The same model on one tensor-parallel rank where `half` and `single` run this implementation, and
+        only this one.
 
         Raises ValueError where it was not traced.
         """
@@ -242,7 +278,7 @@ class ModelProfile(Spec):
             )
             for name, layer in self.layer_types.items()
         }
-        return self.model_copy(update={"layer_types": types})
+        return self.model_copy(update={"layer_types": types, "tensor_parallel": None})
 
 
 def _with_rank(value: LayerCosts, rank: int) -> LayerCosts:

@@ -37,14 +37,17 @@ class Layout(Spec):
     partition: tuple[NonNegativeInt, ...]
     """First layer of each stage, and one past the last layer; empty without a pipeline."""
     dtype: Dtype
+    tensor_parallel_size: PositiveInt = 1
+    """Ranks that share each block."""
 
     @property
     def world_size(self) -> int:
-        return self.pipeline_parallel_size * self.data_parallel_size
+        return self.pipeline_parallel_size * self.data_parallel_size * self.tensor_parallel_size
 
     def stage_of(self, rank: int) -> int:
-        """Ranks count through the data ranks of a stage first (runtime/pipe/topology.py, axes pipe, data)."""
-        return rank // self.data_parallel_size
+        """Ranks that share blocks are neighbours, then come the data ranks of a stage
+        (runtime/pipe/topology.py:243, axes pipe, data, model)."""
+        return rank // (self.data_parallel_size * self.tensor_parallel_size)
 
     def reads_clips(self, rank: int) -> bool:
         """Only the first and the last stage of a pipeline see clips."""
@@ -52,14 +55,16 @@ class Layout(Spec):
 
     def __str__(self) -> str:
         stages = f", stages at layers {list(self.partition)}" if self.partition else ""
+        tensor = f" x {self.tensor_parallel_size} tensor" if self.tensor_parallel_size > 1 else ""
         return (
-            f"{self.pipeline_parallel_size} pipeline x {self.data_parallel_size} data, "
+            f"{self.pipeline_parallel_size} pipeline x {self.data_parallel_size} data{tensor}, "
             f"ZeRO-{self.zero_stage}, {self.dtype}{stages}"
         )
 
 
 def layout_of(ds_config: Mapping[str, Any]) -> Layout:
-    """The layout that a ds_config.json asks for; ranks follow from its three batch sizes and its stages.
+    """The layout that a ds_config.json asks for; ranks follow from its three batch sizes, its stages and the
+    ranks that share each block.
 
     Raises VdsgenError where a figure is missing or the batch sizes do not divide.
     """
@@ -81,6 +86,7 @@ def layout_of(ds_config: Mapping[str, Any]) -> Layout:
             zero_stage=(ds_config.get("zero_optimization") or {}).get("stage", 0),
             partition=tuple(pipeline.get("partition") or ()) if stages != 1 else (),
             dtype=_dtype(ds_config),
+            tensor_parallel_size=pipeline.get("tensor_parallel_size", 1),
         )
     except (ValidationError, TypeError) as error:
         raise VdsgenError(f"ds_config.json: {error}") from error

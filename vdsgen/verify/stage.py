@@ -48,7 +48,9 @@ def trace_stage(
     Once a process. Raises VdsgenError where the config contradicts the model.
     """
     layout = layout_of(ds_config)
-    join_fake_group(stage * layout.data_parallel_size + data_rank, layout.world_size)
+    # Ranks that share blocks hold equally much: the first of them stands for all.
+    neighbours = stage * layout.data_parallel_size + data_rank
+    join_fake_group(neighbours * layout.tensor_parallel_size, layout.world_size)
     gc.freeze()  # what imports left behind need not be searched each time the engine collects garbage
     report(JOINED)
     return trace_without_memory(ds_config, model, geometry, stage, report)
