@@ -14,11 +14,13 @@ from deepspeed.runtime.pipe.engine import PipelineEngine
 from torch import Tensor
 
 from vdsgen.errors import VdsgenError
-from vdsgen.model import corrections
+from vdsgen.model import compression, corrections
 from vdsgen.model.distributed import init_distributed
 from vdsgen.model.objective import diffusion_loss
 from vdsgen.model.pipeline import PlannedPipelineModule, SequentialModel, check_partition, layer_specs
 from vdsgen.spec.architecture import Geometry, Vdt
+from vdsgen.spec.compression import compression_of, refusal
+from vdsgen.spec.plan import GradientCompression
 
 Batch = tuple[tuple[Tensor, ...], Tensor]
 """((noised, timestep[, condition]), target) of one micro-batch, on any device."""
@@ -27,13 +29,19 @@ Batch = tuple[tuple[Tensor, ...], Tensor]
 class TrainingEngine:
     """What the trainer and the sampler call. Every method is collective: call it on all ranks alike."""
 
-    def __init__(self, engine: Any) -> None:
+    compressor: compression.GradientCompressor | None
+    """Averages gradients in int8, where the config asks for it."""
+
+    def __init__(self, engine: Any, gradient_compression: GradientCompression = "none") -> None:
         self.engine = engine
         self.pipelined = isinstance(engine, PipelineEngine)
         self._size = 0
         self._plain_grad_norm: float | None = None
         self._scale_in_step = 1.0
         corrections.forget_initial_step(engine)
+        self.compressor = None
+        if gradient_compression != "none":
+            self.compressor = compression.install(engine, lambda: self.loss_scale)
         if self.pipelined:
             self._instrument_pipeline()
 
@@ -163,8 +171,8 @@ class TrainingEngine:
 def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, seed: int) -> TrainingEngine:
     """Builds this rank's part of the model and DeepSpeed's engine around it.
 
-    Reads `pipeline.stages`, `pipeline.partition` and `pipeline.activation_checkpoint_interval`; everything
-    else in `ds_config` is DeepSpeed's own. Collective. Raises VdsgenError where the config contradicts
+    Reads `pipeline.stages`, `pipeline.partition`, `pipeline.activation_checkpoint_interval` and the section
+    `vdsgen`; everything else in `ds_config` is DeepSpeed's own. Collective. Raises VdsgenError where the config contradicts
     the model or the number of ranks.
     """
     section = ds_config.get("pipeline", {})
@@ -175,6 +183,11 @@ def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, s
     if len(partition) != stages + 1:
         raise VdsgenError(f"pipeline.partition {partition} needs {stages + 1} entries for {stages} stages")
     check_partition(partition, len(specs))
+    zero = ds_config.get("zero_optimization", {})
+    compressed = compression_of(ds_config)
+    compression.check_reduces_once(
+        refusal(compressed, zero.get("stage", 0), optimizer_is_offloaded=_is_offloaded(zero))
+    )
     init_distributed()
     if dist.get_world_size() % stages:
         raise VdsgenError(
@@ -183,9 +196,13 @@ def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, s
     if stages > 1:
         module: torch.nn.Module = PlannedPipelineModule(specs, partition, interval, diffusion_loss)
     else:
-        stage_3 = ds_config.get("zero_optimization", {}).get("stage", 0) == 3
+        stage_3 = zero.get("stage", 0) == 3
         with deepspeed.zero.Init(config_dict_or_path=dict(ds_config), enabled=stage_3):
             module = SequentialModel(specs, interval, diffusion_loss)
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     engine, *_ = deepspeed.initialize(model=module, model_parameters=trainable, config=dict(ds_config))
-    return TrainingEngine(engine)
+    return TrainingEngine(engine, compressed)
+
+
+def _is_offloaded(zero: Mapping[str, Any]) -> bool:
+    return (zero.get("offload_optimizer") or {}).get("device", "none") != "none"
