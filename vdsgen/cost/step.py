@@ -8,9 +8,13 @@ from typing import NamedTuple
 
 from vdsgen.cost.communication import (
     Collective,
+    StepTraffic,
     Topology,
     gather_seconds,
+    is_quantised,
+    quantised_reduction_seconds,
     reduction_seconds,
+    secondary_gather_seconds,
     shards_optimizer,
     step_traffic,
 )
@@ -28,6 +32,7 @@ from vdsgen.cost.schedule import PipelineRun, StageTimes, makespan_lower_bound, 
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.shared_processor import Sharing, simulate_shared
 from vdsgen.cost.step_time import StepTime
+from vdsgen.cost.wire import gather_memory_bytes, reduction_memory_bytes
 from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.calibration import Calibration, middle
 from vdsgen.spec.experiment import Dtype
@@ -258,11 +263,17 @@ class StepTimeModel:
             # ZeRO-3 keeps small parameters; the others are gathered a layer at a time.
             moved = self._gathered[stop] - self._gathered[start] if settings.zero_stage == 3 else parameters
             traffic = step_traffic(settings, moved, trainable, stop - start)
-            reduce: Collective = "all_reduce" if traffic.reduce_passes == 2 else "reduce_scatter"
-            reducing = self.topology.data_group(settings, stage, reduce)
+            reduces.append(
+                traffic.reductions
+                * (self._reduction(traffic, settings, stage) + self._in_memory(trainable, settings, gather=False))
+            )
             gathering = self.topology.data_group(settings, stage, "all_gather")
-            reduces.append(traffic.reductions * reduction_seconds(traffic, reducing, settings))
-            gathers.append(traffic.gathers * gather_seconds(traffic, gathering, settings))
+            dequantising = self._in_memory(moved, settings, gather=True)
+            gathers.append(
+                traffic.gathers * (gather_seconds(traffic, gathering, settings) + dequantising)
+                + traffic.secondary_gathers
+                * (secondary_gather_seconds(traffic, self.topology, settings) + dequantising)
+            )
             moving, adam = offload_seconds(settings, parameters, trainable, self.host)
             offloads.append(moving)
             update = adam or self._optimizer(settings, trainable)
@@ -275,6 +286,20 @@ class StepTimeModel:
             offload_seconds=factors.communication_factor * max(offloads),
             overhead_seconds=factors.overhead_seconds,
         )
+
+    def _reduction(self, traffic: StepTraffic, settings: Settings, stage: int) -> float:
+        if is_quantised(settings):
+            return quantised_reduction_seconds(traffic, self.topology, settings, stage)
+        reduce: Collective = "all_reduce" if traffic.reduce_passes == 2 else "reduce_scatter"
+        return reduction_seconds(traffic, self.topology.data_group(settings, stage, reduce), settings)
+
+    def _in_memory(self, elements: int, settings: Settings, *, gather: bool) -> float:
+        """Casting or quantising what is sent, and back."""
+        if settings.data_parallel_size == 1:
+            return 0.0
+        each = gather_memory_bytes(settings) if gather else reduction_memory_bytes(settings)
+        seconds = elements * each / self.rates(settings.dtype).bytes_per_second if each else 0.0
+        return seconds / self._speed(settings.world_size)
 
     def _transfers(self, settings: Settings, partition: Sequence[int]) -> list[float]:
         volumes = self.boundary_bytes(settings.micro_batch_size, settings.dtype)
