@@ -116,8 +116,10 @@ def exchange(piece: Tensor, errors: Errors, group: Any, loss_scale: float = 1.0)
 
 
 def quantise(values: Tensor) -> tuple[Tensor, Tensor]:
-    """(codes (elements,) int8, scales (blocks,) fp32) of fp32 values, whole blocks of them. Leaves in `values`
-    what is lost: at most half a scale each. A block that is not finite has a scale that is not."""
+    """(codes (elements,) int8, scales (blocks,) fp32) of fp32 values, whole blocks of them.
+
+    Leaves in `values` what is lost: at most half a scale each. A block that is not finite has a scale that is
+    not."""
     blocks = values.view(-1, BLOCK_ELEMENTS)
     scales = torch.linalg.vector_norm(blocks, float("inf"), dim=1).div_(LARGEST_CODE)
     scales.clamp_(min=TINIEST_SCALE)

@@ -172,8 +172,8 @@ def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, s
     """Builds this rank's part of the model and DeepSpeed's engine around it.
 
     Reads `pipeline.stages`, `pipeline.partition`, `pipeline.activation_checkpoint_interval` and the section
-    `vdsgen`; everything else in `ds_config` is DeepSpeed's own. Collective. Raises VdsgenError where the config contradicts
-    the model or the number of ranks.
+    `vdsgen`; everything else in `ds_config` is DeepSpeed's own. Collective. Raises VdsgenError where the
+    config contradicts the model or the number of ranks.
     """
     section = ds_config.get("pipeline", {})
     stages = int(section.get("stages", 1))

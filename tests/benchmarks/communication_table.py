@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.communication_table
 
-Prints the tables of docs/communication.md: four ranks of a tiny model on the real engine, collectives counted.
-Takes some minutes.
+Prints the table of docs/communication.md: four ranks of a tiny model on the real engine, collectives
+counted. Takes some minutes.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def cases() -> list[Case]:
     for stages, zero, precision in MODES:
         found.append(Case(stages, zero, precision, "as it is", {}))
         for dtype in ("fp32", "bf16", "fp16"):
-            if dtype not in precision or precision == "bf16 + fp32" and dtype == "fp32":
+            if dtype not in precision or (precision == "bf16 + fp32" and dtype == "fp32"):
                 section = {"communication_data_type": dtype}
                 found.append(Case(stages, zero, precision, f"communication_data_type {dtype}", section))
         if zero <= 1:

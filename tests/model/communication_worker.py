@@ -26,7 +26,7 @@ from vdsgen.model.engine import build_engine
 SMALL_BYTES = 1024
 """Losses, norms and flags are not counted."""
 SENDS = {
-    # collective -> (argument that is the whole of the data, times that a ring sends it, less one rank's share)
+    # collective -> (argument that is all of the data, times that a ring sends it, less one rank's share)
     "all_reduce": (0, 2),
     "reduce_scatter_tensor": (1, 1),
     "all_gather_into_tensor": (0, 1),

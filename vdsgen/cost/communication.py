@@ -125,9 +125,9 @@ class Topology(NamedTuple):
     def exchange_seconds(self, settings: Settings, stage: int, volume_bytes: float) -> float:
         """An all-to-all of `volume_bytes` a rank within one stage's data-parallel group, as the slowest link.
 
-        Every rank sends each other rank its share directly. Of k ranks in one node (or behind one switch) each
-        sends all but k shares outside, where a ring crosses once: an all-to-all loads a link between nodes k
-        times as much. Groups of other stages do the same at the same time.
+        Every rank sends each other rank its share directly. Of k ranks in one node (or behind one switch)
+        each sends all but k shares outside, where a ring crosses once: an all-to-all loads a link between
+        nodes k times as much. Groups of other stages do the same at the same time.
         """
         ranks = settings.data_parallel_size
         if ranks == 1 or volume_bytes == 0:
@@ -295,8 +295,9 @@ def quantised_reduction_seconds(
     traffic: StepTraffic, topology: Topology, settings: Settings, stage: int
 ) -> float:
     """Seconds of one reduction in int8 (model/compression.py): an all-to-all, then a ring gather.
-    Or in ZeRO++'s int4 (comm/coalesced_collectives.py:31): an all-to-all within each node, then one of what is
-    left between the nodes' GPUs of the same place."""
+
+    Or in ZeRO++'s int4 (comm/coalesced_collectives.py:31): an all-to-all within each node, then one of what
+    is left between the nodes' GPUs of the same place."""
     volume = traffic.reduce_bytes
     if settings.gradient_compression == "int8":
         pieces = _buckets(volume / gradient_bytes(settings), PIECE_ELEMENTS)

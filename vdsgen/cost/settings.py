@@ -69,5 +69,18 @@ class Settings(NamedTuple):
         return intervals[stage] if intervals else self.activation_checkpoint_interval
 
     @property
+    def communication_changes(self) -> int:
+        """In how many ways data-parallel ranks send less than the engine makes them by itself."""
+        return sum(
+            (
+                self.communication_dtype is not None,
+                self.gradient_compression != "none",
+                self.zero_quantized_weights,
+                self.zero_quantized_gradients,
+                self.hierarchical_partition_size > 1,
+            )
+        )
+
+    @property
     def element_bytes(self) -> int:
         return BYTES_PER_ELEMENT[self.dtype]

@@ -265,7 +265,10 @@ class StepTimeModel:
             traffic = step_traffic(settings, moved, trainable, stop - start)
             reduces.append(
                 traffic.reductions
-                * (self._reduction(traffic, settings, stage) + self._in_memory(trainable, settings, gather=False))
+                * (
+                    self._reduction(traffic, settings, stage)
+                    + self._in_memory(trainable, settings, gather=False)
+                )
             )
             gathering = self.topology.data_group(settings, stage, "all_gather")
             dequantising = self._in_memory(moved, settings, gather=True)

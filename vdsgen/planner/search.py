@@ -32,11 +32,13 @@ class Candidate(NamedTuple):
 
     @property
     def simplicity(self) -> tuple[int, ...]:
-        """Less pipeline, less ZeRO, no checkpointing; then the emptier GPU. Smaller is simpler."""
+        """Less pipeline, less ZeRO, exact communication, no checkpointing; then the emptier GPU. Smaller is
+        simpler."""
         settings = self.settings
         return (
             settings.pipeline_parallel_size,
             settings.zero_stage,
+            settings.communication_changes,
             int(settings.activation_checkpoint_interval > 0),
             self.placed.peak_bytes,
             settings.micro_batch_size,
@@ -125,9 +127,7 @@ def _place_family(
     stages = settings.pipeline_parallel_size
     found: list[Placed] = []
     for interval in family.intervals:
-        same_but_micro_batch = (
-            stages, settings.data_parallel_size, settings.zero_stage, settings.dtype, interval,
-        )  # fmt: skip
+        same_but_micro_batch = family.at(interval)._replace(micro_batch_size=0, gradient_accumulation_steps=0)
         tally = result.out_of_memory.setdefault(stages, Tally())
         if same_but_micro_batch in hopeless:
             tally.count += 1

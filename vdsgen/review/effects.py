@@ -185,12 +185,13 @@ PLAN = _in(
         "zero.quantized_weights", "zero_optimization.zero_quantized_weights", "numerics", "memory", "speed"
     ),
     _same(
-        "zero.quantized_gradients", "zero_optimization.zero_quantized_gradients",
-        "numerics", "memory", "speed",
+        "zero.quantized_gradients",
+        "zero_optimization.zero_quantized_gradients",
+        "numerics",
+        "memory",
+        "speed",
     ),
-    _same(
-        "zero.hierarchical_partition_size", "zero_optimization.zero_hpz_partition_size", "memory", "speed"
-    ),
+    _same("zero.hierarchical_partition_size", "zero_optimization.zero_hpz_partition_size", "memory", "speed"),
     _same("communication.dtype", "communication_data_type", "numerics", "memory", "speed"),
     _same("communication.gradient_compression", "vdsgen.gradient_compression", "numerics", "memory", "speed"),
     _keys("precision.dtype", "numerics", "memory", "speed"),

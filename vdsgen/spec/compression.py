@@ -1,4 +1,4 @@
-"""Compressed gradients of the trainer's own: the section of ds_config.json that asks for them, and their sizes.
+"""Compressed gradients of the trainer's own: the section of ds_config.json that asks for them, and sizes.
 
 DeepSpeed ignores the section: it drops top-level keys that it does not know (runtime/config.py, 0.19.8).
 """
@@ -56,8 +56,8 @@ def refusal(
         return None
     if zero_stage >= 2:
         return (
-            f"ZeRO-{zero_stage} reduces gradients while backward goes on, after every micro-batch; the trainer "
-            f"compresses those that are reduced once a step, at ZeRO-0 and ZeRO-1"
+            f"ZeRO-{zero_stage} reduces gradients while backward goes on, after every micro-batch; the "
+            f"trainer compresses those that are reduced once a step, at ZeRO-0 and ZeRO-1"
         )
     if optimizer_is_offloaded:
         return "with the optimizer on the host, gradients are reduced on their way there, one by one"

@@ -224,8 +224,8 @@ class Training(Spec):
     gradient_accumulation_dtype: Literal["auto", "fp32", "model"] = "auto"
     """auto: fp32 for bf16 where DeepSpeed allows it, else the model's."""
     communication_precision: CommunicationPrecision = "exact"
-    """What may travel between data-parallel ranks. exact: gradients and parameters in the model's dtype, as the
-    engine sends them by itself. reduced: gradients of an fp32 model in half precision besides. quantized: int8
+    """What may travel between data-parallel ranks. exact: gradients and parameters in the model's dtype, as
+    the engine sends them by itself. reduced: gradients of an fp32 model in bf16 besides. quantized: int8
     gradients, and ZeRO++'s int8 parameters and int4 gradients, besides. The planner takes what is faster."""
     loss_scaling: LossScaling = LossScaling()
     gradient_clipping: NonNegativeFloat = 1.0
