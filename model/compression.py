@@ -58,7 +58,7 @@ class GradientCompressor:
         if ranks == 1:
             return
         scale = self._loss_scale()
-        for piece in gradient.split(PIECE_ELEMENTS):
+        for piece in torch.split(gradient, PIECE_ELEMENTS):
             exchange(piece, self._errors_of(piece, ranks), group, scale)
 
     def step_is_reduced(self) -> None:

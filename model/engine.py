@@ -205,4 +205,5 @@ def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, s
 
 
 def _is_offloaded(zero: Mapping[str, Any]) -> bool:
-    return (zero.get("offload_optimizer") or {}).get("device", "none") != "none"
+    device: str = (zero.get("offload_optimizer") or {}).get("device", "none")
+    return device != "none"

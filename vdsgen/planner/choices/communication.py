@@ -26,7 +26,7 @@ def communication_choices(workload: Workload, settings: Settings) -> tuple[Setti
     if settings.data_parallel_size == 1 and not _pinned(workload):
         return (settings,)
     found = [
-        settings._replace(hierarchical_partition_size=ranks, **sent)
+        settings._replace(hierarchical_partition_size=ranks, **sent)  # type: ignore[arg-type]
         for ranks, sent in product(_partition_sizes(workload, settings), _ways_to_send(workload, settings))
     ]
     return tuple(one for one in found if communication_refusal(workload, one) is None)
