@@ -11,6 +11,7 @@ import os
 import shutil
 from pathlib import Path
 
+import torch
 from deepspeed import comm as dist
 
 from vdsgen.errors import VdsgenError
@@ -45,6 +46,7 @@ def save(engine: TrainingEngine, run: Path, step: int, rendered: Rendered, keep:
         engine.engine.save_checkpoint(
             str(folder), tag=target.name, client_state={"vdsgen_step": step}, save_latest=False
         )
+        _save_errors(engine, target)
         # DeepSpeed ends with a barrier where it writes `latest`; here the ranks must be told apart from it.
         dist.barrier()
         if is_first_rank():
@@ -89,7 +91,29 @@ def resume(engine: TrainingEngine, run: Path, rendered: Rendered) -> int:
     loaded, _ = engine.engine.load_checkpoint(str(folder.parent), tag=folder.name)
     if loaded is None:
         raise VdsgenError(f"DeepSpeed could not load {folder}; its warnings are in the rank's log")
+    _load_errors(engine, folder)
     return record.step
+
+
+def _errors_file(folder: Path) -> Path:
+    """This rank's own: what compressing its gradients has lost so far."""
+    return folder / f"gradient_errors_rank_{dist.get_rank():05d}.pt"
+
+
+def _save_errors(engine: TrainingEngine, folder: Path) -> None:
+    if engine.compressor is not None:
+        torch.save(engine.compressor.state(), _errors_file(folder))
+
+
+def _load_errors(engine: TrainingEngine, folder: Path) -> None:
+    if engine.compressor is None:
+        return
+    path = _errors_file(folder)
+    if path.is_file():
+        engine.compressor.restore(torch.load(path, weights_only=True), engine.device)
+    else:
+        engine.compressor.restore([], engine.device)
+        say_first(f"warning: {folder} was written without compressed gradients; their errors start at zero")
 
 
 def _vouch(target: Path, step: int, rendered: Rendered) -> None:

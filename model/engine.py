@@ -15,13 +15,15 @@ from deepspeed.runtime.pipe.topology import PipelineParallelGrid, PipeModelDataP
 from torch import Tensor
 
 from vdsgen.errors import VdsgenError
-from vdsgen.model import corrections
+from vdsgen.model import compression, corrections
 from vdsgen.model.activation_offload import ActivationOffload
 from vdsgen.model.distributed import init_distributed
 from vdsgen.model.layers.tensor_parallel import TensorRanks
 from vdsgen.model.objective import diffusion_loss
 from vdsgen.model.pipeline import PlannedPipelineModule, SequentialModel, check_partition, layer_specs
 from vdsgen.spec.architecture import Geometry, Vdt
+from vdsgen.spec.compression import compression_of, refusal
+from vdsgen.spec.plan import GradientCompression
 
 Batch = tuple[tuple[Tensor, ...], Tensor]
 """((noised, timestep[, condition]), target) of one micro-batch, on any device."""
@@ -30,13 +32,19 @@ Batch = tuple[tuple[Tensor, ...], Tensor]
 class TrainingEngine:
     """What the trainer and the sampler call. Every method is collective: call it on all ranks alike."""
 
-    def __init__(self, engine: Any) -> None:
+    compressor: compression.GradientCompressor | None
+    """Averages gradients in int8, where the config asks for it."""
+
+    def __init__(self, engine: Any, gradient_compression: GradientCompression = "none") -> None:
         self.engine = engine
         self.pipelined = isinstance(engine, PipelineEngine)
         self._size = 0
         self._plain_grad_norm: float | None = None
         self._scale_in_step = 1.0
         corrections.forget_initial_step(engine)
+        self.compressor = None
+        if gradient_compression != "none":
+            self.compressor = compression.install(engine, lambda: self.loss_scale)
         if self.pipelined:
             self._instrument_pipeline()
 
@@ -168,9 +176,9 @@ def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, s
     """Builds this rank's part of the model and DeepSpeed's engine around it.
 
     Reads `pipeline.stages`, `pipeline.partition`, `pipeline.activation_checkpoint_interval`, where stages
-    have intervals of their own `pipeline.stage_checkpoint_intervals`, `pipeline.offload_activations` and
-    `pipeline.tensor_parallel_size`; everything else in `ds_config` is DeepSpeed's own. Collective. Raises
-    VdsgenError where the config contradicts the model or the number of ranks.
+    have intervals of their own `pipeline.stage_checkpoint_intervals`, `pipeline.offload_activations`,
+    `pipeline.tensor_parallel_size` and the section `vdsgen`; everything else in `ds_config` is DeepSpeed's
+    own. Collective. Raises VdsgenError where the config contradicts the model or the number of ranks.
     """
     section = ds_config.get("pipeline", {})
     stages, tensor = int(section.get("stages", 1)), int(section.get("tensor_parallel_size", 1))
@@ -186,6 +194,11 @@ def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, s
     if len(partition) != stages + 1:
         raise VdsgenError(f"pipeline.partition {partition} needs {stages + 1} entries for {stages} stages")
     check_partition(partition, layers)
+    zero = ds_config.get("zero_optimization", {})
+    compressed = compression_of(ds_config)
+    compression.check_reduces_once(
+        refusal(compressed, zero.get("stage", 0), optimizer_is_offloaded=_is_offloaded(zero))
+    )
     init_distributed()
     ranks = TensorRanks(tensor, dist.get_rank() % tensor)
     specs = layer_specs(model, geometry, seed, ranks)
@@ -203,7 +216,7 @@ def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, s
         if topology is not None:
             grid = PipelineParallelGrid(topology)
             ranks.bind(grid.get_slice_parallel_group())
-        stage_3 = ds_config.get("zero_optimization", {}).get("stage", 0) == 3
+        stage_3 = zero.get("stage", 0) == 3
         with deepspeed.zero.Init(
             data_parallel_group=None if grid is None else grid.get_data_parallel_group(),
             config_dict_or_path=config,
@@ -213,7 +226,7 @@ def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, s
             module = SequentialModel(specs, intervals[0], diffusion_loss, offload)
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     engine, *_ = deepspeed.initialize(model=module, model_parameters=trainable, config=config, mpu=grid)
-    return TrainingEngine(engine)
+    return TrainingEngine(engine, compressed)
 
 
 def _topology(stages: int, tensor: int) -> PipeModelDataParallelTopology | None:
@@ -240,3 +253,8 @@ def stage_intervals(section: Mapping[str, Any], stages: int) -> tuple[int, ...]:
     if len(own) != stages:
         raise VdsgenError(f"pipeline.stage_checkpoint_intervals {own} needs {stages} entries, one a stage")
     return tuple(int(interval) for interval in own)
+
+
+def _is_offloaded(zero: Mapping[str, Any]) -> bool:
+    device: str = (zero.get("offload_optimizer") or {}).get("device", "none")
+    return device != "none"

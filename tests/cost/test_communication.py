@@ -224,3 +224,37 @@ def test_a_faster_link_is_never_slower(
         return total
 
     assert seconds(factor) <= seconds(1.0) * (1 + 1e-9)
+
+
+def test_int8_gradients_are_a_byte_and_a_share_of_a_scale() -> None:
+    plain, int8 = settings(1, 4, 1), settings(1, 4, 1, gradient_compression="int8")
+    before, after = (step_traffic(one, 10**6, 10**6, 3) for one in (plain, int8))
+    assert after.reduce_bytes == pytest.approx(10**6 * (1 + 4 / 256))
+    assert (after.gather_bytes, after.gathers) == (before.gather_bytes, before.gathers)
+
+
+@pytest.mark.parametrize(("dtype", "width"), [("fp32", 4), ("bf16", 2), (None, 4)])
+def test_gradients_travel_in_the_communication_dtype(dtype: str | None, width: int) -> None:
+    single = {"dtype": "fp32", "gradient_accumulation_dtype": "fp32", "communication_dtype": dtype}
+    for stage in range(4):
+        traffic = step_traffic(settings(1, 4, stage, **single), 1000, 1000, 3)
+        assert traffic.reduce_bytes == width * 1000
+        assert traffic.gather_bytes in (0, 4000)
+
+
+def test_a_second_copy_leaves_one_gather_between_nodes() -> None:
+    """The first after the optimizer's step; measured in docs/communication.md."""
+    plain = step_traffic(settings(1, 8, 3), 1000, 1000, 3)
+    copied = step_traffic(settings(1, 8, 3, hierarchical_partition_size=4), 1000, 1000, 3)
+    assert (plain.gathers, plain.secondary_gathers) == (8, 0)
+    assert (copied.gathers, copied.secondary_gathers) == (1, 7)
+
+
+def test_an_all_to_all_loads_links_between_nodes_by_every_rank() -> None:
+    ours = Topology.of(pool(4, nodes=2))
+    latency = 7 * 20e-6
+    # Each of four ranks sends half of its data to the other node, over one card of 5 GB/s.
+    assert ours.exchange_seconds(settings(1, 8), 0, 1e9) == pytest.approx(4 * 0.5 / 5 + latency)
+    # Within a node, three quarters over its own link.
+    assert ours.exchange_seconds(settings(2, 4), 0, 1e9) == pytest.approx(0.75 / 20 + 3 * 10e-6)
+    assert ours.exchange_seconds(settings(8, 1), 0, 1e9) == 0

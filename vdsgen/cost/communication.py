@@ -22,7 +22,9 @@ from typing import Literal, NamedTuple
 
 from vdsgen.cost.model_states import engine_optimizer
 from vdsgen.cost.settings import Settings
+from vdsgen.cost.wire import gradient_bytes, parameter_bytes
 from vdsgen.spec.calibration import Calibration, middle
+from vdsgen.spec.compression import PIECE_ELEMENTS
 from vdsgen.spec.lab import Link, Pool
 
 MICROSECONDS = 1e-6
@@ -135,6 +137,38 @@ class Topology(NamedTuple):
         """The link between nodes, shared by so many; below 1 where one ring has several network cards."""
         return _path(self._between_nodes(), flows)
 
+    def exchange_seconds(self, settings: Settings, stage: int, volume_bytes: float) -> float:
+        """An all-to-all of `volume_bytes` a rank within one stage's data-parallel group, as the slowest link.
+
+        Every rank sends each other rank its share directly. Of k ranks in one node (or behind one switch)
+        each sends all but k shares outside, where a ring crosses once: an all-to-all loads a link between
+        nodes k times as much. Groups of other stages do the same at the same time.
+        """
+        ranks, size = settings.data_parallel_size, settings.stage_ranks
+        if ranks == 1 or volume_bytes == 0:
+            return 0.0
+        inner = _path(self.intra_node, 1)
+        slowest = (ranks - 1) / ranks * volume_bytes / inner.bytes_per_second
+        latency = inner.latency_seconds
+        between = [(self.gpus_per_switch, self.intra_node, 1)] if self.gpus_per_switch > 1 else []
+        if self.nodes > 1 and len(_spanned(stage * size, size, self.gpus_per_node)) > 1:
+            between.append((self.gpus_per_node, self._between_nodes(), self.network_cards))
+            latency = max(latency, _path(self._between_nodes(), 1).latency_seconds)
+        for group, link, links in between:
+            if len(_spanned(stage * size, size, group)) == 1:
+                continue
+            inside = max(1, min(ranks, group * ranks // size))
+            leaving = inside * (ranks - inside) / ranks * volume_bytes
+            flows = self._rings_sharing(settings, stage, group) / links
+            slowest = max(slowest, leaving / _path(link, flows).bytes_per_second)
+        return slowest + (ranks - 1) * latency
+
+    def neighbours(self, ranks: int) -> Path:
+        """The path of rings over groups of so many neighbouring ranks of one node: no two cross the same
+        switch's uplink, since each switch's GPUs are then in one group."""
+        assert ranks <= self.gpus_per_node, "neighbours share a node"
+        return self.collectives.get("all_gather", _path(self.intra_node, 1))
+
     def _rings_sharing(self, settings: Settings, stage: int, group: int) -> int:
         """Rings across the busiest of the groups of `group` neighbours that this stage crosses."""
         if group == 1:
@@ -214,6 +248,8 @@ class StepTraffic(NamedTuple):
     """Times a step that parameters are gathered."""
     gather_messages: int
     """Collectives that one gather is made of."""
+    secondary_gathers: int = 0
+    """Times a step that parameters are gathered from ZeRO++'s second copy, within a node."""
 
 
 def step_traffic(settings: Settings, parameters: int, trainable_parameters: int, layers: int) -> StepTraffic:
@@ -221,7 +257,7 @@ def step_traffic(settings: Settings, parameters: int, trainable_parameters: int,
 
     - Gradients travel in the model's dtype whatever dtype they accumulate in: `communication_data_type`
       defaults to it (engine.py:1719), and buckets are cast to it (engine.py:3800,
-      zero/stage_1_and_2.py:2373).
+      zero/stage_1_and_2.py:2373). Where it is set, they travel in that.
     - ZeRO-0 and BF16_Optimizer (a bf16 pipeline): one all-reduce a step (engine.py:3921). The latter
       shards its states, so it gathers the updated parameters too (bf16_optimizer.py).
     - ZeRO-1: one all-reduce a step, even with `reduce_scatter`: since `use_multi_rank_bucket_allreduce`
@@ -230,22 +266,29 @@ def step_traffic(settings: Settings, parameters: int, trainable_parameters: int,
       parameters once (zero/stage_1_and_2.py, all_gather_dp_groups).
     - ZeRO-3: parameters are gathered, a layer at a time, in the forward and again in the backward of
       every micro-batch, and gradients reduce-scattered after each (zero/stage3.py:1931). Ignored: what
-      `stage3_max_reuse_distance` keeps from one to the other.
+      `stage3_max_reuse_distance` keeps from one to the other. With ZeRO++'s second copy only the first
+      gather after a step is from all ranks: the copy is made when forward releases a parameter, serves
+      every gather of the step from then on, and goes when the optimizer has stepped
+      (zero/partition_parameters.py:1571, :1769; zero/stage3.py:2846).
+    - What is quantised or cast on its way weighs what `wire.py` says.
     """
     width = settings.element_bytes
-    gradients = float(trainable_parameters * width)
+    gradients = float(trainable_parameters * gradient_bytes(settings))
     micro_batches = settings.gradient_accumulation_steps
     if settings.zero_stage == 3:
-        gathered = float(parameters * width)
-        return StepTraffic(gradients, micro_batches, 1, gathered, 2 * micro_batches, layers)
+        gathered = float(parameters * parameter_bytes(settings))
+        inside = 2 * micro_batches - 1 if settings.hierarchical_partition_size > 1 else 0
+        gathers = 2 * micro_batches - inside
+        return StepTraffic(gradients, micro_batches, 1, gathered, gathers, layers, inside)
     shards_states = shards_optimizer(settings)
+    updated = float(trainable_parameters * width)
     return StepTraffic(
         reduce_bytes=gradients,
         reductions=micro_batches if settings.zero_stage == 2 else 1,
         reduce_passes=2,
-        gather_bytes=gradients if shards_states else 0.0,
+        gather_bytes=updated if shards_states else 0.0,
         gathers=1 if shards_states else 0,
-        gather_messages=_buckets(gradients, settings.allgather_bucket_elements, settings),
+        gather_messages=_buckets(trainable_parameters, settings.allgather_bucket_elements),
     )
 
 
@@ -255,11 +298,32 @@ def shards_optimizer(settings: Settings) -> bool:
 
 
 def reduction_seconds(traffic: StepTraffic, path: Path, settings: Settings) -> float:
-    """Seconds of one reduction of a stage's gradients."""
-    buckets = _buckets(traffic.reduce_bytes, settings.reduce_bucket_elements, settings)
+    """Seconds of one reduction of a stage's gradients, as a ring."""
+    elements = traffic.reduce_bytes / gradient_bytes(settings)
+    buckets = _buckets(elements, settings.reduce_bucket_elements)
     return path.ring_seconds(
         settings.data_parallel_size, traffic.reduce_bytes, passes=traffic.reduce_passes, messages=buckets
     )
+
+
+def quantised_reduction_seconds(
+    traffic: StepTraffic, topology: Topology, settings: Settings, stage: int
+) -> float:
+    """Seconds of one reduction in int8 (model/compression.py): an all-to-all, then a ring gather.
+
+    Or in ZeRO++'s int4 (comm/coalesced_collectives.py:31): an all-to-all within each node, then one of what
+    is left between the nodes' GPUs of the same place."""
+    volume = traffic.reduce_bytes
+    if settings.gradient_compression == "int8":
+        pieces = _buckets(volume / gradient_bytes(settings), PIECE_ELEMENTS)
+        ring = topology.data_group(settings, stage, "all_gather").ring_seconds(
+            settings.data_parallel_size, volume, passes=1, messages=pieces
+        )
+        return topology.exchange_seconds(settings, stage, volume) + ring
+    inside = topology.gpus_per_node
+    node = topology.neighbours(inside).ring_seconds(inside, volume, passes=1)
+    between = topology.data_group(settings, stage, "reduce_scatter")
+    return node + between.ring_seconds(settings.data_parallel_size // inside, volume, passes=1)
 
 
 def gather_seconds(traffic: StepTraffic, path: Path, settings: Settings) -> float:
@@ -269,5 +333,20 @@ def gather_seconds(traffic: StepTraffic, path: Path, settings: Settings) -> floa
     )
 
 
-def _buckets(volume_bytes: float, bucket_elements: int, settings: Settings) -> int:
-    return max(1, math.ceil(volume_bytes / settings.element_bytes / bucket_elements))
+def secondary_gather_seconds(traffic: StepTraffic, topology: Topology, settings: Settings) -> float:
+    """Seconds of one gather from ZeRO++'s second copy."""
+    ranks = settings.hierarchical_partition_size
+    if ranks == 1:
+        return 0.0
+    return topology.neighbours(ranks).ring_seconds(
+        ranks, traffic.gather_bytes, passes=1, messages=traffic.gather_messages
+    )
+
+
+def is_quantised(settings: Settings) -> bool:
+    """Whether gradients are reduced in codes, not as a sum of numbers."""
+    return settings.gradient_compression != "none" or settings.zero_quantized_gradients
+
+
+def _buckets(elements: float, bucket_elements: int) -> int:
+    return max(1, math.ceil(elements / bucket_elements))

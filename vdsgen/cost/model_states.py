@@ -19,6 +19,7 @@ from math import prod
 from typing import Literal, NamedTuple
 
 from vdsgen.cost import engine_defaults as defaults
+from vdsgen.cost.communication_memory import with_communication
 from vdsgen.cost.host_memory import (
     MASTER_AND_MOMENTS,
     host_bytes_of_parameters,
@@ -120,7 +121,12 @@ EngineOptimizer = Literal[
 
 def model_states(sizes: StageSizes, settings: Settings) -> ModelStates:
     """The states of one stage. Raises ValueError for combinations that the engine refuses."""
-    match engine_optimizer(settings):
+    optimizer = engine_optimizer(settings)
+    return with_communication(_states(sizes, settings, optimizer), sizes, settings, optimizer)
+
+
+def _states(sizes: StageSizes, settings: Settings, optimizer: EngineOptimizer) -> ModelStates:
+    match optimizer:
         case "AdamW":
             return _torch_adamw(sizes)
         case "FP16_UnfusedOptimizer":

@@ -95,5 +95,18 @@ class Settings(NamedTuple):
         )
 
     @property
+    def communication_changes(self) -> int:
+        """In how many ways data-parallel ranks send less than the engine makes them by itself."""
+        return sum(
+            (
+                self.communication_dtype is not None,
+                self.gradient_compression != "none",
+                self.zero_quantized_weights,
+                self.zero_quantized_gradients,
+                self.hierarchical_partition_size > 1,
+            )
+        )
+
+    @property
     def element_bytes(self) -> int:
         return BYTES_PER_ELEMENT[self.dtype]

@@ -9,8 +9,13 @@ from typing import NamedTuple
 from vdsgen.cost.communication import (
     Collective,
     Path,
+    StepTraffic,
+    Topology,
     gather_seconds,
+    is_quantised,
+    quantised_reduction_seconds,
     reduction_seconds,
+    secondary_gather_seconds,
     shards_optimizer,
     step_traffic,
 )
@@ -38,6 +43,7 @@ from vdsgen.cost.shared_processor import Sharing, simulate_shared
 from vdsgen.cost.step_time import StepTime
 from vdsgen.cost.tensor_parallel import Exchange, exchange
 from vdsgen.cost.unequal_nodes import topology_of
+from vdsgen.cost.wire import gather_memory_bytes, reduction_memory_bytes
 from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.calibration import Calibration, middle
 from vdsgen.spec.experiment import Dtype
@@ -433,9 +439,17 @@ class StepTimeModel:
         # ZeRO-3 keeps small parameters; the others are gathered a layer at a time.
         moved = self._gathered[stop] - self._gathered[start] if settings.zero_stage == 3 else parameters
         traffic = step_traffic(settings, moved, trainable, stop - start)
-        reduce: Collective = "all_reduce" if traffic.reduce_passes == 2 else "reduce_scatter"
-        reducing = self._data_path(settings, stage, reduce)
         gathering = self._data_path(settings, stage, "all_gather")
+        reducing = self._reduction(traffic, settings, stage) + self._in_memory(
+            trainable, settings, stage, gather=False
+        )
+        dequantising = self._in_memory(moved, settings, stage, gather=True)
+        gathers = traffic.gathers * (gather_seconds(traffic, gathering, settings) + dequantising)
+        if traffic.secondary_gathers:
+            assert isinstance(self.topology, Topology), "hierarchical partitions need nodes that are alike"
+            gathers += traffic.secondary_gathers * (
+                secondary_gather_seconds(traffic, self.topology, settings) + dequantising
+            )
         moving, update = 0.0, 0.0
         for kind in self.devices.of_stage(settings, stage):
             traffic_seconds, adam = offload_seconds(settings, parameters, trainable, self.hosts[kind])
@@ -443,8 +457,8 @@ class StepTimeModel:
             update = max(update, adam or self._optimizer(settings, trainable, kind))
         sending = self.factors.communication_factor
         return StageTail(
-            reduce_seconds=sending * traffic.reductions * reduction_seconds(traffic, reducing, settings),
-            gather_seconds=sending * traffic.gathers * gather_seconds(traffic, gathering, settings),
+            reduce_seconds=sending * traffic.reductions * reducing,
+            gather_seconds=sending * gathers,
             optimizer_seconds=self.factors.optimizer_factor
             * (update + self._bookkeeping(settings, start, stop)),
             offload_seconds=sending * (moving + self._activations_seconds(settings, stage, start, stop)),
@@ -504,6 +518,26 @@ class StepTimeModel:
                 for name in self.profile.layers
             )
         return self._hidden[key]
+
+    def _reduction(self, traffic: StepTraffic, settings: Settings, stage: int) -> float:
+        if is_quantised(settings):
+            assert isinstance(self.topology, Topology), "quantised reduction needs nodes that are alike"
+            return quantised_reduction_seconds(traffic, self.topology, settings, stage)
+        reduce: Collective = "all_reduce" if traffic.reduce_passes == 2 else "reduce_scatter"
+        return reduction_seconds(traffic, self._data_path(settings, stage, reduce), settings)
+
+    def _in_memory(self, elements: int, settings: Settings, stage: int, *, gather: bool) -> float:
+        """Casting or quantising what is sent, and back."""
+        if settings.data_parallel_size == 1:
+            return 0.0
+        each = gather_memory_bytes(settings) if gather else reduction_memory_bytes(settings)
+        if not each:
+            return 0.0
+        slowest = min(
+            self.rates(settings.dtype, kind).bytes_per_second
+            for kind in self.devices.of_stage(settings, stage)
+        )
+        return elements * each / slowest / self._speed(settings.world_size)
 
     def _transfers(self, settings: Settings, partition: Sequence[int]) -> list[float]:
         return [

@@ -43,8 +43,8 @@ class Candidate(NamedTuple):
 
     @property
     def simplicity(self) -> tuple[int, ...]:
-        """No idle GPUs, nothing offloaded, less pipeline, fewer ranks to a block, less ZeRO, no
-        checkpointing; then the emptier GPU. Smaller is simpler."""
+        """No idle GPUs, nothing offloaded, less pipeline, fewer ranks to a block, less ZeRO, exact
+        communication, no checkpointing; then the emptier GPU. Smaller is simpler."""
         settings = self.settings
         return (
             -settings.world_size,
@@ -52,6 +52,7 @@ class Candidate(NamedTuple):
             settings.pipeline_parallel_size,
             settings.tensor_parallel_size,
             settings.zero_stage,
+            settings.communication_changes,
             int(settings.checkpoints),
             self.placed.peak_bytes,
             settings.micro_batch_size,

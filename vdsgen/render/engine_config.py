@@ -9,6 +9,7 @@ from typing import Any
 
 from vdsgen.cost import engine_defaults as defaults
 from vdsgen.errors import VdsgenError
+from vdsgen.spec.compression import KEY, SECTION
 from vdsgen.spec.experiment import AdamW, Experiment, Training
 from vdsgen.spec.plan import Plan
 
@@ -26,6 +27,7 @@ def engine_config(plan: Plan, experiment: Experiment) -> dict[str, Any]:
         "pipeline": pipeline_section(plan),
         "zero_optimization": zero_section(plan),
         **precision_sections(plan, training),
+        **communication_sections(plan),
         "optimizer": optimizer_section(training.optimizer),
     }
     scheduler = scheduler_section(training)
@@ -93,6 +95,7 @@ def zero_section(plan: Plan) -> dict[str, Any]:
             or plan.zero.offload_optimizer != "none",
             "overlap_comm": defaults.OVERLAP_COMM,
         }
+        section |= _zero_plus_plus(plan)
         section |= _stage_3_sizes() if stage == 3 else _stage_1_and_2_sizes(plan)
         section |= _offload(plan)
     return section
@@ -128,6 +131,18 @@ def _offload_device(plan: Plan, device: str) -> dict[str, Any]:
                 remedy="describe it under nvme in the lab file",
             )
         section["nvme_path"] = str(nvme.path)
+    return section
+
+
+def _zero_plus_plus(plan: Plan) -> dict[str, Any]:
+    """What is on of it (zero/config.py:324-343)."""
+    section: dict[str, Any] = {}
+    if plan.zero.quantized_weights:
+        section["zero_quantized_weights"] = True
+    if plan.zero.quantized_gradients:
+        section["zero_quantized_gradients"] = True
+    if plan.zero.hierarchical_partition_size > 1:
+        section["zero_hpz_partition_size"] = plan.zero.hierarchical_partition_size
     return section
 
 
@@ -172,6 +187,17 @@ def precision_sections(plan: Plan, training: Training) -> dict[str, Any]:
             sections["fp16"]["hysteresis"] = scaling.hysteresis
     if precision.gradient_accumulation_dtype != precision.dtype:
         sections["data_types"] = {"grad_accum_dtype": precision.gradient_accumulation_dtype}
+    return sections
+
+
+def communication_sections(plan: Plan) -> dict[str, Any]:
+    """Where gradients travel otherwise than the engine would send them. `vdsgen` is read by the training
+    entrypoint alone: DeepSpeed drops top-level keys that it does not know."""
+    sections: dict[str, Any] = {}
+    if plan.communication.dtype is not None:
+        sections["communication_data_type"] = plan.communication.dtype
+    if plan.communication.gradient_compression != "none":
+        sections[SECTION] = {KEY: plan.communication.gradient_compression}
     return sections
 
 

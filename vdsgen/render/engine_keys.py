@@ -53,6 +53,7 @@ TOP_LEVEL = frozenset(
         "train_batch_size",
         "train_micro_batch_size_per_gpu",
         "use_data_before_expert_parallelism",
+        "vdsgen",
         "vocabulary_size",
         "wall_clock_breakdown",
         "wandb",
@@ -79,6 +80,7 @@ SECTIONS: Mapping[str, frozenset[str]] = {
     "data_types": frozenset({"grad_accum_dtype", "param_dtype", "buffer_dtype", "keep_in_fp32_modules"}),
     "optimizer": frozenset({"type", "params", "legacy_fusion"}),
     "scheduler": frozenset({"type", "params"}),
+    "vdsgen": frozenset({"gradient_compression"}),
 }
 """Sections whose own keys DeepSpeed does not check. `zero_optimization`, `fp16` and `bf16` it does."""
 

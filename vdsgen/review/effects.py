@@ -57,6 +57,14 @@ DS_CONFIG = _in(
     _keys("zero_optimization.stage", "memory", "speed"),
     _keys("zero_optimization.*", "memory", "speed", comes_with=STAGE + DTYPE),
     _keys("zero_optimization.reduce_scatter", "speed", comes_with=STAGE + DTYPE),
+    _keys("communication_data_type vdsgen.gradient_compression", "numerics", "memory", "speed"),
+    _keys(
+        "zero_optimization.zero_quantized_weights zero_optimization.zero_quantized_gradients",
+        "numerics",
+        "memory",
+        "speed",
+        comes_with=STAGE,
+    ),
     _keys("zero_optimization.round_robin_gradients", "speed", comes_with=STAGE + DTYPE),
     _keys("fp16.enabled bf16.enabled", "numerics", "memory", "speed", mirrors=DTYPE),
     _keys("fp16.*", "numerics", comes_with=DTYPE + STAGE),
@@ -116,6 +124,12 @@ TRAIN = _in(
     _keys("training.steps training.seed", "numerics"),
     _keys("training.method", "numerics", "memory", "speed"),
     _keys("training.precision", "numerics", "memory", "speed", mirrors=DTYPE),
+    _keys(
+        "training.communication_precision",
+        "numerics",
+        "speed",
+        mirrors=("plan.json:communication.*", "plan.json:zero.*"),
+    ),
     _keys(
         "training.gradient_accumulation_dtype",
         "numerics",
@@ -182,9 +196,19 @@ PLAN = _in(
     _same(
         "activation_checkpointing.stage_intervals", "pipeline.stage_checkpoint_intervals", "memory", "speed"
     ),
-    _keys("zero.quantized_weights zero.quantized_gradients", "numerics", "memory", "speed"),
-    _keys("zero.hierarchical_partition_size", "memory", "speed"),
-    _keys("communication.dtype communication.gradient_compression", "numerics", "speed"),
+    _same(
+        "zero.quantized_weights", "zero_optimization.zero_quantized_weights", "numerics", "memory", "speed"
+    ),
+    _same(
+        "zero.quantized_gradients",
+        "zero_optimization.zero_quantized_gradients",
+        "numerics",
+        "memory",
+        "speed",
+    ),
+    _same("zero.hierarchical_partition_size", "zero_optimization.zero_hpz_partition_size", "memory", "speed"),
+    _same("communication.dtype", "communication_data_type", "numerics", "memory", "speed"),
+    _same("communication.gradient_compression", "vdsgen.gradient_compression", "numerics", "memory", "speed"),
     _keys("precision.dtype", "numerics", "memory", "speed"),
     _keys("precision.gradient_accumulation_dtype", "numerics", "memory", mirrors=DTYPE),
     _keys(

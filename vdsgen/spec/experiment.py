@@ -22,6 +22,7 @@ from vdsgen.spec.base import (
 
 Dtype = Literal["fp32", "bf16", "fp16"]
 Objective = Literal["throughput", "cost", "fewest_gpus", "memory_headroom"]
+CommunicationPrecision = Literal["exact", "reduced", "quantized"]
 
 
 class SpaceToDepth(Spec):
@@ -225,6 +226,10 @@ class Training(Spec):
     """auto: bf16 where the GPU has it, else fp16; fp32 where that is faster or no half precision exists."""
     gradient_accumulation_dtype: Literal["auto", "fp32", "model"] = "auto"
     """auto: fp32 for bf16 where DeepSpeed allows it, else the model's."""
+    communication_precision: CommunicationPrecision = "exact"
+    """What may travel between data-parallel ranks. exact: gradients and parameters in the model's dtype, as
+    the engine sends them by itself. reduced: gradients of an fp32 model in bf16 besides. quantized: int8
+    gradients, and ZeRO++'s int8 parameters and int4 gradients, besides. The planner takes what is faster."""
     loss_scaling: LossScaling = LossScaling()
     gradient_clipping: NonNegativeFloat = 1.0
     """Largest global gradient norm; 0 for none."""
@@ -259,6 +264,16 @@ class Constraints(Spec):
     offload_optimizer: Literal["none", "cpu", "nvme"] | None = None
     offload_parameters: Literal["none", "cpu", "nvme"] | None = None
     offload_activations: bool | None = None
+    communication_dtype: Dtype | None = None
+    """What gradients are reduced in, whatever `communication_precision` says."""
+    gradient_compression: Literal["none", "int8"] | None = None
+    """Of the trainer's own, whatever `communication_precision` says; ZeRO-0 and ZeRO-1."""
+    zero_quantized_weights: bool | None = None
+    """ZeRO++ at ZeRO-3: parameters are gathered in int8."""
+    zero_quantized_gradients: bool | None = None
+    """ZeRO++ at ZeRO-3: fp16 gradients are reduced in int4, between nodes."""
+    hierarchical_partition_size: PositiveInt | None = None
+    """ZeRO++ at ZeRO-3: ranks that hold a second copy of the parameters together; 1 for none."""
 
 
 class Experiment(Spec):

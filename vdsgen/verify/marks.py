@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import wraps
+from itertools import chain
 from typing import Any
 
 import torch
@@ -44,6 +45,7 @@ class Marks:
     def __init__(self, training: TrainingEngine, books: LiveBytes) -> None:
         self.states: dict[str, int] = {}
         self._engine = training.engine
+        self._compressor = training.compressor
         self._books = books
         self._reduces_at_once = bool(self._engine.zero_optimization_partition_gradients())
         self._mark_phases(training.pipelined)
@@ -57,9 +59,15 @@ class Marks:
         books.claim(parameter_tensors(engine), STATES)
         books.claim(optimizer_tensors(engine), STATES)
         books.claim(gradient_tensors(engine), STATES)
+        books.claim(self._errors(), STATES)
+
+    def _errors(self) -> list[torch.Tensor]:
+        """What compressing gradients has lost: a state that outlives the step, as moments are."""
+        return [] if self._compressor is None else list(chain.from_iterable(self._compressor.errors))
 
     def _note_states(self) -> None:
         self.states = owners(self._engine)
+        self.states["optimizer"] += storage_bytes(self._errors())
         if self._reduces_at_once:
             # What waits for its reduction is on its way, and no state yet.
             kept = self._books.owned(gradient_tensors(self._engine), STATES)
