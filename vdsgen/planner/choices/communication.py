@@ -51,7 +51,7 @@ def _ranks_refusal(workload: Workload, settings: Settings) -> str | None:
     zeropp = settings.zero_quantized_weights or settings.zero_quantized_gradients
     zeropp = zeropp or settings.hierarchical_partition_size > 1
     if zeropp and settings.tensor_parallel_size > 1:
-        return "ZeRO++'s groups are of neighbouring ranks (utils/groups.py:945), and neighbours share blocks here"
+        return "ZeRO++'s groups are neighbouring ranks (utils/groups.py:945), and neighbours share blocks"
     if (zeropp or settings.gradient_compression != "none") and workload.pool.groups is not None:
         return "what compressed communication takes is not known where nodes differ"
     return None
