@@ -1,7 +1,7 @@
 """Bucket sizes that fit the memory that is left: fewer, larger messages wait for fewer latencies.
 
-The search compares plans with buckets of BUCKET_ELEMENTS. A variant that fits in no way is tried once more with
-SMALL_BUCKET_ELEMENTS; and the buckets of what is chosen are doubled as long as every stage fits, and no
+The search compares plans with buckets of BUCKET_ELEMENTS. A variant that fits in no way is tried once more
+with SMALL_BUCKET_ELEMENTS; and the buckets of what is chosen are doubled as long as every stage fits, and no
 further than the step gets shorter. Only sizes that the engine reads are touched: without ZeRO it reduces in
 buckets of its own (runtime/engine.py:3828, 0.19.8), BF16_Optimizer reduces in those too, and ZeRO-3 gathers
 by parameters.

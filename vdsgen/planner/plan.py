@@ -62,7 +62,10 @@ def best_plans(
         pool=pool,
     )
     summary = SearchSummary(
-        candidates=found.candidates, feasible=found.feasible, rejected=rejected(found, winner)
+        candidates=found.candidates,
+        feasible=found.feasible,
+        timed=found.timed,
+        rejected=rejected(found, winner),
     )
     plans = [_plan(workload, inputs, winner, reasons(workload, found, winner), summary)]
     if top == 1:
