@@ -192,7 +192,7 @@ def test_a_larger_or_faster_gpu_never_makes_the_plan_slower(
     better = [*gpus]
     better[at] = gpus[at].model_copy(update=change)
     # Else more memory may make exact sums possible, which are slower.
-    sums = {"gradient_accumulation_dtype": "model"}
+    sums: dict[str, Any] = {"gradient_accumulation_dtype": "model"}
     try:
         before = planned(mixed(*gpus), 8, **sums).predicted.step_seconds
     except NoPlanFitsError:
