@@ -1,4 +1,4 @@
-"""A plan that keeps optimizer states and activations in host memory, from the planner to a trained checkpoint."""
+"""A plan that keeps optimizer states and activations in host memory, from the planner to a checkpoint."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.model.training import launch, write_clips
-from vdsgen.cli.main import main
+from vdsgen.cli.main import cli
 from vdsgen.model.metrics import read_metrics
 from vdsgen.spec.plan import Plan
 
@@ -27,9 +27,9 @@ STEPS = 3
 
 
 def test_a_rendered_plan_with_offload_trains_in_the_memory_that_is_planned(tmp_path: Path) -> None:
-    """Two stages x two data ranks. On a processor, what is offloaded is in the same memory as all else: a rank
-    holds what is planned for its device and for its host together. Buckets that never fill are planned whole,
-    and stay partly untouched."""
+    """Two stages x two data ranks. On a processor, what is offloaded is in the same memory as all else: a
+    rank holds what is planned for its device and for its host together. Buckets that never fill are planned
+    whole, and stay partly untouched."""
     settings = {
         "training.steps": str(STEPS),
         "training.schedule.warmup_steps": "0",
@@ -40,7 +40,7 @@ def test_a_rendered_plan_with_offload_trains_in_the_memory_that_is_planned(tmp_p
     }
     arguments = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     demo = [str(EXAMPLES / "experiments/cpu-demo.yaml"), "--lab", str(EXAMPLES / "labs/cpu-demo.yaml")]
-    made = CliRunner().invoke(main, ["generate", *demo, *arguments, "--out", str(tmp_path / "plan")])
+    made = CliRunner().invoke(cli, ["generate", *demo, *arguments, "--out", str(tmp_path / "plan")])
     assert made.exit_code == 0, made.output
     config = json.loads((tmp_path / "plan/ds_config.json").read_text())
     assert config["zero_optimization"]["offload_optimizer"]["device"] == "cpu"
