@@ -30,12 +30,13 @@ def stale_locks(folder: Path) -> list[Path]:
 
 def compiles_operators(ds_config: Mapping[str, Any]) -> bool:
     """Whether DeepSpeed builds operators at the start of such a run: for every optimizer of its own
-    (runtime/engine.py:2476-2590; torch's is asked for by `torch_adam`), and for offload."""
+    (runtime/engine.py:2476-2590; torch's is asked for by `torch_adam`), and for offload to NVMe
+    (swap_tensor/partitioned_optimizer_swapper.py:31). Offload to host memory with torch's compiles nothing.
+    """
     optimizer = ds_config.get("optimizer") or {}
     zero = ds_config.get("zero_optimization") or {}
     offloads = any(
-        (zero.get(key) or {}).get("device", "none") != "none"
-        for key in ("offload_optimizer", "offload_param")
+        (zero.get(key) or {}).get("device") == "nvme" for key in ("offload_optimizer", "offload_param")
     )
     own = bool(optimizer) and not (optimizer.get("params") or {}).get("torch_adam", False)
     return own or offloads

@@ -63,7 +63,7 @@ def summarise(
             "step_seconds": plan.predicted.step_seconds,
             "samples_per_second": plan.predicted.samples_per_second,
             "peak_memory_bytes_by_stage": [
-                stage.memory.peak_bytes - stage.memory.reserve_bytes for stage in plan.stages
+                stage.measured_bytes(on_processor=memory.on_cpu) for stage in plan.stages
             ],
         },
         "measured": {

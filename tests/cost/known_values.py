@@ -6,9 +6,10 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -31,6 +32,14 @@ def wrong_values(cost: Cost) -> Iterator[str]:
             ours = cost.host_memory.host_bytes_of_parameters(share, 400_000, 2, swapped=True)
             if ours != nvme_parameter_bytes(share, 400_000, kept=1_000_000):
                 yield f"host memory of {share} parameters on NVMe"
+    from deepspeed.runtime.zero.offload_config import DeepSpeedZeroOffloadParamConfig
+
+    kept = DeepSpeedZeroOffloadParamConfig(device="nvme").max_in_cpu
+    for share, far in ((kept - 5, 0), (kept + 5, 5)):
+        if cost.host_memory.nvme_bytes_of_parameters(share, 2) != 2 * far:
+            yield f"files of {share} parameters on NVMe"
+    yield from wrong_files(cost)
+    yield from wrong_offload(cost)
     if norm_element_bytes() != cost.reduction.NORM_ELEMENT_BYTES:
         yield "bytes of a norm's element"
     shapes = layer_shapes()
@@ -150,3 +159,127 @@ def nvme_parameter_bytes(share: int, sub_group: int, kept: int) -> int:
     config = DeepSpeedZeroOffloadParamConfig(device="nvme")
     reserved = sub_group if flat.numel() < share else 0
     return int(flat.nbytes + 2 * (config.buffer_count * config.buffer_size + reserved))
+
+
+def wrong_files(cost: Cost) -> Iterator[str]:
+    """Of an optimizer on NVMe: the parameter, the states that AdamW makes for it, and its gradient."""
+    parameter = torch.zeros(1000, requires_grad=True)
+    parameter.grad = torch.zeros(1000)
+    optimizer = torch.optim.AdamW([parameter], fused=True)
+    optimizer.step()
+    states = [state for state in optimizer.state[parameter].values() if state.numel() == 1000]
+    files = sum(tensor.numel() * tensor.element_size() for tensor in (parameter, parameter.grad, *states))
+    stage_3 = matrix()[0].settings._replace(data_parallel_size=1, zero_stage=3)
+    sizes = StageSizes(1000, 1000, 1000, ((1000, 1),))
+    for place, expected in (("none", 0), ("cpu", 0), ("nvme", files)):
+        settings = stage_3._replace(offload_optimizer=place)
+        if cost.model_states.model_states(sizes, settings).nvme_bytes != expected:
+            yield f"files of an optimizer on {place}"
+    plain = stage_3._replace(zero_stage=1)
+    if cost.model_states.model_states(sizes, plain).nvme_bytes != 0:
+        yield "files without offload"
+
+
+def wrong_offload(cost: Cost) -> Iterator[str]:
+    """Offloaded activations beside those that stay, of layers that save nothing but their input: what the host
+    gets, and how much less is held after forward and at the peaks of forward and backward."""
+    output = [2 * WIDE, 2 * WIDE, 2 * WIDE, 2 * WIDE, WIDE]
+    layers = [
+        cost.activations.LayerBytes(saved=0, output=size, side=0, forward_transient=0, backward_transient=0)
+        for size in output
+    ]
+    for start in (0, 1):
+        for interval in (1, 2):
+            case = matrix()[0].settings._replace(
+                pipeline_parallel_size=1 + start, data_parallel_size=1, activation_checkpoint_interval=interval,
+                gradient_accumulation_steps=1, dtype="fp32", gradient_accumulation_dtype="fp32",
+            )  # fmt: skip
+            found = [
+                cost.activations.stage_activations(
+                    layers, case._replace(offload_activations=moved), start, start, len(layers)
+                )
+                for moved in (False, True)
+            ]
+            kept, moved = found
+            real_kept, real_moved = (offload_run(start, interval, offloads) for offloads in (False, True))
+            if (kept.host_bytes, moved.host_bytes) != (0, real_moved.host):
+                yield f"host memory of activations from layer {start}, interval {interval}"
+            if moved.stash_bytes - kept.stash_bytes != real_moved.after - real_kept.after:
+                yield f"what is left of activations from layer {start}, interval {interval}"
+            ours = moved.forward_bytes - kept.forward_bytes
+            # A longer segment's forward holds more for a moment, which is less than its recomputation does.
+            if interval == 1 and ours != real_moved.forward - real_kept.forward:
+                yield f"forward with activations offloaded from layer {start}, interval {interval}"
+            ours = moved.stash_bytes + moved.backward_bytes - kept.stash_bytes - kept.backward_bytes
+            if ours != real_moved.backward - real_kept.backward:
+                yield f"backward with activations offloaded from layer {start}, interval {interval}"
+
+
+WIDE = 40_000
+"""Bytes of the latents, and of the last layer's output; hidden states are twice as large."""
+
+
+class OffloadRun(NamedTuple):
+    """Bytes in host memory, and on the device after a forward and at the peaks of forward and backward."""
+
+    host: int
+    after: int
+    forward: int
+    backward: int
+
+
+@cache
+def offload_run(start: int, interval: int, offloads: bool) -> OffloadRun:
+    """Of the trainer's own segments."""
+    from vdsgen.model.activation_offload import ActivationOffload
+    from vdsgen.model.pipeline import run_segments
+    from vdsgen.profile.live_bytes import HOST, LiveBytes
+
+    books = LiveBytes()
+    offload = ActivationOffload() if offloads else None
+    layers: list[torch.nn.Module] = [Doubling(), Cosine(), Cosine(), Cosine(), Halving()]
+    received = torch.zeros(WIDE // 4 * (1 + start), requires_grad=start > 0)
+    with books:
+        if offload is not None:
+            take = offload.buffers.take
+            offload.buffers.take = lambda *a, **k: _owned(books, HOST, take, *a, **k)  # type: ignore[method-assign]
+        books.forget_peaks()
+        output = run_segments(layers[start:], (received.clone(),), interval, offload)[0]
+        forward, after = books.peak_bytes, books.live_bytes
+        gradient = torch.ones_like(output)
+        books.forget_peaks()
+        output.backward(gradient)
+        backward = books.peak_bytes
+        host = books.live_of(HOST)
+    return OffloadRun(host, after, forward, backward)
+
+
+def _owned(books: Any, owner: str, function: Any, *args: Any, **kwargs: Any) -> Any:
+    with books.owner(owner):
+        return function(*args, **kwargs)
+
+
+class Doubling(torch.nn.Module):
+    """As an embedding: its output is wider than its input, and needs a gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (inputs[0].repeat(2) + self.scale,)
+
+
+class Cosine(torch.nn.Module):
+    """Saves its input, which is the layer's before."""
+
+    def forward(self, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (inputs[0].cos(),)
+
+
+class Halving(torch.nn.Module):
+    """Saves its input, or checkpointing would forget it at once."""
+
+    def forward(self, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        first, second = inputs[0].chunk(2)
+        return (first * second,)

@@ -74,8 +74,9 @@ def test_a_start_that_compiles_nothing_only_mentions_them(
                 "optimizer": {"type": "AdamW", "params": {"torch_adam": True}},
                 "zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}},
             },
-            True,
+            False,
         ),
+        ({"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "nvme"}}}, True),
         ({"zero_optimization": {"stage": 3, "offload_param": {"device": "none"}}}, False),
     ],
 )

@@ -50,7 +50,7 @@ def _entry(choice: Choice, planning: Planning) -> PlanEntry:
             step_seconds=time.step_seconds,
             samples_per_second=time.samples_per_second,
             peak_memory_bytes_by_stage=tuple(
-                stage.memory.peak_bytes - stage.memory.reserve_bytes for stage in plan.stages
+                stage.measured_bytes(on_processor=workload.ranks_share_host_memory) for stage in plan.stages
             ),
             parts_seconds={name: max(0.0, value) for name, value in bare_time.split()._asdict().items()},
         ),

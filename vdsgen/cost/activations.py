@@ -172,7 +172,7 @@ class StageActivations(NamedTuple):
     engine keeps."""
     idle_bytes: int
     """What of these is still held when gradients are reduced and the optimizer steps."""
-    host_bytes: int = 0
+    host_bytes: int
     """In host memory, of all micro-batches in flight: buffers that are never freed."""
 
     @property
@@ -270,12 +270,12 @@ def _offloading_forward(tensors: StageTensors, interval: int) -> int:
     """The most that a micro-batch holds in its forward: a segment's input goes only when its copy is down, at
     the segment's end, and the stage's own input when the whole forward is through."""
     own = tensors.own
-    peak, held, begin = 0, tensors.input_bytes(interval), 0
-    for end in segment_ends(len(own), interval):
-        held += sum([layer.side for layer in own[begin : end + 1]])
+    peak = held = tensors.input_bytes(interval)
+    for begin in range(0, len(own), interval):
+        segment = own[begin : begin + interval]
+        held += sum([layer.side for layer in segment])
         arrived = tensors.hidden_bytes(begin) if begin else 0  # the first one is in `input_bytes`
-        peak = max(peak, held + arrived + own[end].output)
-        begin = end + 1
+        peak = max(peak, held + arrived + segment[-1].output)
     return peak
 
 

@@ -120,6 +120,10 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         entries = ((tensor, self._held.get(storage_key(tensor))) for tensor in tensors)
         return [tensor for tensor, entry in entries if entry is not None and entry.owner == owner]
 
+    def live_of(self, owner: str) -> int:
+        """What of an owner is alive."""
+        return self._live_of[owner]
+
     def peak_of(self, name: str, owner: str | None = None) -> int:
         """The most that was alive in a phase: of all, or of one owner. 0 for a phase that never was."""
         return self._phases.get(name, 0) if owner is None else self._peaks_of[name, owner]

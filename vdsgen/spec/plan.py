@@ -143,6 +143,12 @@ class Stage(Spec):
     peak: PeakMoment | None = None
     """Null in plans made before this was known."""
 
+    def measured_bytes(self, *, on_processor: bool) -> int:
+        """The peak as a run measures it, without the reserve. Ranks on processors have what is offloaded in
+        the same memory as all else."""
+        tensors = self.memory.peak_bytes - self.memory.reserve_bytes
+        return tensors + self.host_bytes if on_processor else tensors
+
 
 class TimeSplit(Spec):
     """Where the seconds of one step go; they add up to it."""
