@@ -8,6 +8,9 @@ from typing import Any, Final, Literal, NamedTuple
 
 from vdsgen.rules.facts import Facts
 
+READ_IN = "0.19.8"
+"""The release of DeepSpeed that the rules' sources were read in."""
+
 Severity = Literal["refused", "ignored", "overridden", "hurts", "ours"]
 """What becomes of a configuration that breaks a rule.
 
@@ -48,7 +51,7 @@ class Rule(NamedTuple):
     remedy: str
     source: str
     """Where it comes from: a file and line of the engine under `deepspeed/`, or of this project."""
-    versions: str
+    versions: str = READ_IN
     """Releases of DeepSpeed that the source was read in."""
     engine_message: str | None = None
     """Part of what the engine raises; None where it raises nothing (the rule says why it matters then)."""
@@ -58,7 +61,7 @@ class Rule(NamedTuple):
     that are not in the file are for context. Empty where the file does not decide."""
     fix: Fix | None = None
     needs: tuple[str, ...] = ()
-    """Groups of facts (`Facts.zero`, ..., or `given`) without which the rule passes: it is then skipped."""
+    """Groups of facts (`Facts.zero`, ..., `given`) without which the rule passes; it is skipped then."""
 
 
 class Violation(NamedTuple):
