@@ -376,6 +376,7 @@ ZERO: dict[str, Broken] = {
     "zenflow-select-covers-update": (ZENFLOW | {"zenflow.select_interval": 2}, ("2", "4")),
     "zenflow-offload-overlap": (ZENFLOW | {"zenflow.offload": True}, ("overlap_comm",)),
     "zenflow-torch": (ZENFLOW | {"machine.torch_version": (2, 0)}, ("2.0",)),
+    "zenflow-optimizer-params": (ZENFLOW | {"optimizer.params": {"torch_adam": True}}, ("torch_adam",)),
     "zenflow-accumulation": (ZENFLOW | {"zenflow.update_interval": 8}, ("4", "8")),
     "reduce-bucket-gpu": (
         {"zero.reduce_bucket_elements": 1_000_000_000, "zero.overlap_comm": True}, ("3.7 GiB", "24 GiB"),
