@@ -12,7 +12,7 @@ from vdsgen.units import GIB
 GIVEN = frozenset(
     {
         "/train_batch_size", "/zero_optimization", "/zero_optimization/stage", "/bf16", "/bf16/enabled",
-        "/optimizer", "/optimizer/type", "/optimizer/params",
+        "/gradient_clipping", "/optimizer", "/optimizer/type", "/optimizer/params",
         "/scheduler", "/scheduler/type", "/scheduler/params",
     }
 )  # fmt: skip
@@ -412,6 +412,7 @@ REST: dict[str, Broken] = {
     "optimizer-exists": ({"optimizer.type": "sgd"}, ("sgd",)),
     "optimizer-removed": ({"optimizer.type": "OneBitAdam"}, ("OneBitAdam",)),
     "optimizer-clipping": ({"optimizer.params": {"max_grad_norm": 0.7}}, ("0.7",)),
+    "gradient-clipping-given": ({"given": GIVEN - {"/gradient_clipping"}}, ("norm of 1",)),
     "optimizer-lamb-scale": (
         FP16
         | {"optimizer.type": "Lamb", "optimizer.allow_untested": True, "precision.loss_scale": 128.0},

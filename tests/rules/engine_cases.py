@@ -474,6 +474,9 @@ TAKEN: dict[str, tuple[Case, list[Any]]] = {
         | {"client": ["optimizer"], "reads": ["type(engine.basic_optimizer).__name__", LR]},
         ["AdamW", "[0.001]"],
     ),
+    "gradient-clipping-given": (
+        built(2) | {"reads": ["engine.gradient_clipping()", "engine.optimizer.clip_grad"]}, [1.0, 1.0],
+    ),
     "optimizer-adam-is-adamw": (
         built(0, "fp32", optimizer={"type": "Adam", "params": {"weight_decay": 0.1, "torch_adam": True}})
         | {"reads": ["type(engine.basic_optimizer).__name__"]},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 TEXTS: dict[str, str] = {
+    "gradient-clipping-given": "GRADIENT_CLIPPING_DEFAULT = 1.0",
     "pipeline-filled": "total_steps = 2 * (self.micro_batches + self.stages - 1)",
     "batch-numbers": 'assert (train_batch > 0), f"Train batch size: {train_batch} has to be',
     "stage-has-block": "assert buffer.grad is not None",
