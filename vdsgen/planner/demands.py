@@ -7,10 +7,12 @@ from typing import NoReturn
 
 from vdsgen.errors import InputError, Problem
 from vdsgen.planner.choices.offload import offload_problems
+from vdsgen.planner.facts import machine_facts
 from vdsgen.planner.space import Layout, batch_splits, divisors, layouts
 from vdsgen.planner.workload import Workload
-from vdsgen.rules.registry import all_rules
-from vdsgen.rules.rule import Facts, violations
+from vdsgen.rules.facts import Facts, ModelFacts
+from vdsgen.rules.registry import forbidding_rules
+from vdsgen.rules.rule import violations
 from vdsgen.spec.architecture import Vdt
 from vdsgen.spec.experiment import Constraints
 
@@ -65,9 +67,6 @@ def _contradictions(workload: Workload) -> list[Problem]:
     known = Facts(
         pipeline_parallel_size=pins.pipeline_parallel_size,
         tensor_parallel_size=pins.tensor_parallel_size,
-        heads=model.heads,
-        mlp_hidden_size=model.mlp_hidden_size,
-        gpus_per_node=workload.pool.gpus_per_node,
         zero_stage=pins.zero_stage,
         activation_checkpoint_interval=pins.activation_checkpoint_interval,
         fp16_enabled=None if precision == "auto" else precision == "fp16",
@@ -77,6 +76,8 @@ def _contradictions(workload: Workload) -> list[Problem]:
         gpu_has_fp16=workload.has_rate("fp16"),
         gpu_has_bf16=workload.has_rate("bf16"),
         blocks=workload.blocks,
+        machine=machine_facts(workload),
+        model=ModelFacts(heads=model.heads, mlp_hidden_size=model.mlp_hidden_size),
     )
     problems = [
         Problem(
@@ -84,7 +85,7 @@ def _contradictions(workload: Workload) -> list[Problem]:
             key="training.precision" if violation.rule.id.startswith("gpu-has") else "constraints",
             remedy=violation.rule.remedy,
         )
-        for violation in violations(known, all_rules())
+        for violation in violations(known, forbidding_rules())
     ]
     return problems or _tensor_problems(workload, pins) + _layout_problems(workload, pins)
 

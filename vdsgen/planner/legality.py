@@ -11,8 +11,9 @@ from typing import Any
 from vdsgen.cost.settings import Settings
 from vdsgen.planner.facts import facts
 from vdsgen.planner.workload import Workload
-from vdsgen.rules.registry import all_rules
-from vdsgen.rules.rule import Facts, Rule, Violation
+from vdsgen.rules.facts import Facts
+from vdsgen.rules.registry import forbidding_rules
+from vdsgen.rules.rule import Rule, Violation
 
 BATCH = frozenset({"micro_batch_size", "gradient_accumulation_steps"})
 
@@ -34,7 +35,6 @@ class Legality:
 
     def __init__(self, workload: Workload) -> None:
         self._workload = workload
-        self._rules: tuple[Rule, ...] = tuple(all_rules())
         self._known: dict[Settings, tuple[tuple[Rule, str | None], ...]] = {}
 
     def broken(self, settings: Settings) -> Violation | None:
@@ -55,9 +55,10 @@ class Legality:
 
     def _asked(self, settings: Settings) -> tuple[tuple[Rule, str | None], ...]:
         """The rules that forbid such settings, and (without a message) those that also look at the batch."""
-        seen = _Read(*facts(self._workload, settings))
+        known = facts(self._workload, settings)
+        seen = _Read(*known)
         found: list[tuple[Rule, str | None]] = []
-        for rule in self._rules:
+        for rule in forbidding_rules().known(known):
             _reads.clear()
             message = rule.check(seen)
             if _reads & BATCH:

@@ -2,13 +2,66 @@
 
 from __future__ import annotations
 
-from vdsgen.rules import batch, pipeline, precision, tensor
-from vdsgen.rules.rule import Rule
+from functools import cache
+
+from vdsgen.rules import (
+    activation_checkpointing,
+    automatic,
+    batch,
+    communication,
+    compiling,
+    loss_scaling,
+    master_weights,
+    monitoring,
+    offload,
+    optimizer,
+    parallelism,
+    pipeline,
+    precision,
+    removed,
+    saving,
+    scheduler,
+    sizes,
+    zenflow,
+    zero,
+    zeropp,
+)
+from vdsgen.rules.rule import Rule, Rules
+
+SUBJECTS: dict[str, tuple[Rule, ...]] = {
+    "Batch sizes": batch.RULES,
+    "Pipelines": pipeline.RULES,
+    "Parallel sizes": parallelism.RULES,
+    "Number formats": precision.RULES,
+    "Master weights": master_weights.RULES,
+    "Loss scaling": loss_scaling.RULES,
+    "ZeRO": zero.RULES,
+    "ZeRO++": zeropp.RULES,
+    "Offload": offload.RULES,
+    "ZenFlow": zenflow.RULES,
+    "Sizes": sizes.RULES,
+    "Communication": communication.RULES,
+    "Optimizer": optimizer.RULES,
+    "Learning rate": scheduler.RULES,
+    "Activation checkpointing": activation_checkpointing.RULES,
+    "Checkpoints": saving.RULES,
+    "DeepCompile": compiling.RULES,
+    "Timing and logging": monitoring.RULES,
+    "Removed and deprecated": removed.RULES,
+    "Automatic values": automatic.RULES,
+}
 
 
-def all_rules() -> tuple[Rule, ...]:
+@cache
+def all_rules() -> Rules:
     """Every rule that there is."""
-    return batch.RULES + pipeline.RULES + tensor.RULES + precision.RULES
+    return Rules(rule for rules in SUBJECTS.values() for rule in rules)
+
+
+@cache
+def forbidding_rules() -> Rules:
+    """The rules that no plan may break: all but those on what merely hurts."""
+    return Rules(rule for rule in all_rules() if rule.severity != "hurts")
 
 
 def rule(rule_id: str) -> Rule:
