@@ -19,6 +19,7 @@ from tests.cost.matrix_cases import matrix
 from tests.cost.matrix_predictions import Cost, layer_shapes
 from vdsgen.cost.model_states import StageSizes
 from vdsgen.cost.settings import Settings
+from vdsgen.spec.plan import Offload
 
 
 def wrong_values(cost: Cost) -> Iterator[str]:
@@ -171,7 +172,8 @@ def wrong_files(cost: Cost) -> Iterator[str]:
     files = sum(tensor.numel() * tensor.element_size() for tensor in (parameter, parameter.grad, *states))
     stage_3 = matrix()[0].settings._replace(data_parallel_size=1, zero_stage=3)
     sizes = StageSizes(1000, 1000, 1000, ((1000, 1),))
-    for place, expected in (("none", 0), ("cpu", 0), ("nvme", files)):
+    expected_files: dict[Offload, int] = {"none": 0, "cpu": 0, "nvme": files}
+    for place, expected in expected_files.items():
         settings = stage_3._replace(offload_optimizer=place)
         if cost.model_states.model_states(sizes, settings).nvme_bytes != expected:
             yield f"files of an optimizer on {place}"
@@ -181,8 +183,8 @@ def wrong_files(cost: Cost) -> Iterator[str]:
 
 
 def wrong_offload(cost: Cost) -> Iterator[str]:
-    """Offloaded activations beside those that stay, of layers that save nothing but their input: what the host
-    gets, and how much less is held after forward and at the peaks of forward and backward."""
+    """Offloaded activations beside those that stay, of layers that save nothing but their input: what the
+    host gets, and how much less is held after forward and at the peaks of forward and backward."""
     output = [2 * WIDE, 2 * WIDE, 2 * WIDE, 2 * WIDE, WIDE]
     layers = [
         cost.activations.LayerBytes(saved=0, output=size, side=0, forward_transient=0, backward_transient=0)
@@ -191,9 +193,13 @@ def wrong_offload(cost: Cost) -> Iterator[str]:
     for start in (0, 1):
         for interval in (1, 2):
             case = matrix()[0].settings._replace(
-                pipeline_parallel_size=1 + start, data_parallel_size=1, activation_checkpoint_interval=interval,
-                gradient_accumulation_steps=1, dtype="fp32", gradient_accumulation_dtype="fp32",
-            )  # fmt: skip
+                pipeline_parallel_size=1 + start,
+                data_parallel_size=1,
+                activation_checkpoint_interval=interval,
+                gradient_accumulation_steps=1,
+                dtype="fp32",
+                gradient_accumulation_dtype="fp32",
+            )
             found = [
                 cost.activations.stage_activations(
                     layers, case._replace(offload_activations=moved), start, start, len(layers)
