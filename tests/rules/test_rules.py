@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from vdsgen.rules.facts import Facts, ZeroFacts
 from vdsgen.rules.markdown import rules_markdown
 from vdsgen.rules.registry import all_rules, rule
-from vdsgen.rules.rule import Facts, violations
+from vdsgen.rules.rule import violations
 
 GOOD = Facts(
     world_size=4,
@@ -23,7 +24,7 @@ GOOD = Facts(
     micro_batch_size=1,
     gradient_accumulation_steps=8,
     zero_stage=1,
-    allgather_bucket_elements=1000,
+    zero=ZeroFacts(allgather_bucket_elements=1000),
     activation_checkpoint_interval=3,
     fp16_enabled=False,
     bf16_enabled=True,
@@ -60,7 +61,7 @@ BROKEN: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "accumulation-keeps-precision": ({"gradient_accumulation_dtype": "fp16"}, ("bf16", "fp16")),
     "zero-stage-exists": ({"zero_stage": 4, "pipeline_parallel_size": 1, "data_parallel_size": 4}, ("4",)),
     "allgather-bucket-even": (
-        {"allgather_bucket_elements": 1001, "gradient_accumulation_dtype": "bf16"},
+        {"zero": ZeroFacts(allgather_bucket_elements=1001), "gradient_accumulation_dtype": "bf16"},
         ("1001",),
     ),
 }

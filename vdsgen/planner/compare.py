@@ -9,7 +9,7 @@ from vdsgen.planner.place import Miss, place
 from vdsgen.planner.search import SIMPLER_WITHIN, Candidate
 from vdsgen.planner.words import miss_words, percent, seconds
 from vdsgen.planner.workload import Workload
-from vdsgen.rules.registry import all_rules
+from vdsgen.rules.registry import forbidding_rules
 from vdsgen.rules.rule import violations
 
 Outcome = str | Miss | Candidate
@@ -40,7 +40,7 @@ def compared(other: Candidate, winner: Candidate) -> str:
 
 def what_if(workload: Workload, settings: Settings) -> Outcome:
     """Checks, places and times these settings."""
-    broken = violations(facts(workload, settings), all_rules())
+    broken = violations(facts(workload, settings), forbidding_rules())
     if broken:
         return f"is refused: {broken[0].message}"
     if loses_sums(settings.dtype, settings.gradient_accumulation_dtype, settings.gradient_accumulation_steps):

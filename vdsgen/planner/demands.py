@@ -8,8 +8,9 @@ from typing import NoReturn
 from vdsgen.errors import InputError, Problem
 from vdsgen.planner.space import Layout, batch_splits, divisors, layouts
 from vdsgen.planner.workload import Workload
-from vdsgen.rules.registry import all_rules
-from vdsgen.rules.rule import Facts, violations
+from vdsgen.rules.facts import Facts
+from vdsgen.rules.registry import forbidding_rules
+from vdsgen.rules.rule import violations
 from vdsgen.spec.experiment import Constraints
 
 
@@ -81,7 +82,7 @@ def _contradictions(workload: Workload) -> list[Problem]:
             key="training.precision" if violation.rule.id.startswith("gpu-has") else "constraints",
             remedy=violation.rule.remedy,
         )
-        for violation in violations(known, all_rules())
+        for violation in violations(known, forbidding_rules())
     ]
     return problems + _layout_problems(workload, pins)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vdsgen.cost.settings import Settings
 from vdsgen.planner.workload import Workload
-from vdsgen.rules.rule import Facts
+from vdsgen.rules.facts import Facts, ZeroFacts
 
 
 def facts(workload: Workload, settings: Settings) -> Facts:
@@ -17,7 +17,7 @@ def facts(workload: Workload, settings: Settings) -> Facts:
         micro_batch_size=settings.micro_batch_size,
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
         zero_stage=settings.zero_stage,
-        allgather_bucket_elements=settings.allgather_bucket_elements,
+        zero=ZeroFacts(allgather_bucket_elements=settings.allgather_bucket_elements),
         activation_checkpoint_interval=settings.activation_checkpoint_interval,
         gradient_accumulation_dtype=settings.gradient_accumulation_dtype,
         fp16_enabled=settings.dtype == "fp16",

@@ -13,7 +13,7 @@ from vdsgen.planner.numerics import loses_sums
 from vdsgen.planner.place import Miss, Placed, place, spread
 from vdsgen.planner.space import Family, Layout, families
 from vdsgen.planner.workload import Workload
-from vdsgen.rules.registry import all_rules
+from vdsgen.rules.registry import forbidding_rules
 from vdsgen.rules.rule import Violation, violations
 
 SIMPLER_WITHIN = 0.01
@@ -107,7 +107,7 @@ def search(
 
 
 def _broken_rule(workload: Workload, family: Family) -> Violation | None:
-    found = violations(facts(workload, family.at(family.intervals[-1])), all_rules())
+    found = violations(facts(workload, family.at(family.intervals[-1])), forbidding_rules())
     return found[0] if found else None
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from vdsgen.rules.rule import Facts, Rule
+from vdsgen.rules.facts import Facts
+from vdsgen.rules.rule import Rule
 
 VERSIONS = "0.19.8"
 

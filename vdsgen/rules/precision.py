@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from vdsgen.rules.rule import Facts, Rule
+from vdsgen.rules.facts import Facts
+from vdsgen.rules.rule import Rule
 
 VERSIONS = "0.19.8"
 
@@ -44,7 +45,7 @@ def _zero_stage_exists(facts: Facts) -> str | None:
 
 
 def _allgather_bucket_is_even(facts: Facts) -> str | None:
-    elements = facts.allgather_bucket_elements
+    elements = facts.zero.allgather_bucket_elements
     bf16_optimizer = facts.dtype == "bf16" and facts.gradient_accumulation_dtype == "fp32"
     if elements is None or elements % 2 == 0 or facts.zero_stage not in (1, 2):
         return None

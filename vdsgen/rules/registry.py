@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from vdsgen.rules import batch, pipeline, precision
-from vdsgen.rules.rule import Rule
+from vdsgen.rules.rule import Rule, Rules
 
 
-def all_rules() -> tuple[Rule, ...]:
+@cache
+def all_rules() -> Rules:
     """Every rule that there is."""
-    return batch.RULES + pipeline.RULES + precision.RULES
+    return Rules(batch.RULES + pipeline.RULES + precision.RULES)
+
+
+@cache
+def forbidding_rules() -> Rules:
+    """The rules that no plan may break: all but those on what merely hurts."""
+    return Rules(rule for rule in all_rules() if rule.severity != "hurts")
 
 
 def rule(rule_id: str) -> Rule:

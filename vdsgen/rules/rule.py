@@ -1,50 +1,40 @@
-"""What a rule is, and the facts it looks at."""
+"""What a rule is, and checking facts against rules."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
+from typing import Any, Final, Literal, NamedTuple
 
-from vdsgen.spec.experiment import Dtype
+from vdsgen.rules.facts import Facts
+
+Severity = Literal["refused", "ignored", "overridden", "hurts", "ours"]
+"""What becomes of a configuration that breaks a rule.
+
+refused: the engine raises. ignored: it takes the setting and does nothing with it. overridden: it takes the
+setting and does something else. hurts: it does as told, and memory, speed or numerics suffer. ours: the
+engine may take it; this project's trainer does not.
+"""
 
 
-class Facts(NamedTuple):
-    """A configuration as rules see it, whoever made it. None: not known, and rules that need it pass."""
+class _Remove:
+    """A key that is taken out."""
 
-    world_size: int | None = None
-    pipeline_parallel_size: int | None = None
-    data_parallel_size: int | None = None
-    global_batch_size: int | None = None
-    micro_batch_size: int | None = None
-    gradient_accumulation_steps: int | None = None
-    zero_stage: int | None = None
-    allgather_bucket_elements: int | None = None
-    activation_checkpoint_interval: int | None = None
-    """Layers a segment; 0 for none."""
-    fp16_enabled: bool | None = None
-    bf16_enabled: bool | None = None
-    gradient_accumulation_dtype: Dtype | None = None
-    gpu: str | None = None
-    """What messages call the GPU."""
-    gpu_has_fp16: bool | None = None
-    gpu_has_bf16: bool | None = None
-    blocks: int | None = None
-    """Blocks of the whole model."""
-    stage_blocks: tuple[int, ...] | None = None
-    """Blocks of each pipeline stage."""
+    def __repr__(self) -> str:
+        return "REMOVE"
 
-    @property
-    def dtype(self) -> Dtype | None:
-        """The model's dtype; None where it is not known or contradictory."""
-        if self.fp16_enabled is None or self.bf16_enabled is None:
-            return None
-        if self.fp16_enabled and self.bf16_enabled:
-            return None
-        return "fp16" if self.fp16_enabled else "bf16" if self.bf16_enabled else "fp32"
 
+REMOVE: Final = _Remove()
+
+Change = tuple[str, Any]
+"""A JSON pointer into ds_config.json, and its new value or REMOVE (of a key that `given` holds)."""
 
 Check = Callable[[Facts], str | None]
 """The violation as one sentence with the actual values of both sides; None where the rule holds."""
+
+Fix = Callable[[Facts], tuple[Change, ...]]
+"""For facts that break the rule: changes after which they no longer do; empty where no change is certain.
+Sections on the way to a new key may be missing; whoever makes a JSON patch adds them."""
 
 
 class Rule(NamedTuple):
@@ -62,6 +52,13 @@ class Rule(NamedTuple):
     """Releases of DeepSpeed that the source was read in."""
     engine_message: str | None = None
     """Part of what the engine raises; None where it raises nothing (the rule says why it matters then)."""
+    severity: Severity = "refused"
+    keys: tuple[str, ...] = ()
+    """JSON pointers of the keys in ds_config.json that the rule is about, the one to blame first; those
+    that are not in the file are for context. Empty where the file does not decide."""
+    fix: Fix | None = None
+    needs: tuple[str, ...] = ()
+    """Groups of facts (`Facts.zero`, ..., or `given`) without which the rule passes: it is then skipped."""
 
 
 class Violation(NamedTuple):
@@ -74,10 +71,28 @@ class Violation(NamedTuple):
         return f"{self.message} [{self.rule.id}]\n  -> {self.rule.remedy}"
 
 
+class Rules(tuple[Rule, ...]):
+    """Rules in a fixed order; those with the same needs are skipped together."""
+
+    def __init__(self, rules: Iterable[Rule]) -> None:  # noqa: ARG002
+        empty = Facts._field_defaults
+        self._runs = tuple(
+            (tuple((name, empty[name]) for name in needs), tuple(run))
+            for needs, run in groupby(self, key=lambda rule: rule.needs)
+        )
+        """Each need is a fact's name and its value where nothing is known."""
+
+    def known(self, facts: Facts) -> Iterator[Rule]:
+        """The rules whose needs `facts` meet, in order."""
+        for needs, run in self._runs:
+            if all(getattr(facts, name) is not empty for name, empty in needs):
+                yield from run
+
+
 def violations(facts: Facts, rules: Iterable[Rule]) -> list[Violation]:
     """All rules that `facts` break, in the order of `rules`."""
     found = []
-    for rule in rules:
+    for rule in rules.known(facts) if isinstance(rules, Rules) else rules:
         message = rule.check(facts)
         if message is not None:
             found.append(Violation(rule, message))
