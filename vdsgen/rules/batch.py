@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from vdsgen.rules.facts import Facts
-from vdsgen.rules.rule import Rule
+from vdsgen.rules.keys import are, present
+from vdsgen.rules.rule import Change, Rule
 
-VERSIONS = "0.19.8"
+TOTAL, MICRO, STEPS = (
+    "/train_batch_size",
+    "/train_micro_batch_size_per_gpu",
+    "/gradient_accumulation_steps",
+)
 
 
 def _positive(facts: Facts) -> str | None:
@@ -31,6 +36,33 @@ def _product(facts: Facts) -> str | None:
     )
 
 
+def _exact(facts: Facts) -> tuple[Change, ...]:
+    """The accumulation steps that make the product exact, where a whole number does."""
+    micro, data, total = facts.micro_batch_size, facts.data_parallel_size, facts.global_batch_size
+    if not micro or not data or not total or total % (micro * data):
+        return ()
+    return ((STEPS, total // (micro * data)),)
+
+
+def _one_is_given(facts: Facts) -> str | None:
+    if facts.given is None or present(facts, (TOTAL, MICRO)):
+        return None
+    return "neither train_batch_size nor train_micro_batch_size_per_gpu is there"
+
+
+def _sizes_are_numbers(facts: Facts) -> str | None:
+    keys = tuple(key for key in (TOTAL, MICRO, STEPS) if key in (facts.automatic or ()))
+    return f'{are(keys)} "auto"' if keys else None
+
+
+def _several_sizes_fill_the_pipeline(facts: Facts) -> str | None:
+    stages, steps = facts.pipeline_parallel_size, facts.gradient_accumulation_steps
+    if stages is None or steps is None or stages == 1 or steps < 1 or steps >= stages:
+        return None
+    idle = (stages - 1) / (steps + stages - 1)
+    return f"{steps} micro-batches on {stages} pipeline stages: every stage idles {idle:.0%} of a step"
+
+
 RULES = (
     Rule(
         id="batch-positive",
@@ -38,8 +70,8 @@ RULES = (
         check=_positive,
         remedy="use 1 or more",
         source="runtime/config.py:596-600",
-        versions=VERSIONS,
         engine_message="has to be greater than 0",
+        keys=(TOTAL, MICRO, STEPS),
     ),
     Rule(
         id="batch-product",
@@ -50,7 +82,37 @@ RULES = (
         check=_product,
         remedy="change one of the four so that the product is exact",
         source="runtime/config.py:602",
-        versions=VERSIONS,
         engine_message="train_batch_size is not equal",
+        keys=(TOTAL, MICRO, STEPS),
+        fix=_exact,
+    ),
+    Rule(
+        id="pipeline-filled",
+        summary="A pipeline has at least as many micro-batches a step as stages: with fewer it idles mostly.",
+        check=_several_sizes_fill_the_pipeline,
+        remedy="raise gradient_accumulation_steps with smaller micro-batches, or use fewer stages",
+        source="runtime/pipe/schedule.py:200",
+        severity="hurts",
+        keys=(STEPS,),
+    ),
+    Rule(
+        id="batch-given",
+        summary="train_batch_size or train_micro_batch_size_per_gpu is given.",
+        check=_one_is_given,
+        remedy="give train_micro_batch_size_per_gpu",
+        source="runtime/config.py:650",
+        engine_message="Either train_batch_size or train_micro_batch_size_per_gpu needs to be provided",
+        keys=(MICRO, TOTAL),
+        needs=("given",),
+    ),
+    Rule(
+        id="batch-numbers",
+        summary='Batch sizes are numbers when DeepSpeed reads them: "auto" is filled in by trainers only.',
+        check=_sizes_are_numbers,
+        remedy="give numbers, or hand the file to a trainer that fills them in",
+        source="runtime/config.py:596",
+        engine_message="not supported between instances of 'str' and 'int'",
+        keys=(TOTAL, MICRO, STEPS),
+        needs=("automatic",),
     ),
 )

@@ -4,7 +4,7 @@ A fact holds what the engine works with: what its JSON key says, else the engine
 whole configuration is known. None: not known, and rules that need it pass. Facts that belong together have
 a tuple of their own; a tuple in which nothing is known costs nothing, as its rules are skipped.
 
-`given` is the only fact about the file itself: rules on keys that do nothing need to know which are there.
+`given` and `automatic` are about the file itself: rules on keys that do nothing need to know which are there.
 """
 
 from __future__ import annotations
@@ -166,6 +166,8 @@ class PipelineFacts(NamedTuple):
     partition_method: str | None = None
     """Of PipelineModule, lower case; the JSON's `pipeline.partition` is never read."""
     dual_pipe_v: bool | None = None
+    trainer_reads_section: bool | None = None
+    """Whether the training code itself reads `pipeline.stages` and the like, as this project's does."""
 
 
 class CheckpointingFacts(NamedTuple):
@@ -247,6 +249,10 @@ class MachineFacts(NamedTuple):
     gpu_memory_bytes: int | None = None
     gpus_per_node: int | None = None
     torch_version: tuple[int, int] | None = None
+    launcher: str | None = None
+    """Of the deepspeed command: pdsh, slurm, ..."""
+    gpus_of_nodes: tuple[int, ...] | None = None
+    """Ranks that each node starts, where nodes may differ."""
 
 
 class Facts(NamedTuple):
@@ -292,6 +298,8 @@ class Facts(NamedTuple):
     given: frozenset[str] | None = None
     """JSON pointers of the keys that ds_config.json holds at any depth, sections and values alike
     ("/zero_optimization", "/zero_optimization/stage"); None where no file was read."""
+    automatic: frozenset[str] | None = None
+    """Those of `given` whose value is the string "auto", which trainers fill in before DeepSpeed sees it."""
 
     @property
     def dtype(self) -> Dtype | None:

@@ -1,11 +1,22 @@
-"""Rules on number formats and ZeRO's buffers."""
+"""Rules on number formats."""
 
 from __future__ import annotations
 
 from vdsgen.rules.facts import Facts
-from vdsgen.rules.rule import Rule
+from vdsgen.rules.keys import are, below, present, removal, setting
+from vdsgen.rules.rule import REMOVE, Change, Rule
 
-VERSIONS = "0.19.8"
+ACCUMULATION = "/data_types/grad_accum_dtype"
+PARAMETER = "/data_types/param_dtype"
+OF_BF16 = below("/bf16", "immediate_grad_update check_grad_overflow") + below(
+    "/bfloat16", "immediate_grad_update check_grad_overflow"
+)
+OF_FP16 = below(
+    "/fp16",
+    "auto_cast loss_scale initial_scale_power loss_scale_window hysteresis consecutive_hysteresis "
+    "min_loss_scale",
+)
+IMMEDIATE = ("/bf16/immediate_grad_update", "/bfloat16/immediate_grad_update")
 
 
 def _one_half_precision(facts: Facts) -> str | None:
@@ -38,20 +49,53 @@ def _accumulation_keeps_precision(facts: Facts) -> str | None:
     return f"gradients of a {dtype} model accumulate in {accumulation}"
 
 
-def _zero_stage_exists(facts: Facts) -> str | None:
-    if facts.zero_stage is None or 0 <= facts.zero_stage <= 3:
+def _parameters_match(facts: Facts) -> str | None:
+    dtype, asked = facts.dtype, facts.precision.parameter_dtype
+    names = {"fp32": "float", "fp16": "half", "bf16": "bfloat16"}
+    if dtype is None or asked is None:
         return None
-    return f"ZeRO stage {facts.zero_stage}"
+    short = asked.removeprefix("torch.")
+    if short in (dtype, names[dtype], {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}[dtype]):
+        return None
+    return f"data_types.param_dtype is {asked}, and the model's dtype {dtype}"
 
 
-def _allgather_bucket_is_even(facts: Facts) -> str | None:
-    elements = facts.zero.allgather_bucket_elements
-    bf16_optimizer = facts.dtype == "bf16" and facts.gradient_accumulation_dtype == "fp32"
-    if elements is None or elements % 2 == 0 or facts.zero_stage not in (1, 2):
+def _is_fp32(facts: Facts) -> str | None:
+    if (
+        facts.dtype != "fp32"
+        or facts.machine.accelerator != "cuda"
+        or facts.precision.autocast_enabled is not False
+    ):
         return None
-    if facts.zero_stage == 1 and bf16_optimizer:
-        return None  # BF16_Optimizer does not look
-    return f"allgather_bucket_size is {elements}, an odd number of elements"
+    return f"fp32 on {facts.gpu or 'a GPU'}, which has bf16" if facts.gpu_has_bf16 else None
+
+
+def _bf16_keys_unread(facts: Facts) -> str | None:
+    found = _unread_bf16_keys(facts)
+    return f"{are(found)} there, and the optimizer in use does not read it" if found else None
+
+
+def _unread_bf16_keys(facts: Facts) -> tuple[str, ...]:
+    """BF16_Optimizer reads one of the two, ZeRO's stages 1 and 2 the other."""
+    if not facts.bf16_enabled or facts.uses_bf16_optimizer is None:
+        return ()
+    found = present(facts, OF_BF16)
+    if facts.uses_bf16_optimizer:
+        return tuple(key for key in found if key not in IMMEDIATE)
+    if facts.zero_stage in (1, 2):
+        return tuple(key for key in found if key in IMMEDIATE)
+    return found
+
+
+def _keys_of_fp16_when_off(facts: Facts) -> str | None:
+    found = present(facts, OF_FP16)
+    return f"{are(found)} there, and fp16 is not enabled" if found and facts.fp16_enabled is False else None
+
+
+def _autocast_beside(facts: Facts) -> str | None:
+    if not facts.precision.autocast_enabled or facts.dtype in (None, "fp32"):
+        return None
+    return f"torch_autocast beside a {facts.dtype} model, whose weights are {facts.dtype} already"
 
 
 RULES = (
@@ -61,8 +105,9 @@ RULES = (
         check=_one_half_precision,
         remedy="enable one of them",
         source="runtime/config.py:511",
-        versions=VERSIONS,
         engine_message="bfloat16 and fp16 modes cannot be simultaneously enabled",
+        keys=("/fp16/enabled", "/bf16/enabled"),
+        fix=setting("/fp16/enabled", False),
     ),
     Rule(
         id="gpu-has-fp16",
@@ -70,8 +115,8 @@ RULES = (
         check=_gpu_has_fp16,
         remedy="use precision auto, bf16 or fp32",
         source="runtime/engine.py:2003",
-        versions=VERSIONS,
         engine_message="Type fp16 is not supported on your device",
+        keys=("/fp16/enabled",),
     ),
     Rule(
         id="gpu-has-bf16",
@@ -79,8 +124,8 @@ RULES = (
         check=_gpu_has_bf16,
         remedy="use precision auto, fp16 or fp32",
         source="runtime/engine.py:2006",
-        versions=VERSIONS,
         engine_message="Type bf16 is not supported on your device",
+        keys=("/bf16/enabled",),
     ),
     Rule(
         id="accumulation-needs-zero",
@@ -88,8 +133,9 @@ RULES = (
         check=_accumulation_needs_zero,
         remedy="use ZeRO stage 1 or more, or accumulate in the model's dtype",
         source="runtime/engine.py:2323",
-        versions=VERSIONS,
         engine_message="unsupported mix of model_dtype",
+        keys=(ACCUMULATION, "/zero_optimization/stage"),
+        fix=removal(ACCUMULATION),
     ),
     Rule(
         id="accumulation-keeps-precision",
@@ -100,24 +146,70 @@ RULES = (
         check=_accumulation_keeps_precision,
         remedy="set data_types.grad_accum_dtype to fp32 or to the model's dtype",
         source="runtime/engine.py:1806",
-        versions=VERSIONS,
+        severity="hurts",
+        keys=(ACCUMULATION,),
+        fix=removal(ACCUMULATION),
     ),
     Rule(
-        id="zero-stage-exists",
-        summary="ZeRO has the stages 0 to 3.",
-        check=_zero_stage_exists,
-        remedy="use a stage from 0 to 3",
-        source="runtime/zero/config.py:95",
-        versions=VERSIONS,
-        engine_message="Input should be 0, 1, 2, 3",
+        id="parameter-dtype",
+        summary="data_types.param_dtype says the same as fp16 and bf16.",
+        check=_parameters_match,
+        remedy="take data_types.param_dtype out, or enable the matching fp16 or bf16",
+        source="runtime/engine.py:1827",
+        engine_message="conflicts with the enabled precision mode",
+        keys=(PARAMETER,),
+        fix=removal(PARAMETER),
+        needs=("precision",),
     ),
     Rule(
-        id="allgather-bucket-even",
-        summary="allgather_bucket_size is even: buffers are aligned to two elements.",
-        check=_allgather_bucket_is_even,
-        remedy="use an even number of elements",
-        source="runtime/zero/stage_1_and_2.py:390",
-        versions=VERSIONS,
-        engine_message="allgather_bucket_size must be a multiple of nccl_start_alignment_factor",
+        id="half-precision-used",
+        summary="A GPU with bf16 computes in it: fp32 takes twice the memory and a multiple of the time.",
+        check=_is_fp32,
+        remedy="enable bf16",
+        source="runtime/engine.py:1799-1804",
+        severity="hurts",
+        keys=("/bf16/enabled",),
+        fix=setting("/bf16/enabled", True),
+        needs=("precision", "machine"),
+    ),
+    Rule(
+        id="autocast-with-half-precision",
+        summary="torch_autocast keeps fp32 weights; with fp16 or bf16 enabled there are none to keep.",
+        check=_autocast_beside,
+        remedy="use torch_autocast, or fp16 or bf16",
+        source="runtime/engine.py:1862",
+        severity="hurts",
+        keys=("/torch_autocast",),
+        fix=removal("/torch_autocast"),
+        needs=("precision",),
+    ),
+    Rule(
+        id="bf16-keys-unread",
+        summary=(
+            "bf16.immediate_grad_update is BF16_Optimizer's, bf16.check_grad_overflow that of ZeRO's stages "
+            "1 and 2; other optimizers read neither."
+        ),
+        check=_bf16_keys_unread,
+        remedy="take it out",
+        source="runtime/engine.py:2638-2643",
+        severity="ignored",
+        keys=OF_BF16,
+        fix=lambda facts: _removed(_unread_bf16_keys(facts)),
+        needs=("given",),
+    ),
+    Rule(
+        id="fp16-keys-unread",
+        summary="Keys of fp16 do nothing where fp16 is not enabled.",
+        check=_keys_of_fp16_when_off,
+        remedy="take them out, or enable fp16",
+        source="runtime/engine.py:1672",
+        severity="ignored",
+        keys=OF_FP16,
+        fix=removal(*OF_FP16),
+        needs=("given",),
     ),
 )
+
+
+def _removed(keys: tuple[str, ...]) -> tuple[Change, ...]:
+    return tuple((key, REMOVE) for key in keys)

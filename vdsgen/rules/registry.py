@@ -4,14 +4,58 @@ from __future__ import annotations
 
 from functools import cache
 
-from vdsgen.rules import batch, pipeline, precision
+from vdsgen.rules import (
+    activation_checkpointing,
+    automatic,
+    batch,
+    communication,
+    compiling,
+    loss_scaling,
+    master_weights,
+    monitoring,
+    offload,
+    optimizer,
+    parallelism,
+    pipeline,
+    precision,
+    removed,
+    saving,
+    scheduler,
+    sizes,
+    zenflow,
+    zero,
+    zeropp,
+)
 from vdsgen.rules.rule import Rule, Rules
+
+SUBJECTS: dict[str, tuple[Rule, ...]] = {
+    "Batch sizes": batch.RULES,
+    "Pipelines": pipeline.RULES,
+    "Parallel sizes": parallelism.RULES,
+    "Number formats": precision.RULES,
+    "Master weights": master_weights.RULES,
+    "Loss scaling": loss_scaling.RULES,
+    "ZeRO": zero.RULES,
+    "ZeRO++": zeropp.RULES,
+    "Offload": offload.RULES,
+    "ZenFlow": zenflow.RULES,
+    "Sizes": sizes.RULES,
+    "Communication": communication.RULES,
+    "Optimizer": optimizer.RULES,
+    "Learning rate": scheduler.RULES,
+    "Activation checkpointing": activation_checkpointing.RULES,
+    "Checkpoints": saving.RULES,
+    "DeepCompile": compiling.RULES,
+    "Timing and logging": monitoring.RULES,
+    "Removed and deprecated": removed.RULES,
+    "Automatic values": automatic.RULES,
+}
 
 
 @cache
 def all_rules() -> Rules:
     """Every rule that there is."""
-    return Rules(batch.RULES + pipeline.RULES + precision.RULES)
+    return Rules(rule for rules in SUBJECTS.values() for rule in rules)
 
 
 @cache

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from itertools import groupby
+from collections.abc import Callable, Iterable
+from operator import is_
 from typing import Any, Final, Literal, NamedTuple
 
-from vdsgen.rules.facts import Facts
+from vdsgen.rules.facts import GROUPS, Facts
+
+READ_IN = "0.19.8"
+"""The release of DeepSpeed that the rules' sources were read in."""
 
 Severity = Literal["refused", "ignored", "overridden", "hurts", "ours"]
 """What becomes of a configuration that breaks a rule.
@@ -48,7 +51,7 @@ class Rule(NamedTuple):
     remedy: str
     source: str
     """Where it comes from: a file and line of the engine under `deepspeed/`, or of this project."""
-    versions: str
+    versions: str = READ_IN
     """Releases of DeepSpeed that the source was read in."""
     engine_message: str | None = None
     """Part of what the engine raises; None where it raises nothing (the rule says why it matters then)."""
@@ -58,7 +61,7 @@ class Rule(NamedTuple):
     that are not in the file are for context. Empty where the file does not decide."""
     fix: Fix | None = None
     needs: tuple[str, ...] = ()
-    """Groups of facts (`Facts.zero`, ..., or `given`) without which the rule passes: it is then skipped."""
+    """Groups of facts (`Facts.zero`, ..., `given`) without which the rule passes; it is skipped then."""
 
 
 class Violation(NamedTuple):
@@ -72,21 +75,25 @@ class Violation(NamedTuple):
 
 
 class Rules(tuple[Rule, ...]):
-    """Rules in a fixed order; those with the same needs are skipped together."""
+    """Rules in a fixed order; those that need what is not known are skipped without being asked."""
 
     def __init__(self, rules: Iterable[Rule]) -> None:  # noqa: ARG002
-        empty = Facts._field_defaults
-        self._runs = tuple(
-            (tuple((name, empty[name]) for name in needs), tuple(run))
-            for needs, run in groupby(self, key=lambda rule: rule.needs)
-        )
-        """Each need is a fact's name and its value where nothing is known."""
+        self._by_unknown: dict[tuple[bool, ...], tuple[Rule, ...]] = {}
 
-    def known(self, facts: Facts) -> Iterator[Rule]:
+    def known(self, facts: Facts) -> tuple[Rule, ...]:
         """The rules whose needs `facts` meet, in order."""
-        for needs, run in self._runs:
-            if all(getattr(facts, name) is not empty for name, empty in needs):
-                yield from run
+        unknown = tuple(map(is_, facts[_FIRST_GROUP:], _NOTHING))
+        found = self._by_unknown.get(unknown)
+        if found is None:
+            missing = {name for name, absent in zip(_NAMES, unknown, strict=True) if absent}
+            found = tuple(rule for rule in self if missing.isdisjoint(rule.needs))
+            self._by_unknown[unknown] = found
+        return found
+
+
+_FIRST_GROUP = Facts._fields.index(GROUPS[0])
+_NAMES = Facts._fields[_FIRST_GROUP:]
+_NOTHING = tuple(Facts._field_defaults[name] for name in _NAMES)
 
 
 def violations(facts: Facts, rules: Iterable[Rule]) -> list[Violation]:
