@@ -19,6 +19,8 @@ ANY_DTYPE = [  # runtime/config.py DtypeEnum, all names
     *("torch.float16", "fp16", "float16", "half", "torch.float32", "fp32", "float32", "float"),
     *("torch.int8", "int8", "torch.bfloat16", "bf16", "bfloat16"),
 ]
+FLOAT_DTYPE = [name for name in ANY_DTYPE if not name.endswith("int8")]
+"""A model in int8 is none that the engine trains (runtime/engine.py:1827, :2323)."""
 
 
 def choice(*choices: str, **more: bool) -> dict[str, Any]:
@@ -100,8 +102,8 @@ TYPES: dict[str, dict[str, Any]] = {
     },
     "/checkpoint/parallel_write/pipeline_stage": {**BOOL, "checked": True},
     # runtime/engine.py:1799: DtypeEnum
-    "/data_types/grad_accum_dtype": {**choice(*ANY_DTYPE, optional=True), "checked": True},
-    "/data_types/param_dtype": {**choice(*ANY_DTYPE, optional=True), "checked": True},
+    "/data_types/grad_accum_dtype": {**choice(*FLOAT_DTYPE, optional=True), "checked": True},
+    "/data_types/param_dtype": {**choice(*FLOAT_DTYPE, optional=True), "checked": True},
     "/data_types/buffer_dtype": {**choice(*ANY_DTYPE, optional=True), "checked": True},
     "/data_types/keep_in_fp32_modules": {
         "type": "union",

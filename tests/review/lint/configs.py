@@ -142,9 +142,11 @@ def value(rng: random.Random, key: EngineKey) -> Any:
     if kind["type"] == "bool":
         return rng.random() < 0.5
     if kind["type"] == "int":
-        return max(rng.choice((*SIZES, key.default or 1)), kind.get("gt", -1) + 1)
+        usual = key.default if isinstance(key.default, int) else 1
+        return max(rng.choice((*SIZES, usual)), kind.get("gt", -1) + 1)
     if kind["type"] == "float":
-        return rng.choice((0.25, 0.5, 0.9, 1.0 if kind.get("lt") != 1.0 else 0.75, key.default or 0.5))
+        usual = key.default if isinstance(key.default, float) else 0.5
+        return rng.choice((0.25, 0.5, 0.9, 1.0 if kind.get("lt") != 1.0 else 0.75, usual))
     if kind["type"] == "list":
         return []
     return rng.choice(("runs", "job", "a"))

@@ -81,6 +81,7 @@ def facts_of(values: Values, context: Context) -> Facts:
         model=_model(context),
         machine=_machine(context),
         given=frozenset(values.given),
+        automatic=None if context.auto_filled else frozenset(values.automatic),
     )
 
 
@@ -286,6 +287,7 @@ def _pipeline(values: Values, context: Context) -> PipelineFacts:
         is_pipeline=context.is_pipeline,
         managed_gradient_accumulation=values.get("/managed_gradient_accumulation"),
         use_reentrant=values.get("/pipeline/use_reentrant"),
+        trainer_reads_section=context.plan is not None,
     )
 
 
@@ -301,6 +303,7 @@ def _checkpointing(values: Values) -> CheckpointingFacts:
         number_checkpoints=(get("number_checkpoints") or 0) if known else None,
         synchronize_checkpoint_boundary=get("synchronize_checkpoint_boundary"),
         profile=get("profile"),
+        configured=False,  # the engine does not; neither do our trainer, Transformers and Accelerate
     )
 
 

@@ -16,7 +16,9 @@ AUTO = "auto"
 CONFIG = "runtime/config.py"
 MODEL = "runtime/config_utils.py:54"
 """DeepSpeedConfigModel's constructor: drops "auto", refuses unknown keys."""
-READ_BY_THE_TRAINER = frozenset({"/pipeline/stages", "/pipeline/partition"})
+BATCH = ("/train_batch_size", "/train_micro_batch_size_per_gpu", "/gradient_accumulation_steps")
+RULED = frozenset({"/zero_optimization/cpu_offload_use_pin_memory"})
+"""Deprecated keys that have a rule of their own."""
 
 
 @dataclass
@@ -27,6 +29,8 @@ class Values:
     """Valid values, as the engine's types coerce them."""
     wrong: set[str] = field(default_factory=set)
     """Pointers of values that are not of their type: nothing is known of them."""
+    automatic: set[str] = field(default_factory=set)
+    """Those of `given` whose value is "auto"."""
     filled: set[str] = field(default_factory=set)
     """Pointers of "auto" that something fills in before the engine sees it."""
     given: set[str] = field(default_factory=set)
@@ -48,8 +52,6 @@ class Walk:
     """Goes through a document once."""
 
     document: Document
-    trainer_reads_pipeline: bool
-    """The training entrypoint of this project reads `pipeline.stages` and `.partition`."""
     auto_filled: bool
     """Transformers or Accelerate put numbers in the place of "auto" before the engine sees the config."""
     values: Values = field(default_factory=Values)
@@ -72,16 +74,29 @@ class Walk:
             key = section.keys.get(entry.key)
             if key is None:
                 self.unknown(section, entry, here)
-            elif key.removed is not None:
-                message = f"{entry.key} was removed: {key.removed.rstrip()}"
-                source = f"{CONFIG}:81-130"
-                fix = [remove(here)]
-                self.add(here, "removed-key", "error", message, remedy="take it out", source=source, fix=fix, at_key=True)  # fmt: skip
-            else:
+            elif key.removed is None:  # what was removed has a rule for each key
                 self.known(section, key, entry.value, here)
+        self.named_twice(section, entries, path)
+
+    def named_twice(self, section: EngineSection, entries: list[Entry], path: Path) -> None:
+        """A key under both of its names: pydantic takes the first, and refuses the second."""
+        names = {section.keys[entry.key].name: entry.key for entry in entries if entry.key in section.keys}
+        for entry in entries:
+            key = section.keys.get(entry.key)
+            if key is not None and entry.key != key.name and names[key.name] != entry.key or (
+                key is not None and entry.key == key.name and names[key.name] != key.name
+            ):  # fmt: skip
+                other = names[key.name] if names[key.name] != entry.key else key.name
+                self.add((*path, entry.key), "key-named-twice", "error",
+                         f"{entry.key} and {other} are two names of one key, and both are there",
+                         remedy="keep one of them", source=MODEL, at_key=True)  # fmt: skip
 
     def note_given(self, node: Node, path: Path) -> None:
+        if len(path) == 1 and node.entries is None and node.items is None and node.value is None:
+            return  # null: as if the key were not there
         self.values.given.add(pointer(path))
+        if node.value == AUTO:
+            self.values.automatic.add(pointer(path))
         for entry in node.entries or []:
             self.note_given(entry.value, (*path, entry.key))
 
@@ -122,10 +137,9 @@ class Walk:
     def known(self, section: EngineSection, key: EngineKey, node: Node, path: Path) -> None:
         name = f"{section.pointer}/{key.name}"
         self.deprecated(key, path)
-        ours = self.trainer_reads_pipeline and name in READ_BY_THE_TRAINER
-        if not key.read and not ours and key.section is None:
+        if not key.read and key.section is None and section.pointer != "/pipeline":  # which has rules
             message = f"nothing in DeepSpeed reads {key.name}"
-            self.add(path, "unread-key", "warning", message, remedy=_unread_remedy(name), fix=[remove(path)], at_key=True)  # fmt: skip
+            self.add(path, "unread-key", "warning", message, remedy="take it out", fix=[remove(path)], at_key=True)  # fmt: skip
         value = node.plain()
         if value == AUTO and self.auto(section, key, path, name):
             return
@@ -137,7 +151,7 @@ class Walk:
             self.read_by_hand(key, value, path, name)
 
     def deprecated(self, key: EngineKey, path: Path) -> None:
-        if key.deprecated is None:
+        if key.deprecated is None or pointer(path) in RULED:
             return
         instead = f"use {key.deprecated}" if key.deprecated else "take it out"
         message = f"{path[-1]} is deprecated"
@@ -158,12 +172,13 @@ class Walk:
                 f'"auto" is for Transformers and Accelerate, which fill it in: DeepSpeed itself drops it, '
                 f"and takes its default {written(key.default)}"
             )
-            self.add(path, "auto-value", "note", message, remedy=remedy, source=MODEL)
-        else:
+            self.add(path, "auto-is-default", "warning", message, remedy=remedy, source=MODEL)
+        elif name not in BATCH:  # batch sizes have a rule
             message = (
                 '"auto" is for Transformers and Accelerate, which fill it in: DeepSpeed itself takes it for text'
             )
-            self.add(path, "auto-value", "error", message, remedy=remedy, source=CONFIG)
+            self.add(path, "auto-as-text", "error", message, remedy=remedy, source=CONFIG)
+        if section.model is None:
             self.values.wrong.add(name)
         return True
 
@@ -171,8 +186,6 @@ class Walk:
         inner = engine_section(key.section or "")
         assert inner is not None, f"{name} has no section in the schema"
         if node.entries is not None:
-            if not key.read:
-                self.add(path, "unread-section", "warning", *_unread_section(name), at_key=True)  # fmt: skip
             self.values.written[name] = {}
             self.section(inner, node, path)
         elif node.items is None and node.value is None and key.kind.get("optional"):
@@ -234,16 +247,6 @@ def all_sections() -> Iterator[EngineSection]:
         section = engine_section(name)
         assert section is not None, "listed and not there"
         yield section
-
-
-def _unread_remedy(name: str) -> str:
-    if name in READ_BY_THE_TRAINER:
-        return "say it to PipelineModule in the training code (num_stages, partition_method)"
-    return "take it out"
-
-
-def _unread_section(name: str) -> tuple[str, ...]:
-    return (f"DeepSpeed parses {name[1:]} and its engine never uses it",)
 
 
 def _offload_fix(document: Document, path: Path) -> list[dict[str, Any]]:

@@ -19,19 +19,24 @@ LEVELS: dict[Severity, Level] = {
     "hurts": "warning",
 }
 
+LATER: dict[str, Level] = {"zero-3-elastic-checkpoint": "warning"}
+"""Refused not at the start, but where a checkpoint is saved."""
+AUTOMATIC = "auto-is-default"
+"""Told key by key, where each is written, by keys.py."""
+
 
 def rule_findings(document: Document, facts: Facts, context: Context) -> list[Finding]:
     """What the rules say of these facts; those on this project's trainer only where it is the one."""
     found = []
     for violation in violations(facts, all_rules()):
         rule = violation.rule
-        if rule.severity == "ours" and context.plan is None:
+        if rule.id == AUTOMATIC or (rule.severity == "ours" and context.plan is None):
             continue
         path, at_key = _blamed(document, rule)
         changes = rule.fix(facts) if rule.fix is not None else ()
         found.append(
             finding_at(
-                document, path, rule.id, LEVELS[rule.severity], violation.message,
+                document, path, rule.id, LATER.get(rule.id, LEVELS[rule.severity]), violation.message,
                 remedy=rule.remedy, source=rule.source, fix=as_patch(document, changes), at_key=at_key,
             )
         )  # fmt: skip
