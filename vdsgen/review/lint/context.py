@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 from vdsgen.spec.plan import Plan
@@ -12,6 +13,8 @@ class Context(NamedTuple):
 
     plan: Plan | None = None
     """The plan that the config was rendered from: its trainer, model and GPUs."""
+    plan_folder: Path | None = None
+    """Where the plan lies: a train.yaml beside it says the rest of what was rendered."""
     world_size: int | None = None
     """Ranks that are started."""
     pipeline_stages: int | None = None

@@ -352,4 +352,8 @@ def _machine(context: Context) -> MachineFacts:
     if context.plan is None:
         return MachineFacts(accelerator=context.accelerator)
     pool = context.plan.inputs.pool
-    return MachineFacts(accelerator=context.accelerator, gpus_per_node=pool.gpus_per_node)
+    return MachineFacts(
+        accelerator=context.accelerator or "cuda",
+        gpu_memory_bytes=context.plan.stages[0].capacity_bytes,
+        gpus_per_node=pool.gpus_per_node,
+    )

@@ -21,6 +21,10 @@ def lint(content: bytes, file: str, context: Context) -> Linted:
     walk.run()
     rules = rule_findings(document, facts_of(walk.values, context), context)
     found = [*_loose(document), *walk.findings, *rules]
+    if context.plan is not None and context.plan_folder is not None:
+        from vdsgen.review.lint.planned import departures, planned_sections
+
+        found += departures(document, planned_sections(context.plan, context.plan_folder))
     return Linted(document, tuple(sorted(found, key=lambda finding: (finding.place, finding.level != "error"))))
 
 
