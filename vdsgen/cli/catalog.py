@@ -83,10 +83,20 @@ def _models() -> dict[str, dict[str, Any]]:
 
 
 def _rules() -> dict[str, dict[str, Any]]:
-    from vdsgen.rules.registry import all_rules
+    """By id; what may be repaired by itself has `fix` true."""
+    from vdsgen.rules.registry import SUBJECTS
 
-    shown = ("summary", "remedy", "source", "versions", "engine_message")
-    return {rule.id: {key: getattr(rule, key) for key in shown} for rule in all_rules()}
+    shown = ("summary", "severity", "remedy", "source", "versions", "engine_message")
+    return {
+        rule.id: {
+            "subject": subject,
+            **{key: getattr(rule, key) for key in shown},
+            "keys": list(rule.keys),
+            "fix": rule.fix is not None,
+        }
+        for subject, rules in SUBJECTS.items()
+        for rule in rules
+    }
 
 
 def _gpu_rows(entries: Mapping[str, Any]) -> Iterable[Row]:
@@ -123,9 +133,9 @@ def _pretrained_rows(entries: Mapping[str, Any]) -> Iterable[Row]:
 
 
 def _rule_rows(entries: Mapping[str, Any]) -> Iterable[Row]:
-    yield ("id", "rule")
+    yield ("id", "level", "rule")
     for name, rule in entries.items():
-        yield (name, rule["summary"])
+        yield (name, rule["severity"], rule["summary"])
 
 
 _ROWS = {"gpus": _gpu_rows, "links": _link_rows, "models": _model_rows, "rules": _rule_rows}
@@ -134,6 +144,11 @@ _ROWS = {"gpus": _gpu_rows, "links": _link_rows, "models": _model_rows, "rules":
 _LEGENDS = {
     "models": "\nLayers of these are traced; this version does not train them:\n\n",
     "gpus": "\nfp32 to fp8: dense matrix rates, TFLOPS. `vdsgen catalog gpus NAME` shows the sources.\n",
+    "rules": (
+        "\nrefused: the engine raises. ignored: it does nothing with the setting. overridden: it does something "
+        "else.\nhurts: it runs, at a cost. ours: of this project. `vdsgen catalog rules NAME` shows keys and "
+        "sources.\n"
+    ),
     "links": "\nOne GPU, one direction, sustained. `vdsgen catalog links NAME` shows the sources.\n",
 }
 
