@@ -143,6 +143,14 @@ TYPES: dict[str, dict[str, Any]] = {
 }
 """`checked`: the engine raises for another type. Else it takes anything, and trips over it later or never."""
 
+VALIDATED: dict[str, dict[str, Any]] = {
+    # runtime/precision_config.py:110-160: validators of the model that its fields do not show
+    "/fp16/loss_scale": {"ge": 0, "finite": True, "no_bool": True},
+    "/fp16/loss_scale_window": {"no_bool": True},
+    "/fp16/min_loss_scale": {"no_bool": True},
+}
+"""What pydantic models check besides their fields' types."""
+
 FREE_SECTIONS = frozenset(
     {
         # handed on whole to the samplers: runtime/data_pipeline/config.py:130, :172

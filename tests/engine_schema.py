@@ -16,7 +16,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from tests.engine_keys_by_hand import FREE_SECTIONS, NEVER_READ, OPTIMIZERS, TYPES
+from tests.engine_keys_by_hand import FREE_SECTIONS, NEVER_READ, OPTIMIZERS, TYPES, VALIDATED
 
 MISSING = object()
 
@@ -141,7 +141,7 @@ def _model(pointer: str, model: Any) -> dict[str, Any]:
             entry["moves_value"] = bool(extra.get("new_param")) and extra.get("set_new_param", True)
         if info.alias:
             entry["also"] = name
-        keys[info.alias or name] = entry
+        keys[info.alias or name] = {**entry, **VALIDATED.get(f"{pointer}/{name}", {})}
     return sections
 
 

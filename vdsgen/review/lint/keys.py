@@ -83,10 +83,8 @@ class Walk:
         names = {section.keys[entry.key].name: entry.key for entry in entries if entry.key in section.keys}
         for entry in entries:
             key = section.keys.get(entry.key)
-            if key is not None and entry.key != key.name and names[key.name] != entry.key or (
-                key is not None and entry.key == key.name and names[key.name] != key.name
-            ):  # fmt: skip
-                other = names[key.name] if names[key.name] != entry.key else key.name
+            other = names[key.name] if key is not None else entry.key
+            if other != entry.key:
                 self.add((*path, entry.key), "key-named-twice", "error",
                          f"{entry.key} and {other} are two names of one key, and both are there",
                          remedy="keep one of them", source=MODEL, at_key=True)  # fmt: skip
@@ -267,11 +265,21 @@ def _wrong_fix(key: EngineKey, value: Any, path: Path) -> list[Any]:
         if near is not None:
             return [replace(path, near)]
         if key.kind["type"] in ("int", "float", "bool"):
-            try:
-                made = coerced(key.kind, value.strip())
-            except WrongValueError:
-                return []
-            return [replace(path, made)]
+            return _meant(key, value.strip(), path)
     if isinstance(value, float) and value.is_integer() and is_plainly(key.kind, int(value)):
         return [replace(path, int(value))]
     return []
+
+
+def _meant(key: EngineKey, text: str, path: Path) -> list[Any]:
+    """The value that text in quotes stands for: `"5e8"` for 500000000."""
+    try:
+        return [replace(path, coerced(key.kind, text))]
+    except WrongValueError:
+        pass
+    try:
+        number = float(text)
+        whole = int(number) if key.kind["type"] == "int" and number.is_integer() else number
+        return [replace(path, coerced(key.kind, whole))]
+    except (WrongValueError, ValueError, OverflowError):
+        return []

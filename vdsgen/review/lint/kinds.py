@@ -7,6 +7,7 @@ for a number, and the same number for true.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from enum import Enum
 from functools import cache
@@ -35,10 +36,14 @@ def coerced(kind: Kind, value: Any) -> Any:
     """What the engine's pydantic makes of the value. Raises WrongValueError."""
     from pydantic import ValidationError
 
+    if kind.get("no_bool") and isinstance(value, bool):
+        raise WrongValueError
     try:
         made = _adapter(json.dumps(kind)).validate_python(value)
     except (ValidationError, OverflowError) as error:
         raise WrongValueError from error
+    if kind.get("finite") and not math.isfinite(made):
+        raise WrongValueError
     return made.value if isinstance(made, Enum) else made
 
 
@@ -89,7 +94,7 @@ def is_plainly(kind: Kind, value: Any) -> bool:
     if word == "bool":
         return isinstance(value, bool)
     if word in ("int", "integer choice", "float"):
-        number = isinstance(value, float) and word == "float" or isinstance(value, int)
+        number = (isinstance(value, float) and word == "float") or isinstance(value, int)
         return number and not isinstance(value, bool) and _within(kind, value)
     if word == "list":
         item = kind.get("items")

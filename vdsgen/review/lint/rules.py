@@ -32,11 +32,14 @@ def rule_findings(document: Document, facts: Facts, context: Context) -> list[Fi
         rule = violation.rule
         if rule.id == AUTOMATIC or (rule.severity == "ours" and context.plan is None):
             continue
+        level = LATER.get(rule.id, LEVELS[rule.severity])
+        if rule.severity == "hurts" and context.plan is not None:
+            level = "note"  # the planner has weighed it
         path, at_key = _blamed(document, rule)
         changes = rule.fix(facts) if rule.fix is not None else ()
         found.append(
             finding_at(
-                document, path, rule.id, LATER.get(rule.id, LEVELS[rule.severity]), violation.message,
+                document, path, rule.id, level, violation.message,
                 remedy=rule.remedy, source=rule.source, fix=as_patch(document, changes), at_key=at_key,
             )
         )  # fmt: skip
