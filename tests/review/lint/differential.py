@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from tests.review.lint.oracle import Case, Outcome
 from vdsgen.errors import InputError
 from vdsgen.review.lint.context import Context
 from vdsgen.review.lint.run import lint
+from vdsgen.rules.registry import rule
 
 
 class Verdict(NamedTuple):
@@ -28,6 +30,30 @@ class Verdict(NamedTuple):
     def false_alarm(self) -> bool:
         """DeepSpeed accepts, and lint has an error."""
         return self.outcome.accepted and bool(self.errors)
+
+    @property
+    def explained(self) -> bool:
+        """Whether one of lint's errors is what DeepSpeed says."""
+        return any(_says_the_same(error.partition(":")[0], self.outcome.error or "") for error in self.errors)
+
+
+OWN_WORDS = {
+    "unknown-key": "Extra inputs are not permitted",
+    "key-named-twice": "Extra inputs are not permitted",
+    "duplicate-key": "Duplicate keys",
+    "wrong-type": "validation error|TypeError|ValueError|AttributeError|AssertionError|ConfigError|KeyError",
+    "auto-as-text": "TypeError|ValueError|AttributeError",
+    "not read": "Hjson|Unicode|Duplicate|Index|Overflow|ValueError|AttributeError|TypeError|digits|Recursion",
+}
+"""What DeepSpeed says where lint's own checks find an error."""
+
+
+def _says_the_same(check: str, said: str) -> bool:
+    words = OWN_WORDS.get(check)
+    if words is not None:
+        return re.search(words, said) is not None
+    expected = rule(check).engine_message
+    return expected is None or expected.lower() in said.lower()
 
 
 def lint_errors(case: Case) -> tuple[str, ...]:

@@ -53,9 +53,20 @@ def read_document(content: bytes, file: str) -> Document:
             raise NoJsonError(f"{kind}, and a DeepSpeed config is an object", document.root.start, "put it in {}")
     except NoJsonError as error:
         place = document.place(min(error.offset, len(text)))
-        problem = Problem(f"no JSON: {error.message}", file, place.line, place.column, remedy=error.remedy)
+        remedy = _swallowed(document) or error.remedy
+        problem = Problem(f"no JSON: {error.message}", file, place.line, place.column, remedy=remedy)
         raise InputError([problem]) from error
     return document
+
+
+def _swallowed(document: Document) -> str | None:
+    """Where text without quotes may have taken commas and braces with it: it goes on to the end of its line."""
+    for loose in reversed(document.loose):
+        rest = document.text[loose.offset :].splitlines()[0]
+        if loose.what == "text without quotes" and any(char in rest for char in ',:}"]'):
+            place = document.place(loose.offset)
+            return f"see line {place.line}, column {place.column}: is a quote or a comma missing there?"
+    return None
 
 
 class _Reader:
