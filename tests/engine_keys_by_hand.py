@@ -100,7 +100,6 @@ TYPES: dict[str, dict[str, Any]] = {
         "any_case": True,
         "checked": True,
     },
-    "/checkpoint/parallel_write/pipeline_stage": {**BOOL, "checked": True},
     # runtime/engine.py:1799: DtypeEnum
     "/data_types/grad_accum_dtype": {**choice(*FLOAT_DTYPE, optional=True), "checked": True},
     "/data_types/param_dtype": {**choice(*FLOAT_DTYPE, optional=True), "checked": True},
@@ -146,8 +145,8 @@ TYPES: dict[str, dict[str, Any]] = {
 VALIDATED: dict[str, dict[str, Any]] = {
     # runtime/precision_config.py:110-160: validators of the model that its fields do not show
     "/fp16/loss_scale": {"ge": 0, "finite": True, "no_bool": True},
-    "/fp16/loss_scale_window": {"no_bool": True},
-    "/fp16/min_loss_scale": {"no_bool": True},
+    "/fp16/loss_scale_window": {"no_bool": True, "int_first": True},
+    "/fp16/min_loss_scale": {"no_bool": True, "int_first": True},
 }
 """What pydantic models check besides their fields' types."""
 

@@ -17,8 +17,11 @@ from vdsgen.rules.rule import REMOVE, Change, Rule
 OPTIMIZER, SCHEDULER = "/optimizer/params", "/scheduler/params"
 ADAMS = ("adam", "adamw")
 """Their params have a rule of their own (optimizer-params)."""
-MUON_PARAMS = ("lr", "momentum", "weight_decay", "ns_method", "betas", "eps", "muon_lr", "adam_lr")
-"""runtime/engine.py:2408-2412; the engine picks these, and takes no notice of others."""
+MUON_PARAMS: Mapping[str, Any] = {
+    "lr": 0.02, "momentum": 0.95, "weight_decay": 0, "ns_method": "gram", "betas": [0.9, 0.95], "eps": 1e-10,
+    "muon_lr": 0.02, "adam_lr": 3e-4, "**": None,
+}  # fmt: skip
+"""runtime/engine.py:2408-2412, with values of their types; the engine picks these, and takes no notice of others."""
 NOT_NEGATIVE = ("lr", "eps", "weight_decay", "lr_decay", "momentum", "initial_accumulator_value")
 """torch.optim refuses negative ones."""
 Signature = Mapping[str, Mapping[str, Any]]
@@ -39,7 +42,9 @@ def _signature(facts: Facts) -> Signature | None:
         offloaded = facts.offload.optimizer in ("cpu", "nvme") and "offload" in data[name.lower()]
         signature: Signature = data[name.lower()]["offload" if offloaded else "gpu"]
         return signature
-    found: Signature | None = None if name.lower() == "muon" else data.get(name, {}).get("torch")
+    if name.lower() == "muon":
+        return {key: {"default": default} for key, default in MUON_PARAMS.items()}
+    found: Signature | None = data.get(name, {}).get("torch")
     return found
 
 
@@ -74,7 +79,9 @@ def _odd_values(facts: Facts) -> Iterator[str]:
     signature = _signature(facts)
     if signature is None:
         return
-    of_torch = _adam(facts) == "torch_adam" or (facts.optimizer.type or "").lower() not in (*ADAMS, "lion", "lamb")
+    of_torch = _adam(facts) == "torch_adam" or (facts.optimizer.type or "").lower() not in (
+        *ADAMS, "lion", "lamb", "muon",
+    )  # fmt: skip
     for name, value in _optimizer_params(facts).items():
         default = signature.get(name, {}).get("default")
         if isinstance(default, list):
@@ -127,7 +134,8 @@ def _schedule_values(facts: Facts) -> str | None:
     signature = engine_data()["schedulers"][name]
     odd = []
     for key, value in (facts.scheduler.params or {}).items():
-        if key not in signature or key == "warmup_num_steps":  # it has a rule of its own
+        if key not in signature or key in ("warmup_num_steps", "last_batch_iteration"):
+            # One has a rule of its own; the other is counted on from, and "auto" passes that.
             continue
         entry = signature[key]
         is_number = key == "total_num_steps" or key.endswith(("_lr", "_ratio"))

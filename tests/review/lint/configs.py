@@ -12,6 +12,8 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import hjson
+
 from tests.review.lint.oracle import Case
 from vdsgen.catalog.engine_keys import EngineKey, engine_data, engine_section
 
@@ -52,7 +54,15 @@ def case(rng: random.Random, origin: str) -> Case:
     if rng.random() < 0.1:
         text = damaged(rng, text)
         names.append("damaged")
-    return Case(text, world_size, stages, f"{origin} {'+'.join(names) or 'legal'}")
+    return Case(text, world_size, stages, names_no_optimizer(text), f"{origin} {'+'.join(names) or 'legal'}")
+
+
+def names_no_optimizer(text: str) -> bool:
+    """Whether the training code has to bring the optimizer."""
+    try:
+        return not hjson.loads(text)["optimizer"]["type"]
+    except Exception:
+        return True
 
 
 def legal(rng: random.Random, data_parallel_size: int, *, pipeline: bool) -> Config:

@@ -41,8 +41,8 @@ OWN_WORDS = {
     "unknown-key": "Extra inputs are not permitted",
     "key-named-twice": "Extra inputs are not permitted",
     "duplicate-key": "Duplicate keys",
-    "wrong-type": "validation error|TypeError|ValueError|AttributeError|AssertionError|ConfigError|KeyError",
-    "auto-as-text": "TypeError|ValueError|AttributeError",
+    "wrong-type": "validation error|ZeroDivision|TypeError|ValueError|AttributeError|AssertionError|ConfigError|KeyError",
+    "auto-as-text": "TypeError|ValueError|AttributeError|ConfigError",
     "not read": "Hjson|Unicode|Duplicate|Index|Overflow|ValueError|AttributeError|TypeError|digits|Recursion",
 }
 """What DeepSpeed says where lint's own checks find an error."""
@@ -59,7 +59,7 @@ def _says_the_same(check: str, said: str) -> bool:
 def lint_errors(case: Case) -> tuple[str, ...]:
     context = Context(
         world_size=case.world_size, pipeline_stages=case.stages, accelerator="cpu",
-        client_optimizer=False, client_scheduler=False,
+        client_optimizer=case.client_optimizer, client_scheduler=False,
     )  # fmt: skip
     try:
         linted = lint(case.text.encode("utf-8", "surrogatepass"), "config.json", context)

@@ -32,6 +32,8 @@ class Case(NamedTuple):
     world_size: int
     stages: int
     """Of a PipelineModule; 0 for none."""
+    client_optimizer: bool
+    """Whether the training code brings an optimizer: where the config names none."""
     origin: str
     """How it came about, for reports."""
 
@@ -52,6 +54,8 @@ class Outcome(NamedTuple):
         """Why this machine could not judge it, if it could not."""
         if self.error is None:
             return None
+        if self.phase == "hang":
+            return "no answer in time"
         return next((why for why, words in OBSTACLES.items() if re.search(words, self.error)), None)
 
 
@@ -70,7 +74,7 @@ def judged(cases: Sequence[Case]) -> list[Outcome]:
 
 
 def _run(world_size: int, cases: Iterable[Case]) -> list[Outcome]:
-    lines = "".join(json.dumps({"text": case.text, "stages": case.stages}) + "\n" for case in cases)
+    lines = "".join(json.dumps({**case._asdict(), "origin": ""}) + "\n" for case in cases)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     result = subprocess.run(
         [sys.executable, "-m", "tests.review.lint.oracle_worker", str(world_size)],

@@ -2,7 +2,7 @@
 
     python -m tests.review.lint.oracle_worker WORLD_SIZE < CASES > OUTCOMES
 
-A case is a line {"text": config, "stages": of a PipelineModule, 0 for none}. An outcome is a line: null where
+A case is a line {"text": config, "stages": of a PipelineModule, 0 for none, "client_optimizer": bool}. An outcome is a line: null where
 DeepSpeed took the config, else {"error", "phase", "frame"}: what it raised, whether it did so in
 `initialize` or in the first `step`, and its innermost own line. This process is one rank of a process group
 whose others do not exist (vdsgen/verify/fake_rank.py); fp16 is declared supported, as a GPU would. Each case
@@ -30,13 +30,13 @@ MOST_STEPS = 16
 SIZE = 8
 
 
-def judge(path: Path, stages: int) -> dict[str, Any] | None:
+def judge(path: Path, stages: int, client_optimizer: bool) -> dict[str, Any] | None:
     """Null where the engine initialises and steps."""
     phase = "initialize"
     try:
-        engine, module = build(path, stages)
+        engine, module = build(path, stages, client_optimizer)
         phase = "step"
-        if stages == 0 and engine.gradient_accumulation_steps() <= MOST_STEPS and has_optimizer(engine):
+        if stages == 0 and engine.gradient_accumulation_steps() <= MOST_STEPS:
             dtype = next(module.parameters()).dtype
             for _ in range(engine.gradient_accumulation_steps()):
                 batch = torch.ones(2, SIZE, dtype=dtype)
@@ -47,7 +47,7 @@ def judge(path: Path, stages: int) -> dict[str, Any] | None:
     return None
 
 
-def build(path: Path, stages: int) -> tuple[Any, Any]:
+def build(path: Path, stages: int, client_optimizer: bool = False) -> tuple[Any, Any]:
     import deepspeed
     from deepspeed.pipe import PipelineModule
 
@@ -58,15 +58,12 @@ def build(path: Path, stages: int) -> tuple[Any, Any]:
         module: Any = PipelineModule(layers=layers, num_stages=stages, loss_fn=loss)
     else:
         module = torch.nn.Sequential(*layers)
+    parameters = list(module.parameters())
+    optimizer = torch.optim.AdamW(parameters) if client_optimizer else None
     engine, *_ = deepspeed.initialize(
-        model=module, model_parameters=list(module.parameters()), config=str(path)
+        model=module, optimizer=optimizer, model_parameters=parameters, config=str(path)
     )
     return engine, module
-
-
-def has_optimizer(engine: Any) -> bool:
-    """Whether the config names one: else the training code has to, and DeepSpeed waits for it."""
-    return engine.optimizer_name() is not None
 
 
 def _frame(error: BaseException) -> str:
@@ -109,7 +106,7 @@ def in_fork(case: dict[str, Any], folder: Path) -> dict[str, Any] | None:
             os.chdir(folder)
             path = folder / "config.json"
             path.write_bytes(case["text"].encode("utf-8", "surrogatepass"))
-            outcome = judge(path, case["stages"])
+            outcome = judge(path, case["stages"], case["client_optimizer"])
             os.write(writing, json.dumps(outcome).encode()[:60_000])
         finally:
             os._exit(0)

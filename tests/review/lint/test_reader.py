@@ -86,7 +86,7 @@ def whole(text: str) -> float | int:
         ('{"a": 1 "b" 2}', 1, 15, "a key is expected\n  -> see line 1, column 7: is a quote or a comma missing"),
         ('{"a"\n: 1, "b" 2}', 2, 10, "no colon"),
         ('{"a": }', 1, 7, "where a value is expected"),
-        ('{"a": [1, 2', 1, 12, "the file ends"),
+        ('{"a": [1, 2', 1, 7, "an array without an end"),
         ('{"a": 1} x', 1, 10, "follows the end"),
         ("[1, 2]", 1, 1, "an array"),
         ("17", 1, 1, "one value"),

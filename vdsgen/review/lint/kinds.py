@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from enum import Enum
 from functools import cache
@@ -22,6 +23,7 @@ WORDS = {
     "list": "an array",
     "dict": "an object",
     "section": "an object",
+    "object": "anything",
     "no JSON value": "nothing that JSON can hold",
 }
 LIMITS = {"gt": "above", "ge": "of at least", "lt": "below", "le": "of at most"}
@@ -38,6 +40,8 @@ def coerced(kind: Kind, value: Any) -> Any:
 
     if kind.get("no_bool") and isinstance(value, bool):
         raise WrongValueError
+    if kind.get("int_first") and isinstance(value, str) and not re.fullmatch(r"\s*[-+]?[0-9_]+\s*", value):
+        raise WrongValueError  # Python's int() reads it first
     try:
         made = _adapter(json.dumps(kind)).validate_python(value)
     except (ValidationError, OverflowError) as error:
@@ -82,6 +86,8 @@ def _annotation(kind: Kind) -> Any:
 def is_plainly(kind: Kind, value: Any) -> bool:
     """Whether the value is of its type as JSON has it, without any coercion."""
     word = kind["type"]
+    if word == "object":
+        return True
     if value is None:
         return bool(kind.get("optional"))
     if word == "union":
@@ -99,8 +105,6 @@ def is_plainly(kind: Kind, value: Any) -> bool:
     if word == "list":
         item = kind.get("items")
         return isinstance(value, list) and (item is None or all(is_plainly(item, part) for part in value))
-    if word == "object":
-        return True
     return isinstance(value, {"str": str, "path": str, "dict": dict, "section": dict}.get(word, ()))
 
 

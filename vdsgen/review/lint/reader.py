@@ -62,7 +62,7 @@ def read_document(content: bytes, file: str) -> Document:
 def _swallowed(document: Document) -> str | None:
     """Where text without quotes may have taken commas and braces with it: it goes on to the end of its line."""
     for loose in reversed(document.loose):
-        rest = document.text[loose.offset :].splitlines()[0]
+        rest = document.line(document.place(loose.offset).line)[document.place(loose.offset).column - 1 :]
         if loose.what == "text without quotes" and any(char in rest for char in ',:}"]'):
             place = document.place(loose.offset)
             return f"see line {place.line}, column {place.column}: is a quote or a comma missing there?"

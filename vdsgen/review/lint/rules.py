@@ -19,8 +19,8 @@ LEVELS: dict[Severity, Level] = {
     "hurts": "warning",
 }
 
-LATER: dict[str, Level] = {"zero-3-elastic-checkpoint": "warning"}
-"""Refused not at the start, but where a checkpoint is saved."""
+LATER: dict[str, Level] = {"zero-3-elastic-checkpoint": "warning", "zero-loading-in-turn": "warning"}
+"""Refused not at the start, but where a checkpoint is saved or loaded."""
 AUTOMATIC = "auto-is-default"
 """Told key by key, where each is written, by keys.py."""
 
