@@ -147,6 +147,10 @@ VALIDATED: dict[str, dict[str, Any]] = {
     "/fp16/loss_scale": {"ge": 0, "finite": True, "no_bool": True},
     "/fp16/loss_scale_window": {"no_bool": True, "int_first": True},
     "/fp16/min_loss_scale": {"no_bool": True, "int_first": True},
+    # runtime/zero/leaf_module_config.py:30: text is a list of one
+    "/zero_optimization/leaf_module/classes": {"text_is_one": True},
+    "/zero_optimization/leaf_module/names": {"text_is_one": True},
+    "/zero_optimization/leaf_module/name_suffixes": {"text_is_one": True},
 }
 """What pydantic models check besides their fields' types."""
 

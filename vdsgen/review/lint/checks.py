@@ -30,6 +30,7 @@ OWN = (
     Check("wrong-type", "error", "Values are of the key's type and within its limits."),
     Check("coerced-value", "note", "Values are of the key's type without DeepSpeed's help."),
     Check("auto-as-text", "error", 'Outside of checked sections, DeepSpeed itself takes "auto" for text.'),
+    Check("data-efficiency-incomplete", "error", "A part of data_efficiency that is enabled has the keys that it needs."),
     Check("departs-from-plan", "warning", "The config says what its plan says."),
 )  # fmt: skip
 

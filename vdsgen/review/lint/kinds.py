@@ -40,6 +40,8 @@ def coerced(kind: Kind, value: Any) -> Any:
 
     if kind.get("no_bool") and isinstance(value, bool):
         raise WrongValueError
+    if kind.get("text_is_one") and isinstance(value, str):
+        return [value]
     if kind.get("int_first") and isinstance(value, str) and not re.fullmatch(r"\s*[-+]?[0-9_]+\s*", value):
         raise WrongValueError  # Python's int() reads it first
     try:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vdsgen.errors import InputError, Problem
 from vdsgen.review.lint.context import Context
+from vdsgen.review.lint.data_efficiency import incomplete_parts
 from vdsgen.review.lint.document import Document
 from vdsgen.review.lint.facts import facts_of
 from vdsgen.review.lint.finding import Finding, Linted, finding_at
@@ -20,7 +21,7 @@ def lint(content: bytes, file: str, context: Context) -> Linted:
     walk = Walk(document, auto_filled=context.auto_filled)
     walk.run()
     rules = rule_findings(document, facts_of(walk.values, context), context)
-    found = [*_loose(document), *walk.findings, *rules]
+    found = [*_loose(document), *walk.findings, *rules, *incomplete_parts(document, walk.values)]
     if context.plan is not None and context.plan_folder is not None:
         from vdsgen.review.lint.planned import departures, planned_sections
 
