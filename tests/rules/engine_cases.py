@@ -564,19 +564,30 @@ NOT_TAKEN_HERE: dict[str, str] = {
     "zenflow-accumulation": "ZenFlow's optimizer starts a process of its own that it does not end",
 }
 
-ACCEPTED: list[Case] = [
-    {
-        "config": config(
-            stage,
-            dtype,
-            **({} if accumulation == dtype else {"data_types": {"grad_accum_dtype": accumulation}}),
-        ),
-        "pipeline": pipeline,
-        "steps": 2,
-    }
-    for pipeline in (None, 1)
-    for stage in ((0, 1, 2, 3) if pipeline is None else (0, 1))
-    for dtype, accumulation in (("fp32", "fp32"), ("bf16", "bf16"), ("bf16", "fp32"), ("fp16", "fp16"))
-    if stage > 0 or dtype == accumulation
-]
+ACCEPTED: list[Case] = (
+    [
+        {
+            "config": config(
+                stage,
+                dtype,
+                **({} if accumulation == dtype else {"data_types": {"grad_accum_dtype": accumulation}}),
+            ),
+            "pipeline": pipeline,
+            "steps": 2,
+        }
+        for pipeline in (None, 1)
+        for stage in ((0, 1, 2, 3) if pipeline is None else (0, 1))
+        for dtype, accumulation in (("fp32", "fp32"), ("bf16", "bf16"), ("bf16", "fp32"), ("fp16", "fp16"))
+        if stage > 0 or dtype == accumulation
+    ]
+    + [
+        built(stage, zero={"offload_optimizer": CPU}, communication_data_type="fp32") | {"steps": 2}
+        for stage in (1, 2, 3)
+    ]
+    + [
+        built(3, zero={"offload_optimizer": CPU, "offload_param": CPU}) | {"steps": 2},
+        in_pipeline(1, zero={"offload_optimizer": CPU}, data_types={"grad_accum_dtype": "fp32"})
+        | {"steps": 2},
+    ]
+)
 """Everything that the planner may choose on one rank, in kind: it trains."""

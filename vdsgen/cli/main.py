@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("vdsgen.cli.generate", "Plan, and render the files that training runs from."),
     "check": ("vdsgen.cli.check", "Fail if a rendered directory is stale or was edited by hand."),
     "diff": ("vdsgen.cli.diff", "Say what a change does to memory, speed and numerics."),
+    "lint": ("vdsgen.cli.lint", "Say what is wrong with a DeepSpeed config, whoever wrote it."),
     "verify": ("vdsgen.cli.verify", "Prove a plan's memory: every stage on tensors without memory."),
     "launch": ("vdsgen.cli.launch", "Train what a rendered directory says."),
     "ablate": ("vdsgen.cli.ablate", "Run plans for a few steps each, and rank them by what is measured."),

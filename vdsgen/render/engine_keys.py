@@ -1,100 +1,43 @@
-"""The keys of a DeepSpeed config that something reads: DeepSpeed drops unknown ones in silence.
-
-Of DeepSpeed 0.19.8; a test compares them with the engine's own config classes.
-"""
+"""The keys of a rendered DeepSpeed config that something reads: DeepSpeed drops unknown ones in silence."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
-TOP_LEVEL = frozenset(
-    {
-        "activation_checkpointing",
-        "aio",
-        "autotuning",
-        "bf16",
-        "bfloat16",
-        "checkpoint",
-        "comet",
-        "comms_logger",
-        "communication_data_type",
-        "compile",
-        "csv_monitor",
-        "data_efficiency",
-        "data_types",
-        "dataloader_drop_last",
-        "datastates_ckpt",
-        "disable_allgather",
-        "disable_python_gc",
-        "dump_state",
-        "expert_parallel",
-        "flops_profiler",
-        "fp16",
-        "gradient_accumulation_steps",
-        "gradient_allreduce_op",
-        "gradient_clipping",
-        "gradient_predivide_factor",
-        "hybrid_engine",
-        "log_level",
-        "managed_gradient_accumulation",
-        "memory_breakdown",
-        "optimizer",
-        "pipeline",
-        "prescale_gradients",
-        "scheduler",
-        "seq_parallel_communication_data_type",
-        "steps_per_print",
-        "tensor_parallel",
-        "tensorboard",
-        "timers",
-        "torch_autocast",
-        "train_batch_size",
-        "train_micro_batch_size_per_gpu",
-        "use_data_before_expert_parallelism",
-        "vdsgen",
-        "vocabulary_size",
-        "wall_clock_breakdown",
-        "wandb",
-        "weight_quantization",
-        "zero_allow_untested_optimizer",
-        "zero_force_ds_cpu_optimizer",
-        "zero_optimization",
-    }
-)
-SECTIONS: Mapping[str, frozenset[str]] = {
+from vdsgen.catalog.engine_keys import keys_that_are_read
+from vdsgen.spec.suggest import did_you_mean
+
+CHECKED_BY_HAND = ("pipeline", "data_types", "optimizer", "scheduler")
+"""Sections whose own keys DeepSpeed does not check. `zero_optimization`, `fp16` and `bf16` it does."""
+READ_BY_THE_TRAINER: Mapping[str, frozenset[str]] = {
+    "": frozenset({"vdsgen"}),
     "pipeline": frozenset(
         {
             "stages",
             "partition",
-            "offload_activations",
-            "activation_checkpoint_interval",
             "stage_checkpoint_intervals",
-            "use_reentrant",
-            "pipe_partitioned",
-            "grad_partitioned",
+            "offload_activations",
             "tensor_parallel_size",
         }
     ),
-    "data_types": frozenset({"grad_accum_dtype", "param_dtype", "buffer_dtype", "keep_in_fp32_modules"}),
-    "optimizer": frozenset({"type", "params", "legacy_fusion"}),
-    "scheduler": frozenset({"type", "params"}),
     "vdsgen": frozenset({"gradient_compression"}),
 }
-"""Sections whose own keys DeepSpeed does not check. `zero_optimization`, `fp16` and `bf16` it does."""
+"""By section: keys that the engine leaves to the training entrypoint (model/engine.py, build_engine)."""
 
 
 def unread_keys(ds_config: Mapping[str, Any]) -> list[tuple[str, str | None]]:
     """(key path, the nearest key that is read, if any) for each key that neither the engine nor the training
     entrypoint reads."""
-    found = [(key, _nearest(key, TOP_LEVEL)) for key in ds_config if key not in TOP_LEVEL]
-    for section, known in SECTIONS.items():
+    top = keys_that_are_read("") | READ_BY_THE_TRAINER[""]
+    found = [(key, did_you_mean(key, sorted(top))) for key in ds_config if key not in top]
+    for section in (*CHECKED_BY_HAND, "vdsgen"):
         value = ds_config.get(section)
+        known = READ_BY_THE_TRAINER.get(section, frozenset())
+        if section in CHECKED_BY_HAND:
+            known |= keys_that_are_read(f"/{section}")
         if isinstance(value, Mapping):
-            found += [(f"{section}.{key}", _nearest(key, known)) for key in value if key not in known]
+            found += [
+                (f"{section}.{key}", did_you_mean(key, sorted(known))) for key in value if key not in known
+            ]
     return found
-
-
-def _nearest(key: str, known: frozenset[str]) -> str | None:
-    return next(iter(difflib.get_close_matches(key, sorted(known), n=1)), None)

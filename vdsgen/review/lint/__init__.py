@@ -1,0 +1,1 @@
+"""Findings on any DeepSpeed JSON: what the engine refuses, drops, never reads, or had better not be told."""
