@@ -30,7 +30,7 @@ def compared(other: Candidate, winner: Candidate) -> str:
 
 
 PARTS = {
-    "compute_seconds": "forward and backward",
+    "compute_seconds": "computing forward and backward",
     "recompute_seconds": "recomputation",
     "bubble_seconds": "the pipeline's bubble",
     "transfer_seconds": "transfers between stages",

@@ -163,7 +163,7 @@ def _precision_reason(workload: Workload, winner: Candidate) -> str:
 
 def _memory_reason(workload: Workload, winner: Candidate) -> str:
     peak, capacity, settings = winner.placed.peak_bytes, workload.capacity_bytes, winner.settings
-    stage, start, stop = _fullest_stage(workload, winner)
+    stage, start, stop = fullest_stage(workload, winner)
     moment = workload.timeline(settings, stage, start, stop).peak().spec()
     several = settings.pipeline_parallel_size > 1
     which = f"The fullest stage, {stage}," if several else "The fullest stage"
@@ -176,14 +176,14 @@ def _memory_reason(workload: Workload, winner: Candidate) -> str:
 def _sizes_reason(workload: Workload, winner: Candidate) -> str:
     if len(workload.sizes) == 1:
         return ""
-    largest = workload.largest_size(winner.settings, *_fullest_stage(workload, winner))
+    largest = workload.largest_size(winner.settings, *fullest_stage(workload, winner))
     return (
         f"Clips come in {len(workload.sizes)} sizes, one a step and each as often as the others: memory is "
         f"decided by {largest} (frames x height x width), times are means over all."
     )
 
 
-def _fullest_stage(workload: Workload, winner: Candidate) -> tuple[int, int, int]:
+def fullest_stage(workload: Workload, winner: Candidate) -> tuple[int, int, int]:
     """Its index, its first layer, and one past its last."""
     stages = [(stage, *bounds) for stage, bounds in enumerate(pairwise(winner.placed.partition))]
     return max(stages, key=lambda stage: workload.memory(winner.settings, *stage).peak_bytes)

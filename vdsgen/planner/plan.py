@@ -5,14 +5,15 @@ from __future__ import annotations
 from itertools import pairwise
 
 from vdsgen import __version__
+from vdsgen.planner.again import best_found
 from vdsgen.planner.compare import compared
-from vdsgen.planner.demands import whole_pool_layouts
 from vdsgen.planner.explain import reasons
+from vdsgen.planner.explanations.explained import in_short
 from vdsgen.planner.no_fit import no_fit_error
 from vdsgen.planner.plan_settings import sections_of
 from vdsgen.planner.rejected import rejected
 from vdsgen.planner.resolve import workload_of
-from vdsgen.planner.search import Candidate, search, settled
+from vdsgen.planner.search import Candidate, settled
 from vdsgen.planner.workload import Workload
 from vdsgen.spec.canonical import sha256_of
 from vdsgen.spec.experiment import Experiment
@@ -40,11 +41,7 @@ def best_plans(experiment: Experiment, pool: Pool, profile: ModelProfile, top: i
     """The best plan first, then the next fastest that differ in layout, ZeRO stage, batch split,
     precision or in whether they checkpoint; at most `top`. Raises as `make_plan`."""
     workload = workload_of(experiment, pool, profile)
-    layouts = whole_pool_layouts(workload)
-    found = search(workload, layouts, time_all=top > 1)
-    if not found.ranked:
-        # Sums in bf16 are better than no plan; the reasons say that they are made.
-        found = search(workload, layouts, exact_sums=False, time_all=top > 1)
+    found = best_found(workload, time_all=top > 1)
     if not found.ranked:
         raise no_fit_error(workload, found)
     winner = settled(workload, found.ranked[0])
@@ -57,7 +54,8 @@ def best_plans(experiment: Experiment, pool: Pool, profile: ModelProfile, top: i
     summary = SearchSummary(
         candidates=found.candidates, feasible=found.feasible, rejected=rejected(found, winner)
     )
-    plans = [_plan(workload, inputs, winner, reasons(workload, found, winner), summary)]
+    best = _plan(workload, inputs, winner, reasons(workload, found, winner), summary)
+    plans = [best.model_copy(update={"explanations": in_short(workload, winner, pool)})]
     for runner_up in found.ranked[1:top]:
         sentence = f"Beside the best plan it {compared(runner_up, winner)}."
         plans.append(_plan(workload, inputs, settled(workload, runner_up), (sentence,), summary))

@@ -7,6 +7,16 @@ from collections.abc import Iterable, Sequence
 
 from vdsgen.cost.settings import Settings
 from vdsgen.planner.baseline import naive_baseline
+from vdsgen.planner.explanations.tables import (
+    binding_sentences,
+    binding_title,
+    component_table,
+    miss_sentences,
+    purchase_table,
+    scaling_sentences,
+    scaling_tables,
+    waterfall_table,
+)
 from vdsgen.planner.plan_settings import settings_of
 from vdsgen.planner.tables import (
     Table,
@@ -39,10 +49,38 @@ def plan_text(plan: Plan, workload: Workload) -> str:
         *columns(memory_table(plan, baseline)),
         _baseline_sentence(plan, baseline.memory.peak_bytes, baseline.fits),
         "",
+        *_in_short(plan),
         "Why",
         *bullets(plan.reasons),
         f"Rejected ({plan.search.candidates} candidates, {plan.search.feasible} fit)",
         *bullets(f"{entry.reason} ({entry.count}): {entry.detail}" for entry in _not_yet_told(plan)),
+    ]
+    return "\n".join(line.rstrip() for line in lines).rstrip() + "\n"
+
+
+def _in_short(plan: Plan) -> list[str]:
+    """What binds, and what each measure saves."""
+    if plan.explanations is None:
+        return []
+    known = plan.explanations
+    return [
+        *columns(waterfall_table(known.waterfall)),
+        binding_title(known.bindings),
+        *bullets(binding_sentences(known.bindings)),
+    ]
+
+
+def explanations_text(plan: Plan) -> str:
+    """The long form: what only planning again tells. Ends with a newline."""
+    known = plan.explanations
+    assert known is not None and known.scaling is not None, "a plan that was not explained"
+    lines = [
+        *columns(component_table(known.waterfall)),
+        *columns(purchase_table(known.purchases, plan.predicted.samples_per_second), words_last=True),
+        *(line for table in scaling_tables(known.scaling) for line in columns(table, words_last=True)),
+        *bullets(scaling_sentences(known.scaling)),
+        "Nearest misses, each family planned by itself",
+        *bullets(miss_sentences(known)),
     ]
     return "\n".join(line.rstrip() for line in lines).rstrip() + "\n"
 
@@ -104,14 +142,15 @@ def _intervals(settings: Settings) -> str:
     return f"{text}, host" if settings.offload_activations else text
 
 
-def columns(table: Table) -> list[str]:
-    """A table's lines, columns aligned: the first to the left, figures to the right."""
+def columns(table: Table, *, words_last: bool = False) -> list[str]:
+    """A table's lines, columns aligned: the first to the left, figures to the right; `words_last`: the last
+    to the left as well."""
     widths = [max(len(row[column]) for row in table.rows) for column in range(len(table.rows[0]))]
-    pair = len(widths) == 2
+    left = {0, len(widths) - 1} if words_last or len(widths) == 2 else {0}
     lines = [table.title]
     for row in table.rows:
         cells = [
-            cell.ljust(width) if column == 0 or pair else cell.rjust(width)
+            cell.ljust(width) if column in left else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append("  " + "  ".join(cells))
