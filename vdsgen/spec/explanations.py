@@ -62,6 +62,8 @@ class NearestMiss(Spec):
     stage: NonNegativeInt | None = None
     component: str | None = None
     """The largest of what does not fit."""
+    peak_bytes: NonNegativeInt | None = None
+    """Of the fullest GPU, where it fits."""
     extra_seconds: float | None = None
     """A step, over the plan's."""
     cause: str | None = None

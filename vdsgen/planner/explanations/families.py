@@ -41,7 +41,7 @@ class Family(NamedTuple):
 def nearest_misses(workload: Workload, winner: Candidate) -> Iterator[NearestMiss]:
     """One of each family that has a candidate."""
     for family in families(workload, winner.settings):
-        found = _nearest(family, winner)
+        found = nearest(family, winner)
         if found is not None:
             yield found
     for settings in communication_choices(workload, winner.settings):
@@ -133,8 +133,8 @@ def _is(name: str, value: object) -> Callable[[Settings], bool]:
     return lambda settings: bool(getattr(settings, name) == value)
 
 
-def _nearest(family: Family, winner: Candidate) -> NearestMiss | None:
-    """None where no candidate of the family was looked at."""
+def nearest(family: Family, winner: Candidate) -> NearestMiss | None:
+    """Its best beside the winner; None where no candidate of the family was looked at."""
     try:
         layouts = whole_pool_layouts(family.workload) if family.layouts is None else list(family.layouts)
     except InputError as error:
@@ -177,6 +177,7 @@ def _slower(name: str, best: Candidate, winner: Candidate) -> NearestMiss:
         outcome="slower",
         detail=f"at its best ({settings_words(best.settings)}) {words}",
         settings=best.settings.record(),
+        peak_bytes=best.placed.peak_bytes,
         extra_seconds=best.time.step_seconds - winner.time.step_seconds,
         cause=cause,
         cause_seconds=longer,

@@ -55,7 +55,7 @@ def waterfall_table(waterfall: Waterfall) -> Table:
     head = ("GiB on the fullest GPU", "saved", "of naive", "left", "step")
     rows = [("naive", "", "", _gib(naive), seconds(waterfall.naive_step_seconds))]
     for step in waterfall.steps:
-        share = percent(step.saved_bytes / naive)
+        share = percent(round(step.saved_bytes / naive, 4) + 0)
         rows.append(
             (step.measure, _gib(step.saved_bytes), share, _gib(step.peak_bytes), seconds(step.step_seconds))
         )
@@ -167,4 +167,4 @@ def miss_sentences(explanations: Explanations) -> list[str]:
 
 
 def _gib(size: int) -> str:
-    return f"{size / GIB:.2f}"
+    return f"{round(size / GIB, 2) + 0:.2f}"
