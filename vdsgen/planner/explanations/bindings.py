@@ -131,10 +131,8 @@ def _fastest_neighbour(more: Workload, winner: Candidate) -> float:
         if micro != settings.micro_batch_size
     ]
     outcomes = [what_if(more, one) for one in dict.fromkeys(neighbours)]
-    return max(
-        [one.time.samples_per_second for one in outcomes if isinstance(one, Candidate)],
-        default=winner.time.samples_per_second,
-    )
+    rates = [one.time.samples_per_second for one in outcomes if isinstance(one, Candidate)]
+    return max([*rates, winner.time.samples_per_second])
 
 
 def _larger_batch(more: Workload, winner: Candidate) -> float:

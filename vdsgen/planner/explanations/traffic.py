@@ -30,7 +30,8 @@ class LinkLoad(NamedTuple):
 
     link: LinkKey
     seconds: dict[str, float]
-    """By the parts in TRAFFIC; those it has nothing to do with are left out."""
+    """By the parts in TRAFFIC; those it has nothing to do with are left out. Of all links they add up to the
+    parts: a part that several links hold up is shared by what each would save."""
     faster: Candidate
     """The same plan with this link twice as fast."""
 
@@ -40,20 +41,28 @@ class LinkLoad(NamedTuple):
 
 
 def link_loads(workload: Workload, winner: Candidate) -> list[LinkLoad]:
-    """Of each link that the plan uses. A link twice as fast takes half of what it takes now: so its time is
-    twice what that saves."""
-    loads = []
-    for key in LINKS:
-        if link_of(workload, key) is None:
-            continue
-        times = with_faster_link(workload, key, 2.0).times
-        faster = Candidate(winner.placed, times.step(winner.settings, winner.placed.partition))
-        before, after = winner.time.split(), faster.time.split()
-        seconds = {part: 2 * (getattr(before, part) - getattr(after, part)) for part in TRAFFIC}
-        used = {part: value for part, value in seconds.items() if value > LEAST_SECONDS}
-        if used:
-            loads.append(LinkLoad(key, used, faster))
-    return loads
+    """Of each link that the plan uses."""
+    settings, partition, before = winner.settings, winner.placed.partition, winner.time.split()
+    faster = {
+        key: Candidate(winner.placed, with_faster_link(workload, key, 2.0).times.step(settings, partition))
+        for key in LINKS
+        if link_of(workload, key) is not None
+    }
+    saved: dict[LinkKey, dict[str, float]] = {}
+    for key, candidate in faster.items():
+        after = candidate.time.split()
+        each = {part: getattr(before, part) - getattr(after, part) for part in TRAFFIC}
+        saved[key] = {part: value for part, value in each.items() if value > LEAST_SECONDS}
+    total = {part: sum(each.get(part, 0.0) for each in saved.values()) for part in TRAFFIC}
+    return [
+        LinkLoad(
+            key,
+            {part: getattr(before, part) * value / total[part] for part, value in saved[key].items()},
+            candidate,
+        )
+        for key, candidate in faster.items()
+        if saved[key]
+    ]
 
 
 def sent_bytes(workload: Workload, winner: Candidate) -> dict[str, float]:
