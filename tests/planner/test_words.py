@@ -59,7 +59,7 @@ def test_equal_intervals_of_all_stages_are_one() -> None:
     ],
 )
 def test_a_change_is_said_both_ways(change: dict[str, object], words: str) -> None:
-    other = Settings(**(PLAIN._asdict() | change))  # type: ignore[arg-type]
+    other = Settings(**(PLAIN._asdict() | change))
     assert changed_words(PLAIN, other) == words
     if "offload_optimizer" in change:
         assert changed_words(other, PLAIN) == "nothing offloaded"
