@@ -13,7 +13,7 @@ from vdsgen.planner.explanations.tables import binding_sentences
 
 
 @given(**KNOBS)
-@settings(max_examples=15)
+@settings(max_examples=8)
 def test_planning_again_never_wins_less_than_timing_says(**knobs: Any) -> None:
     known = case_or_none(**knobs)
     assume(known is not None)
@@ -54,7 +54,7 @@ def test_a_batch_binds_a_pipeline_with_few_micro_batches() -> None:
 
 
 def test_the_link_that_binds_is_named_with_seconds_and_bytes() -> None:
-    pins = {"pipeline_parallel_size": 1}
+    pins = {"pipeline_parallel_size": 1, "data_parallel_size": 2}
     workload, winner, named, _ = case(
         8, gpus=1, nodes=2, memory_gib=24.0, global_batch_size=2, constraints=pins
     )

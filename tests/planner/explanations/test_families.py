@@ -40,7 +40,7 @@ def outcomes(family: Family) -> list[Miss | Candidate | str]:
 
 
 @given(**KNOBS)
-@hypothesis_settings(max_examples=8)
+@hypothesis_settings(max_examples=4)
 def test_no_candidate_of_a_family_came_nearer(**knobs: Any) -> None:
     known = case_or_none(**knobs)
     assume(known is not None)

@@ -30,7 +30,7 @@ def test_least_is_the_first_that_holds(threshold: int, most: int) -> None:
     memory_gib=st.sampled_from([1.5, 2.0, 2.5, 3.0]),
     global_batch_size=st.sampled_from([4, 8]),
 )
-@settings(max_examples=12)
+@settings(max_examples=6)
 def test_the_next_gib_is_the_smallest_increase_that_wins(**knobs: Any) -> None:
     known = case_or_none(**knobs)
     assume(known is not None)

@@ -14,7 +14,7 @@ from vdsgen.planner.explanations.traffic import link_loads, sent_bytes
 
 
 @given(**KNOBS)
-@settings(max_examples=8)
+@settings(max_examples=5)
 def test_losses_add_up_to_what_perfect_scaling_would_save(**knobs: Any) -> None:
     known = case_or_none(**knobs)
     assume(known is not None)

@@ -28,7 +28,7 @@ def check(fall: Waterfall) -> None:
 
 
 @given(**KNOBS)
-@settings(max_examples=25)
+@settings(max_examples=15)
 def test_the_parts_add_up(**knobs: Any) -> None:
     known = case_or_none(**knobs)
     assume(known is not None)

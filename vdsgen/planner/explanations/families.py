@@ -60,7 +60,7 @@ def families(workload: Workload, chosen: Settings) -> Iterator[Family]:
         chosen.sequence_parallel_size,
     )
     for other in whole_pool_layouts(free):
-        if other != layout and other.world_size == chosen.world_size:
+        if other != layout:
             yield Family(str(other), free, (other,), _any)
     for stage in ZERO_STAGES:
         if stage != chosen.zero_stage:

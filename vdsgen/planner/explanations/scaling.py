@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from vdsgen.errors import InputError
 from vdsgen.planner.again import best_candidate, changed
 from vdsgen.planner.demands import whole_pool_layouts
 from vdsgen.planner.explanations import changes
@@ -47,7 +48,8 @@ def scaling(workload: Workload, winner: Candidate, named: Pool) -> Scaling:
     bests[winner.settings.world_size] = winner
     smallest = min(bests)
     base = _Base(smallest, bests[smallest])
-    layouts = [best for layout in _layouts(free, winner) if (best := best_candidate(free, [layout]))]
+    used = part_of(free, winner.settings.world_size)
+    layouts = [best for layout in _layouts(used) if (best := best_candidate(used, [layout]))]
     pinned = winner.settings not in [best.settings for best in layouts]
     layouts = sorted([*layouts, *([winner] if pinned else [])], key=lambda one: one.time.step_seconds)
     points = [_point(part_of(free, gpus), bests[gpus], base, named) for gpus in sorted(bests)]
@@ -56,8 +58,8 @@ def scaling(workload: Workload, winner: Candidate, named: Pool) -> Scaling:
         aim_fraction=AIM,
         gpus_without_plan=tuple(gpus for gpus in counts if gpus not in bests),
         points=tuple(points),
-        layouts=tuple(_point(free, best, base, named) for best in layouts),
-        mends=tuple(_mends(free, base, winner, layouts)),
+        layouts=tuple(_point(used, best, base, named) for best in layouts),
+        mends=tuple(_mends(used, base, winner, layouts)),
     )
 
 
@@ -76,8 +78,12 @@ def part_of(workload: Workload, gpus: int) -> Workload:
     return changed(workload, pool=pool.model_copy(update=part))
 
 
-def _layouts(free: Workload, winner: Candidate) -> list[Layout]:
-    return [one for one in whole_pool_layouts(free) if one.world_size == winner.settings.world_size]
+def _layouts(used: Workload) -> list[Layout]:
+    """Of all GPUs of this workload; none where the batch cannot be shared over them."""
+    try:
+        return [one for one in whole_pool_layouts(used) if one.world_size == used.pool.world_size]
+    except InputError:
+        return []
 
 
 def _layout_of(candidate: Candidate) -> Layout:
