@@ -162,8 +162,10 @@ def _precision_reason(workload: Workload, winner: Candidate) -> str:
 
 
 def _memory_reason(workload: Workload, winner: Candidate) -> str:
-    peak, capacity, settings = winner.placed.peak_bytes, workload.capacity_bytes, winner.settings
+    settings = winner.settings
     stage, start, stop = fullest_stage(workload, winner)
+    capacity = workload.capacity_of(settings, stage)
+    peak = workload.memory(settings, stage, start, stop).peak_bytes
     moment = workload.timeline(settings, stage, start, stop).peak().spec()
     several = settings.pipeline_parallel_size > 1
     which = f"The fullest stage, {stage}," if several else "The fullest stage"
@@ -184,6 +186,11 @@ def _sizes_reason(workload: Workload, winner: Candidate) -> str:
 
 
 def fullest_stage(workload: Workload, winner: Candidate) -> tuple[int, int, int]:
-    """Its index, its first layer, and one past its last."""
+    """Its index, its first layer, and one past its last; of the stage that leaves least free."""
+    settings = winner.settings
     stages = [(stage, *bounds) for stage, bounds in enumerate(pairwise(winner.placed.partition))]
-    return max(stages, key=lambda stage: workload.memory(winner.settings, *stage).peak_bytes)
+
+    def over_bytes(stage: tuple[int, int, int]) -> int:
+        return workload.memory(settings, *stage).peak_bytes - workload.capacity_of(settings, stage[0])
+
+    return max(stages, key=over_bytes)
