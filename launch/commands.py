@@ -39,6 +39,8 @@ class Job:
     """The ranks share a processor instead of having a GPU each."""
     steps: int | None
     resume: bool
+    devices: tuple[tuple[int, ...], ...] = ()
+    """Of each node those that the plan uses, rising; empty where each node's first ones are."""
     measure: bool = False
     """Only metrics and a summary are wanted: no checkpoint, no sample."""
 
@@ -125,14 +127,23 @@ def _local_arguments(job: Job, machine: Machine) -> list[str]:
     """
     visible = machine.environment.get("CUDA_VISIBLE_DEVICES", "")
     arguments = ["--hostfile", "", "--master_port", str(machine.free_port)]
-    if job.on_cpu or not visible:
+    if job.on_cpu or not (visible or job.devices):
         return [*arguments, "--num_gpus", str(job.world_size)]
-    devices = [device.strip() for device in visible.split(",")]
+    devices = [device.strip() for device in visible.split(",") if visible]
     if not all(device.isdecimal() for device in devices):
         raise VdsgenError(
             f"CUDA_VISIBLE_DEVICES is {visible!r}: DeepSpeed's runner understands device numbers only",
             remedy="name the devices by number, such as CUDA_VISIBLE_DEVICES=0,1",
         )
+    if job.devices:
+        planned = [str(device) for device in job.devices[0]]
+        hidden = [device for device in planned if devices and device not in devices]
+        if hidden:
+            raise VdsgenError(
+                f"the plan uses GPU {' and '.join(hidden)}, CUDA_VISIBLE_DEVICES names {visible}",
+                remedy="unset it, or correct free_gpus in the lab file and generate again",
+            )
+        return [*arguments, "--include", f"localhost:{','.join(planned)}"]
     if len(devices) < job.world_size:
         raise VdsgenError(
             f"the plan needs {job.world_size} GPUs, CUDA_VISIBLE_DEVICES names {len(devices)} ({visible})",
@@ -156,7 +167,11 @@ def _remote_arguments(job: Job, machine: Machine) -> list[str]:
                 remedy="on several hosts use paths of letters, digits and _ - . / @ % + = : , only",
             )
     hostfile = str(job.directory / "hostfile")
-    return ["--hostfile", hostfile, "--force_multi", "--master_port", str(DEFAULT_PORT)]
+    arguments = ["--hostfile", hostfile, "--force_multi", "--master_port", str(DEFAULT_PORT)]
+    if job.devices and not job.on_cpu:
+        chosen = zip(job.hosts, job.devices, strict=True)
+        arguments += ["--include", "@".join(f"{host}:{','.join(map(str, used))}" for host, used in chosen)]
+    return arguments
 
 
 def _environment(job: Job, machine: Machine, launch_id: str) -> dict[str, str | None]:
@@ -169,6 +184,8 @@ def _environment(job: Job, machine: Machine, launch_id: str) -> dict[str, str | 
         "TORCH_CPP_LOG_LEVEL": present.get("TORCH_CPP_LOG_LEVEL", "ERROR"),
         "PYTHONFAULTHANDLER": "1",
     }
+    if job.devices:
+        environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as nvidia-smi counts; CUDA puts the fastest first
     if job.on_cpu:
         environment["DS_ACCELERATOR"] = "cpu"
         # The runner would take it for a list of NUMA nodes (runner.py:449-460).

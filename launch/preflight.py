@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vdsgen.errors import VdsgenError
 from vdsgen.launch.commands import Job, Machine
+from vdsgen.render.placement import is_cpu, placement
 from vdsgen.spec.experiment import Autoencoder, Experiment
 from vdsgen.spec.plan import Plan
 from vdsgen.spec.rendered import Rendered
@@ -89,9 +90,7 @@ def _files_below(folder: Path) -> Iterator[str]:
 
 def runs_on_cpu(plan: Plan, environment: Mapping[str, str]) -> bool:
     """Whether ranks share the processor: the pool has no memory of its own, or the user asks for it."""
-    gpu = plan.inputs.pool.gpu
-    shares_host = gpu == "cpu" if isinstance(gpu, str) else gpu.memory_gib is None
-    return shares_host or environment.get("DS_ACCELERATOR") == "cpu"
+    return is_cpu(plan.inputs.pool) or environment.get("DS_ACCELERATOR") == "cpu"
 
 
 def check_devices(job: Job, plan: Plan, python: Path) -> None:
@@ -111,7 +110,7 @@ def check_devices(job: Job, plan: Plan, python: Path) -> None:
     if words is None:
         raise VdsgenError(f"DeepSpeed does not start here:\n{answer.stderr.strip()}")
     name, count = words[0], 0 if words[0] == "cpu" else int(words[1])
-    needed = job.world_size // job.nodes
+    needed = 1 + max(job.devices[0]) if job.devices else job.world_size // job.nodes
     if count < needed:
         raise VdsgenError(
             f"the plan needs {needed} GPUs ({plan.pool}) on this machine, DeepSpeed finds {count} "
@@ -150,7 +149,8 @@ def job_of(
         output=Path(os.path.abspath(output)),  # noqa: PTH100 - links stay as the user wrote them
         world_size=rendered.layout.world_size,
         hosts=tuple(rendered.hosts),
-        nodes=len(rendered.hosts) or rendered.plan.inputs.pool.nodes,
+        nodes=len(rendered.hosts) or placement(rendered.plan).nodes,
+        devices=placement(rendered.plan).devices,
         on_cpu=runs_on_cpu(rendered.plan, environment),
         steps=steps,
         resume=resume,

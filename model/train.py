@@ -32,6 +32,7 @@ from vdsgen.model.console import configure_logging, is_first_rank, say, say_firs
 from vdsgen.model.curves import LOSS_CURVE, draw_loss
 from vdsgen.model.data.loader import Batches, batches_for
 from vdsgen.model.data.samples import SampleSource, source_for
+from vdsgen.model.devices import take_planned_device
 from vdsgen.model.distributed import init_distributed
 from vdsgen.model.engine import TrainingEngine, build_engine
 from vdsgen.model.launcher import end_with_launcher
@@ -45,8 +46,9 @@ from vdsgen.spec.run import CHECKPOINTS, tag_of
 
 def train(configuration: Configuration) -> None:
     """From the rendered directory to the closing summary."""
-    init_distributed()
     rendered, experiment = configuration.rendered, configuration.rendered.experiment
+    take_planned_device(rendered.plan.nodes, os.environ)
+    init_distributed()
     index = shared_index(experiment.data)
     source = None
     if rendered.layout.reads_clips(dist.get_rank()):

@@ -62,3 +62,39 @@ def test_all_pools_are_looked_at() -> None:
     lab = Lab(pools=(pool(gpu="a", intra_node="b"), pool(name="q", gpu="c", nodes=2, inter_node="d")))
     keys = [problem.key for problem in lab_problems(lab)]
     assert keys == ["pools[0].gpu", "pools[0].intra_node", "pools[1].gpu", "pools[1].inter_node"]
+
+
+def unequal(**changes: Any) -> Pool:
+    keys = {
+        "name": "p",
+        "gpus": ("rtx-3090", "rtx-4090"),
+        "intra_node": "pcie-4.0-x16",
+        "host_memory_gib": 64.0,
+    }
+    return Pool.model_validate({**keys, **changes})
+
+
+def test_unequal_pools_that_can_be() -> None:
+    assert pool_problems(unequal()) == []
+    assert pool_problems(unequal(inter_node="ethernet-10g", groups=({"nodes": 2}, {"gpu": "mi210"}))) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "message"),
+    [
+        ({"gpus": ("rtx-3090", "rtx-4091")}, "gpus[1]", "no GPU 'rtx-4091'"),
+        ({"intra_node": "nvlink-bridge-ampere"}, "intra_node", "rtx-4090 has no nvlink-bridge-ampere"),
+        ({"groups": ({"gpu": "a"},)}, "groups[0].gpu", "no GPU 'a'"),
+        ({"groups": ({"inter_node": "wire"},)}, "groups[0].inter_node", "no link 'wire'"),
+        (
+            {"groups": ({"intra_node": "pcie-5.0-x16"},)},
+            "groups[0].intra_node",
+            "no faster than pcie-4.0-x16",
+        ),
+        ({"gpus": ("cpu", "rtx-4090"), "intra_node": "shared-memory"}, "name", "processors and GPUs"),
+    ],
+)
+def test_unequal_pools_that_cannot_be(changes: dict[str, Any], key: str, message: str) -> None:
+    problems = pool_problems(unequal(**changes))
+    assert {problem.key for problem in problems} == {key}
+    assert message in problems[0].message

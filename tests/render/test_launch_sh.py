@@ -13,6 +13,7 @@ from tests.render.plans import plan_of, pool_of, small_experiment
 from vdsgen.render.render import render_plan
 from vdsgen.render.write import write_files
 from vdsgen.spec.lab import Gpu, Pool
+from vdsgen.spec.plan import PlannedNode
 
 STAND_IN = """#!/bin/sh
 printf 'DS_ACCELERATOR=%s CUDA_VISIBLE_DEVICES=%s\\n' "$DS_ACCELERATOR" "$CUDA_VISIBLE_DEVICES"
@@ -99,3 +100,24 @@ def test_several_nodes_without_names_are_refused(tmp_path: Path) -> None:
     result = launch(rendered(tmp_path / "plan", pool_of(2, 2)), "run")
     assert result.returncode == 2
     assert "names no hosts" in result.stderr
+
+
+def planned_devices(directory: Path) -> Path:
+    """A plan for GPUs 2 and 6 of a node of eight."""
+    pool = pool_of(1, 8, free_gpus=(2, 6))
+    nodes = (PlannedNode(node=0, gpus=8, devices=(6, 2)),)
+    return rendered(directory, pool, nodes=nodes, pipeline=1, data=2)
+
+
+def test_planned_devices_are_named_to_the_runner(tmp_path: Path) -> None:
+    directory = planned_devices(tmp_path / "plan")
+    assert "<--hostfile><><--include><localhost:2,6><--module>" in launch(directory, "run").stdout
+    shown = launch(directory, "run", CUDA_VISIBLE_DEVICES="6,2,0").stdout
+    assert "<--include><localhost:2,6>" in shown
+    assert (directory / "hostfile").read_text() == "localhost slots=8\n"
+
+
+def test_planned_devices_that_are_hidden_are_refused(tmp_path: Path) -> None:
+    result = launch(planned_devices(tmp_path / "plan"), "run", CUDA_VISIBLE_DEVICES="2,16")
+    assert result.returncode == 2
+    assert "the plan uses GPU 6, CUDA_VISIBLE_DEVICES names 2,16" in result.stderr

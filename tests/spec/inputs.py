@@ -18,6 +18,19 @@ pools:
     host_memory_gib: 128
 """
 
+UNEQUAL_LAB = """\
+pools:
+  - name: hosts
+    gpu: rtx-3090
+    gpus_per_node: 4
+    intra_node: pcie-4.0-x16
+    inter_node: ethernet-10g
+    host_memory_gib: 128
+    groups:
+      - {hosts: [a, b], nodes: 2, free_gpus: [1, 2]}
+      - {hosts: [c], gpus: [rtx-4090, rtx-3090], inter_node: ethernet-25g}
+"""
+
 EXPERIMENT = """\
 name: clips
 model: vdt-demo

@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.spec.inputs import EXPERIMENT, LAB
+from tests.spec.inputs import EXPERIMENT, LAB, UNEQUAL_LAB
 from vdsgen.errors import InputError
 from vdsgen.spec.describe import field_types
 from vdsgen.spec.experiment import Experiment
@@ -64,7 +64,9 @@ def mutate(data: Any, value: Any, draw: Any) -> Any:
     return data
 
 
-@pytest.mark.parametrize(("text", "load"), [(LAB, load_lab), (EXPERIMENT, load_experiment)])
+@pytest.mark.parametrize(
+    ("text", "load"), [(LAB, load_lab), (UNEQUAL_LAB, load_lab), (EXPERIMENT, load_experiment)]
+)
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_mutated_files_load_or_are_refused_with_places(

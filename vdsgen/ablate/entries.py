@@ -33,8 +33,8 @@ def ablation_of(planning: Planning, choices: Choices, steps: int) -> Ablation:
 
 def _entry(choice: Choice, planning: Planning) -> PlanEntry:
     plan = choice.plan
-    workload = workload_of(choice.experiment, planning.pool, planning.profile)
-    bare = workload_of(choice.experiment, without_factors(planning.pool), planning.profile)
+    workload = workload_of(choice.experiment, planning.pool, planning.profile, plan.nodes)
+    bare = workload_of(choice.experiment, without_factors(planning.pool), planning.profile, plan.nodes)
     time, bare_time = step_time_of(plan, workload), step_time_of(plan, bare)
     return PlanEntry(
         name=choice.name,

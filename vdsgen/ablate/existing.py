@@ -9,6 +9,7 @@ from vdsgen.ablate.planning import Candidate, Planning, refused
 from vdsgen.ablate.records import RefusedPlan
 from vdsgen.ablate.selectors import OPTION, RenderedPlan
 from vdsgen.errors import InputError, Problem
+from vdsgen.planner.plan_settings import settings_of
 from vdsgen.planner.resolve import workload_of
 from vdsgen.planner.words import gib
 from vdsgen.render.render import render_plan
@@ -27,7 +28,7 @@ def existing(selector: RenderedPlan, planning: Planning) -> Candidate | RefusedP
     asked_for = str(selector.path)
     _check_comparable(directory, planning.experiment)
     plan, pool = directory.plan, planning.pool
-    workload = workload_of(directory.experiment, pool, planning.profile)
+    workload = workload_of(directory.experiment, pool, planning.profile, plan.nodes)
     ranks = layout_of(directory.ds_config).world_size
     if ranks > pool.world_size:
         return refused(asked_for, f"it needs {ranks} GPUs, pool {pool.name} has {pool.world_size}")
@@ -35,8 +36,9 @@ def existing(selector: RenderedPlan, planning: Planning) -> Candidate | RefusedP
         return refused(asked_for, f"{workload.gpu_name} has no {plan.precision.dtype}")
     if plan.inputs.pool.hosts != pool.hosts:
         return refused(asked_for, f"its hosts are not those of pool {pool.name}: generate it again")
-    capacity_bytes = workload.capacity_bytes
-    fullest = max(plan.stages, key=lambda stage: stage.memory.peak_bytes)
+    capacities = [workload.capacity_of(settings_of(plan), stage.index) for stage in plan.stages]
+    fullest = max(plan.stages, key=lambda stage: stage.memory.peak_bytes - capacities[stage.index])
+    capacity_bytes = capacities[fullest.index]
     if fullest.memory.peak_bytes > capacity_bytes and not planning.try_anyway:
         return refused(
             asked_for,

@@ -115,24 +115,38 @@ def problems_placed(experiment: Path, overrides: Sequence[str]) -> Iterator[None
 def plans_by_pool(
     experiment: Experiment, pools: Sequence[Pool], profile: ModelProfile, top: int
 ) -> list[tuple[Pool, list[Plan]]]:
-    """Each pool's best plans, the fastest pool first; pools that nothing fits are named on standard error.
+    """Each pool's best plans, the fastest pool first; pools that nothing fits, or that the demands do not
+    suit, are named on standard error. A job is never spread over pools: one pool with groups says that.
 
-    Raises NoPlanFitsError where nothing fits any of them.
+    Raises InputError or NoPlanFitsError where no pool has a plan.
     """
+    from vdsgen.planner.objective import preference
     from vdsgen.planner.plan import best_plans
 
     planned: list[tuple[Pool, list[Plan]]] = []
-    errors = []
+    errors: list[tuple[Pool, InputError | NoPlanFitsError]] = []
     for pool in pools:
         try:
-            planned.append((pool, best_plans(experiment, pool, profile, top)))
-        except NoPlanFitsError as error:
-            errors.append(error)
+            planned.append((pool, best_plans(experiment, pool, profile, top, pareto_first=True)))
+        except (InputError, NoPlanFitsError) as error:
+            errors.append((pool, error))
     if not planned:
-        raise errors[0] if len(errors) == 1 else NoPlanFitsError("\n".join(str(error) for error in errors))
-    for failure in errors:
-        click.echo(f"warning: {failure}", err=True)
-    return sorted(planned, key=lambda entry: -entry[1][0].predicted.samples_per_second)
+        raise _all_of([error for _, error in errors])
+    for pool, failure in errors:
+        named = "" if isinstance(failure, NoPlanFitsError) else f"pool {pool.name}: "
+        click.echo(f"warning: {named}{failure}", err=True)
+    return sorted(planned, key=lambda entry: preference(entry[1][0], experiment.objective))
+
+
+def _all_of(errors: Sequence[InputError | NoPlanFitsError]) -> InputError | NoPlanFitsError:
+    """One error of several pools': that nothing fits where that is one's, else what the demands ask for."""
+    unfit = [error for error in errors if isinstance(error, NoPlanFitsError)]
+    if len(unfit) == 1 == len(errors):
+        return unfit[0]
+    if unfit:
+        return NoPlanFitsError("\n".join(str(error) for error in errors))
+    problems = [problem for error in errors if isinstance(error, InputError) for problem in error.problems]
+    return InputError(list(dict.fromkeys(problems)))
 
 
 def report(experiment: Experiment, pool: Pool, profile: ModelProfile, plans: Sequence[Plan]) -> str:
@@ -140,7 +154,7 @@ def report(experiment: Experiment, pool: Pool, profile: ModelProfile, plans: Seq
     from vdsgen.planner.resolve import workload_of
     from vdsgen.planner.text import explanations_text, plan_text, ranking_text
 
-    text = plan_text(plans[0], workload_of(experiment, pool, profile))
+    text = plan_text(plans[0], workload_of(experiment, pool, profile, plans[0].nodes))
     known = plans[0].explanations
     if known is not None and known.scaling is not None:
         text += "\n" + explanations_text(plans[0])

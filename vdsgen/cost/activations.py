@@ -208,7 +208,7 @@ def stage_activations(
     backward adds to gradients and buckets is counted with its needs. Takes O(stop - start).
     """
     tensors = stage_tensors(layers, settings, stage, start, stop)
-    interval = settings.activation_checkpoint_interval
+    interval = settings.checkpoint_interval(stage)
     stash = tensors.stash_bytes(interval)
     if growth is None:
         nothing = (0,) * len(tensors.own)

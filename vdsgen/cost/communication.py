@@ -120,6 +120,14 @@ class Topology(NamedTuple):
             return _path(self._between_nodes(), max(1.0, flows / self.network_cards))
         return _path(self.intra_node, max(1, self._flows_leaving(settings, stage, self.gpus_per_switch)))
 
+    def inside(self, flows: float) -> Path:
+        """A node's own link, shared by so many rings or flows."""
+        return _path(self.intra_node, flows)
+
+    def outside(self, flows: float) -> Path:
+        """The link between nodes, shared by so many; below 1 where one ring has several network cards."""
+        return _path(self._between_nodes(), flows)
+
     def _rings_sharing(self, settings: Settings, stage: int, group: int) -> int:
         """Rings across the busiest of the groups of `group` neighbours that this stage crosses."""
         if group == 1:

@@ -3,6 +3,7 @@ at memory bandwidth, and never less than launching the kernels takes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from vdsgen.cost.rates import BACKWARD_ATTENTION_FACTOR, Rates
@@ -31,6 +32,15 @@ class LayerTimes(NamedTuple):
         return self._replace(
             forward_seconds=factor * self.forward_seconds, backward_seconds=factor * self.backward_seconds
         )
+
+
+def slowest_times(times: Sequence[LayerTimes]) -> LayerTimes:
+    """One layer on GPUs of several kinds that wait for each other."""
+    return LayerTimes(
+        max(one.forward_seconds for one in times),
+        max(one.backward_seconds for one in times),
+        times[0].model_flops,
+    )
 
 
 class _Seconds(NamedTuple):

@@ -100,7 +100,7 @@ def _gathers(settings: Settings) -> bool:
     """Whether ZeRO-3 gathers what a recomputed segment then holds: a share that is the whole parameter is no
     copy."""
     shared = settings.data_parallel_size > 1 or settings.offload_parameters != "none"
-    return shared and settings.activation_checkpoint_interval > 0
+    return shared and settings.checkpoints
 
 
 def _room_bytes(settings: Settings, parameters: int) -> int:

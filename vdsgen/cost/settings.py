@@ -69,5 +69,26 @@ class Settings(NamedTuple):
         return intervals[stage] if intervals else self.activation_checkpoint_interval
 
     @property
+    def checkpoints(self) -> bool:
+        """Whether any stage recomputes activations."""
+        return any(self.stage_checkpoint_intervals) or self.activation_checkpoint_interval > 0
+
+    def alone(self, stage: int) -> Settings:
+        """The same settings as far as this stage goes: its interval for all."""
+        if not self.stage_checkpoint_intervals:
+            return self
+        return self._replace(
+            activation_checkpoint_interval=self.stage_checkpoint_intervals[stage],
+            stage_checkpoint_intervals=(),
+        )
+
+    def with_intervals(self, intervals: tuple[int, ...]) -> Settings:
+        """With a checkpoint interval for each stage; one number where all have the same."""
+        same = len(set(intervals)) == 1
+        return self._replace(
+            activation_checkpoint_interval=intervals[0], stage_checkpoint_intervals=() if same else intervals
+        )
+
+    @property
     def element_bytes(self) -> int:
         return BYTES_PER_ELEMENT[self.dtype]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from vdsgen.cost.communication import (
     Collective,
-    Topology,
+    Path,
     gather_seconds,
     reduction_seconds,
     shards_optimizer,
@@ -20,14 +20,23 @@ from vdsgen.cost.compute import (
     costs_of,
     layer_times,
     optimizer_seconds,
+    slowest_times,
 )
+from vdsgen.cost.devices import Devices, Kinds
 from vdsgen.cost.engine_overhead import EngineOverhead, gathered_sizes
 from vdsgen.cost.offload import Host, offload_seconds
 from vdsgen.cost.rates import Rates
-from vdsgen.cost.schedule import PipelineRun, StageTimes, makespan_lower_bound, simulate
+from vdsgen.cost.schedule import (
+    PipelineRun,
+    StageTimes,
+    makespan_lower_bound,
+    simulate,
+    stage_end_lower_bounds,
+)
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.shared_processor import Sharing, simulate_shared
 from vdsgen.cost.step_time import StepTime
+from vdsgen.cost.unequal_nodes import topology_of
 from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.calibration import Calibration, middle
 from vdsgen.spec.experiment import Dtype
@@ -37,6 +46,15 @@ from vdsgen.spec.step_factors import StepFactors
 
 TRANSFERRED_TENSORS = 2
 """Messages of one activation between stages: hidden state and modulation (a text condition adds one)."""
+
+
+class StageTail(NamedTuple):
+    """What one stage does in a step besides its micro-batches, in seconds."""
+
+    reduce_seconds: float
+    gather_seconds: float
+    optimizer_seconds: float
+    offload_seconds: float
 
 
 class _Tail(NamedTuple):
@@ -65,42 +83,52 @@ class StepTimeModel:
         self.geometry = geometry
         self.pool = pool
         self.loader_workers = loader_workers
-        self.topology = Topology.of(pool)
+        self.topology = topology_of(pool)
+        self.devices = Devices(pool)
         self.factors = step_factors(pool)
         self._again = self.factors.recompute_factor / self.factors.compute_factor
         """A forward that runs again, over one that runs first."""
-        self.host = Host.of(pool)
+        self.hosts = [Host.of(view) for view in self.devices.views]
         self.sharing = Sharing.of(pool)
         self.engine = EngineOverhead.of(pool)
         known = pool.calibration.clip_seconds if isinstance(pool.calibration, Calibration) else None
         self._clip_seconds = None if known is None else middle(known)
-        self._rates: dict[Dtype, Rates] = {}
-        self._layers: dict[tuple[int, Dtype], tuple[LayerTimes, ...]] = {}
+        self._rates: dict[tuple[Dtype, int], Rates] = {}
+        self._layers: dict[tuple[int, Dtype, Kinds], tuple[LayerTimes, ...]] = {}
         self._boundaries: dict[tuple[int, Dtype], tuple[float, ...]] = {}
         self._seconds: dict[tuple[object, ...], tuple[float, ...]] = {}
+        self._forward: dict[tuple[int, Dtype, Kinds], tuple[float, ...]] = {}
+        self._paths: dict[tuple[object, ...], Path] = {}
+        self._sends: dict[tuple[object, ...], tuple[float, ...]] = {}
         types = [profile.layer_types[name] for name in profile.layers]
         self._parameters = [0, *accumulate(layer.parameters for layer in types)]
         self._trainable = [0, *accumulate(layer.trainable_parameters for layer in types)]
         self._gathered = [0, *accumulate(sum(gathered_sizes(layer)) for layer in types)]
         self._tensors = [0, *accumulate(len(layer.parameter_shapes) for layer in types)]
 
-    def rates(self, dtype: Dtype) -> Rates:
-        if dtype not in self._rates:
-            self._rates[dtype] = Rates.of(self.pool, dtype)
-        return self._rates[dtype]
+    def rates(self, dtype: Dtype, kind: int = 0) -> Rates:
+        """Of one kind of GPU (cost/devices.py)."""
+        if (dtype, kind) not in self._rates:
+            self._rates[dtype, kind] = Rates.of(self.devices.views[kind], dtype)
+        return self._rates[dtype, kind]
 
-    def layers(self, micro_batch_size: int, dtype: Dtype) -> tuple[LayerTimes, ...]:
-        """Every layer's times for one micro-batch."""
-        key = (micro_batch_size, dtype)
+    def layers(self, micro_batch_size: int, dtype: Dtype, kinds: Kinds = (0,)) -> tuple[LayerTimes, ...]:
+        """Every layer's times for one micro-batch, on the slowest of these kinds of GPU."""
+        key = (micro_batch_size, dtype, kinds)
         if key not in self._layers:
+            if len(kinds) > 1:
+                each = zip(*(self.layers(micro_batch_size, dtype, (kind,)) for kind in kinds), strict=True)
+                self._layers[key] = tuple(slowest_times(times) for times in each)
+                return self._layers[key]
+            factors = step_factors(self.devices.views[kinds[0]])
             by_type = {
                 name: layer_times(
                     costs_of(self.profile, name, dtype),
                     micro_batch_size,
                     self.geometry,
-                    self.rates(dtype),
+                    self.rates(dtype, kinds[0]),
                     layer,
-                ).slowed(self.factors.compute_factor)
+                ).slowed(factors.compute_factor)
                 for name, layer in self.profile.layer_types.items()
             }
             self._layers[key] = tuple(by_type[name] for name in self.profile.layers)
@@ -118,20 +146,29 @@ class StepTimeModel:
             self._boundaries[key] = tuple(volumes)
         return self._boundaries[key]
 
-    def layer_seconds(self, settings: Settings, stage: int = 0) -> tuple[float, ...]:  # noqa: ARG002
+    def forward_seconds(self, settings: Settings, stage: int = 0) -> tuple[float, ...]:
+        """Each layer's forward for one micro-batch: what of `layer_seconds` comes before backward."""
+        key = (settings.micro_batch_size, settings.dtype, self.devices.of_stage(settings, stage))
+        if key not in self._forward:
+            self._forward[key] = tuple(times.forward_seconds for times in self.layers(*key))
+        return self._forward[key]
+
+    def layer_seconds(self, settings: Settings, stage: int = 0) -> tuple[float, ...]:
         """What each layer adds to the time of a stage that holds it, for one micro-batch: what a partition
         balances. `stage` matters where stages have GPUs of several kinds.
 
         Checkpointing runs every layer's forward again: segments cover the whole stage, embedding and
         final projection included (model/pipeline.py, run_segments).
         """
-        recompute = settings.activation_checkpoint_interval > 0
+        recompute = settings.checkpoint_interval(stage) > 0
         several = settings.gradient_accumulation_steps > 1
         accumulation = settings.gradient_accumulation_dtype
         zero = settings.zero_stage
-        key = (settings.micro_batch_size, settings.dtype, accumulation, several, recompute, zero)
+        kinds = self.devices.of_stage(settings, stage)
+        key = (settings.micro_batch_size, settings.dtype, accumulation, several, recompute, zero, kinds)
         if key not in self._seconds:
-            rates, slower = self.rates(settings.dtype), self.factors.compute_factor
+            slower = self.factors.compute_factor
+            every = [self.rates(settings.dtype, kind) for kind in kinds]
             engine = {
                 name: self.engine.layer_seconds(zero, layer)
                 for name, layer in self.profile.layer_types.items()
@@ -140,24 +177,30 @@ class StepTimeModel:
                 times.forward_seconds * (1 + self._again if recompute else 1)
                 + times.backward_seconds
                 + slower
-                * accumulation_seconds(self._trainable[index + 1] - self._trainable[index], settings, rates)
+                * max(
+                    accumulation_seconds(self._trainable[index + 1] - self._trainable[index], settings, rates)
+                    for rates in every
+                )
                 + slower * engine[self.profile.layers[index]]
-                for index, times in enumerate(self.layers(settings.micro_batch_size, settings.dtype))
+                for index, times in enumerate(self.layers(settings.micro_batch_size, settings.dtype, kinds))
             )
         return self._seconds[key]
 
     def stage_times(self, settings: Settings, partition: Sequence[int]) -> list[StageTimes]:
         """One micro-batch on each stage. `partition` holds the stages' boundaries, len stages + 1."""
-        layers = self.layers(settings.micro_batch_size, settings.dtype)
-        seconds = self.layer_seconds(settings)
         stages = []
-        instructions = self.engine.pipeline_seconds / 2 if len(partition) > 2 else 0.0
-        instructions *= self.factors.compute_factor
-        for start, stop in pairwise(partition):
-            forward = sum(times.forward_seconds for times in layers[start:stop])
-            backward = sum(seconds[start:stop]) - forward
+        instructions = self.instruction_seconds(settings)
+        for stage, (start, stop) in enumerate(pairwise(partition)):
+            forward = sum(self.forward_seconds(settings, stage)[start:stop])
+            backward = sum(self.layer_seconds(settings, stage)[start:stop]) - forward
             stages.append(StageTimes(forward + instructions, backward + instructions))
         return stages
+
+    def instruction_seconds(self, settings: Settings) -> float:
+        """The engine's own Python in each forward and each backward of a pipeline's stage."""
+        if settings.pipeline_parallel_size == 1:
+            return 0.0
+        return self.engine.pipeline_seconds / 2 * self.factors.compute_factor
 
     def lower_bound_seconds(self, settings: Settings, partition: Sequence[int]) -> float:
         """Seconds that the step takes at least, found without running the pipeline; exact for one stage."""
@@ -166,12 +209,12 @@ class StepTimeModel:
         tail = self._tail(settings, partition)
         if self.sharing is not None:
             bound = self._shared_bound(settings, stages) + min(tail.reduce_seconds)
-            return bound + tail.common_seconds
-        bound, forwards_before = makespan_lower_bound(stages, micro_batches), 0.0
-        for stage, reduce_seconds in zip(stages, tail.reduce_seconds, strict=True):
-            bound = max(bound, forwards_before + micro_batches * stage.busy_seconds + reduce_seconds)
-            forwards_before += stage.forward_seconds
-        return bound + tail.common_seconds
+        else:
+            ends = stage_end_lower_bounds(stages, self._transfers(settings, partition), micro_batches)
+            bound = max(through for _, through in ends)
+            for (own, _), reduce_seconds in zip(ends, tail.reduce_seconds, strict=True):
+                bound = max(bound, own + reduce_seconds)
+        return self.finished_seconds(settings, bound + tail.common_seconds)
 
     def _shared_bound(self, settings: Settings, stages: Sequence[StageTimes]) -> float:
         """Of the pipeline on shared cores: no rank is faster than alone, no core ever more than busy."""
@@ -201,9 +244,10 @@ class StepTimeModel:
         )
         layers = self.layers(settings.micro_batch_size, settings.dtype)
         recompute = 0.0
-        if settings.activation_checkpoint_interval > 0:
-            recompute = micro_batches * sum(times.forward_seconds for times in layers) / len(stages)
-            recompute *= self._again / self._speed(settings.world_size)
+        for stage, (start, stop) in enumerate(pairwise(partition)):
+            if settings.checkpoint_interval(stage) > 0:
+                recompute += sum(self.forward_seconds(settings, stage)[start:stop])
+        recompute *= micro_batches / len(stages) * self._again / self._speed(settings.world_size)
         return StepTime(
             stages=tuple(stages),
             compute_seconds=free.busy_seconds - recompute,
@@ -217,17 +261,52 @@ class StepTimeModel:
             model_flops=sum(times.model_flops for times in layers)
             * micro_batches
             * settings.data_parallel_size,
-            peak_flops_per_second=self.rates(settings.dtype).peak_flops_per_second * self._devices(settings),
+            peak_flops_per_second=self._peak(settings),
             offload_seconds=tail.offload_seconds,
             data_seconds=self._waiting_seconds(settings, reduced + tail.common_seconds),
             data_is_known=self._clip_seconds is not None,
             overhead_seconds=tail.overhead_seconds,
         )
 
-    def _devices(self, settings: Settings) -> int:
-        """GPUs, or the cores that ranks share."""
-        cores = settings.world_size if self.sharing is None else self.sharing.cores
-        return min(settings.world_size, cores)
+    def step_seconds(self, settings: Settings, partition: Sequence[int]) -> float:
+        """`step(...).step_seconds`, without its parts: one run of the pipeline."""
+        tail = self._tail(settings, partition)
+        run = self._run(settings, self.stage_times(settings, partition), self._transfers(settings, partition))
+        reduced = max(
+            end + seconds for end, seconds in zip(run.stage_end_seconds, tail.reduce_seconds, strict=True)
+        )
+        return self.finished_seconds(settings, reduced + tail.common_seconds)
+
+    @property
+    def shares_cores(self) -> bool:
+        """Whether ranks share a processor's cores: stages then slow each other down."""
+        return self.sharing is not None
+
+    def step_lower_bound(self, settings: Settings, reduced_seconds: float, common_seconds: float) -> float:
+        """A step whose stages have reduced their gradients at `reduced_seconds` at the earliest, were each on
+        a device of its own, and that then takes `common_seconds` at least."""
+        if self.sharing is not None:  # no rank is faster than alone
+            reduced_seconds /= max(1.0, self.sharing.speed(settings.data_parallel_size))
+        return self.finished_seconds(settings, reduced_seconds + common_seconds)
+
+    def data_paths(self, settings: Settings, stage: int) -> tuple[Path, ...]:
+        """What the stage's collectives run over."""
+        kinds: tuple[Collective, ...] = ("all_reduce", "reduce_scatter", "all_gather")
+        return tuple(self._data_path(settings, stage, kind) for kind in kinds)
+
+    def finished_seconds(self, settings: Settings, step_seconds: float) -> float:
+        """A step that has waited for its clips. Rises with `step_seconds`."""
+        return step_seconds + self._waiting_seconds(settings, step_seconds)
+
+    def _peak(self, settings: Settings) -> float:
+        """Of all GPUs, or of the cores that ranks share."""
+        if self.sharing is not None:
+            cores = min(settings.world_size, self.sharing.cores)
+            return self.rates(settings.dtype).peak_flops_per_second * cores
+        return sum(
+            count * self.rates(settings.dtype, kind).peak_flops_per_second
+            for kind, count in self.devices.count(0, settings.world_size).items()
+        )
 
     def _run(
         self, settings: Settings, stages: Sequence[StageTimes], transfers: Sequence[float]
@@ -251,50 +330,100 @@ class StepTimeModel:
         return decoding if self.loader_workers == 0 else max(0.0, decoding - step_seconds)
 
     def _tail(self, settings: Settings, partition: Sequence[int]) -> _Tail:
-        reduces, gathers, updates, offloads = [], [], [], []
-        for stage, (start, stop) in enumerate(pairwise(partition)):
-            parameters = self._parameters[stop] - self._parameters[start]
-            trainable = self._trainable[stop] - self._trainable[start]
-            # ZeRO-3 keeps small parameters; the others are gathered a layer at a time.
-            moved = self._gathered[stop] - self._gathered[start] if settings.zero_stage == 3 else parameters
-            traffic = step_traffic(settings, moved, trainable, stop - start)
-            reduce: Collective = "all_reduce" if traffic.reduce_passes == 2 else "reduce_scatter"
-            reducing = self.topology.data_group(settings, stage, reduce)
-            gathering = self.topology.data_group(settings, stage, "all_gather")
-            reduces.append(traffic.reductions * reduction_seconds(traffic, reducing, settings))
-            gathers.append(traffic.gathers * gather_seconds(traffic, gathering, settings))
-            moving, adam = offload_seconds(settings, parameters, trainable, self.host)
-            offloads.append(moving)
-            update = adam or self._optimizer(settings, trainable)
-            updates.append(update + self._bookkeeping(settings, start, stop))
-        factors = self.factors
-        return _Tail(
-            reduce_seconds=tuple(factors.communication_factor * seconds for seconds in reduces),
-            gather_seconds=factors.communication_factor * max(gathers),
-            optimizer_seconds=factors.optimizer_factor * max(updates),
-            offload_seconds=factors.communication_factor * max(offloads),
-            overhead_seconds=factors.overhead_seconds,
+        return self._slowest(
+            [
+                self.stage_tail(settings, stage, start, stop)
+                for stage, (start, stop) in enumerate(pairwise(partition))
+            ]
         )
 
+    def _slowest(self, tails: Sequence[StageTail]) -> _Tail:
+        return _Tail(
+            reduce_seconds=tuple(tail.reduce_seconds for tail in tails),
+            gather_seconds=max((tail.gather_seconds for tail in tails), default=0.0),
+            optimizer_seconds=max((tail.optimizer_seconds for tail in tails), default=0.0),
+            offload_seconds=max((tail.offload_seconds for tail in tails), default=0.0),
+            overhead_seconds=self.factors.overhead_seconds,
+        )
+
+    def common_seconds(self, tails: Sequence[StageTail]) -> float:
+        """What follows the last reduction, where these are among the stages."""
+        return self._slowest(tails).common_seconds
+
+    def stage_tail(self, settings: Settings, stage: int, start: int, stop: int) -> StageTail:
+        """What `stage` does besides its micro-batches where it holds the layers start to stop - 1."""
+        parameters = self._parameters[stop] - self._parameters[start]
+        trainable = self._trainable[stop] - self._trainable[start]
+        # ZeRO-3 keeps small parameters; the others are gathered a layer at a time.
+        moved = self._gathered[stop] - self._gathered[start] if settings.zero_stage == 3 else parameters
+        traffic = step_traffic(settings, moved, trainable, stop - start)
+        reduce: Collective = "all_reduce" if traffic.reduce_passes == 2 else "reduce_scatter"
+        reducing = self._data_path(settings, stage, reduce)
+        gathering = self._data_path(settings, stage, "all_gather")
+        moving, update = 0.0, 0.0
+        for kind in self.devices.of_stage(settings, stage):
+            traffic_seconds, adam = offload_seconds(settings, parameters, trainable, self.hosts[kind])
+            moving = max(moving, traffic_seconds)
+            update = max(update, adam or self._optimizer(settings, trainable, kind))
+        sending = self.factors.communication_factor
+        return StageTail(
+            reduce_seconds=sending * traffic.reductions * reduction_seconds(traffic, reducing, settings),
+            gather_seconds=sending * traffic.gathers * gather_seconds(traffic, gathering, settings),
+            optimizer_seconds=self.factors.optimizer_factor
+            * (update + self._bookkeeping(settings, start, stop)),
+            offload_seconds=sending * moving,
+        )
+
+    def _data_path(self, settings: Settings, stage: int, collective: Collective) -> Path:
+        key = (*_degrees(settings), stage, collective)
+        if key not in self._paths:
+            self._paths[key] = self.topology.data_group(settings, stage, collective)
+        return self._paths[key]
+
+    def _stage_boundary(self, settings: Settings, stage: int) -> Path:
+        key = (*_degrees(settings), stage)
+        if key not in self._paths:
+            self._paths[key] = self.topology.stage_boundary(settings, stage)
+        return self._paths[key]
+
+    def boundary_seconds(self, settings: Settings, stage: int) -> tuple[float, ...]:
+        """For each layer, the seconds that what it hands on takes from `stage` to the next."""
+        path = self._stage_boundary(settings, stage)
+        key = (path, settings.micro_batch_size, settings.dtype)
+        if key not in self._sends:
+            messages = TRANSFERRED_TENSORS + (1 if self.geometry.text_tokens else 0)
+            self._sends[key] = tuple(
+                self.factors.communication_factor * path.send_seconds(volume, messages)
+                for volume in self.boundary_bytes(settings.micro_batch_size, settings.dtype)
+            )
+        return self._sends[key]
+
     def _transfers(self, settings: Settings, partition: Sequence[int]) -> list[float]:
-        volumes = self.boundary_bytes(settings.micro_batch_size, settings.dtype)
-        messages = TRANSFERRED_TENSORS + (1 if self.geometry.text_tokens else 0)
         return [
-            self.factors.communication_factor
-            * self.topology.stage_boundary(settings, stage).send_seconds(volumes[boundary - 1], messages)
+            self.boundary_seconds(settings, stage)[boundary - 1]
             for stage, boundary in enumerate(partition[1:-1])
         ]
 
-    def _optimizer(self, settings: Settings, trainable: int) -> float:
+    def _optimizer(self, settings: Settings, trainable: int, kind: int) -> float:
         ranks = settings.data_parallel_size if shards_optimizer(settings) else 1
         mine = -(-trainable // ranks)
-        seconds = optimizer_seconds(mine, settings, self.rates(settings.dtype))
+        seconds = optimizer_seconds(mine, settings, self.rates(settings.dtype, kind))
         return seconds / self._speed(settings.world_size)
 
     def _bookkeeping(self, settings: Settings, start: int, stop: int) -> float:
         tensors = self._tensors[stop] - self._tensors[start]
         seconds = self.engine.step_seconds[settings.zero_stage] * tensors
         return seconds / self._speed(settings.world_size)
+
+
+def _degrees(settings: Settings) -> tuple[int, ...]:
+    """What decides where ranks lie."""
+    return (
+        settings.pipeline_parallel_size,
+        settings.data_parallel_size,
+        settings.tensor_parallel_size,
+        settings.sequence_parallel_size,
+    )
 
 
 def step_factors(pool: Pool) -> StepFactors:

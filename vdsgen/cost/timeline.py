@@ -137,7 +137,7 @@ class _Run:
         self.tensors = timeline._tensors
         self.states = timeline._states
         self.growth = timeline._growth
-        self.interval = timeline._settings.activation_checkpoint_interval
+        self.interval = timeline._settings.checkpoint_interval(timeline._stage)
         self.first_layer = timeline._first_layer
         self.gathers = timeline._settings.zero_stage == 3
         self.kept = dict.fromkeys(range(self.tensors.slots), self.tensors.kept_bytes)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from vdsgen.errors import InputError
-from vdsgen.planner.demands import whole_pool_layouts
+from vdsgen.planner.objective import best_for_objective
 from vdsgen.planner.place import Placed
 from vdsgen.planner.plan_settings import settings_of
 from vdsgen.planner.search import Candidate, Search, search
@@ -18,16 +18,13 @@ from vdsgen.spec.lab import Pool
 from vdsgen.spec.plan import Plan
 
 
-def best_found(
-    workload: Workload, layouts: Sequence[Layout] | None = None, *, time_all: bool = False
-) -> Search:
-    """Everything searched, or only these layouts. Raises InputError for demands that no plan can meet."""
-    candidates = whole_pool_layouts(workload) if layouts is None else list(layouts)
-    found = search(workload, candidates, time_all=time_all)
-    if found.ranked:
-        return found
-    # Sums in bf16 are better than no plan; the reasons say that they are made.
-    return search(workload, candidates, exact_sums=False, time_all=time_all)
+def best_found(workload: Workload, layouts: Sequence[Layout] | None = None) -> Search:
+    """What the experiment's objective finds best, or the fastest of these layouts. Raises InputError for
+    demands that no plan can meet."""
+    if layouts is None:
+        return best_for_objective(workload)
+    found = search(workload, list(layouts))
+    return found if found.ranked else search(workload, list(layouts), exact_sums=False)
 
 
 def best_candidate(workload: Workload, layouts: Sequence[Layout] | None = None) -> Candidate | None:
@@ -63,4 +60,5 @@ def candidate_of(plan: Plan, workload: Workload) -> Candidate:
         workload.memory(settings, stage, start, stop).peak_bytes
         for stage, (start, stop) in enumerate(pairwise(boundaries))
     )
-    return Candidate(Placed(settings, boundaries, peak), workload.times.step(settings, boundaries))
+    time = workload.times.step(settings, boundaries)
+    return Candidate(Placed(settings, boundaries, peak, time.step_seconds), time)

@@ -28,11 +28,11 @@ def whole_pool_layouts(workload: Workload) -> list[Layout]:
         return _usable_layouts(workload, stages * data) or _refuse(workload)
     if total < world:
         # Part of the pool may well be faster than long pipelines over all of it.
-        sizes = [size for size in reversed(divisors(world)) if _is_startable(workload, size)]
+        sizes = [size for size in reversed(divisors(world)) if workload.is_startable(size)]
         return [layout for size in sizes for layout in _usable_layouts(workload, size)] or _refuse(workload)
     if stages is not None or data is not None:
         return _usable_layouts(workload, world) or _refuse(workload)
-    for size in (size for size in range(world, 0, -1) if _is_startable(workload, size)):
+    for size in (size for size in range(world, 0, -1) if workload.is_startable(size)):
         usable = _usable_layouts(workload, size)
         if usable:
             return usable
@@ -51,12 +51,6 @@ def _usable_layouts(workload: Workload, world_size: int) -> list[Layout]:
         for layout in layouts(workload, world_size, pins)
         if batch_splits(total, layout.data_parallel_size, pins)
     ]
-
-
-def _is_startable(workload: Workload, ranks: int) -> bool:
-    """Whether so many ranks are part of one node or fill some nodes."""
-    per_node = workload.pool.gpus_per_node
-    return ranks <= per_node or ranks % per_node == 0
 
 
 def _contradictions(workload: Workload) -> list[Problem]:
@@ -92,7 +86,7 @@ def _layout_problems(workload: Workload, pins: Constraints) -> list[Problem]:
     stages, data = pins.pipeline_parallel_size, pins.data_parallel_size
     if stages is not None and data is not None:
         size = stages * data
-        if size > world or not _is_startable(workload, size):
+        if size > world or not workload.is_startable(size):
             return [
                 Problem(
                     f"pipeline {stages} x data {data} is {size} ranks, {pool}",

@@ -26,10 +26,7 @@ def no_fit_error(workload: Workload, found: Search) -> NoPlanFitsError:
     """The error to raise for a search that found nothing."""
     miss = nearest_miss(workload, found)
     pool = workload.pool
-    head = (
-        f"no plan fits pool {pool.name} ({pool.world_size} x {workload.gpu_name}, "
-        f"{gib(workload.capacity_bytes)} each): {found.candidates} candidates"
-    )
+    head = f"no plan fits pool {pool.name} ({_gpus_words(workload)}): {found.candidates} candidates"
     if miss is None:
         refused = ", ".join(sorted(found.refused)) or "none"
         return NoPlanFitsError(
@@ -41,6 +38,12 @@ def no_fit_error(workload: Workload, found: Search) -> NoPlanFitsError:
     return NoPlanFitsError(message, remedy="; or ".join(_remedies(workload, miss)))
 
 
+def _gpus_words(workload: Workload) -> str:
+    if workload.pool.groups is not None:
+        return workload.gpus_text
+    return f"{workload.pool.world_size} x {workload.gpu_name}, {gib(workload.capacity_bytes)} each"
+
+
 def nearest_miss(workload: Workload, found: Search) -> Miss | None:
     """The candidate that lacks least, with its stages cut for memory alone."""
     misses = [tally.nearest_miss for tally in found.out_of_memory.values() if tally.nearest_miss is not None]
@@ -48,7 +51,7 @@ def nearest_miss(workload: Workload, found: Search) -> Miss | None:
         return None
     best = min(misses, key=lambda miss: miss.over_bytes)
     evened = least_memory(workload, best.settings)
-    assert isinstance(evened, Miss), "a candidate that fits was counted as one that does not"
+    assert evened.over_bytes > 0, "a candidate that fits was counted as one that does not"
     return min(best, evened, key=lambda miss: miss.over_bytes)
 
 
@@ -109,6 +112,8 @@ def _with_more_gpus(workload: Workload) -> Iterator[str]:
     pool, factor = workload.pool, 2
     if workload.ranks_share_host_memory:
         return  # more processes would only share the same memory
+    if pool.groups is not None:
+        return  # which of them to buy more of is nobody's guess
     while factor <= MOST_TIMES_LARGER:
         axis = "nodes" if pool.inter_node is not None else "gpus_per_node"
         size = getattr(pool, axis) * factor

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from vdsgen.cost.rates import Rates, peak_rate_tflops
-from vdsgen.spec.experiment import Dtype, Training
+from vdsgen.cost.settings import Settings
+from vdsgen.spec.experiment import Dtype, Experiment, Training
 from vdsgen.spec.lab import Gpu, Pool
 
 
@@ -38,6 +39,16 @@ def accumulation_dtype(training: Training, dtype: Dtype, zero_stage: int) -> Dty
     if choice == "auto" and dtype == "bf16" and zero_stage >= 1:
         return "fp32"
     return dtype
+
+
+def sets_aside(experiment: Experiment, settings: Settings) -> bool:
+    """Whether a candidate adds up gradients in bf16 that nobody asked for."""
+    asked = (
+        experiment.training.gradient_accumulation_dtype != "auto" or experiment.constraints.zero_stage == 0
+    )
+    return not asked and loses_sums(
+        settings.dtype, settings.gradient_accumulation_dtype, settings.gradient_accumulation_steps
+    )
 
 
 def loses_sums(dtype: Dtype, accumulation: Dtype, micro_batches: int) -> bool:

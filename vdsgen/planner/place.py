@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from itertools import pairwise
+from math import inf
 from typing import NamedTuple
 
 from vdsgen.cost.memory import StageBytes
 from vdsgen.cost.settings import Settings
+from vdsgen.planner.boundaries import Cut, TooSlow, fastest_cut
 from vdsgen.planner.partition import partition
+from vdsgen.planner.stages import Stages
 from vdsgen.planner.workload import Workload
 
 MEMORY_STEP_BYTES = 16 * 1024**2
@@ -25,6 +27,11 @@ class Placed(NamedTuple):
     partition: tuple[int, ...]
     peak_bytes: int
     """Of the fullest stage."""
+    step_seconds: float
+    gap: float = 0.0
+    """By how much, relative, another partition of these settings could be faster at most; 0: none can."""
+    timed: int = 1
+    """Partitions that were run through the pipeline to find it."""
 
 
 class Miss(NamedTuple):
@@ -43,49 +50,93 @@ class Miss(NamedTuple):
 
 
 def place(workload: Workload, settings: Settings) -> Placed | Miss:
-    """The fastest partition that fits; or what is missing."""
+    """The fastest partition that fits, with the checkpoint interval that the settings name; or what is
+    missing."""
+    interval = settings.activation_checkpoint_interval
+    found = fastest(workload, settings, plain=interval == 0, recomputed=interval > 0, interval=interval)
+    return found if isinstance(found, Placed) else nearest_to_fitting(workload, settings, (interval,))
+
+
+def fastest(
+    workload: Workload,
+    settings: Settings,
+    *,
+    plain: bool,
+    recomputed: bool,
+    interval: int | None = None,
+    limit_bytes: int | None = None,
+    give_up_at: float = inf,
+) -> Placed | TooSlow | None:
+    """The fastest partition that fits, each stage running in one of the open ways; None where none fits. See
+    `Stages` and `fastest_cut`."""
+    stages = Stages(
+        workload, settings, plain=plain, recomputed=recomputed, interval=interval, limit_bytes=limit_bytes
+    )
+    cut = fastest_cut(stages, give_up_at)
+    if not isinstance(cut, Cut):
+        return cut
+    spans = [(stage, start, stop) for stage, (start, stop) in enumerate(pairwise(cut.partition))]
+    intervals = [stages.interval(way, *span) for way, span in zip(cut.ways, spans, strict=True)]
+    chosen = settings.with_intervals(tuple(intervals))
+    peak = max(workload.memory(chosen, *span).peak_bytes for span in spans)
+    return Placed(chosen, cut.partition, peak, cut.step_seconds, cut.gap, cut.timed)
+
+
+def nearest_to_fitting(workload: Workload, settings: Settings, intervals: Sequence[int]) -> Miss:
+    """What settings that do not fit lack where stages are equally long, with the best of these intervals for
+    the stage that lacks most."""
     seconds = workload.times.layer_seconds(settings)
-    stages = settings.pipeline_parallel_size
-    fastest = partition(seconds, workload.is_block, stages, _anything)
-    assert fastest is not None, "rules keep the stages at most as many as the blocks"
-    placed = _examined(workload, settings, fastest)
-    if isinstance(placed, Placed) or stages == 1:
-        return placed
-    fitting = partition(seconds, workload.is_block, stages, partial(workload.fits, settings))
-    return placed if fitting is None else _examined(workload, settings, fitting)
-
-
-def least_memory(workload: Workload, settings: Settings) -> Placed | Miss:
-    """The partition whose fullest stage holds least, whatever its speed."""
-    return _even_out(workload, settings, [0.0] * workload.layers, None)
+    boundaries = partition(seconds, workload.is_block, settings.pipeline_parallel_size, _anything)
+    assert boundaries is not None, "rules keep the stages at most as many as the blocks"
+    first = settings._replace(activation_checkpoint_interval=intervals[0])
+    _, fullest = _fullest(workload, first, boundaries)
+    span = (fullest, boundaries[fullest], boundaries[fullest + 1])
+    best = min(
+        (settings._replace(activation_checkpoint_interval=interval) for interval in intervals),
+        key=lambda one: workload.memory(one, *span).peak_bytes,
+    )
+    over, fullest = _fullest(workload, best, boundaries)
+    start, stop = boundaries[fullest : fullest + 2]
+    return Miss(best, fullest, (start, stop), workload.memory(best, fullest, start, stop), over)
 
 
 def spread(workload: Workload, placed: Placed) -> Placed:
     """As fast as `placed`, with the fullest stage as empty as can be."""
-    seconds = workload.times.layer_seconds(placed.settings)
-    evened = _even_out(workload, placed.settings, seconds, placed)
-    assert isinstance(evened, Placed)
-    return evened if evened.peak_bytes < placed.peak_bytes else placed
+    settings = placed.settings
+    ways = [settings.checkpoint_interval(stage) > 0 for stage in range(settings.pipeline_parallel_size)]
+    pinned = workload.experiment.constraints.activation_checkpoint_interval
+    best, low, high = placed, 0, placed.peak_bytes
+    no_slower = placed.step_seconds * (1 + 1e-9)
+    while settings.pipeline_parallel_size > 1 and high - low > MEMORY_STEP_BYTES:
+        middle = (low + high) // 2
+        found = fastest(
+            workload,
+            settings.with_intervals((0,) * len(ways)),
+            plain=not all(ways),
+            recomputed=any(ways),
+            interval=pinned,
+            limit_bytes=middle,
+            give_up_at=no_slower,
+        )
+        if isinstance(found, Placed) and found.step_seconds <= no_slower:
+            best, high = found, middle
+        else:
+            low = middle
+    return best
 
 
-def _even_out(
-    workload: Workload, settings: Settings, seconds: Sequence[float], known: Placed | None
-) -> Placed | Miss:
-    """Bisects the memory that stages may take, for partitions no slower than the one known to fit."""
-    stages = settings.pipeline_parallel_size
-    bound = None if known is None else max(sum(seconds[a:b]) for a, b in pairwise(known.partition))
+def least_memory(workload: Workload, settings: Settings) -> Miss:
+    """Settings that fit in no way, with the partition whose fullest stage holds least, whatever its speed."""
+    stages, seconds = settings.pipeline_parallel_size, [0.0] * workload.layers
 
     def cut(limit_bytes: int) -> tuple[int, ...] | None:
         def fits(stage: int, start: int, stop: int) -> bool:
-            if bound is not None and sum(seconds[start:stop]) > bound * (1 + 1e-9):
-                return False
             return workload.memory(settings, stage, start, stop).peak_bytes <= limit_bytes
 
         return partition(seconds, workload.is_block, stages, fits)
 
-    whole = workload.memory(settings, 0, 0, workload.layers).peak_bytes
-    low, high = 0, max(whole, known.peak_bytes if known else 0)
-    best = known.partition if known else partition(seconds, workload.is_block, stages, _anything)
+    low, high = 0, workload.memory(settings, 0, 0, workload.layers).peak_bytes
+    best = partition(seconds, workload.is_block, stages, _anything)
     while high - low > MEMORY_STEP_BYTES:
         middle = (low + high) // 2
         found = cut(middle)
@@ -94,22 +145,19 @@ def _even_out(
         else:
             best, high = found, middle
     assert best is not None
-    return _examined(workload, settings, best)
+    over, fullest = _fullest(workload, settings, best)
+    layers = (best[fullest], best[fullest + 1])
+    return Miss(settings, fullest, layers, workload.memory(settings, fullest, *layers), over)
 
 
 def _anything(_stage: int, _start: int, _stop: int) -> bool:
     return True
 
 
-def _examined(workload: Workload, settings: Settings, boundaries: tuple[int, ...]) -> Placed | Miss:
-    memories = [
-        workload.memory(settings, stage, start, stop)
+def _fullest(workload: Workload, settings: Settings, boundaries: Sequence[int]) -> tuple[int, int]:
+    """By how many bytes the stage that lacks most is too large, and which it is."""
+    over = [
+        workload.memory(settings, stage, start, stop).peak_bytes - workload.capacity_of(settings, stage)
         for stage, (start, stop) in enumerate(pairwise(boundaries))
     ]
-    peaks = [memory.peak_bytes for memory in memories]
-    fullest = max(range(len(peaks)), key=lambda stage: peaks[stage] - workload.capacity_of(settings, stage))
-    over = peaks[fullest] - workload.capacity_of(settings, fullest)
-    if over > 0:
-        layers = (boundaries[fullest], boundaries[fullest + 1])
-        return Miss(settings, fullest, layers, memories[fullest], over)
-    return Placed(settings, boundaries, peaks[fullest])
+    return max(over), over.index(max(over))

@@ -31,6 +31,8 @@ def rejected(found: Search, winner: Candidate) -> tuple[Rejected, ...]:
                 nearest={"settings": tally.settings.record()},
             )
         )
+    if found.smaller.count:
+        entries.append(_fewer_gpus(found.smaller, winner, idle=winner.settings.world_size < _most(found)))
     if found.inexact_sums:
         entries.append(
             Rejected(
@@ -63,11 +65,19 @@ def _out_of_memory(stages: int, tally: Tally) -> Rejected:
 
 def _slower(stages: int, tally: Tally, winner: Candidate, found: Search) -> Rejected | None:
     """The fitting candidates of one pipeline size that are not the winner."""
-    own = stages == winner.settings.pipeline_parallel_size
-    count = tally.count - int(own)
-    if count < 1 or tally.fastest is None:
+    whole = winner.settings.world_size == _most(found)
+    own = whole and stages == winner.settings.pipeline_parallel_size
+    count = tally.count + found.surely_slower.get(stages, 0) - int(own)
+    if count < 1:
         return None
     best = tally.fastest
+    if best is None:
+        return Rejected(
+            reason="slower",
+            count=count,
+            detail=f"Pipeline {stages}: slower at best, by a bound on its time.",
+            nearest={},
+        )
     if own:
         others = [
             one for one in found.ranked[1:] if one.settings.pipeline_parallel_size == stages
@@ -85,5 +95,28 @@ def _slower(stages: int, tally: Tally, winner: Candidate, found: Search) -> Reje
         count=count,
         detail=f"Pipeline {stages}: the best of these, {settings_words(best.settings, layout=False)}, "
         f"{compared(best, winner)}.",
+        nearest={"settings": best.settings.record(), "samples_per_second": best.time.samples_per_second},
+    )
+
+
+def _most(found: Search) -> int:
+    """GPUs of the largest layouts."""
+    return max(layout.world_size for layout in found.layouts)
+
+
+def _fewer_gpus(tally: Tally, winner: Candidate, *, idle: bool) -> Rejected:
+    """Candidates that leave GPUs idle; the winner may be one."""
+    best = tally.fastest
+    if best is None or best.settings == winner.settings:
+        return Rejected(
+            reason="slower",
+            count=tally.count - int(idle),
+            detail="Fewer GPUs are slower at best, by a bound on their time.",
+            nearest={},
+        )
+    return Rejected(
+        reason="slower",
+        count=tally.count - int(idle),
+        detail=f"{best.settings.world_size} GPUs: {settings_words(best.settings)}, {compared(best, winner)}.",
         nearest={"settings": best.settings.record(), "samples_per_second": best.time.samples_per_second},
     )

@@ -20,7 +20,7 @@ from vdsgen.planner.words import (
 )
 from vdsgen.planner.workload import Workload
 from vdsgen.spec.experiment import Training
-from vdsgen.spec.plan import Plan, StageMemory
+from vdsgen.spec.plan import Plan, Predicted, StageMemory
 from vdsgen.units import GIB
 
 
@@ -119,16 +119,35 @@ def time_table(time: StepTime) -> Table:
 def speed_table(plan: Plan, training: Training) -> Table:
     """What the step time means for the run. Data loading and saving are not in it."""
     predicted = plan.predicted
+    run_seconds = predicted.step_seconds * training.steps
     return Table(
         "Speed (predicted)",
         (
             ("samples/s", rate(predicted.samples_per_second)),
-            ("run", f"{duration(predicted.step_seconds * training.steps)} for {training.steps} steps"),
+            ("run", f"{duration(run_seconds)} for {training.steps} steps"),
+            *_dataset_rows(predicted),
+            *_price_rows(predicted, run_seconds),
             ("bubble", percent(predicted.bubble_fraction)),
             ("communication", percent(predicted.communication_fraction)),
             ("model FLOP utilization", percent(predicted.model_flops_utilization)),
         ),
     )
+
+
+def _dataset_rows(predicted: Predicted) -> list[tuple[str, str]]:
+    if predicted.dataset is None:
+        return []
+    return [(f"{predicted.dataset.clips:,} videos", duration(predicted.dataset.seconds))]
+
+
+def _price_rows(predicted: Predicted, run_seconds: float) -> list[tuple[str, str]]:
+    price = predicted.price_per_hour
+    if price is None:
+        return []
+    text = f"{price:,.2f} an hour, {price * run_seconds / 3600:,.2f} for the run"
+    if predicted.dataset is not None and predicted.dataset.price is not None:
+        text += f", {predicted.dataset.price:,.2f} for {predicted.dataset.clips:,} videos"
+    return [("price", text)]
 
 
 def rejected_table(plan: Plan) -> Table:

@@ -38,10 +38,9 @@ def plan_text(plan: Plan, workload: Workload) -> str:
     """The whole report of one plan; ends with a newline."""
     baseline = naive_baseline(workload)
     time = step_time_of(plan, workload)
-    pool = workload.pool
     lines = [
         f"{plan.model.name} ({plan.model.parameters / 1e9:.3g} B parameters, {plan.model.layers} layers) on "
-        f"{plan.pool}: {pool.world_size} x {workload.gpu_name}, {workload.capacity_bytes / GIB:.4g} GiB each",
+        f"{plan.pool}: {workload.gpus_text}",
         "",
         *columns(choice_table(plan)),
         *columns(speed_table(plan, workload.experiment.training)),

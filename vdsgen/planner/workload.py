@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
+from vdsgen.cost.devices import Devices
 from vdsgen.cost.memory import MemoryModel, StageBytes
 from vdsgen.cost.rates import peak_rate_tflops
 from vdsgen.cost.settings import Settings
@@ -31,7 +33,10 @@ class Workload:
     pool: Pool
     """Its GPU and links are figures, not names."""
     gpu_name: str
+    """Of several kinds: all their names."""
     profile: ModelProfile
+    kind_names: tuple[str, ...] = ()
+    """Of each kind in `devices`, where there are several."""
 
     def __post_init__(self) -> None:
         assert isinstance(self.experiment.model, Vdt), "the model is resolved before plans are made"
@@ -67,9 +72,42 @@ class Workload:
     def is_block(self) -> tuple[bool, ...]:
         return tuple(self.profile.layer_types[name].is_block for name in self.profile.layers)
 
-    @property
+    @cached_property
     def blocks(self) -> int:
         return sum(self.is_block)
+
+    @cached_property
+    def blocks_before(self) -> tuple[int, ...]:
+        """For each layer, and for one past the last."""
+        return (0, *accumulate(int(block) for block in self.is_block))
+
+    def least_share(self, stages: int) -> tuple[int, int] | None:
+        """A stretch of as many blocks as the stage with most of them has at least; None where blocks
+        differ."""
+        kinds = {name for name, block in zip(self.profile.layers, self.is_block, strict=True) if block}
+        if len(kinds) != 1:
+            return None
+        first = self.is_block.index(True)
+        return first, first + -(-self.blocks // stages)
+
+    def distinct_stages(self, settings: Settings) -> tuple[int, ...]:
+        """A stage of each kind that there is, by its GPU and the links of its data-parallel ranks."""
+        key = (
+            settings.pipeline_parallel_size,
+            settings.data_parallel_size,
+            settings.tensor_parallel_size,
+            settings.sequence_parallel_size,
+        )
+        if key not in self._distinct_stages:
+            kinds: dict[Signature, int] = {}
+            for stage, device in enumerate(self.device_classes(settings)):
+                kinds.setdefault((device, self.times.data_paths(settings, stage)), stage)
+            self._distinct_stages[key] = tuple(kinds.values())
+        return self._distinct_stages[key]
+
+    @cached_property
+    def _distinct_stages(self) -> dict[Signature, tuple[int, ...]]:
+        return {}
 
     @property
     def layers(self) -> int:
@@ -82,21 +120,62 @@ class Workload:
         return self.pool.gpu.memory_gib is None
 
     @cached_property
-    def capacity_bytes(self) -> int:
-        """Memory of one rank: its GPU's, or its share of the host's where ranks are processes."""
-        assert isinstance(self.pool.gpu, Gpu)
-        if self.pool.gpu.memory_gib is not None:
-            return int(self.pool.gpu.memory_gib * GIB)
-        return int(self.pool.host_memory_gib * GIB) // self.pool.gpus_per_node
+    def devices(self) -> Devices:
+        """The pool's kinds of GPU, and the ranks that have them."""
+        return Devices(self.pool)
 
-    def capacity_of(self, settings: Settings, stage: int) -> int:  # noqa: ARG002
+    @cached_property
+    def _capacities(self) -> list[int]:
+        """Of one rank of each kind: its GPU's memory, or its share of the host's on processors."""
+        return [_capacity_bytes(view) for view in self.devices.views]
+
+    @property
+    def capacity_bytes(self) -> int:
+        """Memory of one rank; of the smallest, where a pool's GPUs differ."""
+        return min(self._capacities)
+
+    def capacity_of(self, settings: Settings, stage: int) -> int:
         """Memory of each rank of one pipeline stage: the smallest, where a stage's GPUs differ."""
-        return self.capacity_bytes
+        return min(self._capacities[kind] for kind in self.devices.of_stage(settings, stage))
 
     def device_classes(self, settings: Settings) -> tuple[int, ...]:
         """For each pipeline stage the number of its kind of GPU: stages of one kind are equally fast and
         equally large."""
-        return (0,) * settings.pipeline_parallel_size
+        return self.devices.classes(settings)
+
+    @cached_property
+    def gpus_text(self) -> str:
+        """`4 x rtx-3090, 24 GiB each`; several kinds one after the other."""
+        if self.pool.groups is None:
+            gpus = f"{self.pool.world_size} x {self.gpu_name}"
+            return f"{gpus}, {self.capacity_bytes / GIB:.4g} GiB each"
+        counts: Counter[tuple[str, int]] = Counter()
+        for kind, count in self.devices.count(0, self.pool.world_size).items():
+            counts[self.kind_names[kind], self._capacities[kind]] += count
+        return " + ".join(
+            f"{count} x {name} ({size / GIB:.4g} GiB)" for (name, size), count in counts.items()
+        )
+
+    def price_per_hour(self, world_size: int) -> float | None:
+        """Of the first so many GPUs of the pool, in the lab's currency; None where one has no price."""
+        counts = self.devices.count(0, world_size)
+        prices = [(self.devices.views[kind].price_per_gpu_hour, count) for kind, count in counts.items()]
+        if any(price is None for price, _ in prices):
+            return None
+        return sum(count * price for price, count in prices if price is not None)
+
+    def is_startable(self, ranks: int) -> bool:
+        """Whether so many ranks are part of the first node or fill some nodes."""
+        if self.pool.groups is None:
+            per_node = self.pool.gpus_per_node
+            return ranks <= per_node or ranks % per_node == 0
+        return ranks in self._startable
+
+    @cached_property
+    def _startable(self) -> frozenset[int]:
+        groups = self.pool.node_groups
+        nodes = [group.gpus_in_use for group in groups for _ in range(group.nodes)]
+        return frozenset(accumulate(nodes)) | frozenset(range(1, nodes[0] + 1))
 
     def has_rate(self, dtype: Dtype) -> bool:
         """Whether the pool's GPU computes in this format."""
@@ -113,6 +192,7 @@ class Workload:
 
     def memory(self, settings: Settings, stage: int, start: int, stop: int) -> StageBytes:
         """Bytes on each GPU of `stage` holding the layers start to stop - 1: of the size that needs most."""
+        settings = settings.alone(stage)
         key = (settings, stage, self._run(start, stop))
         known = self._memory.get(key)
         if known is None:
@@ -143,6 +223,29 @@ class Workload:
     def fits(self, settings: Settings, stage: int, start: int, stop: int) -> bool:
         return self.memory(settings, stage, start, stop).peak_bytes <= self.capacity_of(settings, stage)
 
+    def span(self, start: int, stop: int) -> int:
+        """Equal numbers for stretches of layers that hold equally much."""
+        number = self._spans.get((start, stop))
+        if number is None:
+            run = self._run(start, stop)
+            ends = (start == 0, stop == self.layers)
+            number = self._spans[start, stop] = self._span_numbers.setdefault((run, ends), len(self._spans))
+        return number
+
+    @cached_property
+    def _spans(self) -> dict[tuple[int, int], int]:
+        return {}
+
+    @cached_property
+    def _span_numbers(self) -> dict[Signature, int]:
+        return {}
+
+    def equal_layers(self, start: int, stop: int) -> Signature | None:
+        """What stretches of equal layers have in common whatever their length; None for other stretches."""
+        if self._run_ends[start] < stop or start == 0 or stop == self.layers:
+            return None
+        return (self.profile.layers[start - 1], self._side_makers_before[start], self.profile.layers[start])
+
     def _run(self, start: int, stop: int) -> Signature:
         """Equal for stretches of layers of the same memory: the same types, handed the same tensors."""
         ends = self._run_ends
@@ -169,3 +272,11 @@ class Workload:
             same = index + 1 < len(names) and names[index] == names[index + 1]
             ends[index] = ends[index + 1] if same else index + 1
         return ends
+
+
+def _capacity_bytes(pool: Pool) -> int:
+    """Memory of one rank of a pool whose GPUs are all alike."""
+    assert isinstance(pool.gpu, Gpu)
+    if pool.gpu.memory_gib is not None:
+        return int(pool.gpu.memory_gib * GIB)
+    return int(pool.host_memory_gib * GIB) // pool.gpus_per_node

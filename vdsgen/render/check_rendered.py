@@ -81,7 +81,7 @@ def check_hostfile(text: str, place: Placement) -> None:
         else:
             found[match[1]] = int(match[2])
     hosts = place.hosts or (("localhost",) if place.nodes == 1 else ())
-    wanted = dict.fromkeys(hosts, place.ranks_per_node)
+    wanted = dict(zip(hosts, place.slots, strict=False))
     if not problems and found != wanted:
         problems.append(Problem(f"it names {found or 'no hosts'}, the plan has {wanted or 'none to name'}"))
     _raise("hostfile.j2", problems)

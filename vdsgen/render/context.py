@@ -26,6 +26,9 @@ def template_context(plan: Plan, experiment: Experiment) -> dict[str, Any]:
             "nodes": place.nodes,
             "ranks_per_node": place.ranks_per_node,
             "hosts": list(place.hosts),
+            "slots": list(place.slots),
+            "devices": [list(devices) for devices in place.devices],
+            "include": place.include,
             "on_cpu": is_cpu(plan.inputs.pool),
         },
         "tables": {

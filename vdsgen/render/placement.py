@@ -13,24 +13,52 @@ CPU = "cpu"
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Nodes that are filled alike, in the order of the lab's hosts."""
+    """Nodes in the order of the ranks on them."""
 
     nodes: int
     ranks_per_node: int
+    """Of the node with most."""
     hosts: tuple[str, ...]
     """One a node; empty where the lab names none."""
+    slots: tuple[int, ...]
+    """What the hostfile gives each node: its ranks, or all its GPUs where `devices` chooses among them."""
+    devices: tuple[tuple[int, ...], ...] = ()
+    """The device numbers of each node that are used, rising; empty where its first ones are."""
+
+    @property
+    def include(self) -> str:
+        """For DeepSpeed's --include (launcher/runner.py:280): exactly the planned devices."""
+        names = self.hosts or ("localhost",)
+        return "@".join(
+            f"{name}:{','.join(map(str, devices))}"
+            for name, devices in zip(names, self.devices, strict=False)
+        )
 
 
 def placement(plan: Plan) -> Placement:
     """As few nodes as hold the ranks. The planner uses part of one node, or whole nodes."""
     pool, ranks = plan.inputs.pool, plan.parallel.world_size
+    if plan.nodes:
+        devices = tuple(tuple(sorted(node.devices)) for node in plan.nodes)
+        cpu = is_cpu(pool)
+        return Placement(
+            nodes=len(plan.nodes),
+            ranks_per_node=max(map(len, devices)),
+            hosts=tuple(node.host for node in plan.nodes if node.host is not None),
+            slots=tuple(len(node.devices) if cpu else node.gpus for node in plan.nodes),
+            devices=() if cpu else devices,
+        )
     nodes = -(-ranks // pool.gpus_per_node)
     assert ranks % nodes == 0, f"{ranks} ranks do not fill {nodes} nodes alike"
     return Placement(
-        nodes=nodes, ranks_per_node=ranks // nodes, hosts=() if pool.hosts is None else pool.hosts[:nodes]
+        nodes=nodes,
+        ranks_per_node=ranks // nodes,
+        hosts=() if pool.hosts is None else pool.hosts[:nodes],
+        slots=(ranks // nodes,) * nodes,
     )
 
 
 def is_cpu(pool: Pool) -> bool:
     """Whether the ranks run on processors: there are no devices to choose between."""
-    return pool.gpu.memory_gib is None if isinstance(pool.gpu, Gpu) else pool.gpu == CPU
+    kind = pool.kinds[0]
+    return kind.memory_gib is None if isinstance(kind, Gpu) else kind == CPU

@@ -20,4 +20,6 @@ def planned(directory: Path) -> tuple[Plan, Workload]:
     profile = profile_for(model) if isinstance(model, Vdt) else None
     if profile is None:
         raise VdsgenError(f"{directory}: no layer profile of its model is known", remedy="plan it once first")
-    return rendered.plan, workload_of(rendered.experiment, rendered.plan.inputs.pool, profile)
+    return rendered.plan, workload_of(
+        rendered.experiment, rendered.plan.inputs.pool, profile, rendered.plan.nodes
+    )

@@ -99,6 +99,7 @@ TRAIN = _in(
     _keys("name model.name", "housekeeping"),
     _keys("model model.*", "numerics", "memory", "speed"),
     _keys("data.videos data.frame_rate data.crop data.random_flip", "numerics"),
+    _keys("data.clips", "housekeeping"),
     _keys("data.frames data.height data.width data.buckets", "numerics", "memory", "speed"),
     _keys("data.latents.*", "numerics", "memory", "speed"),
     _keys("data.latents.path data.text_encoder.path", "numerics"),
@@ -137,7 +138,9 @@ PLAN = _in(
     _keys("schema_version generator", "housekeeping"),
     _keys("inputs.experiment_sha256 inputs.lab_sha256", "housekeeping", mirrors=(ANYTHING,)),
     _keys("inputs.profile_sha256", "memory", "speed", mirrors=("train.yaml:model.*",)),
-    _keys("inputs.pool.name inputs.pool.hosts", "housekeeping"),
+    _keys("inputs.pool.name inputs.pool.hosts inputs.pool.price_per_gpu_hour", "housekeeping"),
+    _keys("inputs.pool.gpus inputs.pool.free_gpus", "memory", "speed"),
+    _keys("inputs.pool.groups", "memory", "speed"),
     _keys("inputs.pool.gpu inputs.pool.gpu.*", "memory", "speed"),
     _keys("inputs.pool.nodes inputs.pool.gpus_per_node", "memory", "speed"),
     _keys("inputs.pool.intra_node inputs.pool.intra_node.*", "speed"),
@@ -149,6 +152,7 @@ PLAN = _in(
     _keys("inputs.pool.cpu_cores inputs.pool.nvme inputs.pool.nvme.*", "speed"),
     _keys("inputs.pool.calibration inputs.pool.calibration.*", "speed"),
     _keys("pool", "housekeeping", mirrors=("plan.json:inputs.pool.name",)),
+    _keys("nodes", "memory", "speed"),
     _keys("model.name", "housekeeping", mirrors=("train.yaml:model.name",)),
     _keys(
         "model.parameters model.trainable_parameters", "numerics", "memory", mirrors=("train.yaml:model.*",)

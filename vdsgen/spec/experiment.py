@@ -21,6 +21,7 @@ from vdsgen.spec.base import (
 )
 
 Dtype = Literal["fp32", "bf16", "fp16"]
+Objective = Literal["throughput", "cost", "fewest_gpus", "memory_headroom"]
 
 
 class SpaceToDepth(Spec):
@@ -77,6 +78,8 @@ class Data(Spec):
 
     videos: PathText
     """Folder searched for .mp4, .webm, .mkv, .mov, .avi and .gif."""
+    clips: PositiveInt | None = None
+    """How many there are: plans then say how long one pass over them takes. Training counts for itself."""
     frames: PositiveInt
     height: PositiveInt
     width: PositiveInt
@@ -267,7 +270,9 @@ class Experiment(Spec):
     data: Data
     training: Training
     constraints: Constraints = Constraints()
-    objective: Literal["throughput"] = "throughput"
+    objective: Objective = "throughput"
+    """What the best plan is best at: samples a second; GPU-seconds a sample (money, where pools say what a GPU
+    costs); the fewest GPUs that anything fits; or the most memory left free on the fullest GPU."""
 
 
 def geometries_of(data: Data, model: Vdt) -> tuple[Geometry, ...]:

@@ -2,38 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
-from vdsgen.errors import InputError
-from vdsgen.spec.source import Source
+from vdsgen.errors import InputError, Problem
+from vdsgen.spec.source import KeyPath, Node, Source
 from vdsgen.spec.yaml_source import read_yaml
 
 
 def include_calibrations(source: Source, folder: Path) -> None:
-    """Puts the content of each pool's calibration file in the place of its path; what is wrong in it is
-    then reported at its place in that file.
+    """Puts the content of every calibration file in the place of its path; what is wrong in it
+    is then reported at its place in that file.
 
     Relative paths start at `folder`. Raises InputError where a file cannot be read.
     """
-    pools = source.find(("pools",))
-    problems = []
-    for index, pool in enumerate((pools.items or []) if pools is not None else []):
-        entry = (pool.entries or {}).get("calibration")
+    problems: list[Problem] = []
+    for path, node in _with_calibration(source):
+        entry = (node.entries or {}).get("calibration")
         if entry is None or not isinstance(entry[1].value, str):
             continue
-        place, node = entry
+        place, written = entry
         try:
-            pool.entries["calibration"] = (place, read_yaml(folder / node.value).root)  # type: ignore[index,operator]
+            read = read_yaml(folder / str(written.value)).root
         except InputError as error:
             problems += [
                 source.problem(
-                    ("pools", index, "calibration"),
-                    f"{node.value}: {problem.message}",
+                    (*path, "calibration"),
+                    f"{written.value}: {problem.message}",
                     remedy="write the file with `vdsgen calibrate --out FILE`",
                 )
                 if problem.line is None
                 else problem
                 for problem in error.problems
             ]
+        else:
+            assert node.entries is not None
+            node.entries["calibration"] = (place, read)
     if problems:
         raise InputError(problems)
+
+
+def _with_calibration(source: Source) -> Iterator[tuple[KeyPath, Node]]:
+    """The pools and their groups."""
+    pools = source.find(("pools",))
+    for index, pool in enumerate((pools.items or []) if pools is not None else []):
+        yield ("pools", index), pool
+        groups = source.find(("pools", index, "groups"))
+        for at, group in enumerate((groups.items or []) if groups is not None else []):
+            yield ("pools", index, "groups", at), group

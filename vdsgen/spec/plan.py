@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from vdsgen.spec.base import NonNegativeFloat, NonNegativeInt, PositiveInt, Spec
+from vdsgen.spec.base import HostName, NonNegativeFloat, NonNegativeInt, PositiveInt, Spec
 from vdsgen.spec.experiment import Dtype
 from vdsgen.spec.explanations import Explanations
 from vdsgen.spec.lab import Pool
@@ -23,6 +23,18 @@ class Inputs(Spec):
     profile_sha256: str
     pool: Pool
     """The pool as the lab file gives it: with train.yaml, what `vdsgen check` plans again from."""
+
+
+class PlannedNode(Spec):
+    """A node that a plan uses, and which of its GPUs."""
+
+    node: NonNegativeInt
+    """Its place among the pool's nodes, from 0 in the order of the lab file."""
+    host: HostName | None = None
+    gpus: PositiveInt
+    """GPUs that it has, used or not."""
+    devices: tuple[NonNegativeInt, ...]
+    """Device numbers in the order of the ranks on them."""
 
 
 class PlannedModel(Spec):
@@ -149,6 +161,15 @@ class TimeSplit(Spec):
     """Of every step, where an ablation measured it."""
 
 
+class DatasetPass(Spec):
+    """One pass over the clips, at the predicted speed."""
+
+    clips: PositiveInt
+    seconds: NonNegativeFloat
+    price: NonNegativeFloat | None = None
+    """In the lab's currency; null where a GPU in use has no price."""
+
+
 class Predicted(Spec):
     step_seconds: NonNegativeFloat
     samples_per_second: NonNegativeFloat
@@ -157,6 +178,10 @@ class Predicted(Spec):
     model_flops_utilization: NonNegativeFloat
     split: TimeSplit | None = None
     """None: made by a version that did not split."""
+    price_per_hour: NonNegativeFloat | None = None
+    """Of all GPUs in use, in the lab's currency; null where one of them has no price."""
+    dataset: DatasetPass | None = None
+    """Null where the experiment does not say how many clips there are (`data.clips`)."""
 
 
 class Rejected(Spec):
@@ -184,6 +209,9 @@ class Plan(Spec):
     inputs: Inputs
     model: PlannedModel
     pool: str
+    nodes: tuple[PlannedNode, ...] = ()
+    """Which GPUs the ranks have, where not all nodes are alike or not all GPUs free: ranks fill the nodes in
+    this order. Empty: the pool's nodes in their order, with their first GPUs."""
     parallel: Parallel
     batch: Batch
     zero: Zero

@@ -157,6 +157,8 @@ def _value_remedy(spot: _Spot, given: object) -> str | None:
     if given is None:
         field = spot.model.model_fields.get(str(spot.path[-1])) if spot.model and spot.path else None
         return "remove the key to get its default" if field and not field.is_required() else None
+    if spot.path[-1:] == ("gpus",) and isinstance(given, int):
+        return f"write gpus_per_node: {given}"
     if isinstance(given, str):
         return _tagged_remedy(given, spot) or _text_remedy(given, kinds, names)
     if isinstance(given, float) and kinds == {int} and given.is_integer():

@@ -61,14 +61,37 @@ def read_rendered(directory: Path) -> Rendered:
         layout=layout_of(ds_config),
         hosts=parse_hostfile((directory / "hostfile").read_text()),
     )
-    slots = sum(rendered.hosts.values())
-    if rendered.hosts and rendered.layout.world_size != slots:
+    _check_slots(rendered)
+    return rendered
+
+
+def _check_slots(rendered: Rendered) -> None:
+    """Raises VdsgenError where the hostfile has too few or too many slots for the ranks, or lacks a host."""
+    nodes, hosts, directory = rendered.plan.nodes, rendered.hosts, rendered.path
+    ranks = sum(hosts.values())
+    if nodes:
+        # A host's slots are all its GPUs; plan.json says which of them are used.
+        names = tuple(node.host or "localhost" for node in nodes)
+        lacking = [
+            f"{name} has no GPU {max(node.devices)} (slots={hosts[name]})"
+            for name, node in zip(names, nodes, strict=True)
+            if name in hosts and max(node.devices) >= hosts[name]
+        ]
+        if hosts and (tuple(hosts) != names or lacking):
+            raise VdsgenError(
+                f"{directory}: hostfile names {', '.join(hosts)}, plan.json is for {', '.join(names)}"
+                if not lacking
+                else f"{directory}: {'; '.join(lacking)}, which plan.json uses",
+                remedy="change the lab file, and render the directory again",
+            )
+        ranks = sum(len(node.devices) for node in nodes)
+    if (hosts or nodes) and rendered.layout.world_size != ranks:
         raise VdsgenError(
             f"{directory}: ds_config.json makes {rendered.layout.world_size} ranks "
-            f"({rendered.layout}), hostfile has {slots} slots",
+            f"({rendered.layout}), {'plan.json has' if nodes else 'hostfile has'} {ranks} "
+            f"{'devices' if nodes else 'slots'}",
             remedy="change both, or render the directory again",
         )
-    return rendered
 
 
 def parse_hostfile(text: str) -> dict[str, int]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
 from vdsgen.catalog.hardware import pool_problems
 from vdsgen.catalog.load import links
 from vdsgen.cost.offload import HOST_LINK
-from vdsgen.cost.step import step_factors
 from vdsgen.planner.again import changed
 from vdsgen.planner.workload import Workload
 from vdsgen.spec.calibration import Calibration
 from vdsgen.spec.explanations import Resource
-from vdsgen.spec.lab import Gpu, Link, Pool
+from vdsgen.spec.lab import Gpu, Link, NodeGroup, Pool
+from vdsgen.spec.step_factors import StepFactors
 
 LinkKey = Literal["intra_node", "inter_node", "host_link"]
 MEASURED_LINKS: dict[LinkKey, tuple[str, ...]] = {
@@ -38,6 +38,10 @@ BETWEEN_NODES = ("ethernet-25g", "infiniband-hdr")
 NETWORKS = ("infiniband", "ethernet")
 
 
+Nodes = Pool | NodeGroup
+"""Nodes that are alike, their names resolved; a pool stands for all its nodes."""
+
+
 class Change(NamedTuple):
     """A workload with more of something."""
 
@@ -46,35 +50,63 @@ class Change(NamedTuple):
     workload: Workload
 
 
+def _each_group(workload: Workload, change: Callable[[Nodes], Nodes]) -> Workload:
+    """The pool, and where its nodes differ each group of them, changed in one way."""
+    pool = workload.pool
+    groups = None if pool.groups is None else tuple(change(group) for group in pool.groups)
+    larger = change(pool)
+    assert isinstance(larger, Pool)
+    return changed(workload, pool=larger.model_copy(update={"groups": groups}))
+
+
+def _each_gpu(nodes: Nodes, change: Callable[[Gpu], Gpu]) -> Nodes:
+    update: dict[str, object] = {}
+    if isinstance(nodes.gpu, Gpu):
+        update["gpu"] = change(nodes.gpu)
+    if nodes.gpus is not None:
+        update["gpus"] = tuple(change(gpu) for gpu in nodes.gpus if isinstance(gpu, Gpu))
+    return nodes.model_copy(update=update)
+
+
+def _scaled(gpu: Gpu, factor: float) -> Gpu:
+    rates = {name: getattr(gpu, name) for name in GPU_RATES}
+    return gpu.model_copy(update={name: rate * factor for name, rate in rates.items() if rate is not None})
+
+
+def _linked(nodes: Nodes, key: LinkKey, link: Link) -> Nodes:
+    update: dict[str, object] = {key: link}
+    if isinstance(nodes.calibration, Calibration):
+        update["calibration"] = nodes.calibration.model_copy(update=dict.fromkeys(MEASURED_LINKS[key]))
+    return nodes.model_copy(update=update)
+
+
 def with_gpu_speed(workload: Workload, factor: float) -> Workload:
     """So many times the rates and the memory bandwidth; of a calibrated pool, forward, backward and an
     optimizer on the GPU so many times as fast as they were measured."""
-    pool = workload.pool
-    assert isinstance(pool.gpu, Gpu)
-    if pool.calibration is None:
-        rates = {
-            name: getattr(pool.gpu, name) * factor
-            for name in GPU_RATES
-            if getattr(pool.gpu, name) is not None
-        }
-        return changed(workload, pool=pool.model_copy(update={"gpu": pool.gpu.model_copy(update=rates)}))
-    assert isinstance(pool.calibration, Calibration)
-    factors = step_factors(pool)
-    scaled = {name: getattr(factors, name) / factor for name in COMPUTE_FACTORS}
-    measured = {"step_factors": factors.model_copy(update=scaled)}
-    return changed(
-        workload, pool=pool.model_copy(update={"calibration": pool.calibration.model_copy(update=measured)})
-    )
+
+    def faster(nodes: Nodes) -> Nodes:
+        if nodes.calibration is None:
+            return _each_gpu(nodes, lambda gpu: _scaled(gpu, factor))
+        assert isinstance(nodes.calibration, Calibration)
+        factors = nodes.calibration.step_factors or StepFactors()
+        scaled = {name: getattr(factors, name) / factor for name in COMPUTE_FACTORS}
+        measured = {"step_factors": factors.model_copy(update=scaled)}
+        return nodes.model_copy(update={"calibration": nodes.calibration.model_copy(update=measured)})
+
+    return _each_group(workload, faster)
 
 
 def with_gpu_memory(workload: Workload, gib: float) -> Workload:
-    """So much memory on each GPU; on a node whose ranks share its memory, in the node."""
-    pool = workload.pool
-    assert isinstance(pool.gpu, Gpu)
+    """So much memory on the smallest GPU, and as much more on every other; on a node whose ranks share its
+    memory, in the node."""
     if workload.ranks_share_host_memory:
-        return changed(workload, pool=pool.model_copy(update={"host_memory_gib": gib}))
-    gpu = pool.gpu.model_copy(update={"memory_gib": gib})
-    return changed(workload, pool=pool.model_copy(update={"gpu": gpu}))
+        return with_host_memory(workload, gib)
+    added = gib - memory_gib(workload)
+
+    def larger(gpu: Gpu) -> Gpu:
+        return gpu.model_copy(update={"memory_gib": (gpu.memory_gib or 0.0) + added})
+
+    return _each_group(workload, lambda nodes: _each_gpu(nodes, larger))
 
 
 def memory_gib(workload: Workload) -> float:
@@ -85,8 +117,13 @@ def memory_gib(workload: Workload) -> float:
 
 
 def with_host_memory(workload: Workload, gib: float) -> Workload:
-    """So much memory in each node."""
-    return changed(workload, pool=workload.pool.model_copy(update={"host_memory_gib": gib}))
+    """So much memory in the node that has least, and as much more in every other."""
+    added = gib - workload.pool.host_memory_gib
+
+    def larger(nodes: Nodes) -> Nodes:
+        return nodes.model_copy(update={"host_memory_gib": (nodes.host_memory_gib or 0.0) + added})
+
+    return _each_group(workload, larger)
 
 
 def with_global_batch(workload: Workload, size: int) -> Workload:
@@ -107,31 +144,33 @@ def link_of(workload: Workload, key: LinkKey) -> Link | None:
 
 def with_link(workload: Workload, key: LinkKey, link: Link) -> Workload:
     """Another link in its place: what was measured of the old one is left out."""
-    update: dict[str, object] = {key: link}
-    calibration = workload.pool.calibration
-    if isinstance(calibration, Calibration):
-        update["calibration"] = calibration.model_copy(update=dict.fromkeys(MEASURED_LINKS[key]))
-    return changed(workload, pool=workload.pool.model_copy(update=update))
+    return _each_group(workload, lambda nodes: _linked(nodes, key, link))
 
 
 def with_faster_link(workload: Workload, key: LinkKey, factor: float) -> Workload:
     """So many times the bandwidth, and so many times less latency."""
-    link = link_of(workload, key)
-    assert link is not None
-    return with_link(
-        workload,
-        key,
-        Link(
-            bandwidth_gb_per_second=link.bandwidth_gb_per_second * factor,
-            latency_microseconds=link.latency_microseconds / factor,
-        ),
-    )
+
+    def faster(nodes: Nodes) -> Nodes:
+        link = getattr(nodes, key)
+        if link is None and key != "host_link":
+            return nodes
+        link = link or HOST_LINK
+        return _linked(
+            nodes,
+            key,
+            Link(
+                bandwidth_gb_per_second=link.bandwidth_gb_per_second * factor,
+                latency_microseconds=link.latency_microseconds / factor,
+            ),
+        )
+
+    return _each_group(workload, faster)
 
 
 def more_gpus(workload: Workload) -> Iterator[Change]:
     """One GPU more in the node, two more, to twice as many; in pools of several nodes nodes are added."""
     pool = workload.pool
-    if pool.nodes > 1:
+    if pool.nodes > 1 or pool.groups is not None:
         return
     for gpus in range(pool.gpus_per_node + 1, 2 * pool.gpus_per_node + 1):
         larger = pool.model_copy(update={"gpus_per_node": gpus})
@@ -140,9 +179,10 @@ def more_gpus(workload: Workload) -> Iterator[Change]:
 
 
 def another_node(workload: Workload) -> Iterator[Change]:
-    """The next node, over the lab's network or over two that it could have."""
+    """The next node, over the lab's network or over two that it could have; where nodes differ, which of them
+    to buy is nobody's guess."""
     pool = workload.pool
-    if workload.ranks_share_host_memory:
+    if workload.ranks_share_host_memory or pool.groups is not None:
         return
     own = pool.inter_node
     assert not isinstance(own, str), "links are resolved before costs are asked for"
@@ -157,6 +197,8 @@ def another_node(workload: Workload) -> Iterator[Change]:
 def next_links(workload: Workload, named: Pool) -> Iterator[Change]:
     """The next faster link of the catalogue: in a node of the same kind (and what else the GPU can have),
     between nodes of any network. `named` is the pool as the lab file gives it."""
+    if workload.pool.groups is not None:
+        return
     inner = link_of(workload, "intra_node")
     assert inner is not None
     kind = links()[named.intra_node].kind if isinstance(named.intra_node, str) else None

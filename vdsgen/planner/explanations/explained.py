@@ -34,7 +34,7 @@ def explained(
     experiment: Experiment, pool: Pool, profile: ModelProfile, plan: Plan, progress: Progress | None = None
 ) -> Plan:
     """The plan with everything explained; `make_plan`'s arguments and its answer."""
-    workload = workload_of(experiment, pool, profile)
+    workload = workload_of(experiment, pool, profile, plan.nodes)
     winner = candidate_of(plan, workload)
     tell = progress or _nobody
     bound = bindings(workload, winner, pool)

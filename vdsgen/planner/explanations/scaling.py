@@ -64,7 +64,9 @@ def scaling(workload: Workload, winner: Candidate, named: Pool) -> Scaling:
 
 
 def gpu_counts(workload: Workload) -> list[int]:
-    """1, 2, 4, ... of one node; then 1, 2, 4, ... whole nodes; and all."""
+    """1, 2, 4, ... of one node; then 1, 2, 4, ... whole nodes; and all. Where nodes differ: all."""
+    if workload.pool.groups is not None:
+        return [workload.pool.world_size]
     per_node, nodes = workload.pool.gpus_per_node, workload.pool.nodes
     inside = {min(2**power, per_node) for power in range(per_node.bit_length() + 1)}
     return sorted(inside | {per_node * min(2**power, nodes) for power in range(nodes.bit_length() + 1)})
@@ -73,6 +75,8 @@ def gpu_counts(workload: Workload) -> list[int]:
 def part_of(workload: Workload, gpus: int) -> Workload:
     """So many GPUs of the pool, the others idle."""
     pool = workload.pool
+    if gpus == pool.world_size or pool.groups is not None:
+        return workload
     per_node = min(gpus, pool.gpus_per_node)
     part = {"gpus_per_node": per_node, "nodes": gpus // per_node, "hosts": None}
     return changed(workload, pool=pool.model_copy(update=part))

@@ -1,0 +1,289 @@
+"""Which boundaries make a step of one settings variant fastest: dynamic programming for a bound, then branch
+and bound with the pipeline itself.
+
+A partition's step is its pipeline's makespan with each stage's reduction, and what follows. No stage s can
+finish before `schedule.stage_end_lower_bounds` says: what comes before it, its own work on every micro-batch,
+and its waits for later stages. Of those, what comes before and after a stage is bounded by the least time in
+which so many stages can hold so many layers (two sums by dynamic programming), and then the least possible
+maximum over all stages is a bottleneck path (a third). Branch and bound cuts from the last stage to the
+first, so that what lies behind is known exactly, takes the most promising cut first, and runs the pipeline at
+each leaf: what can be no faster than the best leaf is left out. Mostly the first leaf meets the bound.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from math import inf
+from typing import NamedTuple
+
+from vdsgen.cost.schedule import idle_lower_bound
+from vdsgen.planner.stages import Stages
+
+ROUNDING = 1e-9
+"""Relative; sums of the same times in another order are the same time."""
+MOST_LEAVES = 64
+"""Partitions of one settings variant that are timed, at most: the best of them is within `Cut.gap` of any."""
+MOST_LEAVES_ON_SHARED_CORES = 6
+"""There running a pipeline takes longer, and bounds are coarser."""
+MOST_NODES = 20_000
+
+
+class Cut(NamedTuple):
+    """The best boundaries that were found."""
+
+    partition: tuple[int, ...]
+    ways: tuple[int, ...]
+    """Of each stage: 0 where it runs plainly, 1 where it recomputes."""
+    step_seconds: float
+    bound_seconds: float
+    """No partition's step is shorter."""
+    timed: int
+    """Partitions that were run through the pipeline."""
+
+    @property
+    def gap(self) -> float:
+        """By how much, relative, a better partition could beat this one; 0 where none can."""
+        return max(0.0, self.step_seconds / self.bound_seconds - 1)
+
+
+class TooSlow(NamedTuple):
+    """A variant that fits, and is no faster than what is wanted."""
+
+    bound_seconds: float
+
+
+class Span(NamedTuple):
+    """A stretch of layers as one stage."""
+
+    start: int
+    stop: int
+    way: int
+    forward: float
+    backward: float
+
+    @property
+    def busy(self) -> float:
+        return self.forward + self.backward
+
+
+class Tables:
+    """The sums and bottlenecks of one settings variant, for stages of at most `most_busy_seconds`."""
+
+    def __init__(self, stages: Stages, most_busy_seconds: float) -> None:
+        self.stages = stages
+        self.count, self.layers = stages.count, stages.layers
+        self.micro_batches = stages.settings.gradient_accumulation_steps
+        self.most_busy = most_busy_seconds
+        self.spans: list[dict[int, list[Span]]] = [{} for _ in range(self.count)]
+        """By stage and start."""
+        self.after: list[dict[int, float]] = [{} for _ in range(self.count + 1)]
+        """By stage and start: the least that this stage and all later ones take for one micro-batch."""
+        self.before: list[dict[int, tuple[float, float]]] = [{} for _ in range(self.count + 1)]
+        """By stage and start: the least that one micro-batch takes before it, forward and both ways."""
+        self.bottleneck: list[dict[int, float]] = [{} for _ in range(self.count)]
+        """By stage and stop: the least of the largest bounds of this stage and all before it."""
+        self.ending: list[dict[int, list[Span]]] = [{} for _ in range(self.count)]
+        """By stage and stop."""
+        self._from_the_back()
+        self._from_the_front()
+
+    @property
+    def bound_seconds(self) -> float:
+        """Before what follows the last reduction; inf where nothing fits."""
+        return self.bottleneck[-1].get(self.layers, inf)
+
+    def _from_the_back(self) -> None:
+        workload, layers = self.stages.workload, self.layers
+        blocks_before = workload.blocks_before
+        blocks = blocks_before[-1]
+        least = self.stages.least_seconds
+        self.after[self.count][layers] = 0.0
+        for stage in range(self.count - 1, -1, -1):
+            behind = self.after[stage + 1]
+            if not behind:
+                return
+            nearest = min(behind)
+            farthest = stage * self.most_busy * (1 + ROUNDING)
+            starts = range(layers) if stage else range(1)
+            for start in starts:
+                if blocks_before[start] < stage:
+                    continue
+                if least[start] > farthest:
+                    break
+                found = []
+                for stop in range(max(start + 1, nearest), layers + 1):
+                    if stop not in behind:
+                        continue
+                    in_span = blocks_before[stop] - blocks_before[start]
+                    if in_span < 1 or blocks - blocks_before[stop] < self.count - 1 - stage:
+                        continue
+                    way = self.stages.way(stage, start, stop)
+                    span = None if way is None else self._span(stage, start, stop, way)
+                    if span is None or span.busy > self.most_busy * (1 + ROUNDING):
+                        break  # longer ones neither
+                    found.append(span)
+                if found:
+                    self.spans[stage][start] = found
+                    self.after[stage][start] = min(
+                        span.busy + 2 * self._sent(stage, span.stop) + behind[span.stop] for span in found
+                    )
+
+    def _from_the_front(self) -> None:
+        if 0 not in self.after[0]:
+            return
+        self.before[0][0] = (0.0, 0.0)
+        for stage in range(self.count):
+            following, bottleneck, ending = self.before[stage + 1], self.bottleneck[stage], self.ending[stage]
+            for start, (forward, both) in self.before[stage].items():
+                received = self._sent(stage - 1, start)
+                so_far = self.bottleneck[stage - 1][start] if stage else 0.0
+                for span in self.spans[stage].get(start, ()):
+                    stop = span.stop
+                    once = (forward + span.forward + received, both + span.busy + 2 * received)
+                    known = following.get(stop)
+                    following[stop] = (
+                        once if known is None else (min(once[0], known[0]), min(once[1], known[1]))
+                    )
+                    later = self.after[stage + 1][stop]
+                    least = max(so_far, self.stage_bound(stage, span, later))
+                    if least < bottleneck.get(stop, inf):
+                        bottleneck[stop] = least
+                    ending.setdefault(stop, []).append(span)
+
+    def stage_bound(self, stage: int, span: Span, later: float) -> float:
+        """When this stage has reduced its gradients, and its last micro-batch is back at the first stage,
+        at the earliest; `later` is what one micro-batch takes through later stages and back."""
+        forward, both = self.before[stage][span.start]
+        beside = self._sent(stage - 1, span.start) + self._sent(stage, span.stop)
+        works = self.micro_batches * (span.busy + 2 * beside) + idle_lower_bound(
+            later,
+            span.forward + beside,
+            span.backward + beside,
+            self.count - stage,
+            self.micro_batches,
+        )
+        reduced = forward + works + self.stages.reduce_seconds(stage, span.start, span.stop)
+        return max(both + works, reduced)
+
+    def _sent(self, stage: int, boundary: int) -> float:
+        """What the transfer from `stage` to the next takes; nothing before the first and after the last."""
+        if stage < 0 or stage >= self.count - 1:
+            return 0.0
+        return self.stages.sends[stage][boundary - 1]
+
+    def _span(self, stage: int, start: int, stop: int, way: int) -> Span:
+        forward = self.stages.forward[stage]
+        busy = self.stages.busy[stage][way]
+        ahead = forward[stop] - forward[start] + self.stages.instructions
+        back = busy[stop] - busy[start] + 2 * self.stages.instructions - ahead
+        return Span(start, stop, way, ahead, back)
+
+    def through(self, stage: int, span: Span) -> float:
+        """What the span adds to what one micro-batch takes behind the stage before it."""
+        return span.busy + 2 * self._sent(stage, span.stop)
+
+
+def fastest_cut(stages: Stages, give_up_at: float = inf) -> Cut | TooSlow | None:
+    """The boundaries with the shortest step; None where none fit. No partition is timed where none can be
+    shorter than `give_up_at`.
+
+    Stages are first taken to be hardly longer than an even share. Once a partition is known, no stage that
+    alone takes longer than its whole step can be part of a better one.
+    """
+    steps = stages.settings.gradient_accumulation_steps
+    least = stages.least_seconds
+    whole = max(busy[-1][-1] for busy in stages.busy) + 2 * stages.instructions
+    longest_layer = max(stop - start for start, stop in pairwise(least))
+    most = least[-1] / stages.count + longest_layer + 2 * stages.instructions
+    while True:
+        most = min(most, whole)
+        tables = Tables(stages, most)
+        if tables.bound_seconds < inf:
+            branching = _Branching(tables)
+            bound = branching.finished(tables.bound_seconds)
+            if bound >= give_up_at and most >= min(whole, give_up_at / steps):
+                return TooSlow(bound)
+            if bound >= give_up_at:
+                most = give_up_at / steps
+                continue
+            cut = branching.run()
+            enough = cut.step_seconds / steps
+            if stages.workload.times.shares_cores or most >= min(enough, whole) * (1 - ROUNDING):
+                return cut
+            most = enough
+        elif most >= whole:
+            return None
+        else:
+            most *= 2
+
+
+class _Branching:
+    """Branch and bound over the boundaries, from the last to the first."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
+        self.stages = tables.stages
+        self.times = tables.stages.workload.times
+        self.settings = tables.stages.settings
+        self.common = common_lower_bound(tables.stages)
+        self.leaves_left = MOST_LEAVES_ON_SHARED_CORES if self.times.shares_cores else MOST_LEAVES
+        self.nodes_left = MOST_NODES
+        self.best: tuple[float, tuple[int, ...], tuple[int, ...]] | None = None
+        self.cut_off = inf
+        """The least bound of what was not looked at."""
+        self.timed = 0
+
+    def run(self) -> Cut:
+        self._descend(self.tables.count - 1, self.tables.layers, 0.0, 0.0, ())
+        assert self.best is not None, "a bound without a partition"
+        seconds, partition, ways = self.best
+        bound = min(seconds, max(self.cut_off, self.finished(self.tables.bound_seconds)))
+        return Cut(partition, ways, seconds, bound, self.timed)
+
+    def finished(self, bound: float) -> float:
+        return self.times.step_lower_bound(self.settings, bound, self.common)
+
+    def _descend(self, stage: int, stop: int, later: float, so_far: float, chosen: tuple[Span, ...]) -> None:
+        if stage < 0:
+            self._leaf(chosen)
+            return
+        tables = self.tables
+        options = []
+        for span in tables.ending[stage].get(stop, ()):
+            before = tables.bottleneck[stage - 1][span.start] if stage else 0.0
+            options.append((max(so_far, before, tables.stage_bound(stage, span, later)), span))
+        options.sort()
+        for bound, span in options:
+            finished = self.finished(bound)
+            if self.best is not None and finished >= self.best[0] * (1 - ROUNDING / 10):
+                return
+            if self.best is not None and (self.leaves_left <= 0 or self.nodes_left <= 0):
+                self.cut_off = min(self.cut_off, finished)
+                return
+            self.nodes_left -= 1
+            own = max(so_far, tables.stage_bound(stage, span, later))
+            self._descend(stage - 1, span.start, later + tables.through(stage, span), own, (span, *chosen))
+
+    def _leaf(self, chosen: tuple[Span, ...]) -> None:
+        self.leaves_left -= 1
+        self.timed += 1
+        partition = (0, *(span.stop for span in chosen))
+        ways = tuple(span.way for span in chosen)
+        seconds = self.times.step_seconds(self.settings.with_intervals(ways), partition)
+        if self.best is None or seconds < self.best[0]:
+            self.best = (seconds, partition, ways)
+
+
+def common_lower_bound(stages: Stages) -> float:
+    """Seconds after the last reduction that any partition needs: of the stage with most blocks."""
+    workload, times, settings = stages.workload, stages.workload.times, stages.settings
+    if stages.count == 1:
+        tail = times.stage_tail(settings, 0, 0, workload.layers)
+        return times.common_seconds([tail])
+    share = workload.least_share(stages.count)
+    if share is None:
+        return times.common_seconds([])
+    start, stop = share
+    distinct = workload.distinct_stages(settings)
+    tails = [times.stage_tail(settings, stage, start, stop) for stage in distinct]
+    return min(times.common_seconds([tail]) for tail in tails)
