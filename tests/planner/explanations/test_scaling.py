@@ -8,6 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 
 from tests.planner.explanations.cases import KNOBS, case, case_or_none
+from vdsgen.planner.again import changed
 from vdsgen.planner.explanations.scaling import gpu_counts, scaling
 from vdsgen.planner.explanations.tables import scaling_sentences, scaling_tables
 from vdsgen.planner.explanations.traffic import link_loads, sent_bytes
@@ -23,13 +24,23 @@ def test_losses_add_up_to_what_perfect_scaling_would_save(**knobs: Any) -> None:
     found = scaling(workload, winner, named)
     base = found.points[0]
     assert base.gpus == found.base_gpus and base.efficiency_fraction == pytest.approx(1)
-    assert found.points[-1].samples_per_second == winner.time.samples_per_second
+    (own,) = (one for one in found.points if one.gpus == winner.settings.world_size)
+    assert own.samples_per_second == winner.time.samples_per_second
     for point in (*found.points, *found.layouts):
         ideal = base.step_seconds * base.gpus / point.gpus
         lost = sum(seconds for _, seconds in point.loss)
         assert lost == pytest.approx(point.step_seconds - ideal, abs=1e-9)
         assert point.efficiency_fraction == pytest.approx(ideal / point.step_seconds)
     assert len(scaling_tables(found)) == 1 + (len(found.layouts) > 1)
+
+
+@pytest.mark.parametrize("objective", ["cost", "fewest_gpus", "memory_headroom"])
+def test_speeds_are_those_of_all_gpus_whatever_is_asked_for(objective: str) -> None:
+    fast, winner, named, _ = case(8, memory_gib=12.0)
+    expected = {one.gpus: one.samples_per_second for one in scaling(fast, winner, named).points}
+    other = fast.experiment.model_copy(update={"objective": objective})
+    found = scaling(changed(fast, experiment=other), winner, named)
+    assert {one.gpus: one.samples_per_second for one in found.points} == expected
 
 
 def test_numbers_of_gpus_fill_nodes() -> None:

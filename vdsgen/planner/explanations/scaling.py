@@ -44,7 +44,7 @@ def scaling(workload: Workload, winner: Candidate, named: Pool) -> Scaling:
     lab file gives it."""
     free = unpinned_layout(workload)
     counts = gpu_counts(workload)
-    bests = {gpus: best for gpus in counts if (best := best_candidate(part_of(free, gpus))) is not None}
+    bests = {gpus: best for gpus in counts if (best := _best(part_of(free, gpus))) is not None}
     bests[winner.settings.world_size] = winner
     smallest = min(bests)
     base = _Base(smallest, bests[smallest])
@@ -88,6 +88,12 @@ def _layouts(used: Workload) -> list[Layout]:
         return [one for one in whole_pool_layouts(used) if one.world_size == used.pool.world_size]
     except InputError:
         return []
+
+
+def _best(used: Workload) -> Candidate | None:
+    """The fastest plan of all GPUs of this workload, whatever the experiment's objective; None for none."""
+    layouts = _layouts(used)
+    return best_candidate(used, layouts) if layouts else None
 
 
 def _layout_of(candidate: Candidate) -> Layout:
@@ -173,7 +179,7 @@ def _least_that_mends(
     best: Mend | None = None
     factor = 2
     while factor <= MOST_TIMES:
-        small = best_candidate(change(part_of(free, base.gpus), factor))
+        small = _best(change(part_of(free, base.gpus), factor))
         large = best_candidate(change(free, factor), [layout])
         if small is not None and large is not None:
             mend = _mend(layout, words.format(factor), _Base(base.gpus, small).efficiency(large))
