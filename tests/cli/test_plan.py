@@ -240,3 +240,25 @@ main()
     assert done.returncode == 2, done.stderr
     assert "torch" in done.stderr and "vdsgen[train]" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_explain_answers_in_numbers() -> None:
+    short = planned("article-1.2b", "four-16gb")
+    assert short.explanations is not None and short.explanations.bindings
+    assert short.explanations.scaling is None and not short.explanations.purchases
+    long = planned("article-1.2b", "four-16gb", "--explain")
+    told = long.explanations
+    assert told is not None and told.scaling is not None and told.purchases and told.nearest_misses
+    assert told.scaling.points[-1].samples_per_second == pytest.approx(short.predicted.samples_per_second)
+    assert long.model_copy(update={"explanations": short.explanations}) == short
+    done = run(*plan_arguments("article-1.2b", "four-16gb", "--explain"))
+    assert done.returncode == 0, done.stderr
+    for words in (
+        "What binds",
+        "What the next one would buy",
+        "of linear",
+        "Nearest misses",
+        "GiB more on each",
+    ):
+        assert words in done.stdout
+    assert done.stderr == ""

@@ -60,7 +60,8 @@ def test_the_section_is_read_or_refused() -> None:
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two ranks saw."""
-    checkpoint = case("int8", stages=1, zero_stage=1, **BF16, **INT8)
+    sections: dict[str, Any] = {**BF16, **INT8}
+    checkpoint = case("int8", stages=1, zero_stage=1, **sections)
     job = {
         "elements": ELEMENTS, "steps": STEPS, "checkpoint": checkpoint,
         "folder": str(tmp_path_factory.mktemp("runs")),

@@ -21,14 +21,18 @@ from vdsgen.spec.plan import Plan
 
 PRINT_A_PLAN = """
 from tests.planner.examples import experiment, pool, profile
+from vdsgen.planner.explanations.explained import explained
 from vdsgen.planner.plan import make_plan
 from vdsgen.planner.resolve import workload_of
-from vdsgen.planner.text import plan_text
+from vdsgen.planner.text import explanations_text, plan_text
 from vdsgen.spec.canonical import canonical_json
 given = experiment(12, 1024), pool(8, 8.0), profile(12, 1024)
 plan = make_plan(*given)
 print(canonical_json(plan).decode())
 print(plan_text(plan, workload_of(*given)))
+told = explained(*given, plan)
+print(canonical_json(told).decode())
+print(explanations_text(told))
 import sys
 heavy = {"torch", "deepspeed", "numpy", "vdsgen.model", "vdsgen.profile"} & set(sys.modules)
 assert not heavy, heavy

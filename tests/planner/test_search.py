@@ -21,7 +21,6 @@ from vdsgen.planner.part_pools import part_pool_layouts
 from vdsgen.planner.plan import make_plan
 from vdsgen.planner.search import SIMPLER_WITHIN, Search, search, settled
 from vdsgen.planner.space import families
-from vdsgen.planner.words import offload_words
 from vdsgen.planner.workload import Workload
 from vdsgen.rules.registry import all_rules
 from vdsgen.rules.rule import violations
@@ -74,7 +73,7 @@ def test_no_plan_beats_the_planners_choice(
     simplest = min(
         (
             -one.settings.world_size,
-            len(offload_words(one.settings)),
+            one.settings.offloaded_parts,
             one.settings.pipeline_parallel_size,
             one.settings.tensor_parallel_size,
             one.settings.zero_stage,

@@ -27,10 +27,22 @@ if TYPE_CHECKING:
     "--top", type=click.IntRange(min=1), default=1, show_default=True, help="How many plans to print."
 )
 @click.option(
+    "--explain",
+    is_flag=True,
+    help="Also print what the next GPU, node, GiB or link would buy, what every family of plans lacks, and "
+    "where more GPUs lose time.",
+)
+@click.option(
     "--json", "as_json", is_flag=True, help="Print plan.json (a list of them with --top) and nothing else."
 )
 def command(
-    experiment: Path, lab: Path, pools: Sequence[str], overrides: Sequence[str], top: int, as_json: bool
+    experiment: Path,
+    lab: Path,
+    pools: Sequence[str],
+    overrides: Sequence[str],
+    top: int,
+    explain: bool,
+    as_json: bool,
 ) -> None:
     """Print the best plan for EXPERIMENT on LAB, its predicted memory and time, and why it won.
 
@@ -44,6 +56,8 @@ def command(
     profile = find_profile(resolved.model)
     with problems_placed(experiment, overrides):
         ranked = plans_by_pool(resolved, chosen, profile, top)
+        if explain:
+            ranked = [with_explanations(resolved, ranked[0], profile), *ranked[1:]]
     best = ranked[0]
     if as_json:
         click.echo(json_text(best[1]), nl=False)
@@ -56,6 +70,21 @@ def command(
         from vdsgen.planner.words import rate
 
         click.echo(f"\nBest pool: {best[0].name}, {rate(best[1][0].predicted.samples_per_second)} samples/s")
+
+
+def with_explanations(
+    experiment: Experiment, ranked: tuple[Pool, list[Plan]], profile: ModelProfile
+) -> tuple[Pool, list[Plan]]:
+    """A pool's plans, the best of them explained in full."""
+    from vdsgen.cli.progress import ProgressLine
+    from vdsgen.planner.explanations.explained import explained
+
+    pool, (best, *others) = ranked
+    progress = ProgressLine("Planning again")
+    try:
+        return pool, [explained(experiment, pool, profile, best, progress), *others]
+    finally:
+        progress.erase()
 
 
 def chosen_pools(lab: Lab, names: Sequence[str]) -> list[Pool]:
@@ -150,9 +179,12 @@ class SearchLine:
 def report(experiment: Experiment, pool: Pool, profile: ModelProfile, plans: Sequence[Plan]) -> str:
     """One pool's plan on a screen, and its runners-up."""
     from vdsgen.planner.resolve import workload_of
-    from vdsgen.planner.text import plan_text, ranking_text
+    from vdsgen.planner.text import explanations_text, plan_text, ranking_text
 
     text = plan_text(plans[0], workload_of(experiment, pool, profile, plans[0].nodes))
+    known = plans[0].explanations
+    if known is not None and known.scaling is not None:
+        text += "\n" + explanations_text(plans[0])
     return text + ("\n" + ranking_text(plans) if len(plans) > 1 else "")
 
 

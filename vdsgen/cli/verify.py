@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from pathlib import Path
 
 import click
@@ -25,6 +23,7 @@ def command(directory: Path, stages: tuple[int, ...], as_document: bool) -> None
     """
     import json
 
+    from vdsgen.cli.progress import ProgressLine
     from vdsgen.verify.run import verify
     from vdsgen.verify.text import as_json, as_text
 
@@ -35,26 +34,3 @@ def command(directory: Path, stages: tuple[int, ...], as_document: bool) -> None
         progress.erase()
     click.echo(json.dumps(as_json(found), indent=2) + "\n" if as_document else as_text(found), nl=False)
     click.get_current_context().exit(0 if found.within else 1)
-
-
-class ProgressLine:
-    """Share done and time left, on standard error where that is a terminal."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._began = time.monotonic()
-        self._shown = False
-
-    def __call__(self, share: float) -> None:
-        if not sys.stderr.isatty():
-            return
-        elapsed = time.monotonic() - self._began
-        left = f", about {elapsed * (1 - share) / share:.0f} s left" if share > 0 else ""
-        sys.stderr.write(f"\r\x1b[K{self._what}: {share:.0%}{left}")
-        sys.stderr.flush()
-        self._shown = True
-
-    def erase(self) -> None:
-        if self._shown:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()

@@ -95,6 +95,12 @@ class Settings(NamedTuple):
         )
 
     @property
+    def offloaded_parts(self) -> int:
+        """How much is kept outside the GPU, of optimizer states, parameters and activations."""
+        places = (self.offload_optimizer, self.offload_parameters)
+        return sum(place != "none" for place in places) + self.offload_activations
+
+    @property
     def communication_changes(self) -> int:
         """In how many ways data-parallel ranks send less than the engine makes them by itself."""
         return sum(

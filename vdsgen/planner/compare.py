@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vdsgen.cost.settings import Settings
+from vdsgen.cost.step_time import StepTime
 from vdsgen.planner.facts import facts
 from vdsgen.planner.numerics import loses_sums
 from vdsgen.planner.place import Miss, place
@@ -24,20 +25,32 @@ def compared(other: Candidate, winner: Candidate) -> str:
         return f"{takes}, {percent(-extra)} less"
     if extra <= SIMPLER_WITHIN:
         return f"{takes}, as long within {percent(SIMPLER_WITHIN)}; the simpler plan was taken"
-    parts = {
-        "recomputation": "recompute_seconds",
-        "the pipeline's bubble": "bubble_seconds",
-        "exchange between tensor ranks": "tensor_seconds",
-        "transfers between stages": "transfer_seconds",
-        "reducing gradients": "reduction_seconds",
-        "gathering parameters": "gather_seconds",
-        "the optimizer": "optimizer_seconds",
-        "moving what is offloaded": "offload_seconds",
-        "forward and backward": "compute_seconds",
-    }
-    gains = {name: getattr(other.time, key) - getattr(winner.time, key) for name, key in parts.items()}
-    cause = max(gains, key=lambda name: gains[name])
-    return f"{takes}, {percent(extra)} longer: {cause} takes {seconds(gains[cause])} more"
+    cause, longer = slowest_part(other.time, winner.time)
+    return f"{takes}, {percent(extra)} longer: {cause} takes {seconds(longer)} more"
+
+
+PARTS = {
+    "compute_seconds": "computing forward and backward",
+    "recompute_seconds": "recomputation",
+    "bubble_seconds": "the pipeline's bubble",
+    "tensor_seconds": "exchange between tensor ranks",
+    "transfer_seconds": "transfers between stages",
+    "reduction_seconds": "reducing gradients",
+    "gather_seconds": "gathering parameters",
+    "optimizer_seconds": "the optimizer",
+    "offload_seconds": "offload traffic",
+    "data_seconds": "waiting for data",
+    "overhead_seconds": "fixed overhead",
+}
+"""The parts of a step, in words."""
+
+
+def slowest_part(time: StepTime, other: StepTime) -> tuple[str, float]:
+    """The part of a step that takes most longer than in another, and how many seconds."""
+    mine, theirs = time.split(), other.split()
+    longer = {words: getattr(mine, key) - getattr(theirs, key) for key, words in PARTS.items()}
+    cause = max(longer, key=lambda words: longer[words])
+    return cause, longer[cause]
 
 
 def what_if(workload: Workload, settings: Settings) -> Outcome:

@@ -121,7 +121,7 @@ def _checkpoint_reasons(workload: Workload, winner: Candidate) -> list[str]:
             f"{seconds(spared)} a step ({percent(spared / winner.time.step_seconds)})."
         ]
     without = what_if(workload, settings.with_intervals((0,) * settings.pipeline_parallel_size))
-    words = checkpoint_words(interval, settings.stage_checkpoint_intervals)
+    words = checkpoint_words(settings)
     lines = [
         f"{words.capitalize()}{' (pinned)' if pinned else ''}: recomputation takes "
         f"{percent(winner.time.recompute_seconds / winner.time.step_seconds)} of the step; without "
@@ -177,8 +177,10 @@ def _precision_reason(workload: Workload, winner: Candidate) -> str:
 
 
 def _memory_reason(workload: Workload, winner: Candidate) -> str:
-    peak, capacity, settings = winner.placed.peak_bytes, workload.capacity_bytes, winner.settings
-    stage, start, stop = _fullest_stage(workload, winner)
+    settings = winner.settings
+    stage, start, stop = fullest_stage(workload, winner)
+    capacity = workload.capacity_of(settings, stage)
+    peak = workload.memory(settings, stage, start, stop).peak_bytes
     moment = workload.timeline(settings, stage, start, stop).peak().spec()
     several = settings.pipeline_parallel_size > 1
     which = f"The fullest stage, {stage}," if several else "The fullest stage"
@@ -191,14 +193,19 @@ def _memory_reason(workload: Workload, winner: Candidate) -> str:
 def _sizes_reason(workload: Workload, winner: Candidate) -> str:
     if len(workload.sizes) == 1:
         return ""
-    largest = workload.largest_size(winner.settings, *_fullest_stage(workload, winner))
+    largest = workload.largest_size(winner.settings, *fullest_stage(workload, winner))
     return (
         f"Clips come in {len(workload.sizes)} sizes, one a step and each as often as the others: memory is "
         f"decided by {largest} (frames x height x width), times are means over all."
     )
 
 
-def _fullest_stage(workload: Workload, winner: Candidate) -> tuple[int, int, int]:
-    """Its index, its first layer, and one past its last."""
+def fullest_stage(workload: Workload, winner: Candidate) -> tuple[int, int, int]:
+    """Its index, its first layer, and one past its last; of the stage that leaves least free."""
+    settings = winner.settings
     stages = [(stage, *bounds) for stage, bounds in enumerate(pairwise(winner.placed.partition))]
-    return max(stages, key=lambda stage: workload.memory(winner.settings, *stage).peak_bytes)
+
+    def over_bytes(stage: tuple[int, int, int]) -> int:
+        return workload.memory(settings, *stage).peak_bytes - workload.capacity_of(settings, stage[0])
+
+    return max(stages, key=over_bytes)

@@ -14,16 +14,18 @@ from vdsgen.planner.workload import Workload
 def offload_reasons(workload: Workload, winner: Candidate) -> list[str]:
     """A sentence for each thing that is moved: what would become of the plan with it on the GPU."""
     settings = winner.settings
-    back: list[tuple[str, Settings]] = []
+    back: list[tuple[str, str, Settings]] = []
+    no_parameters = settings._replace(offload_parameters="none")
+    no_optimizer = settings._replace(offload_optimizer="none")
     if settings.offload_parameters != "none":
-        back.append(("offload_parameters", settings._replace(offload_parameters="none")))
+        back.append(("offload_parameters", offload_words(no_optimizer), no_parameters))
     elif settings.offload_optimizer != "none":
-        back.append(("offload_optimizer", settings._replace(offload_optimizer="none")))
+        back.append(("offload_optimizer", offload_words(no_parameters), no_optimizer))
     if settings.offload_activations:
-        back.append(("offload_activations", settings._replace(offload_activations=False)))
+        kept_activations = settings._replace(offload_activations=False)
+        back.append(("offload_activations", "checkpointed activations in host memory", kept_activations))
     sentences = []
-    for key, kept in back:
-        moved = next(words for words in offload_words(settings) if words not in offload_words(kept))
+    for key, moved, kept in back:
         pinned = " (pinned)" if getattr(workload.experiment.constraints, key) is not None else ""
         outcome = outcome_words(what_if(workload, kept), winner)
         sentences.append(f"{moved.capitalize()}{pinned}: on the GPU, the plan {outcome}.")

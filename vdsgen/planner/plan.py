@@ -10,6 +10,7 @@ from vdsgen.errors import InputError, NoPlanFitsError
 from vdsgen.planner.arrange import arrangements
 from vdsgen.planner.compare import compared
 from vdsgen.planner.explain import reasons
+from vdsgen.planner.explanations.explained import in_short
 from vdsgen.planner.no_fit import no_fit_error
 from vdsgen.planner.numerics import sets_aside
 from vdsgen.planner.objective import best_for_objective, preference
@@ -68,7 +69,8 @@ def best_plans(
         timed=found.timed,
         rejected=rejected(found, winner),
     )
-    plans = [_plan(workload, inputs, given, winner, reasons(workload, found, winner), summary)]
+    best = _plan(workload, inputs, given, winner, reasons(workload, found, winner), summary)
+    plans = [best.model_copy(update={"explanations": in_short(workload, winner, pool)})]
     if top == 1:
         return plans
     for runner_up in _runners_up(workload, found, winner, pareto_first=pareto_first)[: top - 1]:

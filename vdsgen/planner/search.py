@@ -20,7 +20,6 @@ from vdsgen.planner.legality import Legality
 from vdsgen.planner.numerics import dtypes, sets_aside
 from vdsgen.planner.place import Miss, Placed, fastest, nearest_to_fitting, spread
 from vdsgen.planner.space import ZERO_STAGES, Family, Layout, batch_splits, families, intervals
-from vdsgen.planner.words import offload_words
 from vdsgen.planner.workload import Workload
 from vdsgen.rules.rule import Violation
 
@@ -48,7 +47,7 @@ class Candidate(NamedTuple):
         settings = self.settings
         return (
             -settings.world_size,
-            len(offload_words(settings)),
+            settings.offloaded_parts,
             settings.pipeline_parallel_size,
             settings.tensor_parallel_size,
             settings.zero_stage,

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from vdsgen.cost.settings import Settings
 from vdsgen.cost.step_time import StepTime
 from vdsgen.planner.baseline import Baseline
 from vdsgen.planner.place import COMPONENTS
 from vdsgen.planner.plan_settings import settings_of
-from vdsgen.planner.words import checkpoint_words, duration, offload_words, percent, rate, seconds
+from vdsgen.planner.words import (
+    checkpoint_words,
+    communication_words,
+    duration,
+    offload_words,
+    percent,
+    rate,
+    seconds,
+)
 from vdsgen.planner.workload import Workload
 from vdsgen.spec.experiment import Training
 from vdsgen.spec.plan import Plan, Predicted, StageMemory
@@ -29,37 +38,38 @@ def step_time_of(plan: Plan, workload: Workload) -> StepTime:
 
 
 def choice_table(plan: Plan) -> Table:
-    """What was chosen."""
-    parallel, batch, precision = plan.parallel, plan.batch, plan.precision
-    checkpointing = plan.activation_checkpointing
+    """What was chosen; the dimensions that are off are left out."""
+    batch, precision, settings = plan.batch, plan.precision, settings_of(plan)
     dtype: str = precision.dtype
     if precision.gradient_accumulation_dtype != precision.dtype:
         dtype += f", gradients accumulated in {precision.gradient_accumulation_dtype}"
     if precision.initial_loss_scale is not None:
         dtype += f", loss scale from {precision.initial_loss_scale}, window {precision.loss_scale_window}"
-    return Table(
-        "Plan",
+    rows = [
+        *_layout_rows(settings),
+        ("ZeRO stage", str(plan.zero.stage)),
         (
-            (
-                "pipeline stages x data ranks",
-                f"{parallel.pipeline_parallel_size} x {parallel.data_parallel_size}",
-            ),
-            *(
-                [("ranks that share each block", str(parallel.tensor_parallel_size))]
-                if parallel.tensor_parallel_size > 1
-                else []
-            ),
-            ("ZeRO stage", str(plan.zero.stage)),
-            (
-                "batch",
-                f"micro-batch {batch.micro_batch_size} x {batch.gradient_accumulation_steps} accumulation "
-                f"steps x {parallel.data_parallel_size} data ranks = {batch.global_batch_size}",
-            ),
-            ("activations", checkpoint_words(checkpointing.interval, checkpointing.stage_intervals)),
-            *(("offload", words) for words in (", ".join(offload_words(settings_of(plan))),) if words),
-            ("precision", dtype),
+            "batch",
+            f"micro-batch {batch.micro_batch_size} x {batch.gradient_accumulation_steps} accumulation "
+            f"steps x {settings.data_parallel_size} data ranks = {batch.global_batch_size}",
         ),
+        ("activations", checkpoint_words(settings)),
+        ("precision", dtype),
+        ("offload", offload_words(settings)),
+        ("communication", communication_words(settings)),
+    ]
+    return Table("Plan", tuple((name, value) for name, value in rows if value))
+
+
+def _layout_rows(settings: Settings) -> list[tuple[str, str]]:
+    """Stages x data ranks, and by themselves the ranks that share a layer."""
+    stages, data = settings.pipeline_parallel_size, settings.data_parallel_size
+    more = (
+        ("tensor parallel ranks", settings.tensor_parallel_size),
+        ("sequence parallel ranks", settings.sequence_parallel_size),
     )
+    rows = [("pipeline stages x data ranks", f"{stages} x {data}")]
+    return rows + [(name, str(size)) for name, size in more if size > 1]
 
 
 def memory_table(plan: Plan, baseline: Baseline) -> Table:

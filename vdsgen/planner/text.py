@@ -5,7 +5,19 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Sequence
 
+from vdsgen.cost.settings import Settings
 from vdsgen.planner.baseline import naive_baseline
+from vdsgen.planner.explanations.tables import (
+    binding_sentences,
+    binding_title,
+    component_table,
+    miss_sentences,
+    purchase_table,
+    scaling_sentences,
+    scaling_tables,
+    waterfall_table,
+)
+from vdsgen.planner.plan_settings import settings_of
 from vdsgen.planner.tables import (
     Table,
     choice_table,
@@ -15,7 +27,7 @@ from vdsgen.planner.tables import (
     step_time_of,
     time_table,
 )
-from vdsgen.planner.words import gib, rate
+from vdsgen.planner.words import communication_words, gib, layout_words, offload_words, rate
 from vdsgen.planner.workload import Workload
 from vdsgen.spec.plan import Plan, Rejected
 from vdsgen.units import GIB
@@ -38,10 +50,38 @@ def plan_text(plan: Plan, workload: Workload) -> str:
         *(columns(host) if (host := host_table(plan)) else ()),
         _baseline_sentence(plan, baseline.memory.peak_bytes, baseline.fits),
         "",
+        *_in_short(plan),
         "Why",
         *bullets(plan.reasons),
         f"Rejected ({plan.search.candidates} candidates, {plan.search.feasible} fit)",
         *bullets(f"{entry.reason} ({entry.count}): {entry.detail}" for entry in _not_yet_told(plan)),
+    ]
+    return "\n".join(line.rstrip() for line in lines).rstrip() + "\n"
+
+
+def _in_short(plan: Plan) -> list[str]:
+    """What binds, and what each measure saves."""
+    if plan.explanations is None:
+        return []
+    known = plan.explanations
+    return [
+        *columns(waterfall_table(known.waterfall)),
+        binding_title(known.bindings),
+        *bullets(binding_sentences(known.bindings)),
+    ]
+
+
+def explanations_text(plan: Plan) -> str:
+    """The long form: what only planning again tells. Ends with a newline."""
+    known = plan.explanations
+    assert known is not None and known.scaling is not None, "a plan that was not explained"
+    lines = [
+        *columns(component_table(known.waterfall)),
+        *columns(purchase_table(known.purchases, plan.predicted.samples_per_second), words_last=True),
+        *(line for table in scaling_tables(known.scaling) for line in columns(table, words_last=True)),
+        *bullets(scaling_sentences(known.scaling)),
+        "Nearest misses, each family planned by itself",
+        *bullets(miss_sentences(known)),
     ]
     return "\n".join(line.rstrip() for line in lines).rstrip() + "\n"
 
@@ -59,31 +99,59 @@ def _not_yet_told(plan: Plan) -> list[Rejected]:
 
 def ranking_text(plans: Sequence[Plan]) -> str:
     """Several plans, one a line, the best first."""
-    rows = [("", "pipeline x data", "ZeRO", "micro x steps", "checkpoint", "dtype", "peak GiB", "samples/s")]
-    for rank, plan in enumerate(plans, start=1):
+    settings = [settings_of(plan) for plan in plans]
+    more = {
+        "shared": [_shared_layer(one) for one in settings],
+        "besides": [
+            ", ".join(filter(None, (offload_words(one), communication_words(one)))) for one in settings
+        ],
+    }
+    more = {name: cells for name, cells in more.items() if any(cells)}
+    head = ("", "pipeline x data", "ZeRO", "micro x steps", "checkpoint", "dtype", "peak GiB", "samples/s")
+    rows = [(*head, *more)]
+    for place, (plan, chosen) in enumerate(zip(plans, settings, strict=True)):
         rows.append(
             (
-                str(rank),
-                f"{plan.parallel.pipeline_parallel_size} x {plan.parallel.data_parallel_size}",
-                str(plan.zero.stage),
-                f"{plan.batch.micro_batch_size} x {plan.batch.gradient_accumulation_steps}",
-                str(plan.activation_checkpointing.interval or "none"),
-                plan.precision.dtype,
+                str(place + 1),
+                f"{chosen.pipeline_parallel_size} x {chosen.data_parallel_size}",
+                str(chosen.zero_stage),
+                f"{chosen.micro_batch_size} x {chosen.gradient_accumulation_steps}",
+                _intervals(chosen),
+                chosen.dtype,
                 f"{max(stage.memory.peak_bytes for stage in plan.stages) / GIB:.2f}",
                 rate(plan.predicted.samples_per_second),
+                *(cells[place] or "-" for cells in more.values()),
             )
         )
     return "\n".join(line.rstrip() for line in columns(Table("Fastest plans", tuple(rows)))).rstrip() + "\n"
 
 
-def columns(table: Table) -> list[str]:
-    """A table's lines, columns aligned: the first to the left, figures to the right."""
+def _shared_layer(settings: Settings) -> str:
+    """Ranks that share a layer: 'tensor 2'; empty where none do."""
+    _, _, more = layout_words(settings).partition(f"data {settings.data_parallel_size}")
+    return more.removeprefix(" x ")
+
+
+def _besides(settings: Settings) -> str:
+    """What is offloaded, and how gradients travel."""
+    return ", ".join(words for words in (offload_words(settings), communication_words(settings)) if words)
+
+
+def _intervals(settings: Settings) -> str:
+    each = settings.stage_checkpoint_intervals or (settings.activation_checkpoint_interval,)
+    text = "/".join(str(interval or "none") for interval in each)
+    return f"{text}, host" if settings.offload_activations else text
+
+
+def columns(table: Table, *, words_last: bool = False) -> list[str]:
+    """A table's lines, columns aligned: the first to the left, figures to the right; `words_last`: the last
+    to the left as well."""
     widths = [max(len(row[column]) for row in table.rows) for column in range(len(table.rows[0]))]
-    pair = len(widths) == 2
+    left = {0, len(widths) - 1} if words_last or len(widths) == 2 else {0}
     lines = [table.title]
     for row in table.rows:
         cells = [
-            cell.ljust(width) if column == 0 or pair else cell.rjust(width)
+            cell.ljust(width) if column in left else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append("  " + "  ".join(cells))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import groupby
-
 from vdsgen.cost.settings import Settings
 from vdsgen.planner.place import Miss
 from vdsgen.spec.plan import PeakMoment
@@ -53,42 +51,96 @@ def interval_words(interval: int) -> str:
     return "checkpoint every block" if interval == 1 else f"checkpoint every {interval} blocks"
 
 
-def checkpoint_words(interval: int, stage_intervals: tuple[int, ...] = ()) -> str:
-    """Checkpoint intervals, of stages where they differ: 'checkpoint every block on stages 0-2, ...'."""
-    if not stage_intervals:
-        return interval_words(interval)
-    told, first = [], 0
-    for own, run in groupby(stage_intervals):
-        last = first + len(list(run)) - 1
-        where = f"stages {first}-{last}" if last > first else f"stage {first}"
-        told.append(f"{interval_words(own)} on {where}")
-        first = last + 1
-    return ", ".join(told)
+def layout_words(settings: Settings) -> str:
+    """How ranks are shared: 'pipeline 2 x data 2', and what else is more than one."""
+    sizes = (
+        ("tensor", settings.tensor_parallel_size),
+        ("sequence", settings.sequence_parallel_size),
+    )
+    more = "".join(f" x {name} {size}" for name, size in sizes if size > 1)
+    return f"pipeline {settings.pipeline_parallel_size} x data {settings.data_parallel_size}{more}"
+
+
+def checkpoint_words(settings: Settings) -> str:
+    """Which blocks are checkpointed, and where what is kept of them waits."""
+    intervals = settings.stage_checkpoint_intervals
+    if len(set(intervals)) > 1:
+        words = "checkpoint every " + "/".join(str(interval) for interval in intervals) + " blocks by stage"
+        words += " (0: none)" if 0 in intervals else ""
+    else:
+        words = interval_words(intervals[0] if intervals else settings.activation_checkpoint_interval)
+    return f"{words}, kept on the host" if settings.offload_activations else words
+
+
+PLACES = {"cpu": "in host memory", "nvme": "on NVMe"}
+
+
+def offload_words(settings: Settings) -> str:
+    """What ZeRO keeps outside the GPU; empty where nothing is."""
+    kept = (
+        ("optimizer states", settings.offload_optimizer),
+        ("parameters", settings.offload_parameters),
+    )
+    places: dict[str, list[str]] = {}
+    for what, place in kept:
+        if place != "none":
+            places.setdefault(place, []).append(what)
+    return ", ".join(f"{' and '.join(what)} {PLACES[place]}" for place, what in places.items())
+
+
+def communication_words(settings: Settings) -> str:
+    """How gradients and parameters travel where that is not the engine's own way; empty where it is."""
+    parts = []
+    if settings.communication_dtype is not None:
+        parts.append(f"gradients reduced in {settings.communication_dtype}")
+    if settings.gradient_compression != "none":
+        parts.append(f"gradients sent as {settings.gradient_compression}")
+    if settings.zero_quantized_weights:
+        parts.append("weights gathered as int8")
+    if settings.zero_quantized_gradients:
+        parts.append("gradients reduced as int4")
+    if settings.hierarchical_partition_size > 1:
+        parts.append(f"parameters held once more by every {settings.hierarchical_partition_size} ranks")
+    return ", ".join(parts)
 
 
 def settings_words(settings: Settings, *, layout: bool = True) -> str:
-    """A candidate in one line, with or without its layout; that ranks share blocks is always told."""
-    tensor = settings.tensor_parallel_size
-    place = [f"pipeline {settings.pipeline_parallel_size} x data {settings.data_parallel_size}"] * layout
-    place += [f"tensor {tensor}"] * (tensor > 1)
-    where = " x ".join(place)
-    return (
-        f"{where}{', ' if where else ''}ZeRO-{settings.zero_stage}, "
-        f"micro-batch {settings.micro_batch_size} x {settings.gradient_accumulation_steps} steps, "
-        f"{checkpoint_words(settings.activation_checkpoint_interval, settings.stage_checkpoint_intervals)}, "
-        f"{settings.dtype}{''.join(f', {words}' for words in offload_words(settings))}"
-    )
+    """A candidate in one line, with or without its layout."""
+    parts = [
+        layout_words(settings) if layout else "",
+        f"ZeRO-{settings.zero_stage}",
+        f"micro-batch {settings.micro_batch_size} x {settings.gradient_accumulation_steps} steps",
+        checkpoint_words(settings),
+        settings.dtype,
+        offload_words(settings),
+        communication_words(settings),
+    ]
+    return ", ".join(part for part in parts if part)
 
 
-def offload_words(settings: Settings) -> list[str]:
-    """What is kept outside the GPUs, and where; nothing where all is on them."""
-    where = {"cpu": "in host memory", "nvme": "on NVMe"}
-    kept = {
-        "optimizer states": settings.offload_optimizer,
-        "parameters": settings.offload_parameters,
-        "checkpointed activations": "cpu" if settings.offload_activations else "none",
-    }
-    return [f"{what} {where[place]}" for what, place in kept.items() if place != "none"]
+def changed_words(before: Settings, after: Settings) -> str:
+    """What `after` does otherwise than `before`; 'the same settings' where nothing."""
+    parts = [
+        layout_words(after) if layout_words(after) != layout_words(before) else "",
+        f"ZeRO-{after.zero_stage}" if after.zero_stage != before.zero_stage else "",
+        _batch_change(before, after),
+        checkpoint_words(after) if checkpoint_words(after) != checkpoint_words(before) else "",
+        after.dtype if after.dtype != before.dtype else "",
+        _or_without(offload_words(before), offload_words(after), "nothing offloaded"),
+        _or_without(communication_words(before), communication_words(after), "gradients sent as they are"),
+    ]
+    return ", ".join(part for part in parts if part) or "the same settings"
+
+
+def _batch_change(before: Settings, after: Settings) -> str:
+    batch = (after.micro_batch_size, after.gradient_accumulation_steps)
+    if batch == (before.micro_batch_size, before.gradient_accumulation_steps):
+        return ""
+    return f"micro-batch {batch[0]} x {batch[1]} steps"
+
+
+def _or_without(before: str, after: str, without: str) -> str:
+    return "" if before == after else after or without
 
 
 COMPONENT_WORDS = {

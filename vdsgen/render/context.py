@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from vdsgen.planner.explanations.tables import binding_sentences, waterfall_table
 from vdsgen.planner.tables import choice_table, speed_table
 from vdsgen.planner.words import seconds
 from vdsgen.render.engine_config import engine_config
@@ -35,6 +36,8 @@ def template_context(plan: Plan, experiment: Experiment) -> dict[str, Any]:
             "memory": memory_rows(plan),
             "speed": speed_rows(plan, experiment),
             "time": time_rows(plan),
+            "bindings": binding_lines(plan),
+            "waterfall": waterfall_rows(plan),
         },
         "peak": peak_facts(plan),
     }
@@ -91,6 +94,18 @@ def memory_rows(plan: Plan) -> list[list[str]]:
 
 def _headroom_bytes(stage: Stage) -> int:
     return stage.capacity_bytes - stage.memory.peak_bytes
+
+
+def binding_lines(plan: Plan) -> list[str]:
+    """What twice as much of each resource would win; none where the plan is not explained."""
+    return binding_sentences(plan.explanations.bindings) if plan.explanations else []
+
+
+def waterfall_rows(plan: Plan) -> list[list[str]]:
+    """From naive to planned, a row a measure; none where the plan is not explained."""
+    if plan.explanations is None:
+        return []
+    return [list(row) for row in waterfall_table(plan.explanations.waterfall).rows]
 
 
 def time_rows(plan: Plan) -> list[list[str]]:

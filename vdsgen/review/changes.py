@@ -11,7 +11,7 @@ from vdsgen.review.effects import ANYTHING, GROUPS, Group, effect_of, follows_fr
 
 NOT_SETTINGS = ("stages", "predicted")
 """Parts of plan.json that are predictions; `vdsgen diff` shows them by themselves."""
-ONE_VALUE = ("reasons", "search")
+ONE_VALUE = ("reasons", "search", "explanations")
 """Parts of plan.json that are compared as a whole."""
 TEXT_FILES = ("launch.sh", "hostfile", "PLAN.md")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from vdsgen.planner.words import seconds
 from vdsgen.render.formats import decimal, gib, thousands
-from vdsgen.review.changes import ABSENT, Change
+from vdsgen.review.changes import ABSENT, ONE_VALUE, Change
 from vdsgen.review.diff import Diff
 from vdsgen.review.effects import GROUPS, Group
 from vdsgen.units import GIB
@@ -41,7 +41,7 @@ def _change_row(change: Change) -> tuple[str, str, str, str, str]:
 def _value(change: Change, value: Any) -> str:
     if value is ABSENT:
         return "(absent)"
-    if isinstance(value, bytes) or change.key in ("reasons", "search"):
+    if isinstance(value, bytes) or change.key in ONE_VALUE:
         return "(text before)" if value is change.old else "(text now)"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     if change.key.endswith("sha256"):

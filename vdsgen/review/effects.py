@@ -221,7 +221,7 @@ PLAN = _in(
         "numerics",
         mirrors=(*DTYPE, "ds_config.json:fp16.loss_scale_window"),
     ),
-    _keys("reasons search", "housekeeping", mirrors=(ANYTHING,)),
+    _keys("reasons search explanations", "housekeeping", mirrors=(ANYTHING,)),
 )
 
 WHOLE_FILES = {

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from vdsgen.spec.base import HostName, NonNegativeFloat, NonNegativeInt, PositiveInt, Spec
 from vdsgen.spec.experiment import Dtype
+from vdsgen.spec.explanations import Explanations
 from vdsgen.spec.lab import Pool
 
 Offload = Literal["none", "cpu", "nvme"]
@@ -236,3 +237,5 @@ class Plan(Spec):
     reasons: tuple[str, ...]
     """Why this plan won, one sentence each."""
     search: Search
+    explanations: Explanations | None = None
+    """Null in plans made before there were any, and in runners-up."""

@@ -1,0 +1,91 @@
+"""Settings in words: everything that is on is said, nothing that is off."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.planner.examples import experiment, pool, profile
+from vdsgen.cost.settings import Settings
+from vdsgen.planner.plan import make_plan
+from vdsgen.planner.plan_settings import sections_of
+from vdsgen.planner.tables import choice_table
+from vdsgen.planner.text import ranking_text
+from vdsgen.planner.words import changed_words, checkpoint_words, settings_words
+
+PLAIN = Settings(2, 4, 1, 1, 8, 3, "bf16", "fp32", 1000, 1000)
+ALL_ON = PLAIN._replace(
+    zero_stage=3,
+    tensor_parallel_size=2,
+    sequence_parallel_size=4,
+    stage_checkpoint_intervals=(3, 0),
+    offload_activations=True,
+    offload_optimizer="cpu",
+    offload_parameters="nvme",
+    communication_dtype="fp32",
+    gradient_compression="int8",
+    zero_quantized_weights=True,
+    zero_quantized_gradients=True,
+    hierarchical_partition_size=8,
+)
+
+
+def test_what_is_off_is_not_said() -> None:
+    assert settings_words(PLAIN) == (
+        "pipeline 2 x data 4, ZeRO-1, micro-batch 1 x 8 steps, checkpoint every 3 blocks, bf16"
+    )
+
+
+def test_what_is_on_is_said() -> None:
+    assert settings_words(ALL_ON) == (
+        "pipeline 2 x data 4 x tensor 2 x sequence 4, ZeRO-3, micro-batch 1 x 8 steps, checkpoint every 3/0 "
+        "blocks by stage (0: none), kept on the host, bf16, optimizer states in host memory, parameters on "
+        "NVMe, gradients reduced in fp32, gradients sent as int8, weights gathered as int8, gradients "
+        "reduced as int4, parameters held once more by every 8 ranks"
+    )
+
+
+def test_equal_intervals_of_all_stages_are_one() -> None:
+    assert checkpoint_words(PLAIN._replace(stage_checkpoint_intervals=(2, 2))) == "checkpoint every 2 blocks"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, "the same settings"),
+        ({"zero_stage": 0, "dtype": "fp16"}, "ZeRO-0, fp16"),
+        ({"micro_batch_size": 2}, "micro-batch 2 x 8 steps"),
+        ({"activation_checkpoint_interval": 0}, "no checkpointing"),
+        ({"offload_optimizer": "cpu"}, "optimizer states in host memory"),
+    ],
+)
+def test_a_change_is_said_both_ways(change: dict[str, object], words: str) -> None:
+    other = Settings(**(PLAIN._asdict() | change))
+    assert changed_words(PLAIN, other) == words
+    if "offload_optimizer" in change:
+        assert changed_words(other, PLAIN) == "nothing offloaded"
+
+
+def test_every_setting_that_differs_is_told() -> None:
+    """Buckets and the accumulation dtype aside, which follow from the rest."""
+    follows = {"reduce_bucket_elements", "allgather_bucket_elements", "gradient_accumulation_dtype"}
+    for name in set(Settings._fields) - follows:
+        one = PLAIN._replace(**{name: getattr(ALL_ON, name)})
+        if one == PLAIN:
+            continue
+        assert changed_words(PLAIN, one) != "the same settings", name
+
+
+def test_tables_show_what_is_on() -> None:
+    given = experiment(12, 1024)
+    plan = make_plan(given, pool(4, 7.0), profile(12, 1024))
+    other = plan.model_copy(update=sections_of(ALL_ON, given.training))
+    cells = {row[0]: row[1] for row in choice_table(other).rows}
+    assert cells["tensor parallel ranks"] == "2" and cells["sequence parallel ranks"] == "4"
+    assert cells["offload"] == "optimizer states in host memory, parameters on NVMe"
+    assert "int8" in cells["communication"]
+    assert {"offload", "communication", "tensor parallel ranks"}.isdisjoint(
+        row[0] for row in choice_table(plan).rows
+    )
+    text = ranking_text([plan, other])
+    assert "tensor 2 x sequence 4" in text and "3/none, host" in text and "on NVMe" in text
+    assert "shared" not in ranking_text([plan, plan])
