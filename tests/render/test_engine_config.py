@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from tests.render.plans import plan_of, pool_of, small_experiment
+from vdsgen.catalog.engine_keys import keys_that_are_read
 from vdsgen.cost import engine_defaults
 from vdsgen.errors import VdsgenError
 from vdsgen.render.engine_config import engine_config, scheduler_section, uses_bf16_optimizer
-from vdsgen.render.engine_keys import SECTIONS, TOP_LEVEL, unread_keys
+from vdsgen.render.engine_keys import READ_BY_THE_TRAINER, unread_keys
 from vdsgen.render.render import render_plan
 from vdsgen.spec.experiment import Schedule, Training
 from vdsgen.spec.lab import Nvme
@@ -106,9 +107,17 @@ def test_known_keys_are_those_that_deepspeed_asks_for() -> None:
         sections[name].update(type="x", params={})
     config = RecordingDict({"train_micro_batch_size_per_gpu": 1, **sections})
     engine.DeepSpeedConfig(config)
-    assert config.asked - set(engine._REMOVED_TOP_LEVEL_CONFIG_KEYS) == TOP_LEVEL
+    asked = config.asked - set(engine._REMOVED_TOP_LEVEL_CONFIG_KEYS)
+    parsed_and_never_used = {"activation_checkpointing"}
+    read_by_initialize = {"sequence_parallel_size", "data_parallel_size"}
+    assert asked - parsed_and_never_used == keys_that_are_read("") - read_by_initialize
     for name, section in sections.items():
-        assert section.asked == SECTIONS[name], name
+        assert section.asked == keys_that_are_read(f"/{name}"), name
+
+
+def test_the_trainers_own_keys_are_none_of_the_engines() -> None:
+    assert READ_BY_THE_TRAINER[""].isdisjoint(keys_that_are_read(""))
+    assert READ_BY_THE_TRAINER["pipeline"].isdisjoint(keys_that_are_read("/pipeline"))
 
 
 def test_unread_keys_are_found_with_the_nearest_that_is_read() -> None:
