@@ -15,7 +15,12 @@ from tests.render.plans import plan_of, pool_of, small_experiment
 from vdsgen.catalog.engine_keys import keys_that_are_read
 from vdsgen.cost import engine_defaults
 from vdsgen.errors import VdsgenError
-from vdsgen.render.engine_config import engine_config, scheduler_section, uses_bf16_optimizer
+from vdsgen.render.engine_config import (
+    engine_config,
+    pipeline_section,
+    scheduler_section,
+    uses_bf16_optimizer,
+)
 from vdsgen.render.engine_keys import READ_BY_THE_TRAINER, unread_keys
 from vdsgen.render.render import render_plan
 from vdsgen.spec.experiment import Schedule, Training
@@ -262,3 +267,11 @@ def test_decay_behind_a_warm_up_falls_to_almost_nothing(kind: str, end: float) -
 @pytest.mark.parametrize("steps", [3, 4])
 def test_the_shortest_runs_have_a_schedule_too(kind: str, warmup_steps: int, steps: int) -> None:
     assert all(0 <= rate <= 1 for rate in rates(kind, warmup_steps, steps))
+
+
+def test_stages_with_intervals_of_their_own_are_written_out() -> None:
+    by_stage = ActivationCheckpointing(interval=2, stage_intervals=(2, 0))
+    section = pipeline_section(plan_of(pipeline=2, activation_checkpointing=by_stage))
+    assert section["stage_checkpoint_intervals"] == [2, 0]
+    assert section["activation_checkpoint_interval"] == 2
+    assert "stage_checkpoint_intervals" not in pipeline_section(plan_of(pipeline=2))

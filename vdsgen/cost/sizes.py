@@ -12,7 +12,8 @@ from typing import TypeVar, cast
 from vdsgen.cost.communication import Path
 from vdsgen.cost.schedule import StageTimes
 from vdsgen.cost.settings import Settings
-from vdsgen.cost.step import StageTail, StepTimeModel
+from vdsgen.cost.step import StepTimeModel
+from vdsgen.cost.step_tail import StageTail
 from vdsgen.cost.step_time import StepTime
 
 Figures = TypeVar("Figures")

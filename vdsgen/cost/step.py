@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
-from typing import NamedTuple
 
 from vdsgen.cost.communication import (
     Collective,
@@ -40,6 +39,7 @@ from vdsgen.cost.schedule import (
 )
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.shared_processor import Sharing, simulate_shared
+from vdsgen.cost.step_tail import StageTail, StepTail
 from vdsgen.cost.step_time import StepTime
 from vdsgen.cost.tensor_parallel import Exchange, exchange
 from vdsgen.cost.unequal_nodes import topology_of
@@ -53,30 +53,6 @@ from vdsgen.spec.step_factors import StepFactors
 
 TRANSFERRED_TENSORS = 2
 """Messages of one activation between stages: hidden state and modulation (a text condition adds one)."""
-
-
-class StageTail(NamedTuple):
-    """What one stage does in a step besides its micro-batches, in seconds."""
-
-    reduce_seconds: float
-    gather_seconds: float
-    optimizer_seconds: float
-    offload_seconds: float
-
-
-class _Tail(NamedTuple):
-    """What a step does besides its micro-batches; of the slowest stage, reductions of each."""
-
-    reduce_seconds: tuple[float, ...]
-    gather_seconds: float
-    optimizer_seconds: float
-    offload_seconds: float
-    overhead_seconds: float
-
-    @property
-    def common_seconds(self) -> float:
-        """After the last reduction."""
-        return self.gather_seconds + self.optimizer_seconds + self.offload_seconds + self.overhead_seconds
 
 
 class StepTimeModel:
@@ -409,26 +385,16 @@ class StepTimeModel:
         # Without workers the training process decodes by itself, before it computes.
         return decoding if self.loader_workers == 0 else max(0.0, decoding - step_seconds)
 
-    def _tail(self, settings: Settings, partition: Sequence[int]) -> _Tail:
-        return self._slowest(
-            [
-                self.stage_tail(settings, stage, start, stop)
-                for stage, (start, stop) in enumerate(pairwise(partition))
-            ]
-        )
-
-    def _slowest(self, tails: Sequence[StageTail]) -> _Tail:
-        return _Tail(
-            reduce_seconds=tuple(tail.reduce_seconds for tail in tails),
-            gather_seconds=max((tail.gather_seconds for tail in tails), default=0.0),
-            optimizer_seconds=max((tail.optimizer_seconds for tail in tails), default=0.0),
-            offload_seconds=max((tail.offload_seconds for tail in tails), default=0.0),
-            overhead_seconds=self.factors.overhead_seconds,
-        )
+    def _tail(self, settings: Settings, partition: Sequence[int]) -> StepTail:
+        tails = [
+            self.stage_tail(settings, stage, start, stop)
+            for stage, (start, stop) in enumerate(pairwise(partition))
+        ]
+        return StepTail.of(tails, self.factors.overhead_seconds)
 
     def common_seconds(self, tails: Sequence[StageTail]) -> float:
         """What follows the last reduction, where these are among the stages."""
-        return self._slowest(tails).common_seconds
+        return StepTail.of(tails, self.factors.overhead_seconds).common_seconds
 
     def stage_tail(self, settings: Settings, stage: int, start: int, stop: int) -> StageTail:
         """What `stage` does besides its micro-batches where it holds the layers start to stop - 1."""
