@@ -8,7 +8,7 @@ from vdsgen.cost.step_time import StepTime
 from vdsgen.planner.baseline import Baseline
 from vdsgen.planner.place import COMPONENTS
 from vdsgen.planner.plan_settings import settings_of
-from vdsgen.planner.words import duration, interval_words, percent, rate, seconds
+from vdsgen.planner.words import checkpoint_words, duration, percent, rate, seconds
 from vdsgen.planner.workload import Workload
 from vdsgen.spec.experiment import Training
 from vdsgen.spec.plan import Plan, Predicted, StageMemory
@@ -31,6 +31,7 @@ def step_time_of(plan: Plan, workload: Workload) -> StepTime:
 def choice_table(plan: Plan) -> Table:
     """What was chosen."""
     parallel, batch, precision = plan.parallel, plan.batch, plan.precision
+    checkpointing = plan.activation_checkpointing
     dtype: str = precision.dtype
     if precision.gradient_accumulation_dtype != precision.dtype:
         dtype += f", gradients accumulated in {precision.gradient_accumulation_dtype}"
@@ -49,7 +50,7 @@ def choice_table(plan: Plan) -> Table:
                 f"micro-batch {batch.micro_batch_size} x {batch.gradient_accumulation_steps} accumulation "
                 f"steps x {parallel.data_parallel_size} data ranks = {batch.global_batch_size}",
             ),
-            ("activations", interval_words(plan.activation_checkpointing.interval)),
+            ("activations", checkpoint_words(checkpointing.interval, checkpointing.stage_intervals)),
             ("precision", dtype),
         ),
     )

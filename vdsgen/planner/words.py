@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 from vdsgen.cost.settings import Settings
 from vdsgen.planner.place import Miss
 from vdsgen.spec.plan import PeakMoment
@@ -51,13 +53,27 @@ def interval_words(interval: int) -> str:
     return "checkpoint every block" if interval == 1 else f"checkpoint every {interval} blocks"
 
 
+def checkpoint_words(interval: int, stage_intervals: tuple[int, ...] = ()) -> str:
+    """Checkpoint intervals, of stages where they differ: 'checkpoint every block on stages 0-2, ...'."""
+    if not stage_intervals:
+        return interval_words(interval)
+    told, first = [], 0
+    for own, run in groupby(stage_intervals):
+        last = first + len(list(run)) - 1
+        where = f"stages {first}-{last}" if last > first else f"stage {first}"
+        told.append(f"{interval_words(own)} on {where}")
+        first = last + 1
+    return ", ".join(told)
+
+
 def settings_words(settings: Settings, *, layout: bool = True) -> str:
     """A candidate in one line, with or without its layout."""
     place = f"pipeline {settings.pipeline_parallel_size} x data {settings.data_parallel_size}, "
     return (
         f"{place if layout else ''}ZeRO-{settings.zero_stage}, micro-batch {settings.micro_batch_size} x "
         f"{settings.gradient_accumulation_steps} steps, "
-        f"{interval_words(settings.activation_checkpoint_interval)}, {settings.dtype}"
+        f"{checkpoint_words(settings.activation_checkpoint_interval, settings.stage_checkpoint_intervals)}, "
+        f"{settings.dtype}"
     )
 
 
