@@ -14,6 +14,7 @@ from vdsgen.cost.schedule import StageTimes, simulate
 from vdsgen.planner.bounds import layout_bound, settings_bound, shares_of_a_pipeline
 from vdsgen.planner.place import Placed, fastest
 from vdsgen.planner.space import Layout
+from vdsgen.planner.stages import Stages
 
 
 @given(
@@ -41,7 +42,7 @@ def test_no_plan_is_faster_than_its_bounds_and_the_best_boundaries_are_found(
         layout = Layout(one.pipeline_parallel_size, one.data_parallel_size)
         assert layout_bound(on, layout) <= settings_bound(on, one) * (1 + 1e-9)
         assert settings_bound(on, one) <= best.seconds * (1 + 1e-9)
-        placed = fastest(on, best.settings, plain=True, recomputed=True)
+        placed = fastest(Stages(on, best.settings, plain=True, recomputed=True))
         assert isinstance(placed, Placed)
         assert placed.step_seconds == pytest.approx(best.seconds, rel=1e-9)
         assert placed.gap <= 1e-9

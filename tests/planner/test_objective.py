@@ -16,6 +16,7 @@ from vdsgen.planner.place import Placed, fastest
 from vdsgen.planner.plan import best_plans, make_plan
 from vdsgen.planner.search import SIMPLER_WITHIN, search
 from vdsgen.planner.space import layouts
+from vdsgen.planner.stages import Stages
 from vdsgen.spec.lab import Pool
 from vdsgen.spec.plan import Plan
 
@@ -125,7 +126,7 @@ def test_buckets_grow_with_the_memory_that_is_left(
             return
         if not sizes:
             first = ranked[0].settings.with_intervals((0,) * ranked[0].settings.pipeline_parallel_size)
-        placed = fastest(on, first, plain=True, recomputed=True)
+        placed = fastest(Stages(on, first, plain=True, recomputed=True))
         assert isinstance(placed, Placed)
         fitted = fitted_buckets(on, placed)
         trainable = on.profile.trainable_parameters

@@ -21,11 +21,13 @@ from vdsgen.planner.stages import Stages
 
 ROUNDING = 1e-9
 """Relative; sums of the same times in another order are the same time."""
-MOST_LEAVES = 64
+MOST_LEAVES = 200
 """Partitions of one settings variant that are timed, at most: the best of them is within `Cut.gap` of any."""
 MOST_LEAVES_ON_SHARED_CORES = 6
 """There running a pipeline takes longer, and bounds are coarser."""
 MOST_NODES = 20_000
+MOST_MOVES = 128
+"""Partitions that are timed besides where not all that may be better were: small moves of the best one."""
 
 
 class Cut(NamedTuple):
@@ -236,6 +238,8 @@ class _Branching:
     def run(self) -> Cut:
         self._descend(self.tables.count - 1, self.tables.layers, 0.0, 0.0, ())
         assert self.best is not None, "a bound without a partition"
+        if self.cut_off < self.best[0] * (1 - ROUNDING):
+            self._climb()
         seconds, partition, ways = self.best
         bound = min(seconds, max(self.cut_off, self.finished(self.tables.bound_seconds)))
         return Cut(partition, ways, seconds, bound, self.timed)
@@ -266,9 +270,33 @@ class _Branching:
 
     def _leaf(self, chosen: tuple[Span, ...]) -> None:
         self.leaves_left -= 1
+        self._time((0, *(span.stop for span in chosen)), tuple(span.way for span in chosen))
+
+    def _climb(self) -> None:
+        """Where branching was cut off: moves single boundaries by a layer as long as that is faster."""
+        moved, limit = True, self.timed + MOST_MOVES
+        while moved and self.timed < limit:
+            moved = False
+            for boundary in range(1, self.tables.count):
+                for step in (-1, 1):
+                    assert self.best is not None
+                    seconds, partition, _ = self.best
+                    layer = partition[boundary] + step
+                    self._try((*partition[:boundary], layer, *partition[boundary + 1 :]))
+                    moved = moved or self.best[0] < seconds * (1 - ROUNDING)
+
+    def _try(self, partition: tuple[int, ...]) -> None:
+        blocks_before = self.stages.workload.blocks_before
+        spans = list(enumerate(pairwise(partition)))
+        if any(blocks_before[stop] <= blocks_before[start] for _, (start, stop) in spans):
+            return
+        ways = [self.stages.way(stage, *span) for stage, span in spans]
+        fitting = tuple(way for way in ways if way is not None)
+        if len(fitting) == len(ways):
+            self._time(partition, fitting)
+
+    def _time(self, partition: tuple[int, ...], ways: tuple[int, ...]) -> None:
         self.timed += 1
-        partition = (0, *(span.stop for span in chosen))
-        ways = tuple(span.way for span in chosen)
         seconds = self.times.step_seconds(self.settings.with_intervals(ways), partition)
         if self.best is None or seconds < self.best[0]:
             self.best = (seconds, partition, ways)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import inf
 
 from vdsgen.cost.settings import Settings
@@ -33,7 +32,7 @@ def settings_bound(workload: Workload, settings: Settings) -> float:
     stages): no activation is recomputed that need not be, and transfers take no time."""
     times, stages = workload.times, settings.pipeline_parallel_size
     distinct = workload.distinct_stages(settings)
-    least = min(_total(times.layer_seconds(settings, stage)) for stage in distinct)
+    least = sum(least_layer_seconds(workload, settings))
     least += 2 * stages * times.instruction_seconds(settings)
     steps = settings.gradient_accumulation_steps
     if stages == 1:
@@ -76,14 +75,13 @@ def layout_bound(workload: Workload, layout: Layout) -> float:
                     tensor_parallel_size=layout.tensor_parallel_size,
                     sequence_parallel_size=layout.sequence_parallel_size,
                 )
-                least = min(
-                    _total(workload.times.layer_seconds(settings, stage))
-                    for stage in workload.distinct_stages(settings)
-                )
+                least = sum(least_layer_seconds(workload, settings))
                 best = min(best, workload.times.step_lower_bound(settings, least * shares, 0.0))
     return best
 
 
-@lru_cache(maxsize=1024)
-def _total(seconds: tuple[float, ...]) -> float:
-    return sum(seconds)
+def least_layer_seconds(workload: Workload, settings: Settings) -> tuple[float, ...]:
+    """Each layer's time for one micro-batch, on the kind of GPU that is fastest at it."""
+    a_stage_of_kind = {kind: stage for stage, kind in enumerate(workload.device_classes(settings))}
+    found = [workload.times.layer_seconds(settings, stage) for stage in a_stage_of_kind.values()]
+    return found[0] if len(found) == 1 else tuple(min(each) for each in zip(*found, strict=True))

@@ -7,6 +7,7 @@ from vdsgen.planner.numerics import sets_aside
 from vdsgen.planner.place import MEMORY_STEP_BYTES, Placed, fastest
 from vdsgen.planner.search import Candidate, Search
 from vdsgen.planner.space import families
+from vdsgen.planner.stages import Stages
 from vdsgen.planner.workload import Workload
 
 WITHIN = 0.01
@@ -30,7 +31,7 @@ def emptiest(workload: Workload, found: Search, *, exact_sums: bool) -> Search:
         low, high = 0, best.peak_bytes - MEMORY_STEP_BYTES
         limit = high
         while high > 0 and (limit == high or high - low > MEMORY_STEP_BYTES):
-            smaller = fastest(
+            stages = Stages(
                 workload,
                 settings,
                 plain=0 in family.intervals,
@@ -38,6 +39,7 @@ def emptiest(workload: Workload, found: Search, *, exact_sums: bool) -> Search:
                 interval=pinned,
                 limit_bytes=limit,
             )
+            smaller = fastest(stages)
             if isinstance(smaller, Placed):
                 best, high = smaller, smaller.peak_bytes
             elif limit == high:

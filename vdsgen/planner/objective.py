@@ -13,6 +13,7 @@ from itertools import groupby
 from vdsgen.planner.demands import whole_pool_layouts
 from vdsgen.planner.headroom import emptiest
 from vdsgen.planner.part_pools import part_pool_layouts
+from vdsgen.planner.place import Miss
 from vdsgen.planner.search import Progress, Search, search
 from vdsgen.planner.workload import Workload
 from vdsgen.spec.experiment import Objective
@@ -43,6 +44,7 @@ def _searched(workload: Workload, *, exact_sums: bool, progress: Progress | None
             smaller = found
             found = search(workload, list(of_size), exact_sums=exact_sums, progress=progress)
             found.smaller.count += smaller.candidates
+            found.smaller.nearest_miss = _nearest_miss(smaller) or smaller.smaller.nearest_miss
             found.candidates += smaller.candidates
             if found.ranked:
                 break
@@ -52,6 +54,11 @@ def _searched(workload: Workload, *, exact_sums: bool, progress: Progress | None
         return emptiest(workload, found, exact_sums=exact_sums) if found.ranked else found
     by_gpu_seconds = objective == "cost"
     return search(workload, layouts, exact_sums=exact_sums, by_gpu_seconds=by_gpu_seconds, progress=progress)
+
+
+def _nearest_miss(found: Search) -> Miss | None:
+    misses = [tally.nearest_miss for tally in found.out_of_memory.values() if tally.nearest_miss is not None]
+    return min(misses, key=lambda miss: miss.over_bytes, default=None)
 
 
 def preference(plan: Plan, objective: Objective) -> tuple[float, ...]:

@@ -53,25 +53,16 @@ def place(workload: Workload, settings: Settings) -> Placed | Miss:
     """The fastest partition that fits, with the checkpoint interval that the settings name; or what is
     missing."""
     interval = settings.activation_checkpoint_interval
-    found = fastest(workload, settings, plain=interval == 0, recomputed=interval > 0, interval=interval)
+    found = fastest(
+        Stages(workload, settings, plain=interval == 0, recomputed=interval > 0, interval=interval)
+    )
     return found if isinstance(found, Placed) else nearest_to_fitting(workload, settings, (interval,))
 
 
-def fastest(
-    workload: Workload,
-    settings: Settings,
-    *,
-    plain: bool,
-    recomputed: bool,
-    interval: int | None = None,
-    limit_bytes: int | None = None,
-    give_up_at: float = inf,
-) -> Placed | TooSlow | None:
-    """The fastest partition that fits, each stage running in one of the open ways; None where none fits. See
-    `Stages` and `fastest_cut`."""
-    stages = Stages(
-        workload, settings, plain=plain, recomputed=recomputed, interval=interval, limit_bytes=limit_bytes
-    )
+def fastest(stages: Stages, give_up_at: float = inf) -> Placed | TooSlow | None:
+    """The fastest partition that fits, each stage running in one of its open ways; None where none fits. See
+    `fastest_cut`."""
+    workload, settings = stages.workload, stages.settings
     cut = fastest_cut(stages, give_up_at)
     if not isinstance(cut, Cut):
         return cut
@@ -109,15 +100,16 @@ def spread(workload: Workload, placed: Placed) -> Placed:
     no_slower = placed.step_seconds * (1 + 1e-9)
     while settings.pipeline_parallel_size > 1 and high - low > MEMORY_STEP_BYTES:
         middle = (low + high) // 2
-        found = fastest(
+        stages = Stages(
             workload,
             settings.with_intervals((0,) * len(ways)),
             plain=not all(ways),
             recomputed=any(ways),
             interval=pinned,
             limit_bytes=middle,
-            give_up_at=no_slower,
         )
+        found = fastest(stages, give_up_at=no_slower)
+        # A bound below it lets a slower partition be found.
         if (
             isinstance(found, Placed)
             and found.step_seconds <= no_slower

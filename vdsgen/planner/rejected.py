@@ -80,8 +80,11 @@ def _slower(stages: int, tally: Tally, winner: Candidate, found: Search) -> Reje
         )
     if own:
         others = [
-            one for one in found.ranked[1:] if one.settings.pipeline_parallel_size == stages
-        ]  # fmt: skip
+            one
+            for one in found.ranked[1:]
+            if one.settings.pipeline_parallel_size == stages
+            and one.settings.world_size == winner.settings.world_size
+        ]
         if not others:
             return Rejected(
                 reason="slower",
@@ -106,7 +109,20 @@ def _most(found: Search) -> int:
 
 def _fewer_gpus(tally: Tally, winner: Candidate, *, idle: bool) -> Rejected:
     """Candidates that leave GPUs idle; the winner may be one."""
-    best = tally.fastest
+    best, miss = tally.fastest, tally.nearest_miss
+    if miss is not None:
+        return Rejected(
+            reason="out_of_memory",
+            count=tally.count,
+            detail=f"Fewer GPUs fit nothing: the nearest miss, {settings_words(miss.settings)}, "
+            f"{miss_words(miss)}.",
+            nearest={
+                "settings": miss.settings.record(),
+                "stage": miss.stage,
+                "missing_bytes": miss.over_bytes,
+                "biggest_component": miss.biggest_component,
+            },
+        )
     if best is None or best.settings == winner.settings:
         return Rejected(
             reason="slower",

@@ -20,6 +20,7 @@ from vdsgen.planner.legality import Legality
 from vdsgen.planner.numerics import dtypes, sets_aside
 from vdsgen.planner.place import Miss, Placed, fastest, nearest_to_fitting, spread
 from vdsgen.planner.space import ZERO_STAGES, Family, Layout, batch_splits, families, intervals
+from vdsgen.planner.stages import Stages
 from vdsgen.planner.workload import Workload
 from vdsgen.rules.rule import Violation
 
@@ -278,14 +279,9 @@ class _Searching:
     def _fastest(
         self, settings: Settings, plain: bool, recomputed: bool, give_up_at: float = inf
     ) -> Placed | TooSlow | None:
-        return fastest(
-            self.workload,
-            settings,
-            plain=plain,
-            recomputed=recomputed,
-            interval=self.workload.experiment.constraints.activation_checkpoint_interval,
-            give_up_at=give_up_at,
-        )
+        pinned = self.workload.experiment.constraints.activation_checkpoint_interval
+        stages = Stages(self.workload, settings, plain=plain, recomputed=recomputed, interval=pinned)
+        return fastest(stages, give_up_at)
 
     def _recomputing(self, settings: Settings, again: Sequence[int]) -> list[Placed]:
         """A variant that need not recompute, with all stages doing so: slower, and emptier."""

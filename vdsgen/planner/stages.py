@@ -12,6 +12,7 @@ from functools import lru_cache
 from itertools import accumulate
 
 from vdsgen.cost.settings import Settings
+from vdsgen.planner.bounds import least_layer_seconds
 from vdsgen.planner.workload import Workload
 
 
@@ -60,9 +61,10 @@ class Stages:
 
     @property
     def least_seconds(self) -> Sequence[float]:
-        """Running sums of the layers' times on the fastest stage, in the faster of the open ways."""
-        way = self._ways[0]
-        return min((sums[way] for sums in self.busy), key=lambda sums: sums[-1])
+        """Running sums of the layers' times where each is fastest, in the faster of the open ways."""
+        interval = 0 if self._ways[0] == 0 else 1
+        settings = self.settings._replace(activation_checkpoint_interval=interval)
+        return _sums(least_layer_seconds(self.workload, settings))
 
     def way(self, stage: int, start: int, stop: int) -> int | None:
         """0: plainly; 1: recomputing; None: the layers start to stop - 1 fit in no open way."""
