@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vdsgen.errors import VdsgenError
 from vdsgen.launch.commands import Job, Machine
-from vdsgen.render.placement import is_cpu, placement
+from vdsgen.render.placement import placement
 from vdsgen.spec.experiment import Autoencoder, Experiment
 from vdsgen.spec.plan import Plan
 from vdsgen.spec.rendered import Rendered
@@ -90,7 +90,7 @@ def _files_below(folder: Path) -> Iterator[str]:
 
 def runs_on_cpu(plan: Plan, environment: Mapping[str, str]) -> bool:
     """Whether ranks share the processor: the pool has no memory of its own, or the user asks for it."""
-    return is_cpu(plan.inputs.pool) or environment.get("DS_ACCELERATOR") == "cpu"
+    return plan.inputs.pool.on_processors or environment.get("DS_ACCELERATOR") == "cpu"
 
 
 def check_devices(job: Job, plan: Plan, python: Path) -> None:

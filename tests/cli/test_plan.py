@@ -173,6 +173,24 @@ def test_a_pool_that_pins_do_not_suit_hides_no_other(tmp_path: Path) -> None:
     assert none.stderr.count("does not divide") == 3
 
 
+def test_the_best_pool_is_named_by_the_objective(tmp_path: Path) -> None:
+    lab, experiment = two_pools(tmp_path), EXAMPLES / "experiments" / "article-1.2b.yaml"
+    text = lab.read_text().replace("name: slow,", "name: slow, price_per_gpu_hour: 0.1,")
+    lab.write_text(text.replace("name: fast,", "name: fast, price_per_gpu_hour: 5,"))
+    asked = ["--pool", "slow", "--pool", "fast", "--set"]
+    lines = {
+        objective: run(
+            "plan", experiment, "--lab", lab, *asked, f"objective={objective}"
+        ).stdout.splitlines()[-1]
+        for objective in ("throughput", "cost", "memory_headroom")
+    }
+    assert lines["throughput"].startswith("Best pool: fast, ")
+    assert lines["cost"].startswith("Best pool: slow, ")
+    assert " for 1,000 samples, " in lines["cost"]
+    assert lines["memory_headroom"].startswith("Best pool: fast, ")
+    assert " % of the fullest GPU free, " in lines["memory_headroom"]
+
+
 def test_the_datasets_size_gives_a_time_to_solution() -> None:
     done = run(*plan_arguments("article-1.2b-pinned", "four-16gb", "--set", "data.clips=100000"))
     assert "  100,000 videos          " in done.stdout

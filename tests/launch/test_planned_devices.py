@@ -78,6 +78,19 @@ def test_a_hostfile_of_other_hosts_or_smaller_ones_is_refused(tmp_path: Path) ->
             read_rendered(directory)
 
 
+def test_ranks_on_a_processor_have_no_devices_to_choose_between(tmp_path: Path) -> None:
+    nodes = (PlannedNode(node=0, gpus=4, devices=(1, 3)),)
+    directory = render_small(
+        tmp_path / "plan", pool=pool_of(1, 4, gpu="cpu", free_gpus=(1, 3)), nodes=nodes, pipeline=1, data=2
+    )
+    assert (directory / "hostfile").read_text() == "localhost slots=2\n"
+    rendered = read_rendered(directory)
+    asked = job_of(rendered, tmp_path / "run", steps=None, resume=False, measure=False, environment={})
+    argv = training_command(asked, machine(), "id").argv
+    assert argv[argv.index("--num_gpus") + 1] == "2"
+    assert "--include" not in argv
+
+
 def test_plans_of_plain_pools_leave_the_launchers_choice() -> None:
     environment = {"RANK": "3", "LOCAL_RANK": "1"}
     take_planned_device((), environment)

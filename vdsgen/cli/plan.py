@@ -67,9 +67,9 @@ def command(
             click.echo()
         click.echo(report(resolved, pool, profile, plans), nl=False)
     if len(chosen) > 1:
-        from vdsgen.planner.words import rate
+        from vdsgen.planner.solution import objective_words
 
-        click.echo(f"\nBest pool: {best[0].name}, {rate(best[1][0].predicted.samples_per_second)} samples/s")
+        click.echo(f"\nBest pool: {best[0].name}, {objective_words(best[1][0], resolved.objective)}")
 
 
 def with_explanations(

@@ -9,7 +9,7 @@ from vdsgen.planner.tables import choice_table, speed_table
 from vdsgen.planner.words import seconds
 from vdsgen.render.engine_config import engine_config
 from vdsgen.render.formats import gib
-from vdsgen.render.placement import is_cpu, placement
+from vdsgen.render.placement import placement
 from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.plan import Plan, Stage
 
@@ -29,7 +29,7 @@ def template_context(plan: Plan, experiment: Experiment) -> dict[str, Any]:
             "slots": list(place.slots),
             "devices": [list(devices) for devices in place.devices],
             "include": place.include,
-            "on_cpu": is_cpu(plan.inputs.pool),
+            "on_cpu": plan.inputs.pool.on_processors,
         },
         "tables": {
             "choice": choice_rows(plan),

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vdsgen.spec.lab import Gpu, Pool
 from vdsgen.spec.plan import Plan
-
-CPU = "cpu"
-"""The catalogue's name for a processor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +36,7 @@ def placement(plan: Plan) -> Placement:
     pool, ranks = plan.inputs.pool, plan.parallel.world_size
     if plan.nodes:
         devices = tuple(tuple(sorted(node.devices)) for node in plan.nodes)
-        cpu = is_cpu(pool)
+        cpu = pool.on_processors
         return Placement(
             nodes=len(plan.nodes),
             ranks_per_node=max(map(len, devices)),
@@ -56,9 +52,3 @@ def placement(plan: Plan) -> Placement:
         hosts=() if pool.hosts is None else pool.hosts[:nodes],
         slots=(ranks // nodes,) * nodes,
     )
-
-
-def is_cpu(pool: Pool) -> bool:
-    """Whether the ranks run on processors: there are no devices to choose between."""
-    kind = pool.kinds[0]
-    return kind.memory_gib is None if isinstance(kind, Gpu) else kind == CPU

@@ -60,6 +60,8 @@ class Nvme(Spec):
     write_gb_per_second: PositiveFloat
 
 
+CPU = "cpu"
+"""The catalogue's name for a processor."""
 MOST_DEVICES = 1024
 """GPUs of one node that may be named one by one."""
 MOST_GROUPS = 64
@@ -172,6 +174,12 @@ class Pool(Spec):
     def is_plain(self) -> bool:
         """Whether all nodes are alike, their GPUs of one kind, and all of them free."""
         return self.groups is None and self.gpus is None and self.free_gpus is None
+
+    @property
+    def on_processors(self) -> bool:
+        """Whether ranks run on processors: there are no devices to choose between."""
+        kind = self.kinds[0]
+        return kind.memory_gib is None if isinstance(kind, Gpu) else kind == CPU
 
     @property
     def is_partly_used(self) -> bool:

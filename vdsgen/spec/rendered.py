@@ -75,7 +75,9 @@ def _check_slots(rendered: Rendered) -> None:
         lacking = [
             f"{name} has no GPU {max(node.devices)} (slots={hosts[name]})"
             for name, node in zip(names, nodes, strict=True)
-            if name in hosts and max(node.devices) >= hosts[name]
+            if name in hosts
+            and not rendered.plan.inputs.pool.on_processors
+            and max(node.devices) >= hosts[name]
         ]
         if hosts and (tuple(hosts) != names or lacking):
             raise VdsgenError(
