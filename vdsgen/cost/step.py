@@ -265,7 +265,7 @@ class StepTimeModel:
             reduces.append(traffic.reductions * reduction_seconds(traffic, reducing, settings))
             gathers.append(traffic.gathers * gather_seconds(traffic, gathering, settings))
             moving, adam = offload_seconds(settings, parameters, trainable, self.host)
-            moving += self._activations_seconds(settings, start, stop)
+            moving += self._activations_seconds(settings, stage, start, stop)
             offloads.append(moving)
             update = adam or self._optimizer(settings, trainable)
             updates.append(update + self._bookkeeping(settings, start, stop))
@@ -278,9 +278,9 @@ class StepTimeModel:
             overhead_seconds=factors.overhead_seconds,
         )
 
-    def _activations_seconds(self, settings: Settings, start: int, stop: int) -> float:
+    def _activations_seconds(self, settings: Settings, stage: int, start: int, stop: int) -> float:
         """What a step of the stage waits for offloaded activations."""
-        interval = settings.activation_checkpoint_interval
+        interval = settings.checkpoint_interval(stage)
         if not settings.offload_activations or interval == 0:
             return 0.0
         layers = self.layers(settings.micro_batch_size, settings.dtype)
