@@ -177,6 +177,9 @@ def wrong_files(cost: Cost) -> Iterator[str]:
         settings = stage_3._replace(offload_optimizer=place)
         if cost.model_states.model_states(sizes, settings).nvme_bytes != expected:
             yield f"files of an optimizer on {place}"
+    on_host = stage_3._replace(offload_optimizer="cpu", offload_parameters="cpu")
+    if cost.model_states.model_states(sizes, on_host).nvme_bytes != 0:
+        yield "files of parameters in host memory"
     plain = stage_3._replace(zero_stage=1)
     if cost.model_states.model_states(sizes, plain).nvme_bytes != 0:
         yield "files without offload"

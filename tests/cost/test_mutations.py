@@ -171,7 +171,6 @@ EQUIVALENT = {
     "activations: 1 in slots=pipeline_slots(stage, stages, settings.gradient_accumulation_steps) "
     "if stages > 1 else 1,": "one process keeps nothing in slots",
     "activations: 1 in (self.in_flight - 1) * self.stash_bytes + self.forward_bytes,": REPORTED,
-    "activations: 0 in nothing = (0,) * len(tensors.own)": REPORTED,
     "activations: 0 in growth = GradientGrowth(0, nothing, 0, nothing, 0, 0, 0)": REPORTED,
     "activations: 0 in forward = tensors.input_bytes(0) + _plain_forward(tensors.own)": TOO_SMALL,
     "activations: 2 in first = max(first, sum(added.first) + 2 * tensors.received_bytes - stash)": (

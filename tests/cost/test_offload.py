@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
+from types import ModuleType
+from unittest.mock import patch
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.cost.test_communication import settings
+from tests.cost.test_mutations import mutated, numbers
 from tests.planner.examples import pool
-from vdsgen.cost import engine_defaults
+from vdsgen.cost import engine_defaults, offload
 from vdsgen.cost.offload import (
     GB,
     HOST_MEMORY_GB_PER_SECOND,
@@ -124,3 +130,83 @@ def test_a_faster_host_is_never_slower(rate: float, factor: float, micro_batches
     fast = offload_seconds(layout, 10**6, 10**6, Host(rate * factor, rate * factor))
     assert fast[0] <= slow[0]
     assert fast[1] <= slow[1]
+
+
+def wrong_figures(module: ModuleType) -> Iterator[str]:
+    """Where functions of the module give other figures than those counted by hand."""
+    share, limit = 1000, 500
+    for zero, sums, steps, parameters, down_and_up in (
+        (1, "fp32", 4, "none", 4 + 2),
+        (2, "fp32", 4, "none", 4 + 2),
+        (2, "bf16", 1, "none", 4 + 2),
+        (2, "bf16", 2, "none", 2 * 2 + 2 + 4 + 2),
+        (2, "bf16", 4, "none", 4 * 2 + 3 * 2 + 4 + 2),
+        (3, "fp32", 4, "none", 4 * 8 + 4 + 2),
+        (3, "fp32", 4, "cpu", 4 * 8 + 4 + 4 * 2 * 2),
+    ):
+        layout = settings(
+            1, 4, zero, gradient_accumulation_steps=steps, gradient_accumulation_dtype=sums,
+            offload_optimizer="cpu", offload_parameters=parameters,
+        )  # fmt: skip
+        if module.offload_traffic_bytes(layout, 4 * share, 4 * share) != share * down_and_up:
+            yield f"traffic of ZeRO-{zero}"
+        update = module.offload_seconds(layout, 4 * share, 4 * share, module.Host(1.0, 1.0))[1]
+        if update != share * (28 + 4 + 2):
+            yield "AdamW"
+    whole = settings(1, 4, 2, dtype="fp32", gradient_accumulation_dtype="fp32", offload_optimizer="cpu")
+    if module.offload_seconds(whole, 4 * share, 4 * share, module.Host(1.0, 1.0))[1] != share * 28:
+        yield "AdamW of an fp32 model"
+    still = settings(1, 4, 2)
+    if module.offload_seconds(still, 4 * share, 4 * share, module.Host(1.0, 1.0)) != (0, 0):
+        yield "nothing offloaded"
+    with patch.object(engine_defaults, "NVME_MAX_PARAMETERS_IN_HOST", limit):
+        for zero, optimizer, parameters, flash in (
+            (2, "nvme", "none", (0, 0)),
+            (3, "cpu", "none", (0, 0)),
+            (3, "nvme", "none", (16 * share, 16 * share)),
+            (3, "nvme", "nvme", (16 * share + 500 * 2 * 2 * 3, 16 * share + 500 * 2)),
+        ):
+            layout = settings(
+                1, 4, zero, gradient_accumulation_steps=3, offload_optimizer=optimizer,
+                offload_parameters=parameters,
+            )  # fmt: skip
+            if module.flash_traffic_bytes(layout, 4 * share, 4 * share) != flash:
+                yield f"flash, ZeRO-{zero}"
+        few = settings(1, 4, 3, offload_optimizer="nvme", offload_parameters="nvme")
+        if module.flash_traffic_bytes(few, 4 * 100, 4 * 100) != (1600, 1600):
+            yield "flash of few parameters"
+    work, slow = module.SegmentWork, module.Host(10.0, 1.0)
+    segments = [work(0.0, 1.0, 3.0), work(20.0, 1.0, 3.0), work(20.0, 1.0, 3.0)]
+    waiting = [
+        module.activation_waiting_seconds(segments, slow, overlaps=overlaps) for overlaps in (True, False)
+    ]
+    if waiting != [4.0, 8.0]:
+        yield "activations"
+    if module.Host.of(pool(2)) != module.Host(24e9, 40e9):
+        yield "a host of two ranks"
+    flash_pool = pool(
+        2, nvme=Nvme(path="/flash", capacity_gib=1, read_gb_per_second=6, write_gb_per_second=2)
+    )
+    if module.Host.of(flash_pool)[2:] != (3e9, 1e9):
+        yield "flash of two ranks"
+
+
+UNUSED = {"offload: 5.7 in HOST_LINK = Link(bandwidth_gb_per_second=24.0, latency_microseconds=5.7)"}
+"""Copies are long beside it."""
+
+
+def test_every_number_in_the_formulas_counts() -> None:
+    survivors = set()
+    for number, node, tree in numbers("offload"):
+        node.value = mutated(number.value)
+        module = ModuleType("offload")
+        with suppress(Exception):  # a number that makes nonsense of a formula may raise anything
+            exec(compile(tree, "offload.py", "exec"), module.__dict__)
+            if next(wrong_figures(module), None) is None:
+                survivors.add(number.place)
+        node.value = number.value
+    assert survivors == UNUSED
+
+
+def test_the_formulas_as_they_are_are_right() -> None:
+    assert list(wrong_figures(offload)) == []
