@@ -37,6 +37,10 @@ GOOD = Facts(
 """A configuration that obeys every rule."""
 
 BROKEN: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "compression-once-a-step": (
+        {"pipeline_parallel_size": 1, "zero_stage": 2, "gradient_compression": "int8"},
+        ("int8", "ZeRO-2"),
+    ),
     "batch-positive": ({"micro_batch_size": 0, "global_batch_size": 0}, ("0",)),
     "batch-product": ({"global_batch_size": 17}, ("17", "16")),
     "pipeline-divides-world": ({"pipeline_parallel_size": 3}, ("3", "4")),

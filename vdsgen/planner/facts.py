@@ -26,4 +26,6 @@ def facts(workload: Workload, settings: Settings) -> Facts:
         gpu_has_fp16=workload.has_rate("fp16"),
         gpu_has_bf16=workload.has_rate("bf16"),
         blocks=workload.blocks,
+        gradient_compression=settings.gradient_compression,
+        offload_optimizer=settings.offload_optimizer,
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from vdsgen.rules import batch, pipeline, precision
+from vdsgen.rules import batch, communication, pipeline, precision
 from vdsgen.rules.rule import Rule
 
 
 def all_rules() -> tuple[Rule, ...]:
     """Every rule that there is."""
-    return batch.RULES + pipeline.RULES + precision.RULES
+    return batch.RULES + pipeline.RULES + precision.RULES + communication.RULES
 
 
 def rule(rule_id: str) -> Rule:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from vdsgen.spec.experiment import Dtype
+from vdsgen.spec.plan import GradientCompression, Offload
 
 
 class Facts(NamedTuple):
@@ -32,6 +33,9 @@ class Facts(NamedTuple):
     """Blocks of the whole model."""
     stage_blocks: tuple[int, ...] | None = None
     """Blocks of each pipeline stage."""
+    gradient_compression: GradientCompression | None = None
+    """Of the trainer's own."""
+    offload_optimizer: Offload | None = None
 
     @property
     def dtype(self) -> Dtype | None:
