@@ -129,6 +129,13 @@ def _check(rendered: Rendered, stages: Sequence[int]) -> None:
         if stage >= planned:
             raise VdsgenError(f"there is no stage {stage}: {rendered.path} has {planned}, counted from 0")
     zero = rendered.ds_config.get("zero_optimization") or {}
+    for key in ("zero_quantized_weights", "zero_quantized_gradients"):
+        if zero.get(key):
+            raise VdsgenError(
+                f"{rendered.path}: ds_config.json sets {key}, whose kernels run on a GPU alone: it cannot be "
+                f"traced",
+                remedy="verify the plan with constraints.zero_quantized_weights and _gradients false",
+            )
     for section in ("offload_optimizer", "offload_param"):
         if (zero.get(section) or {}).get("device", "none") != "none":
             raise VdsgenError(
