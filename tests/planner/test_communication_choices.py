@@ -89,7 +89,7 @@ def test_processors_have_no_quantising_kernels() -> None:
 
 
 def test_pins_are_in_every_candidate_whatever_is_permitted() -> None:
-    on = workload(on=slow(), constraints={"gradient_compression": "int8"})  # type: ignore[dict-item]
+    on = workload(on=slow(), constraints={"gradient_compression": "int8"})
     for stage in range(4):  # a rule refuses the last two
         found = communication_choices(on, settings(zero=stage))
         assert [one.gradient_compression for one in found] == ["int8"]
@@ -100,7 +100,7 @@ def test_pins_are_in_every_candidate_whatever_is_permitted() -> None:
     off = workload(
         on=slow(),
         communication_precision="quantized",
-        constraints={"gradient_compression": "none"},  # type: ignore[dict-item]
+        constraints={"gradient_compression": "none"},
     )
     assert len(communication_choices(off, settings(zero=1))) == 1
 
