@@ -11,8 +11,11 @@ from vdsgen.cost.settings import Settings
 from vdsgen.planner.choices.communication import LEVELS, communication_choices, communication_refusal
 from vdsgen.planner.communication_reason import communication_reason, exactly
 from vdsgen.planner.demands import whole_pool_layouts
+from vdsgen.planner.facts import facts
 from vdsgen.planner.search import Candidate, search
 from vdsgen.planner.workload import Workload
+from vdsgen.rules.registry import all_rules
+from vdsgen.rules.rule import violations
 from vdsgen.spec.lab import Link, Pool
 
 
@@ -87,9 +90,13 @@ def test_processors_have_no_quantising_kernels() -> None:
 
 def test_pins_are_in_every_candidate_whatever_is_permitted() -> None:
     on = workload(on=slow(), constraints={"gradient_compression": "int8"})
-    for stage, expected in ((0, 1), (1, 1), (2, 0), (3, 0)):
+    for stage in range(4):  # a rule refuses the last two
         found = communication_choices(on, settings(zero=stage))
-        assert [one.gradient_compression for one in found] == ["int8"] * expected
+        assert [one.gradient_compression for one in found] == ["int8"]
+        broken = violations(facts(on, found[0]), all_rules())
+        assert ("compression-once-a-step" in [one.rule.id for one in broken]) == (stage >= 2)
+    copied = workload(on=slow(), constraints={"hierarchical_partition_size": 4})
+    assert communication_choices(copied, settings(zero=1)) == ()
     off = workload(
         on=slow(),
         communication_precision="quantized",

@@ -23,6 +23,7 @@ from vdsgen.render.engine_config import (
 )
 from vdsgen.render.engine_keys import READ_BY_THE_TRAINER, unread_keys
 from vdsgen.render.render import render_plan
+from vdsgen.spec.compression import SECTION
 from vdsgen.spec.experiment import Schedule, Training
 from vdsgen.spec.lab import Nvme
 from vdsgen.spec.plan import ActivationCheckpointing, Plan

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from tests.render.plans import plan_of, small_experiment
+from tests.render.test_communication import communicating_plans
 from tests.render.test_engine_config import legal_plans
 from vdsgen.render.engine_config import engine_config
 from vdsgen.review.changes import NOT_SETTINGS, ONE_VALUE, TEXT_FILES, flatten
@@ -40,7 +41,8 @@ def _leaves_of(annotation: Any, path: str) -> Iterator[str]:
 def every_key() -> set[str]:
     keys = set()
     by_stage = ActivationCheckpointing(interval=0, stage_intervals=(0, 2))
-    for plan in [*legal_plans(), plan_of(activation_checkpointing=by_stage)]:
+    of_all_kinds = [*legal_plans(), *communicating_plans(), plan_of(activation_checkpointing=by_stage)]
+    for plan in of_all_kinds:
         for kind in ("constant", "linear", "cosine"):
             for warmup_steps in (0, 2):
                 experiment = small_experiment(schedule=Schedule(type=kind, warmup_steps=warmup_steps))

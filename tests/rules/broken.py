@@ -411,6 +411,7 @@ REST: dict[str, Broken] = {
         ("3",),
     ),
     "communication-dtype-sequence": (SEQUENCE | {"communication.dtype": "bf16"}, ("bf16", "fp32", "2")),
+    "compression-once-a-step": ({"communication.gradient_compression": "int8"}, ("int8", "ZeRO-2")),
     "communication-dtype-precise": ({"communication.dtype": "fp16"}, ("bf16", "fp16", "range")),
     "optimizer-exists": ({"optimizer.type": "sgd"}, ("sgd",)),
     "optimizer-removed": ({"optimizer.type": "OneBitAdam"}, ("OneBitAdam",)),

@@ -58,6 +58,7 @@ def facts(workload: Workload, settings: Settings) -> Facts:
             prescale_gradients=False,
             predivide_factor=1.0,
             allreduce_op="mean",
+            gradient_compression=settings.gradient_compression,
         ),
         pipeline=IN_PIPELINE if settings.pipeline_parallel_size > 1 else IN_SEQUENCE,
         machine=machine_facts(workload),

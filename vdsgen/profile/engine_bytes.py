@@ -38,6 +38,8 @@ def parameter_tensors(engine: Any) -> Iterator[torch.Tensor]:
     for parameter in engine.module.parameters():
         if hasattr(parameter, "ds_tensor"):
             yield parameter.ds_tensor
+            if parameter.ds_secondary_tensor is not None:  # ZeRO++'s second copy
+                yield parameter.ds_secondary_tensor
             if parameter.ds_persist:
                 yield parameter.data
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from vdsgen.rules.facts import Facts
 from vdsgen.rules.keys import removal
 from vdsgen.rules.rule import Change, Rule
+from vdsgen.spec.compression import refusal
 
 DTYPE = "/communication_data_type"
 SEQUENCE_DTYPE = "/seq_parallel_communication_data_type"
@@ -96,6 +97,15 @@ def _dtype_with_sequence_ranks(facts: Facts) -> str | None:
 
 def _rename_dtype(facts: Facts) -> tuple[Change, ...]:
     return ((SEQUENCE_DTYPE, facts.communication.dtype),)
+
+
+def _compressed_once_a_step(facts: Facts) -> str | None:
+    way = facts.communication.gradient_compression
+    if way not in ("none", "int8") or facts.zero_stage is None:
+        return None
+    offloaded = facts.offload.optimizer not in (None, "none")
+    reason = refusal(way, facts.zero_stage, optimizer_is_offloaded=offloaded)
+    return None if reason is None else f"{way} gradients: {reason}"
 
 
 def _dtype_keeps_gradients(facts: Facts) -> str | None:
@@ -227,5 +237,18 @@ RULES = (
         keys=(DTYPE,),
         fix=removal(DTYPE),
         needs=("communication",),
+    ),
+    Rule(
+        id="compression-once-a-step",
+        summary=(
+            "The trainer compresses gradients that are reduced once a step: at ZeRO-0 and ZeRO-1, with the "
+            "optimizer on the device."
+        ),
+        check=_compressed_once_a_step,
+        remedy="use ZeRO-0 or ZeRO-1 without offload, or leave gradient_compression out",
+        source="vdsgen/spec/compression.py",
+        severity="ours",
+        keys=("/vdsgen/gradient_compression", "/zero_optimization/stage"),
+        needs=("communication", "offload"),
     ),
 )

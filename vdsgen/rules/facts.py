@@ -154,6 +154,8 @@ class CommunicationFacts(NamedTuple):
     allreduce_op: str | None = None
     """`gradient_allreduce_op` as written, lower case."""
     disable_allgather: bool | None = None
+    gradient_compression: str | None = None
+    """Of the trainer's own, in the section `vdsgen`."""
 
 
 class PipelineFacts(NamedTuple):

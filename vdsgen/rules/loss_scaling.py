@@ -58,7 +58,13 @@ def _starts_low(facts: Facts) -> str | None:
 
 def _starts_above_least(facts: Facts) -> str | None:
     power, least = facts.precision.initial_scale_power, facts.precision.min_loss_scale
-    if power is None or least is None or power < 0 or power >= (least - 1).bit_length() or not _is_dynamic(facts):
+    if (
+        power is None
+        or least is None
+        or power < 0
+        or power >= (least - 1).bit_length()
+        or not _is_dynamic(facts)
+    ):
         return None
     return f"fp16.initial_scale_power is {power}, which is 2^{power} = {2**power}, and min_loss_scale {least}"
 

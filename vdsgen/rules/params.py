@@ -141,7 +141,12 @@ def _schedule_values(facts: Facts) -> str | None:
         is_number = key == "total_num_steps" or key.endswith(("_lr", "_ratio"))
         is_number = is_number or (_is_number(entry.get("default")) and not isinstance(entry["default"], bool))
         listed = isinstance(value, list) and key.endswith("_lr")
-        if is_number and not listed and not _is_number(value) and not (value is None and key == "warmup_max_lr"):
+        if (
+            is_number
+            and not listed
+            and not _is_number(value)
+            and not (value is None and key == "warmup_max_lr")
+        ):
             odd.append(f"{key} is {value!r}, not a number")
     return " and ".join(odd) or None
 

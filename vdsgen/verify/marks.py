@@ -119,6 +119,8 @@ class Marks:
             # ZeRO-3 gathers what a module needs, and ahead of that (partitioned_param_coordinator.py:310).
             coordinator = optimizer.parameter_offload.get_param_coordinator()
             coordinator.fetch_sub_module = self._owned(coordinator.fetch_sub_module, COMMUNICATION)
+            # ZeRO++'s second copy is made of what a module lets go (partition_parameters.py:1900).
+            coordinator.release_sub_module = self._owned(coordinator.release_sub_module, STATES)
         if not self._reduces_at_once:
             for parameter in self._engine.module.parameters():
                 # After the engine's own hooks: what they leave is a gradient that stays.

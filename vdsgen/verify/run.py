@@ -139,6 +139,13 @@ def _check(rendered: Rendered, stages: Sequence[int]) -> None:
 def _check_offload(rendered: Rendered) -> None:
     """Host memory is traced; two things are not."""
     zero = rendered.ds_config.get("zero_optimization") or {}
+    for key in ("zero_quantized_weights", "zero_quantized_gradients"):
+        if zero.get(key):
+            raise VdsgenError(
+                f"{rendered.path}: ds_config.json sets {key}, whose kernels run on a GPU alone: it cannot be "
+                f"traced",
+                remedy="verify the plan with constraints.zero_quantized_weights and _gradients false",
+            )
     places = {
         key: (zero.get(key) or {}).get("device", "none") for key in ("offload_optimizer", "offload_param")
     }

@@ -20,8 +20,8 @@ LEVELS = ("exact", "reduced", "quantized")
 def communication_choices(workload: Workload, settings: Settings) -> tuple[Settings, ...]:
     """The settings as they are, then with ever fewer bytes to send; what is pinned is in all of them.
 
-    Where a pin asks for what these settings cannot have, and the engine would ignore or corrupt it, there is
-    no candidate at all.
+    Where pins ask for what the engine would ignore or corrupt, there is no candidate at all; where they ask
+    for what the trainer refuses, a rule says so.
     """
     if settings.data_parallel_size == 1 and not _pinned(workload):
         return (settings,)
@@ -29,21 +29,25 @@ def communication_choices(workload: Workload, settings: Settings) -> tuple[Setti
         settings._replace(hierarchical_partition_size=ranks, **sent)  # type: ignore[arg-type]
         for ranks, sent in product(_partition_sizes(workload, settings), _ways_to_send(workload, settings))
     ]
-    return tuple(one for one in found if communication_refusal(workload, one) is None)
+    allowed = tuple(one for one in found if communication_refusal(workload, one) is None)
+    return allowed or tuple(one for one in found if _trainer_refusal(one) is not None)
 
 
 def communication_refusal(workload: Workload, settings: Settings) -> str | None:
     """Why the engine, or the trainer, would not send what these settings say; None where they do."""
-    reason = refusal(
-        settings.gradient_compression,
-        settings.zero_stage,
-        optimizer_is_offloaded=settings.offload_optimizer != "none",
-    )
     return (
-        reason
+        _trainer_refusal(settings)
         or _partition_refusal(workload, settings)
         or _quantizing_refusal(workload, settings)
         or _ranks_refusal(workload, settings)
+    )
+
+
+def _trainer_refusal(settings: Settings) -> str | None:
+    return refusal(
+        settings.gradient_compression,
+        settings.zero_stage,
+        optimizer_is_offloaded=settings.offload_optimizer != "none",
     )
 
 
