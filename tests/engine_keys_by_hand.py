@@ -94,11 +94,7 @@ TYPES: dict[str, dict[str, Any]] = {
         "any_case": True,
         "checked": True,
     },
-    "/checkpoint/writer/type": {
-        **choice("MOCK", "PYTHON", "FAST", optional=True),
-        "any_case": True,
-        "checked": True,
-    },
+    "/checkpoint/writer/type": {**choice("MOCK", "PYTHON", "FAST", optional=True), "any_case": True, "checked": True},
     "/checkpoint/writer/data_parallel": {
         **choice("REPLICA", "SOCKET", "MACHINE", optional=True),
         "any_case": True,
