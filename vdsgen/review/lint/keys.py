@@ -172,7 +172,9 @@ class Walk:
             )
             self.add(path, "auto-is-default", "warning", message, remedy=remedy, source=MODEL)
         elif name not in BATCH:  # batch sizes have a rule
-            message = '"auto" is for Transformers and Accelerate, which fill it in: DeepSpeed itself takes it for text'
+            message = (
+                '"auto" is for Transformers and Accelerate, which fill it in: DeepSpeed itself takes it for text'
+            )
             self.add(path, "auto-as-text", "error", message, remedy=remedy, source=CONFIG)
         if section.model is None:
             self.values.wrong.add(name)

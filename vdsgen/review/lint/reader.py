@@ -50,9 +50,7 @@ def read_document(content: bytes, file: str) -> Document:
         document.root = reader.document()
         if document.root.entries is None:
             kind = "an array" if document.root.items is not None else "one value"
-            raise NoJsonError(
-                f"{kind}, and a DeepSpeed config is an object", document.root.start, "put it in {}"
-            )
+            raise NoJsonError(f"{kind}, and a DeepSpeed config is an object", document.root.start, "put it in {}")
     except NoJsonError as error:
         place = document.place(min(error.offset, len(text)))
         remedy = _swallowed(document) or error.remedy
@@ -91,9 +89,7 @@ class _Reader:
             root = self.without_braces(offset)
         end = self.skip(root.end)
         if end != len(self.text):
-            raise NoJsonError(
-                "something follows the end of the object", end, "remove it, or a brace before it"
-            )
+            raise NoJsonError("something follows the end of the object", end, "remove it, or a brace before it")
         return root
 
     def without_braces(self, offset: int) -> Node:
