@@ -16,6 +16,8 @@ AUTO = "auto"
 CONFIG = "runtime/config.py"
 MODEL = "runtime/config_utils.py:54"
 """DeepSpeedConfigModel's constructor: drops "auto", refuses unknown keys."""
+MOST_SUGGESTIONS = 200
+"""Nearest names that are looked for in one file: each takes a comparison with every key of its section."""
 BATCH = ("/train_batch_size", "/train_micro_batch_size_per_gpu", "/gradient_accumulation_steps")
 RULED = frozenset({"/zero_optimization/cpu_offload_use_pin_memory"})
 """Deprecated keys that have a rule of their own."""
@@ -56,6 +58,7 @@ class Walk:
     """Transformers or Accelerate put numbers in the place of "auto" before the engine sees the config."""
     values: Values = field(default_factory=Values)
     findings: list[Finding] = field(default_factory=list)
+    unknown_keys: int = 0
 
     def run(self) -> None:
         top = engine_section("")
@@ -116,7 +119,8 @@ class Walk:
             return
         where = f"in {section.pointer[1:].replace('/', '.')}" if section.pointer else "at the top level"
         usable = [name for name, key in section.keys.items() if key.removed is None]
-        near = did_you_mean(entry.key, sorted(usable))
+        self.unknown_keys += 1
+        near = did_you_mean(entry.key, sorted(usable)) if self.unknown_keys <= MOST_SUGGESTIONS else None
         elsewhere = "" if near else _elsewhere(entry.key, section.pointer)
         remedy = f"did you mean {near}?" if near else elsewhere or "take it out"
         fix = [move(path, near)] if near and near not in {e.key for e in self.siblings(path)} else []
