@@ -116,7 +116,7 @@ def test_short_lists_of_numbers_stay_on_one_line() -> None:
 
 def test_no_clipping_and_no_warm_up_leave_their_keys_out() -> None:
     config = ds_config(experiment=small_experiment(gradient_clipping=0.0))
-    assert "gradient_clipping" not in config
+    assert config["gradient_clipping"] == 0.0
     assert "scheduler" not in config
 
 

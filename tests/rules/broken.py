@@ -12,7 +12,7 @@ from vdsgen.units import GIB
 GIVEN = frozenset(
     {
         "/train_batch_size", "/zero_optimization", "/zero_optimization/stage", "/bf16", "/bf16/enabled",
-        "/optimizer", "/optimizer/type", "/optimizer/params",
+        "/gradient_clipping", "/optimizer", "/optimizer/type", "/optimizer/params",
         "/scheduler", "/scheduler/type", "/scheduler/params",
     }
 )  # fmt: skip
@@ -376,6 +376,7 @@ ZERO: dict[str, Broken] = {
     "zenflow-select-covers-update": (ZENFLOW | {"zenflow.select_interval": 2}, ("2", "4")),
     "zenflow-offload-overlap": (ZENFLOW | {"zenflow.offload": True}, ("overlap_comm",)),
     "zenflow-torch": (ZENFLOW | {"machine.torch_version": (2, 0)}, ("2.0",)),
+    "zenflow-optimizer-params": (ZENFLOW | {"optimizer.params": {"torch_adam": True}}, ("torch_adam",)),
     "zenflow-accumulation": (ZENFLOW | {"zenflow.update_interval": 8}, ("4", "8")),
     "reduce-bucket-gpu": (
         {"zero.reduce_bucket_elements": 1_000_000_000, "zero.overlap_comm": True}, ("3.7 GiB", "24 GiB"),
@@ -411,6 +412,7 @@ REST: dict[str, Broken] = {
     "optimizer-exists": ({"optimizer.type": "sgd"}, ("sgd",)),
     "optimizer-removed": ({"optimizer.type": "OneBitAdam"}, ("OneBitAdam",)),
     "optimizer-clipping": ({"optimizer.params": {"max_grad_norm": 0.7}}, ("0.7",)),
+    "gradient-clipping-given": ({"given": GIVEN - {"/gradient_clipping"}}, ("norm of 1",)),
     "optimizer-lamb-scale": (
         FP16
         | {"optimizer.type": "Lamb", "optimizer.allow_untested": True, "precision.loss_scale": 128.0},

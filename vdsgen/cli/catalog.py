@@ -145,9 +145,9 @@ _LEGENDS = {
     "models": "\nLayers of these are traced; this version does not train them:\n\n",
     "gpus": "\nfp32 to fp8: dense matrix rates, TFLOPS. `vdsgen catalog gpus NAME` shows the sources.\n",
     "rules": (
-        "\nrefused: the engine raises. ignored: it does nothing with the setting. overridden: it does something "
-        "else.\nhurts: it runs, at a cost. ours: of this project. `vdsgen catalog rules NAME` shows keys and "
-        "sources.\n"
+        "\nrefused: the engine raises. ignored: it does nothing with the setting. overridden: it does "
+        "something else.\nhurts: it runs, at a cost. ours: of this project. "
+        "`vdsgen catalog rules NAME` shows keys and sources.\n"
     ),
     "links": "\nOne GPU, one direction, sustained. `vdsgen catalog links NAME` shows the sources.\n",
 }

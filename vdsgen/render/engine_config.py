@@ -31,8 +31,8 @@ def engine_config(plan: Plan, experiment: Experiment) -> dict[str, Any]:
     scheduler = scheduler_section(training)
     if scheduler is not None:
         sections["scheduler"] = scheduler
-    if training.gradient_clipping > 0:
-        sections["gradient_clipping"] = training.gradient_clipping
+    # Written where it is 0 too: left out, the engine clips at 1 (runtime/constants.py:203).
+    sections["gradient_clipping"] = training.gradient_clipping
     sections["steps_per_print"] = STEPS_PER_PRINT
     return sections
 

@@ -12,8 +12,8 @@ HEAD = """\
 # Rules
 
 What a configuration must obey: {count} rules, read in the source of DeepSpeed {release}. `vdsgen plan` never
-proposes what breaks one of them, those that merely hurt aside; `vdsgen lint` checks any ds_config.json against
-all; `vdsgen catalog rules NAME` shows one. Made from `vdsgen/rules` by
+proposes what breaks one of them, those that merely hurt aside; `vdsgen lint` checks any ds_config.json
+against all; `vdsgen catalog rules NAME` shows one. Made from `vdsgen/rules` by
 `python -m vdsgen.rules.markdown > docs/rules.md`; a test keeps this page fresh.
 
 | level | what becomes of a configuration that breaks it | rules |
@@ -41,7 +41,7 @@ COLUMNS = """
 
 def rules_markdown() -> str:
     """The page as one string."""
-    counts = Counter(rule.severity for rule in all_rules())
+    counts = Counter[str](rule.severity for rule in all_rules())
     levels = "".join(f"| {level} | {meaning} | {counts[level]} |\n" for level, meaning in LEVELS.items())
     parts = [HEAD.format(count=len(all_rules()), release=READ_IN, levels=levels)]
     for subject, rules in SUBJECTS.items():

@@ -11,6 +11,7 @@ from vdsgen.rules.rule import REMOVE, Change, Rule
 
 SECTION = "/optimizer"
 TYPE, PARAMS = f"{SECTION}/type", f"{SECTION}/params"
+CLIPPING = "/gradient_clipping"
 
 DEEPSPEED = ("adagrad", "adam", "adamw", "lamb", "muadam", "muadamw", "musgd", "lion", "muon")
 """In any case (runtime/config.py:59-62)."""
@@ -72,8 +73,18 @@ def _clips_outside(facts: Facts) -> str | None:
 def _move_clipping(facts: Facts) -> tuple[Change, ...]:
     return (
         (f"{PARAMS}/max_grad_norm", REMOVE),
-        ("/gradient_clipping", _params(facts)["max_grad_norm"]),
+        (CLIPPING, _params(facts)["max_grad_norm"]),
     )
+
+
+def _clipping_is_given(facts: Facts) -> str | None:
+    if (
+        facts.given is None
+        or CLIPPING in facts.given
+        or (not facts.optimizer.type and not facts.optimizer.client)
+    ):
+        return None
+    return "gradient_clipping is not there, and the engine clips gradients to a norm of 1"
 
 
 def _lamb_scale(facts: Facts) -> str | None:
@@ -216,9 +227,20 @@ RULES = (
         remedy="move the value to gradient_clipping",
         source="runtime/engine.py:2482",
         engine_message="'max_grad_norm' is not supported as an optimizer parameter",
-        keys=(f"{PARAMS}/max_grad_norm", "/gradient_clipping"),
+        keys=(f"{PARAMS}/max_grad_norm", CLIPPING),
         fix=_move_clipping,
         needs=("optimizer",),
+    ),
+    Rule(
+        id="gradient-clipping-given",
+        summary="gradient_clipping is given: left out, gradients are clipped to a norm of 1.",
+        check=_clipping_is_given,
+        remedy="set gradient_clipping, to 0 for none",
+        source="runtime/constants.py:203",
+        severity="hurts",
+        keys=(CLIPPING,),
+        fix=setting(CLIPPING, 1.0),
+        needs=("optimizer", "given"),
     ),
     Rule(
         id="optimizer-lamb-scale",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from vdsgen.rules.facts import Facts
 from vdsgen.rules.keys import removal
-from vdsgen.rules.rule import Rule
+from vdsgen.rules.optimizer import ADAM_PARAMS, PARAMS
+from vdsgen.rules.rule import REMOVE, Change, Rule
 
 SECTION = "/zero_optimization/zenflow"
 STRATEGY = f"{SECTION}/select_strategy"
@@ -64,6 +65,22 @@ def _torch_is_new(facts: Facts) -> str | None:
     if not facts.zenflow.present or torch is None or torch >= OLDEST_TORCH:
         return None
     return f"ZenFlow with torch {torch[0]}.{torch[1]}"
+
+
+def _foreign_params(facts: Facts) -> list[str]:
+    """The optimizer's params that torch's AdamW does not take: ZenFlow hands it all that the file has."""
+    if not facts.zenflow.present or facts.zero_stage not in (1, 2) or facts.uses_bf16_optimizer is not False:
+        return []
+    return [name for name in facts.optimizer.params or {} if name not in ADAM_PARAMS["torch"]]
+
+
+def _params_are_torchs(facts: Facts) -> str | None:
+    found = _foreign_params(facts)
+    return f"ZenFlow takes no {' and no '.join(found)}" if found else None
+
+
+def _without_foreign(facts: Facts) -> tuple[Change, ...]:
+    return tuple((f"{PARAMS}/{name}", REMOVE) for name in _foreign_params(facts))
 
 
 def _accumulation_is_replaced(facts: Facts) -> str | None:
@@ -160,6 +177,17 @@ RULES = (
         keys=(SECTION,),
         fix=removal(SECTION),
         needs=("zenflow", "machine"),
+    ),
+    Rule(
+        id="zenflow-optimizer-params",
+        summary="ZenFlow hands the optimizer's params to a class of torch's AdamW as they are.",
+        check=_params_are_torchs,
+        remedy="take the parameter out",
+        source="runtime/zenflow/zenflow_stage_1_and_2.py:81",
+        engine_message="got an unexpected keyword argument",
+        keys=(PARAMS, SECTION),
+        fix=_without_foreign,
+        needs=("zenflow", "optimizer"),
     ),
     Rule(
         id="zenflow-accumulation",
