@@ -94,12 +94,18 @@ TYPES: dict[str, dict[str, Any]] = {
         "any_case": True,
         "checked": True,
     },
-    "/checkpoint/writer/type": {**choice("MOCK", "PYTHON", "FAST", optional=True), "any_case": True, "checked": True},
+    "/checkpoint/writer/type": {
+        **choice("MOCK", "PYTHON", "FAST", optional=True),
+        "any_case": True,
+        "checked": True,
+    },
     "/checkpoint/writer/data_parallel": {
         **choice("REPLICA", "SOCKET", "MACHINE", optional=True),
         "any_case": True,
         "checked": True,
     },
+    # runtime/config.py:403: `in [True, False]`, which 0 and 1 are as well
+    "/checkpoint/parallel_write/pipeline_stage": {**BOOL, "checked": True, "or_number": True},
     # runtime/engine.py:1799: DtypeEnum
     "/data_types/grad_accum_dtype": {**choice(*FLOAT_DTYPE, optional=True), "checked": True},
     "/data_types/param_dtype": {**choice(*FLOAT_DTYPE, optional=True), "checked": True},

@@ -52,9 +52,7 @@ def result(all_cases: Sequence[Case], outcomes: Sequence[Outcome], seed: int) ->
     refused = [v for v in found if not v.outcome.accepted and v.outcome.obstacle is None]
     false_accepts = [verdict for verdict in found if verdict.false_accept]
     false_alarms = [verdict for verdict in found if verdict.false_alarm]
-    named = Counter(
-        check for v in refused for check in {error.partition(":")[0] for error in v.errors}
-    )
+    named = Counter(check for v in refused for check in {error.partition(":")[0] for error in v.errors})
     return {
         "deepspeed": engine_data()["deepspeed"],
         "configs": len(found),

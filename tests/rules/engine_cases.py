@@ -138,6 +138,7 @@ REFUSED: dict[str, list[Case]] = {
         built(3, bf16=HALF_STATES, zero={"offload_optimizer": CPU}),
     ],
     "loss-scale-not-negative": [built(2, "fp32", fp16={"enabled": True, "loss_scale": -2})],
+    "loss-scale-start-finite": [built(1, "fp32", fp16={"enabled": True, "initial_scale_power": 5000})],
     "loss-scale-window": [built(2, "fp32", fp16={"enabled": True, "loss_scale_window": 0})],
     "loss-scale-minimum": [built(2, "fp32", fp16={"enabled": True, "min_loss_scale": 0})],
     "zero-stage-exists": [built(4)],

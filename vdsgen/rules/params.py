@@ -21,7 +21,7 @@ MUON_PARAMS: Mapping[str, Any] = {
     "lr": 0.02, "momentum": 0.95, "weight_decay": 0, "ns_method": "gram", "betas": [0.9, 0.95], "eps": 1e-10,
     "muon_lr": 0.02, "adam_lr": 3e-4, "**": None,
 }  # fmt: skip
-"""runtime/engine.py:2408-2412, with values of their types; the engine picks these, and takes no notice of others."""
+"""runtime/engine.py:2408-2412, with values of their types; the engine takes no notice of others."""
 NOT_NEGATIVE = ("lr", "eps", "weight_decay", "lr_decay", "momentum", "initial_accumulator_value")
 """torch.optim refuses negative ones."""
 Signature = Mapping[str, Mapping[str, Any]]
@@ -141,7 +141,12 @@ def _schedule_values(facts: Facts) -> str | None:
         is_number = key == "total_num_steps" or key.endswith(("_lr", "_ratio"))
         is_number = is_number or (_is_number(entry.get("default")) and not isinstance(entry["default"], bool))
         listed = isinstance(value, list) and key.endswith("_lr")
-        if is_number and not listed and not _is_number(value) and not (value is None and key == "warmup_max_lr"):
+        if (
+            is_number
+            and not listed
+            and not _is_number(value)
+            and not (value is None and key == "warmup_max_lr")
+        ):
             odd.append(f"{key} is {value!r}, not a number")
     return " and ".join(odd) or None
 

@@ -92,7 +92,10 @@ def legal(rng: random.Random, data_parallel_size: int, *, pipeline: bool) -> Con
 
 
 def zero(rng: random.Random, pipeline: bool) -> Config:
-    section = {"stage": rng.choice((0, 1)) if pipeline else rng.choice((0, 1, 2, 3, 3)), **some(rng, "/zero_optimization", most=4)}  # fmt: skip
+    section = {
+        "stage": rng.choice((0, 1)) if pipeline else rng.choice((0, 1, 2, 3, 3)),
+        **some(rng, "/zero_optimization", most=4),
+    }
     for name in ("offload_optimizer", "offload_param"):
         if rng.random() < 0.15:
             inner = some(rng, f"/zero_optimization/{name}", most=2)
@@ -265,15 +268,25 @@ def _grad_accumulation(rng: random.Random, config: Config) -> None:
 def _optimizer_param(rng: random.Random, config: Config) -> None:
     section = config.get("optimizer")
     if isinstance(section, dict) and isinstance(section.get("params"), dict):
-        name = rng.choice(("lr", "betas", "eps", "momentum", "max_grad_norm", "warmup", "fused", "adam_w_mode"))
+        name = rng.choice(
+            ("lr", "betas", "eps", "momentum", "max_grad_norm", "warmup", "fused", "adam_w_mode")
+        )
         section["params"][name] = rng.choice((True, 0.9, 1.0, [0.9, 0.999], "auto", None, 1, -1.0, [0.9]))
 
 
 def _scheduler_param(rng: random.Random, config: Config) -> None:
     section = config.get("scheduler")
     if isinstance(section, dict) and isinstance(section.get("params"), dict):
-        names = ("warmup_num_steps", "total_num_steps", "warmup_type", "warmup_max_lr", "last_batch_iteration")
-        section["params"][rng.choice(names)] = rng.choice((0, -1, 5, 1.5, "linear", "log", "auto", None, "cosine"))
+        names = (
+            "warmup_num_steps",
+            "total_num_steps",
+            "warmup_type",
+            "warmup_max_lr",
+            "last_batch_iteration",
+        )
+        section["params"][rng.choice(names)] = rng.choice(
+            (0, -1, 5, 1.5, "linear", "log", "auto", None, "cosine")
+        )
 
 
 MISTAKES: tuple[Callable[[random.Random, Config], None], ...] = (

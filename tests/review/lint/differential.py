@@ -43,6 +43,7 @@ OWN_WORDS = {
     "duplicate-key": "Duplicate keys",
     "wrong-type": "validation error|ZeroDivision|TypeError|ValueError|AttributeError|AssertionError|ConfigError|KeyError",
     "auto-as-text": "TypeError|ValueError|AttributeError|ConfigError",
+    "data-efficiency-incomplete": "must be specified|KeyError",
     "not read": "Hjson|Unicode|Duplicate|Index|Overflow|ValueError|AttributeError|TypeError|digits|Recursion",
 }
 """What DeepSpeed says where lint's own checks find an error."""

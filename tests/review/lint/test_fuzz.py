@@ -36,7 +36,7 @@ def check(content: bytes, context: Context) -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_random_bytes(seed: int) -> None:
     rng = random.Random(seed)
-    alphabet = b'{}[]:,"\'\\ \n\t#/*0123456789.-+eEtrufalsn\xff\xc3\xa9\xef\xbb\xbf\x00'
+    alphabet = b"{}[]:,\"'\\ \n\t#/*0123456789.-+eEtrufalsn\xff\xc3\xa9\xef\xbb\xbf\x00"
     for _ in range(1500):
         length = rng.randrange(60)
         check(bytes(rng.choices(alphabet, k=length)) if rng.random() < 0.5 else rng.randbytes(length), FOUR)
@@ -49,8 +49,13 @@ def test_random_and_damaged_configs(seed: int) -> None:
         text = case(random.Random(f"{seed}/{number}"), "").text
         if rng.random() < 0.3:
             at = rng.randrange(len(text))
-            text = text[:at] + rng.choice(['"', "{", "}", "9" * 30, "1e300", "\\u12", "nan", "'''"]) + text[at:]
-        check(text.encode("utf-8", "surrogatepass"), rng.choice([FOUR, Context(), Context(world_size=3, pipeline_stages=2)]))
+            text = (
+                text[:at] + rng.choice(['"', "{", "}", "9" * 30, "1e300", "\\u12", "nan", "'''"]) + text[at:]
+            )
+        check(
+            text.encode("utf-8", "surrogatepass"),
+            rng.choice([FOUR, Context(), Context(world_size=3, pipeline_stages=2)]),
+        )
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,10 @@ objects = st.recursive(
 
 @st.composite
 def operations(draw: st.DrawFn) -> dict[str, Any]:
-    path = "".join("/" + key.replace("~", "~0").replace("/", "~1") for key in draw(st.lists(keys, min_size=1, max_size=2)))
+    path = "".join(
+        "/" + key.replace("~", "~0").replace("/", "~1")
+        for key in draw(st.lists(keys, min_size=1, max_size=2))
+    )
     kind = draw(st.sampled_from(["add", "remove", "replace", "move"]))
     if kind == "move":
         new = draw(keys).replace("~", "~0").replace("/", "~1")
@@ -57,7 +60,9 @@ def applied(value: dict[str, Any], operation: dict[str, Any]) -> dict[str, Any]:
 
 @given(value=objects, operation=operations(), indent=st.sampled_from([None, 1, 2, "\t"]))
 @settings(max_examples=400, deadline=None)
-def test_text_is_patched_as_rfc_6902_says(value: dict[str, Any], operation: dict[str, Any], indent: Any) -> None:
+def test_text_is_patched_as_rfc_6902_says(
+    value: dict[str, Any], operation: dict[str, Any], indent: Any
+) -> None:
     document = read_document(json.dumps(value, indent=indent).encode(), "x")
     try:
         expected = applied(value, operation)
