@@ -1,10 +1,11 @@
 """`vdsgen lint` against DeepSpeed on many random configs.
 
-    python -m tests.benchmarks.lint_differential --configs 1000 --seed 1 --out docs/measured/lint_differential.json
+    python -m tests.benchmarks.lint_differential --configs 1000 --seed 1 \\
+        --out docs/measured/lint_differential.json
 
-Both see the same files (tests/review/lint/configs.py); DeepSpeed initialises an engine of each on a CPU rank and
-trains a step (tests/review/lint/oracle_worker.py). Cases that this machine cannot judge, for want of a GPU's kernels,
-packages or disks, are counted apart. The same seed gives the same configs.
+Both see the same files (tests/review/lint/configs.py); DeepSpeed initialises an engine of each on a CPU rank
+and trains a step (tests/review/lint/oracle_worker.py). Cases that this machine cannot judge, for want of a
+GPU's kernels, packages or disks, are counted apart. The same seed gives the same configs.
 """
 
 from __future__ import annotations

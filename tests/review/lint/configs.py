@@ -25,12 +25,13 @@ ODD_VALUES = (None, True, False, 0, -1, 1, 2, 3, 1.5, 4.0, 1e5, [], {}, [1], {"e
 LEFT_OUT = frozenset(
     {
         "/expert_parallel",  # needs a model with experts
-        "/wandb", "/comet",  # need packages and accounts
+        "/wandb",
+        "/comet",  # need packages and accounts
         "/autotuning",  # ends the process at its profiling step
         "/hybrid_engine",  # for language models that generate
         "/weight_quantization",  # read by zero.Init, which no config calls
     }
-)  # fmt: skip
+)
 """Sections that legal configs are made without; mistakes may still bring them in."""
 
 
@@ -135,8 +136,11 @@ def some(rng: random.Random, pointer: str, *, most: int) -> Config:
     usable = [
         (name, key)
         for name, key in section.keys.items()
-        if key.removed is None and key.section is None and key.kind["type"] not in ("object", "no JSON value", "dict")
-        and not (pointer == "" and (name.startswith(("train_", "gradient_acc")) or name.endswith("parallel_size")))
+        if key.removed is None
+        and key.section is None
+        and key.kind["type"] not in ("object", "no JSON value", "dict")
+        and not (pointer == "" and name.startswith(("train_", "gradient_acc")))
+        and not name.endswith("parallel_size")
         and name not in ("type", "params", "device")
     ]  # fmt: skip
     chosen = rng.sample(usable, min(len(usable), rng.randint(0, most)))
@@ -290,9 +294,24 @@ def _scheduler_param(rng: random.Random, config: Config) -> None:
 
 
 MISTAKES: tuple[Callable[[random.Random, Config], None], ...] = (
-    _other_value, _other_value, _in_quotes, _slip, _slip, _moved, _left_out, _number, _number, _section_key,
-    _section_key, _removed, _both_halves, _stage, _grad_accumulation, _optimizer_param, _scheduler_param,
-)  # fmt: skip
+    _other_value,
+    _other_value,
+    _in_quotes,
+    _slip,
+    _slip,
+    _moved,
+    _left_out,
+    _number,
+    _number,
+    _section_key,
+    _section_key,
+    _removed,
+    _both_halves,
+    _stage,
+    _grad_accumulation,
+    _optimizer_param,
+    _scheduler_param,
+)
 
 
 def damaged(rng: random.Random, text: str) -> str:

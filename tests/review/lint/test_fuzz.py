@@ -61,13 +61,19 @@ def test_random_and_damaged_configs(seed: int) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        '{"a":' * 50_000, "[" * 50_000, "'''" * 20_001, '{"a": "' + "x" * 300_000, "#" * 300_000, "/*" * 100_000,
-        '{"k' + "y" * 100_000 + '": 1}', "{" + ",".join(f'"k{n}": {n}' for n in range(5000)) + "}",
+        '{"a":' * 50_000,
+        "[" * 50_000,
+        "'''" * 20_001,
+        '{"a": "' + "x" * 300_000,
+        "#" * 300_000,
+        "/*" * 100_000,
+        '{"k' + "y" * 100_000 + '": 1}',
+        "{" + ",".join(f'"k{n}": {n}' for n in range(5000)) + "}",
         '{"fp16": {"enabled": true, "initial_scale_power": 1e300}}',
         '{"fp16": {"enabled": true, "initial_scale_power": ' + "9" * 300 + "}}",
         '{"train_batch_size": ' + "9" * 4000 + ', "train_micro_batch_size_per_gpu": 3}',
     ],
     ids=range(11),
-)  # fmt: skip
+)
 def test_large_and_deep(text: str) -> None:
     check(text.encode(), FOUR)

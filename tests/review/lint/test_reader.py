@@ -15,10 +15,46 @@ from vdsgen.review.lint.document import Document, pointer
 from vdsgen.review.lint.reader import DEEPEST, read_document
 
 TOKENS = (
-    *"{}[],:", '"a"', '"b"', "'c'", "'''x\n  y'''", "key", "true", "false", "null", "1", "-2", "3.5", "1e5", "1e20",
-    "007", "NaN", "\n", " ", "\t", "#c\n", "//x\n", "/*y*/", '"\\u0041"', '"\\n"', "\\", '"', "5e8", "-", "1.", "Infinity",
-    '"\\ud83d\\ude00"', "\r\n", "''", "'''", "\ufeff", "é", "2.0", "-0", "1e400",
-)  # fmt: skip
+    *"{}[],:",
+    '"a"',
+    '"b"',
+    "'c'",
+    "'''x\n  y'''",
+    "key",
+    "true",
+    "false",
+    "null",
+    "1",
+    "-2",
+    "3.5",
+    "1e5",
+    "1e20",
+    "007",
+    "NaN",
+    "\n",
+    " ",
+    "\t",
+    "#c\n",
+    "//x\n",
+    "/*y*/",
+    '"\\u0041"',
+    '"\\n"',
+    "\\",
+    '"',
+    "5e8",
+    "-",
+    "1.",
+    "Infinity",
+    '"\\ud83d\\ude00"',
+    "\r\n",
+    "''",
+    "'''",
+    "\ufeff",
+    "é",
+    "2.0",
+    "-0",
+    "1e400",
+)
 
 
 def theirs(text: str) -> Any:
@@ -118,7 +154,7 @@ def test_what_is_no_json_is_told_with_its_place(text: str, line: int, column: in
 
 
 def test_bytes_that_are_no_utf_8_are_told_with_their_place() -> None:
-    with pytest.raises(InputError, match="config.json:2:3: no JSON: byte 0xff is no UTF-8"):
+    with pytest.raises(InputError, match=r"config\.json:2:3: no JSON: byte 0xff is no UTF-8"):
         read_document(b'{\n "\xff": 1}', "config.json")
 
 

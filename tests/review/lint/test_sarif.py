@@ -12,8 +12,12 @@ from vdsgen.review.lint.sarif import as_sarif
 
 TEXT, COUNT = "text", "count"
 REGION = {
-    "startLine": COUNT, "startColumn": COUNT, "endLine": COUNT, "endColumn": COUNT, "snippet": {"text": TEXT},
-}  # fmt: skip
+    "startLine": COUNT,
+    "startColumn": COUNT,
+    "endLine": COUNT,
+    "endColumn": COUNT,
+    "snippet": {"text": TEXT},
+}
 ARTIFACT = {"uri": TEXT}
 SCHEMA: dict[str, Any] = {
     "$schema": TEXT,
@@ -64,8 +68,10 @@ SCHEMA: dict[str, Any] = {
 }
 """Those of the standard's properties that lint uses: nothing else may stand in a log (each object of the
 published schema has additionalProperties: false)."""
-REQUIRED = {"version", "runs", "tool", "driver", "name", "id", "message", "text", "artifactChanges", "replacements",
-            "deletedRegion", "artifactLocation"}  # fmt: skip
+REQUIRED = {
+    "version", "runs", "tool", "driver", "name", "id", "message", "text", "artifactChanges", "replacements",
+    "deletedRegion", "artifactLocation",
+}  # fmt: skip
 """Properties that the schema requires of the object they are in."""
 
 
