@@ -8,8 +8,8 @@ from vdsgen.rules.rule import REMOVE, Rule
 
 SCALE = "/fp16/loss_scale"
 POWER = "/fp16/initial_scale_power"
-FINITE_POWER = 1023
-"""Largest power of two in a Python float."""
+LARGEST_POWER = 1023
+"""Of two, in a Python float."""
 WINDOW = "/fp16/loss_scale_window"
 LEAST = "/fp16/min_loss_scale"
 HYSTERESIS = below("/fp16", "hysteresis consecutive_hysteresis")
@@ -92,7 +92,7 @@ def _hysteresis_without_zero(facts: Facts) -> str | None:
 
 def _starts_finite(facts: Facts) -> str | None:
     power = facts.precision.initial_scale_power
-    if power is None or power <= FINITE_POWER or not _is_dynamic(facts):
+    if power is None or power <= LARGEST_POWER or not _is_dynamic(facts):
         return None
     return f"fp16.initial_scale_power is {power}"
 
