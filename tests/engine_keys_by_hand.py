@@ -37,8 +37,8 @@ OPTIONAL_INT = {**INT, "optional": True}
 TYPES: dict[str, dict[str, Any]] = {
     **named(
         "",
-        "activation_checkpointing aio autotuning bf16 bfloat16 checkpoint comet comms_logger compile csv_monitor "
-        "data_efficiency data_types expert_parallel flops_profiler fp16 hybrid_engine optimizer pipeline "
+        "activation_checkpointing aio autotuning bf16 bfloat16 checkpoint comet comms_logger compile "
+        "csv_monitor data_efficiency data_types expert_parallel flops_profiler fp16 hybrid_engine optimizer pipeline "
         "scheduler tensor_parallel tensorboard timers torch_autocast wandb weight_quantization "
         "zero_optimization",
         SECTION,
@@ -94,12 +94,18 @@ TYPES: dict[str, dict[str, Any]] = {
         "any_case": True,
         "checked": True,
     },
-    "/checkpoint/writer/type": {**choice("MOCK", "PYTHON", "FAST", optional=True), "any_case": True, "checked": True},
+    "/checkpoint/writer/type": {
+        **choice("MOCK", "PYTHON", "FAST", optional=True),
+        "any_case": True,
+        "checked": True,
+    },
     "/checkpoint/writer/data_parallel": {
         **choice("REPLICA", "SOCKET", "MACHINE", optional=True),
         "any_case": True,
         "checked": True,
     },
+    # runtime/config.py:403: `in [True, False]`, which 0 and 1 are as well
+    "/checkpoint/parallel_write/pipeline_stage": {**BOOL, "checked": True, "or_number": True},
     # runtime/engine.py:1799: DtypeEnum
     "/data_types/grad_accum_dtype": {**choice(*FLOAT_DTYPE, optional=True), "checked": True},
     "/data_types/param_dtype": {**choice(*FLOAT_DTYPE, optional=True), "checked": True},

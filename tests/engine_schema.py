@@ -173,7 +173,9 @@ def _plain(value: Any) -> Any:
         return value.value
     if isinstance(value, bool | int | float | str | NoneType):
         return int(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    return list(value) if isinstance(value, list | tuple) else dict(value) if isinstance(value, dict) else None
+    return (
+        list(value) if isinstance(value, list | tuple) else dict(value) if isinstance(value, dict) else None
+    )
 
 
 def _by_hand() -> dict[str, Any]:
@@ -253,7 +255,9 @@ def _mark_unread(sections: dict[str, Any]) -> None:
     import deepspeed
 
     root = Path(deepspeed.__file__).parent
-    config_files = re.compile(r"(^|/)(config|(?!precision)\w+_config|config_\w+|constants)\.py$|^autotuning/|^model_implem")
+    config_files = re.compile(
+        r"(^|/)(config|(?!precision)\w+_config|config_\w+|constants)\.py$|^autotuning/|^model_implem"
+    )
     words: set[str] = set()
     for path in root.rglob("*.py"):
         name = path.relative_to(root).as_posix()

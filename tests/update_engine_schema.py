@@ -25,7 +25,9 @@ def schema_text() -> str:
 def _text(value: Any, depth: int) -> str:
     if not isinstance(value, dict) or depth == 4 or not value:
         return json.dumps(value)
-    inner = ",\n".join(f"{' ' * (depth + 1)}{json.dumps(key)}: {_text(v, depth + 1)}" for key, v in value.items())
+    inner = ",\n".join(
+        f"{' ' * (depth + 1)}{json.dumps(key)}: {_text(v, depth + 1)}" for key, v in value.items()
+    )
     return "{\n" + inner + "\n" + " " * depth + "}"
 
 

@@ -1,10 +1,11 @@
 """`vdsgen lint` against DeepSpeed on many random configs.
 
-    python -m tests.benchmarks.lint_differential --configs 1000 --seed 1 --out docs/measured/lint_differential.json
+    python -m tests.benchmarks.lint_differential --configs 1000 --seed 1 \\
+        --out docs/measured/lint_differential.json
 
-Both see the same files (tests/review/lint/configs.py); DeepSpeed initialises an engine of each on a CPU rank and
-trains a step (tests/review/lint/oracle_worker.py). Cases that this machine cannot judge, for want of a GPU's kernels,
-packages or disks, are counted apart. The same seed gives the same configs.
+Both see the same files (tests/review/lint/configs.py); DeepSpeed initialises an engine of each on a CPU rank
+and trains a step (tests/review/lint/oracle_worker.py). Cases that this machine cannot judge, for want of a
+GPU's kernels, packages or disks, are counted apart. The same seed gives the same configs.
 """
 
 from __future__ import annotations
@@ -52,9 +53,7 @@ def result(all_cases: Sequence[Case], outcomes: Sequence[Outcome], seed: int) ->
     refused = [v for v in found if not v.outcome.accepted and v.outcome.obstacle is None]
     false_accepts = [verdict for verdict in found if verdict.false_accept]
     false_alarms = [verdict for verdict in found if verdict.false_alarm]
-    named = Counter(
-        check for v in refused for check in {error.partition(":")[0] for error in v.errors}
-    )
+    named = Counter(check for v in refused for check in {error.partition(":")[0] for error in v.errors})
     return {
         "deepspeed": engine_data()["deepspeed"],
         "configs": len(found),

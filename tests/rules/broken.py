@@ -269,6 +269,7 @@ PRECISION: dict[str, Broken] = {
         ("torch_adam", "AdamW"),
     ),
     "loss-scale-not-negative": ({"precision.loss_scale": -2.0}, ("-2",)),
+    "loss-scale-start-finite": (FP16 | {"precision.initial_scale_power": 5000}, ("5000",)),
     "loss-scale-window": (FP16 | {"precision.loss_scale_window": 0}, ("0",)),
     "loss-scale-minimum": (FP16 | {"precision.min_loss_scale": 0}, ("0",)),
     "loss-scale-initial": (FP16 | {"precision.initial_scale_power": 16}, ("16", "8 skipped steps")),
@@ -446,6 +447,17 @@ REST: dict[str, Broken] = {
         PIPELINE | {"optimizer.type": "Muon", "gradient_accumulation_dtype": "fp32"}, ("Muon",),
     ),
     "muon-momentum-in-memory": ({"zero.save_muon_momentum_buffer_in_memory": True}, ("nvme",)),
+    "optimizer-class-params": (
+        {"optimizer.type": "Lion", "optimizer.params": {"momentum": 0.9}}, ("Lion", "momentum"),
+    ),
+    "optimizer-param-values": ({"optimizer.params": {"lr": "1e-4"}}, ("lr", "'1e-4'")),
+    "scheduler-class-params": (
+        {"scheduler.type": "StepLR", "scheduler.params": {"step": 1}}, ("StepLR", "step_size"),
+    ),
+    "scheduler-torch-wrapped": (
+        {"scheduler.type": "StepLR", "scheduler.params": {"step_size": 1}}, ("StepLR", "2"),
+    ),
+    "scheduler-param-values": ({"scheduler.params": {"warmup_max_lr": "0.1"}}, ("warmup_max_lr", "'0.1'")),
     "scheduler-exists": ({"scheduler.type": "Warmup"}, ("Warmup",)),
     "scheduler-params-given": (
         {"given": GIVEN - {"/scheduler/params"}, "scheduler.params": {}}, ("WarmupLR",),

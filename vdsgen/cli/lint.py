@@ -17,13 +17,20 @@ STANDARD_INPUT = "-"
 @click.command()
 @click.argument("configs", metavar="CONFIG...", nargs=-1, required=True)
 @click.option(
-    "--plan", "plan_path", metavar="PLAN", type=click.Path(path_type=Path),
+    "--plan",
+    "plan_path",
+    metavar="PLAN",
+    type=click.Path(path_type=Path),
     help="The plan.json it was rendered from: its model, GPUs and settings count. Default: one beside a "
     "ds_config.json.",
 )
-@click.option("--world-size", metavar="N", type=click.IntRange(min=1), help="Number of ranks that are started.")
 @click.option(
-    "--pipeline-stages", metavar="N", type=click.IntRange(min=0),
+    "--world-size", metavar="N", type=click.IntRange(min=1), help="Number of ranks that are started."
+)
+@click.option(
+    "--pipeline-stages",
+    metavar="N",
+    type=click.IntRange(min=0),
     help="Stages of the PipelineModule that the training code makes; 0: it makes none.",
 )
 @click.option("--accelerator", metavar="NAME", help="What it runs on, as DeepSpeed says: cuda, cpu, xpu, ...")
@@ -32,7 +39,10 @@ STANDARD_INPUT = "-"
 @click.option("--patch", is_flag=True, help="Print the repairs as a JSON patch (RFC 6902), and nothing else.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option(
-    "--format", "form", type=click.Choice(["text", "json", "sarif"]), default="text",
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "sarif"]),
+    default="text",
     help="sarif: for code review tools.",
 )
 def command(

@@ -8,7 +8,7 @@ from vdsgen.rules.rule import REMOVE, Rule
 
 SCALE = "/fp16/loss_scale"
 POWER = "/fp16/initial_scale_power"
-MOST_POWER = 1023
+LARGEST_POWER = 1023
 """Of two, in a Python float."""
 WINDOW = "/fp16/loss_scale_window"
 LEAST = "/fp16/min_loss_scale"
@@ -92,7 +92,7 @@ def _hysteresis_without_zero(facts: Facts) -> str | None:
 
 def _starts_finite(facts: Facts) -> str | None:
     power = facts.precision.initial_scale_power
-    if power is None or power <= MOST_POWER or not _is_dynamic(facts):
+    if power is None or power <= LARGEST_POWER or not _is_dynamic(facts):
         return None
     return f"fp16.initial_scale_power is {power}"
 
@@ -102,11 +102,11 @@ RULES = (
         id="loss-scale-start-finite",
         summary="The first loss scale, 2 to the power of initial_scale_power, fits a float.",
         check=_starts_finite,
-        remedy=f"use at most {MOST_POWER}; 16 is DeepSpeed's default",
+        remedy="set fp16.initial_scale_power to 9, as the article does",
         source="runtime/fp16/loss_scaler.py:161",
         engine_message="int too",
         keys=(POWER,),
-        fix=setting(POWER, 16),
+        fix=setting(POWER, ARTICLES_POWER),
         needs=("precision",),
     ),
     Rule(

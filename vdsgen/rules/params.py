@@ -21,7 +21,7 @@ MUON_PARAMS: Mapping[str, Any] = {
     "lr": 0.02, "momentum": 0.95, "weight_decay": 0, "ns_method": "gram", "betas": [0.9, 0.95], "eps": 1e-10,
     "muon_lr": 0.02, "adam_lr": 3e-4, "**": None,
 }  # fmt: skip
-"""runtime/engine.py:2408-2412, with values of their types; the engine picks these, and takes no notice of others."""
+"""runtime/engine.py:2408-2412, with values of their types; the engine takes no notice of others."""
 NOT_NEGATIVE = ("lr", "eps", "weight_decay", "lr_decay", "momentum", "initial_accumulator_value")
 """torch.optim refuses negative ones."""
 Signature = Mapping[str, Mapping[str, Any]]

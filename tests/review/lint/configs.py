@@ -25,12 +25,13 @@ ODD_VALUES = (None, True, False, 0, -1, 1, 2, 3, 1.5, 4.0, 1e5, [], {}, [1], {"e
 LEFT_OUT = frozenset(
     {
         "/expert_parallel",  # needs a model with experts
-        "/wandb", "/comet",  # need packages and accounts
+        "/wandb",
+        "/comet",  # need packages and accounts
         "/autotuning",  # ends the process at its profiling step
         "/hybrid_engine",  # for language models that generate
         "/weight_quantization",  # read by zero.Init, which no config calls
     }
-)  # fmt: skip
+)
 """Sections that legal configs are made without; mistakes may still bring them in."""
 
 
@@ -92,7 +93,10 @@ def legal(rng: random.Random, data_parallel_size: int, *, pipeline: bool) -> Con
 
 
 def zero(rng: random.Random, pipeline: bool) -> Config:
-    section = {"stage": rng.choice((0, 1)) if pipeline else rng.choice((0, 1, 2, 3, 3)), **some(rng, "/zero_optimization", most=4)}  # fmt: skip
+    section = {
+        "stage": rng.choice((0, 1)) if pipeline else rng.choice((0, 1, 2, 3, 3)),
+        **some(rng, "/zero_optimization", most=4),
+    }
     for name in ("offload_optimizer", "offload_param"):
         if rng.random() < 0.15:
             inner = some(rng, f"/zero_optimization/{name}", most=2)
@@ -132,8 +136,11 @@ def some(rng: random.Random, pointer: str, *, most: int) -> Config:
     usable = [
         (name, key)
         for name, key in section.keys.items()
-        if key.removed is None and key.section is None and key.kind["type"] not in ("object", "no JSON value", "dict")
-        and not (pointer == "" and (name.startswith(("train_", "gradient_acc")) or name.endswith("parallel_size")))
+        if key.removed is None
+        and key.section is None
+        and key.kind["type"] not in ("object", "no JSON value", "dict")
+        and not (pointer == "" and name.startswith(("train_", "gradient_acc")))
+        and not name.endswith("parallel_size")
         and name not in ("type", "params", "device")
     ]  # fmt: skip
     chosen = rng.sample(usable, min(len(usable), rng.randint(0, most)))
@@ -265,21 +272,46 @@ def _grad_accumulation(rng: random.Random, config: Config) -> None:
 def _optimizer_param(rng: random.Random, config: Config) -> None:
     section = config.get("optimizer")
     if isinstance(section, dict) and isinstance(section.get("params"), dict):
-        name = rng.choice(("lr", "betas", "eps", "momentum", "max_grad_norm", "warmup", "fused", "adam_w_mode"))
+        name = rng.choice(
+            ("lr", "betas", "eps", "momentum", "max_grad_norm", "warmup", "fused", "adam_w_mode")
+        )
         section["params"][name] = rng.choice((True, 0.9, 1.0, [0.9, 0.999], "auto", None, 1, -1.0, [0.9]))
 
 
 def _scheduler_param(rng: random.Random, config: Config) -> None:
     section = config.get("scheduler")
     if isinstance(section, dict) and isinstance(section.get("params"), dict):
-        names = ("warmup_num_steps", "total_num_steps", "warmup_type", "warmup_max_lr", "last_batch_iteration")
-        section["params"][rng.choice(names)] = rng.choice((0, -1, 5, 1.5, "linear", "log", "auto", None, "cosine"))
+        names = (
+            "warmup_num_steps",
+            "total_num_steps",
+            "warmup_type",
+            "warmup_max_lr",
+            "last_batch_iteration",
+        )
+        section["params"][rng.choice(names)] = rng.choice(
+            (0, -1, 5, 1.5, "linear", "log", "auto", None, "cosine")
+        )
 
 
 MISTAKES: tuple[Callable[[random.Random, Config], None], ...] = (
-    _other_value, _other_value, _in_quotes, _slip, _slip, _moved, _left_out, _number, _number, _section_key,
-    _section_key, _removed, _both_halves, _stage, _grad_accumulation, _optimizer_param, _scheduler_param,
-)  # fmt: skip
+    _other_value,
+    _other_value,
+    _in_quotes,
+    _slip,
+    _slip,
+    _moved,
+    _left_out,
+    _number,
+    _number,
+    _section_key,
+    _section_key,
+    _removed,
+    _both_halves,
+    _stage,
+    _grad_accumulation,
+    _optimizer_param,
+    _scheduler_param,
+)
 
 
 def damaged(rng: random.Random, text: str) -> str:

@@ -41,8 +41,10 @@ OWN_WORDS = {
     "unknown-key": "Extra inputs are not permitted",
     "key-named-twice": "Extra inputs are not permitted",
     "duplicate-key": "Duplicate keys",
-    "wrong-type": "validation error|ZeroDivision|TypeError|ValueError|AttributeError|AssertionError|ConfigError|KeyError",
+    "wrong-type": "validation error|ZeroDivision|TypeError|ValueError|AttributeError|AssertionError"
+    "|ConfigError|KeyError",
     "auto-as-text": "TypeError|ValueError|AttributeError|ConfigError",
+    "data-efficiency-incomplete": "must be specified|KeyError",
     "not read": "Hjson|Unicode|Duplicate|Index|Overflow|ValueError|AttributeError|TypeError|digits|Recursion",
 }
 """What DeepSpeed says where lint's own checks find an error."""

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).parent.parent.parent.parent
 
 OBSTACLES: Mapping[str, str] = {
-    "no CUDA kernel": r"FusedLamb|fused_lamb|FusedLion|fused_lion|only supported for CUDA|NotImplementedBuilder"
-    r"|not been implemented on CPU"
+    "no CUDA kernel": r"FusedLamb|fused_lamb|FusedLion|fused_lion|only supported for CUDA"
+    r"|NotImplementedBuilder|not been implemented on CPU"
     r"|CUDA_HOME|does not have an accelerator|SuperOffload|torch not compiled with CUDA",
     "a package that is not installed": r"No module named|wandb|comet_ml|Install mup|MuAdam|MuSGD",
     "no NVMe library": r"async_io|libaio|Unable to JIT load the async|aio_handle|AsyncIO",

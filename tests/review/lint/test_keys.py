@@ -65,7 +65,9 @@ def test_a_key_given_twice_is_an_error_at_the_second() -> None:
 def test_both_names_of_one_key_are_an_error() -> None:
     section = {"stage": 3, "max_live_parameters": 5, "stage3_max_live_parameters": 6}
     findings = found(with_changes({"/zero_optimization": section}))
-    assert [f.pointer for f in findings if f.check == "key-named-twice"] == ["/zero_optimization/max_live_parameters"]
+    assert [f.pointer for f in findings if f.check == "key-named-twice"] == [
+        "/zero_optimization/max_live_parameters"
+    ]
 
 
 def test_auto_is_no_finding_where_somebody_fills_it_in() -> None:
@@ -126,7 +128,23 @@ def models() -> list[tuple[str, Any]]:
 
 def test_values_are_refused_that_the_engine_s_models_refuse_and_no_others() -> None:
     """Each key of each model with each of many values, by lint and by the model itself."""
-    odd = (*ODD_VALUES, 1.0, 0.0, -0.5, 2**70, "1.0", "-1", "1e400", " 4 ", "True", "off", [[]], {"a": 1}, "nvme", "3")
+    odd = (
+        *ODD_VALUES,
+        1.0,
+        0.0,
+        -0.5,
+        2**70,
+        "1.0",
+        "-1",
+        "1e400",
+        " 4 ",
+        "True",
+        "off",
+        [[]],
+        {"a": 1},
+        "nvme",
+        "3",
+    )
     differences = []
     for pointer, model in models():
         section = engine_section(pointer)

@@ -15,10 +15,46 @@ from vdsgen.review.lint.document import Document, pointer
 from vdsgen.review.lint.reader import DEEPEST, read_document
 
 TOKENS = (
-    *"{}[],:", '"a"', '"b"', "'c'", "'''x\n  y'''", "key", "true", "false", "null", "1", "-2", "3.5", "1e5", "1e20",
-    "007", "NaN", "\n", " ", "\t", "#c\n", "//x\n", "/*y*/", '"\\u0041"', '"\\n"', "\\", '"', "5e8", "-", "1.", "Infinity",
-    '"\\ud83d\\ude00"', "\r\n", "''", "'''", "\ufeff", "é", "2.0", "-0", "1e400",
-)  # fmt: skip
+    *"{}[],:",
+    '"a"',
+    '"b"',
+    "'c'",
+    "'''x\n  y'''",
+    "key",
+    "true",
+    "false",
+    "null",
+    "1",
+    "-2",
+    "3.5",
+    "1e5",
+    "1e20",
+    "007",
+    "NaN",
+    "\n",
+    " ",
+    "\t",
+    "#c\n",
+    "//x\n",
+    "/*y*/",
+    '"\\u0041"',
+    '"\\n"',
+    "\\",
+    '"',
+    "5e8",
+    "-",
+    "1.",
+    "Infinity",
+    '"\\ud83d\\ude00"',
+    "\r\n",
+    "''",
+    "'''",
+    "\ufeff",
+    "é",
+    "2.0",
+    "-0",
+    "1e400",
+)
 
 
 def theirs(text: str) -> Any:
@@ -59,7 +95,9 @@ values = st.recursive(
 
 @given(config=st.dictionaries(st.text(max_size=8), values, max_size=5), indent=st.sampled_from([None, 1, 4]))
 @settings(max_examples=200, deadline=None)
-def test_json_is_read_as_it_is_and_each_place_is_the_value_s(config: dict[str, Any], indent: int | None) -> None:
+def test_json_is_read_as_it_is_and_each_place_is_the_value_s(
+    config: dict[str, Any], indent: int | None
+) -> None:
     import json
 
     document = read(json.dumps(config, indent=indent))
@@ -69,7 +107,10 @@ def test_json_is_read_as_it_is_and_each_place_is_the_value_s(config: dict[str, A
         entry = document.entry((key,))
         assert entry is not None
         assert json.loads(document.text[entry.start : entry.key_end]) == key
-        assert json.loads(document.text[entry.value.start : entry.value.end], parse_float=whole) == entry.value.plain()
+        assert (
+            json.loads(document.text[entry.value.start : entry.value.end], parse_float=whole)
+            == entry.value.plain()
+        )
 
 
 def whole(text: str) -> float | int:
@@ -83,7 +124,12 @@ def whole(text: str) -> float | int:
     [
         ('{"a": 1', 1, 8, "the file ends"),
         ('{\n "a": "x\n}', 2, 9, "inside text"),
-        ('{"a": 1 "b" 2}', 1, 15, "a key is expected\n  -> see line 1, column 7: is a quote or a comma missing"),
+        (
+            '{"a": 1 "b" 2}',
+            1,
+            15,
+            "a key is expected\n  -> see line 1, column 7: is a quote or a comma missing",
+        ),
         ('{"a"\n: 1, "b" 2}', 2, 10, "no colon"),
         ('{"a": }', 1, 7, "where a value is expected"),
         ('{"a": [1, 2', 1, 7, "an array without an end"),
@@ -108,7 +154,7 @@ def test_what_is_no_json_is_told_with_its_place(text: str, line: int, column: in
 
 
 def test_bytes_that_are_no_utf_8_are_told_with_their_place() -> None:
-    with pytest.raises(InputError, match="config.json:2:3: no JSON: byte 0xff is no UTF-8"):
+    with pytest.raises(InputError, match=r"config\.json:2:3: no JSON: byte 0xff is no UTF-8"):
         read_document(b'{\n "\xff": 1}', "config.json")
 
 

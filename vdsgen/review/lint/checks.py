@@ -21,7 +21,11 @@ class Check(NamedTuple):
 
 
 OWN = (
-    Check("no-strict-json", "warning", "The file is JSON: comments, stray commas and bare words pass DeepSpeed only."),
+    Check(
+        "no-strict-json",
+        "warning",
+        "The file is JSON: comments, stray commas and bare words pass DeepSpeed only.",
+    ),
     Check("duplicate-key", "error", "No key is given twice in one object."),
     Check("unknown-key", "error", "Keys are those that DeepSpeed knows: it refuses others, or drops them."),
     Check("key-named-twice", "error", "A key that has two names is given under one of them."),
@@ -30,9 +34,13 @@ OWN = (
     Check("wrong-type", "error", "Values are of the key's type and within its limits."),
     Check("coerced-value", "note", "Values are of the key's type without DeepSpeed's help."),
     Check("auto-as-text", "error", 'Outside of checked sections, DeepSpeed itself takes "auto" for text.'),
-    Check("data-efficiency-incomplete", "error", "A part of data_efficiency that is enabled has the keys that it needs."),
+    Check(
+        "data-efficiency-incomplete",
+        "error",
+        "A part of data_efficiency that is enabled has the keys that it needs.",
+    ),
     Check("departs-from-plan", "warning", "The config says what its plan says."),
-)  # fmt: skip
+)
 
 
 def all_checks() -> tuple[Check, ...]:

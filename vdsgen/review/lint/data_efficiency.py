@@ -17,10 +17,16 @@ NEEDS = (
     ((*SAMPLING, "dynamic_batching"), ("max_tokens",), "runtime/data_pipeline/config.py:117"),
     (
         (*SECTION, "data_routing", "random_ltd"),
-        ("total_layer_num", "random_ltd_layer_num", "random_ltd_layer_id", "random_ltd_schedule", "global_batch_size"),
+        (
+            "total_layer_num",
+            "random_ltd_layer_num",
+            "random_ltd_layer_id",
+            "random_ltd_schedule",
+            "global_batch_size",
+        ),
         "runtime/data_pipeline/data_routing/scheduler.py:42-45",
     ),
-)  # fmt: skip
+)
 """The part, the keys that it needs once it is enabled, and where they are read."""
 
 

@@ -16,6 +16,8 @@ AUTO = "auto"
 CONFIG = "runtime/config.py"
 MODEL = "runtime/config_utils.py:54"
 """DeepSpeedConfigModel's constructor: drops "auto", refuses unknown keys."""
+MOST_SUGGESTIONS = 200
+"""Nearest names that are looked for in one file: each takes a comparison with every key of its section."""
 BATCH = ("/train_batch_size", "/train_micro_batch_size_per_gpu", "/gradient_accumulation_steps")
 RULED = frozenset({"/zero_optimization/cpu_offload_use_pin_memory"})
 """Deprecated keys that have a rule of their own."""
@@ -56,6 +58,7 @@ class Walk:
     """Transformers or Accelerate put numbers in the place of "auto" before the engine sees the config."""
     values: Values = field(default_factory=Values)
     findings: list[Finding] = field(default_factory=list)
+    unknown_keys: int = 0
 
     def run(self) -> None:
         top = engine_section("")
@@ -116,7 +119,8 @@ class Walk:
             return
         where = f"in {section.pointer[1:].replace('/', '.')}" if section.pointer else "at the top level"
         usable = [name for name, key in section.keys.items() if key.removed is None]
-        near = did_you_mean(entry.key, sorted(usable))
+        self.unknown_keys += 1
+        near = did_you_mean(entry.key, sorted(usable)) if self.unknown_keys <= MOST_SUGGESTIONS else None
         elsewhere = "" if near else _elsewhere(entry.key, section.pointer)
         remedy = f"did you mean {near}?" if near else elsewhere or "take it out"
         fix = [move(path, near)] if near and near not in {e.key for e in self.siblings(path)} else []
@@ -126,7 +130,9 @@ class Walk:
             self.add(path, "unknown-key", "error", message, remedy=remedy, source=MODEL, fix=fix, at_key=True)
         else:
             message = f"DeepSpeed knows no key {written(entry.key)} {where}, and drops it without a word"
-            self.add(path, "unknown-key", "warning", message, remedy=remedy, source=CONFIG, fix=fix, at_key=True)  # fmt: skip
+            self.add(
+                path, "unknown-key", "warning", message, remedy=remedy, source=CONFIG, fix=fix, at_key=True
+            )
 
     def siblings(self, path: Path) -> list[Entry]:
         parent = self.document.node(path[:-1])
@@ -137,7 +143,9 @@ class Walk:
         self.deprecated(key, path)
         if not key.read and key.section is None and section.pointer != "/pipeline":  # which has rules
             message = f"nothing in DeepSpeed reads {key.name}"
-            self.add(path, "unread-key", "warning", message, remedy="take it out", fix=[remove(path)], at_key=True)  # fmt: skip
+            self.add(
+                path, "unread-key", "warning", message, remedy="take it out", fix=[remove(path)], at_key=True
+            )
         value = node.plain()
         if value == AUTO and self.auto(section, key, path, name):
             return
@@ -155,7 +163,9 @@ class Walk:
         message = f"{path[-1]} is deprecated"
         renames = key.moves_value and key.kind["type"] == "bool" and key.default is False
         fix = [move(path, key.deprecated)] if renames else _offload_fix(self.document, path)
-        self.add(path, "deprecated-key", "warning", message, remedy=instead, source=MODEL, fix=fix, at_key=True)  # fmt: skip
+        self.add(
+            path, "deprecated-key", "warning", message, remedy=instead, source=MODEL, fix=fix, at_key=True
+        )
 
     def auto(self, section: EngineSection, key: EngineKey, path: Path, name: str) -> bool:
         """Handles "auto" where it is no value of the key's own; whether it did."""
@@ -173,9 +183,12 @@ class Walk:
             self.add(path, "auto-is-default", "warning", message, remedy=remedy, source=MODEL)
         elif name not in BATCH:  # batch sizes have a rule
             message = (
-                '"auto" is for Transformers and Accelerate, which fill it in: DeepSpeed itself takes it for text'
+                '"auto" is for Transformers and Accelerate, which fill it in: DeepSpeed itself takes it for '
+                "text"
             )
-            self.add(path, "auto-as-text", "error", message, remedy=remedy, source=CONFIG)
+            refused = section.pointer == "" or key.kind.get("checked")
+            level = "error" if refused else "warning"
+            self.add(path, "auto-as-text", level, message, remedy=remedy, source=CONFIG)
         if section.model is None:
             self.values.wrong.add(name)
         return True
@@ -206,7 +219,10 @@ class Walk:
             return
         self.values.written[name] = made
         if not is_plainly(key.kind, value):
-            message = f"{written(value)} where {expected(key.kind)} is expected: DeepSpeed takes it for {written(made)}"
+            message = (
+                f"{written(value)} where {expected(key.kind)} is expected: DeepSpeed takes it for "
+                f"{written(made)}"
+            )
             plain = made if isinstance(made, bool | int | float | str) else value
             self.add(path, "coerced-value", "note", message, remedy=f"write {written(plain)}",
                      source=MODEL, fix=[replace(path, plain)])  # fmt: skip
@@ -222,7 +238,15 @@ class Walk:
         message = f"expected {expected(key.kind)}, given {written(value)}"
         fix = _wrong_fix(key, value, path)
         remedy = f"write {written(fix[0]['value'])}" if fix else None
-        self.add(path, "wrong-type", level, message, remedy=remedy, source=MODEL if level == "error" else CONFIG, fix=fix)  # fmt: skip
+        self.add(
+            path,
+            "wrong-type",
+            level,
+            message,
+            remedy=remedy,
+            source=MODEL if level == "error" else CONFIG,
+            fix=fix,
+        )
 
 
 def _elsewhere(name: str, but: str) -> str | None:

@@ -100,7 +100,7 @@ def is_plainly(kind: Kind, value: Any) -> bool:
             return value.lower() in [choice.lower() for choice in choices]
         return isinstance(value, str) and value in choices
     if word == "bool":
-        return isinstance(value, bool)
+        return isinstance(value, bool) or (bool(kind.get("or_number")) and value in (0, 1))
     if word in ("int", "integer choice", "float"):
         number = (isinstance(value, float) and word == "float") or isinstance(value, int)
         return number and not isinstance(value, bool) and _within(kind, value)

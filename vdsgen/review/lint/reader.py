@@ -50,7 +50,9 @@ def read_document(content: bytes, file: str) -> Document:
         document.root = reader.document()
         if document.root.entries is None:
             kind = "an array" if document.root.items is not None else "one value"
-            raise NoJsonError(f"{kind}, and a DeepSpeed config is an object", document.root.start, "put it in {}")
+            raise NoJsonError(
+                f"{kind}, and a DeepSpeed config is an object", document.root.start, "put it in {}"
+            )
     except NoJsonError as error:
         place = document.place(min(error.offset, len(text)))
         remedy = _swallowed(document) or error.remedy
@@ -60,7 +62,7 @@ def read_document(content: bytes, file: str) -> Document:
 
 
 def _swallowed(document: Document) -> str | None:
-    """Where text without quotes may have taken commas and braces with it: it goes on to the end of its line."""
+    """Where text without quotes, which goes on to the end of its line, may have taken commas with it."""
     for loose in reversed(document.loose):
         rest = document.line(document.place(loose.offset).line)[document.place(loose.offset).column - 1 :]
         if loose.what == "text without quotes" and any(char in rest for char in ',:}"]'):
@@ -89,7 +91,9 @@ class _Reader:
             root = self.without_braces(offset)
         end = self.skip(root.end)
         if end != len(self.text):
-            raise NoJsonError("something follows the end of the object", end, "remove it, or a brace before it")
+            raise NoJsonError(
+                "something follows the end of the object", end, "remove it, or a brace before it"
+            )
         return root
 
     def without_braces(self, offset: int) -> Node:

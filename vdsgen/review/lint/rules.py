@@ -21,6 +21,8 @@ LEVELS: dict[Severity, Level] = {
 
 LATER: dict[str, Level] = {"zero-3-elastic-checkpoint": "warning", "zero-loading-in-turn": "warning"}
 """Refused not at the start, but where a checkpoint is saved or loaded."""
+LONGEST = 400
+"""Characters of a message."""
 AUTOMATIC = "auto-is-default"
 """Told key by key, where each is written, by keys.py."""
 
@@ -39,11 +41,16 @@ def rule_findings(document: Document, facts: Facts, context: Context) -> list[Fi
         changes = rule.fix(facts) if rule.fix is not None else ()
         found.append(
             finding_at(
-                document, path, rule.id, level, violation.message,
+                document, path, rule.id, level, _short(violation.message),
                 remedy=rule.remedy, source=rule.source, fix=as_patch(document, changes), at_key=at_key,
             )
         )  # fmt: skip
     return found
+
+
+def _short(message: str) -> str:
+    """Values of any length may stand in a message."""
+    return message if len(message) <= LONGEST else f"{message[: LONGEST - 3]}..."
 
 
 def _blamed(document: Document, rule: Rule) -> tuple[tuple[str, ...], bool]:

@@ -26,7 +26,9 @@ def lint(content: bytes, file: str, context: Context) -> Linted:
         from vdsgen.review.lint.planned import departures, planned_sections
 
         found += departures(document, planned_sections(context.plan, context.plan_folder))
-    return Linted(document, tuple(sorted(found, key=lambda finding: (finding.place, finding.level != "error"))))
+    return Linted(
+        document, tuple(sorted(found, key=lambda finding: (finding.place, finding.level != "error")))
+    )
 
 
 def read_file(path: Path) -> bytes:

@@ -44,7 +44,9 @@ def _summary(files: Sequence[Linted]) -> str:
     release = engine_data()["deepspeed"]
     lines = []
     for linted in files:
-        counts: list[tuple[int, Level]] = [(linted.count(level), level) for level in ("error", "warning", "note")]
+        counts: list[tuple[int, Level]] = [
+            (linted.count(level), level) for level in ("error", "warning", "note")
+        ]
         said = ", ".join(f"{count} {level}{'' if count == 1 else 's'}" for count, level in counts if count)
         lines.append(f"{linted.document.file}: {said or 'nothing found'} (DeepSpeed {release})\n")
     return "".join(lines)
