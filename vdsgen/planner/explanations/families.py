@@ -19,7 +19,7 @@ from vdsgen.planner.numerics import loses_sums
 from vdsgen.planner.place import Miss
 from vdsgen.planner.search import Candidate, Search, search
 from vdsgen.planner.space import ZERO_STAGES, Layout, divisors
-from vdsgen.planner.words import communication_words, gib, interval_words, settings_words
+from vdsgen.planner.words import communication_words, interval_words, miss_words, settings_words
 from vdsgen.planner.workload import Workload
 from vdsgen.spec.experiment import Dtype
 from vdsgen.spec.explanations import NearestMiss
@@ -191,13 +191,10 @@ def _inexactly(name: str, best: Candidate, winner: Candidate) -> NearestMiss:
 
 
 def _too_large(name: str, miss: Miss) -> NearestMiss:
-    part = getattr(miss.memory, f"{miss.biggest_component}_bytes")
     return NearestMiss(
         family=name,
         outcome="out_of_memory",
-        detail=f"fits in no way: nearest ({settings_words(miss.settings)}) it lacks {gib(miss.over_bytes)} "
-        f"on stage {miss.stage}, which needs {gib(miss.memory.peak_bytes)}, {gib(part)} of it "
-        f"{miss.biggest_component}",
+        detail=f"fits in no way: nearest ({settings_words(miss.settings)}) it {miss_words(miss)}",
         settings=miss.settings.record(),
         missing_bytes=miss.over_bytes,
         stage=miss.stage,
