@@ -53,6 +53,7 @@ examples: $(BIN)/.installed
 	$(BIN)/python -m tests.update_article
 	$(BIN)/python -m vdsgen.report.memory_chart examples/rendered/article-1.5b@four-24gb docs/images/memory-1.5b.svg
 	$(BIN)/python -m tests.update_readme
+	$(BIN)/python -m tests.update_labs
 
 clean:
 	rm -rf $(VENV) runs build dist .cache

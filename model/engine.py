@@ -163,13 +163,14 @@ class TrainingEngine:
 def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, seed: int) -> TrainingEngine:
     """Builds this rank's part of the model and DeepSpeed's engine around it.
 
-    Reads `pipeline.stages`, `pipeline.partition` and `pipeline.activation_checkpoint_interval`; everything
-    else in `ds_config` is DeepSpeed's own. Collective. Raises VdsgenError where the config contradicts
-    the model or the number of ranks.
+    Reads `pipeline.stages`, `pipeline.partition`, `pipeline.activation_checkpoint_interval` and, where stages
+    have intervals of their own, `pipeline.stage_checkpoint_intervals`; everything else in `ds_config` is
+    DeepSpeed's own. Collective. Raises VdsgenError where the config contradicts the model or the number of
+    ranks.
     """
     section = ds_config.get("pipeline", {})
     stages = int(section.get("stages", 1))
-    interval = int(section.get("activation_checkpoint_interval", 0))
+    intervals = stage_intervals(section, stages)
     specs = layer_specs(model, geometry, seed)
     partition = list(section.get("partition", [0, len(specs)]))
     if len(partition) != stages + 1:
@@ -180,12 +181,27 @@ def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, s
         raise VdsgenError(
             f"pipeline.stages ({stages}) must divide the number of ranks ({dist.get_world_size()})"
         )
+    config = dict(ds_config)
     if stages > 1:
-        module: torch.nn.Module = PlannedPipelineModule(specs, partition, interval, diffusion_loss)
+        planned = PlannedPipelineModule(specs, partition, intervals, diffusion_loss)
+        # The engine puts its config's interval in the module's place (runtime/pipe/engine.py:214).
+        own = {"activation_checkpoint_interval": planned.activation_checkpoint_interval}
+        config["pipeline"] = {**section, **own}
+        module: torch.nn.Module = planned
     else:
         stage_3 = ds_config.get("zero_optimization", {}).get("stage", 0) == 3
-        with deepspeed.zero.Init(config_dict_or_path=dict(ds_config), enabled=stage_3):
-            module = SequentialModel(specs, interval, diffusion_loss)
+        with deepspeed.zero.Init(config_dict_or_path=config, enabled=stage_3):
+            module = SequentialModel(specs, intervals[0], diffusion_loss)
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    engine, *_ = deepspeed.initialize(model=module, model_parameters=trainable, config=dict(ds_config))
+    engine, *_ = deepspeed.initialize(model=module, model_parameters=trainable, config=config)
     return TrainingEngine(engine)
+
+
+def stage_intervals(section: Mapping[str, Any], stages: int) -> tuple[int, ...]:
+    """The checkpoint interval of each stage, by a `pipeline` section. Raises VdsgenError unless there are as
+    many as stages."""
+    same = int(section.get("activation_checkpoint_interval", 0))
+    own = section.get("stage_checkpoint_intervals") or [same] * stages
+    if len(own) != stages:
+        raise VdsgenError(f"pipeline.stage_checkpoint_intervals {own} needs {stages} entries, one a stage")
+    return tuple(int(interval) for interval in own)

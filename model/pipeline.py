@@ -74,7 +74,8 @@ def check_fits(model: Vdt, geometry: Geometry) -> None:
 class PlannedPipelineModule(PipelineModule):  # type: ignore[misc]
     """DeepSpeed's PipelineModule with the stages' boundaries given, not derived.
 
-    `partition` holds len(stages) + 1 layer indices; stage i owns layers partition[i] to partition[i + 1].
+    `partition` holds len(stages) + 1 layer indices; stage i owns layers partition[i] to partition[i + 1], and
+    recomputes them in segments of `checkpoint_intervals[i]` (0: none).
     The distributed backend must be initialised. Call on every rank; each builds only its own layers.
     """
 
@@ -82,7 +83,7 @@ class PlannedPipelineModule(PipelineModule):  # type: ignore[misc]
         self,
         layers: Sequence[LayerSpec],
         partition: Sequence[int],
-        activation_checkpoint_interval: int,
+        checkpoint_intervals: Sequence[int],
         loss_fn: LossFunction,
     ) -> None:
         check_partition(partition, len(layers))
@@ -93,9 +94,10 @@ class PlannedPipelineModule(PipelineModule):  # type: ignore[misc]
             num_stages=len(partition) - 1,
             loss_fn=loss_fn,
             partition_method="planned",
-            activation_checkpoint_interval=activation_checkpoint_interval,
             activation_checkpoint_func=non_reentrant_checkpoint,
         )
+        # The stage is known now; what the engine derives from the interval, it derives after this.
+        self.activation_checkpoint_interval = checkpoint_intervals[self.stage_id]
 
     def _partition_layers(self, method: str = "planned") -> None:
         assert method == "planned", f"this module's stages are given, not derived by {method!r}"

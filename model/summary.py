@@ -55,6 +55,7 @@ def summarise(
             "gradient_accumulation_steps": int(rendered.ds_config["gradient_accumulation_steps"]),
             "global_batch_size": configuration.global_batch_size,
             "activation_checkpoint_interval": int(section.get("activation_checkpoint_interval", 0)),
+            "stage_checkpoint_intervals": list(section.get("stage_checkpoint_intervals") or []),
             "parameters": plan.model.parameters,
             "edited": _is_edited(configuration),
         },
@@ -138,7 +139,6 @@ def _text(path: Path | None) -> str | None:
 def summary_text(summary: Mapping[str, Any]) -> str:
     """The same for people."""
     plan, predicted, measured = summary["plan"], summary["predicted"], summary["measured"]
-    interval = plan["activation_checkpoint_interval"]
     rows = [
         ("step time", predicted["step_seconds"], measured["step_seconds"], "s"),
         ("samples a second", predicted["samples_per_second"], measured["samples_per_second"], ""),
@@ -155,7 +155,7 @@ def summary_text(summary: Mapping[str, Any]) -> str:
         f"Plan      {plan['pool']}: {plan['layout']}",
         f"          micro-batch {plan['micro_batch_size']}, "
         f"accumulation {plan['gradient_accumulation_steps']}, global batch {plan['global_batch_size']}, "
-        + (f"checkpoint every {interval} blocks" if interval else "no activation checkpointing"),
+        + _checkpointing(plan),
         "",
         f"{'':24}{'predicted':>12}{'measured':>12}{'measured / predicted':>24}",
         *(_row(*row) for row in rows),
@@ -175,6 +175,13 @@ FILES = (
     ("Checkpoint", "checkpoint"),
     ("Rendered plan", "rendered"),
 )
+
+
+def _checkpointing(plan: Mapping[str, Any]) -> str:
+    if plan["stage_checkpoint_intervals"]:
+        return f"checkpoint every {plan['stage_checkpoint_intervals']} blocks, by stage (0: none)"
+    interval = plan["activation_checkpoint_interval"]
+    return f"checkpoint every {interval} blocks" if interval else "no activation checkpointing"
 
 
 def _row(name: str, planned: float, found: float, unit: str) -> str:

@@ -158,6 +158,30 @@ def test_several_pools_are_compared(tmp_path: Path) -> None:
     assert Plan.model_validate_json(one.stdout).pool == "slow"
 
 
+def test_a_pool_that_pins_do_not_suit_hides_no_other(tmp_path: Path) -> None:
+    lab, experiment = two_pools(tmp_path), EXAMPLES / "experiments" / "article-1.2b.yaml"
+    pinned = ["--set", "constraints.pipeline_parallel_size=2"]
+    done = run("plan", experiment, "--lab", lab, *pinned)
+    assert done.returncode == 0, done.stderr
+    assert "warning: pool tiny: " in done.stderr
+    assert "2 does not divide the 1 GPUs" in done.stderr
+    assert done.stdout.splitlines()[-1].startswith("Best pool: fast")
+    alone = run("plan", experiment, "--lab", lab, "--pool", "tiny", *pinned)
+    assert alone.returncode == 2
+    none = run("plan", experiment, "--lab", lab, "--set", "constraints.pipeline_parallel_size=3")
+    assert none.returncode == 2
+    assert none.stderr.count("does not divide") == 3
+
+
+def test_the_datasets_size_gives_a_time_to_solution() -> None:
+    done = run(*plan_arguments("article-1.2b-pinned", "four-16gb", "--set", "data.clips=100000"))
+    assert "  100,000 videos          " in done.stdout
+    plan = planned("article-1.2b-pinned", "four-16gb", "--set", "data.clips=100000")
+    assert plan.predicted.dataset is not None
+    hours = plan.predicted.dataset.seconds / 3600
+    assert f"{hours:.1f} h\n" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("more", "code", "words"),
     [

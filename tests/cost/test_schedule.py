@@ -14,6 +14,7 @@ from vdsgen.cost.schedule import (
     makespan_lower_bound,
     micro_batch_at,
     simulate,
+    stage_end_lower_bounds,
 )
 
 stage_times = st.builds(StageTimes, st.floats(0.01, 10), st.floats(0.01, 10))
@@ -117,3 +118,24 @@ def test_one_stage_only_works() -> None:
 def test_transfers_cost_time() -> None:
     stages = [StageTimes(1.0, 2.0)] * 2
     assert simulate(stages, [0.5], 4).makespan_seconds > simulate(stages, [0.0], 4).makespan_seconds
+
+
+@given(
+    stages=st.lists(stage_times, min_size=1, max_size=6),
+    data=st.data(),
+    micro_batches=st.sampled_from([1, 2, 5, 40, 200]),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_steady_pipeline_is_added_up_exactly(
+    stages: list[StageTimes], data: st.DataObject, micro_batches: int
+) -> None:
+    """Every instruction of the engine's stream, beside what is simulated only until it repeats itself; and no
+    stage ends before its bound."""
+    transfers = data.draw(st.lists(st.floats(0, 2), min_size=len(stages) - 1, max_size=len(stages) - 1))
+    ends, _ = run_engine_stream(stages, transfers, micro_batches)
+    run = simulate(stages, transfers, micro_batches)
+    assert list(run.stage_end_seconds) == pytest.approx(ends, rel=1e-9)
+    bounds = stage_end_lower_bounds(stages, transfers, micro_batches)
+    for (own, through), end in zip(bounds, ends, strict=True):
+        assert own <= end * (1 + 1e-9)
+        assert through <= max(ends) * (1 + 1e-9)

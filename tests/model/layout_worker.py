@@ -6,6 +6,7 @@ Prints, as its last line, a list with one result a case.
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from collections.abc import Iterator
@@ -90,6 +91,22 @@ def without_corrections() -> None:
     corrections.forget_initial_step = lambda engine: None
 
 
+def recorded_segments(engine: TrainingEngine) -> set[tuple[int, int]]:
+    """Fills with the segments that this stage of a pipeline recomputes, as its layers' numbers."""
+    found: set[tuple[int, int]] = set()
+    module = engine.engine.module
+    if engine.pipelined:
+        checkpoint = module.activation_checkpoint_func
+
+        def recording(function: Any, *inputs: Any) -> Any:
+            bounds = inspect.getclosurevars(function).nonlocals
+            found.add((bounds["start"], bounds["end"]))
+            return checkpoint(function, *inputs)
+
+        module.activation_checkpoint_func = recording
+    return found
+
+
 def run_case(case: dict[str, Any]) -> dict[str, Any]:
     config = case["config"]
     if case.get("uncorrected"):
@@ -98,6 +115,7 @@ def run_case(case: dict[str, Any]) -> dict[str, Any]:
     # loss scaling run here.
     get_accelerator().is_fp16_supported = lambda: "fp16" in config
     engine = build_engine(config, MODEL, GEOMETRY, SEED)
+    segments = recorded_segments(engine)
     data = batches(engine, config["train_micro_batch_size_per_gpu"], config["gradient_accumulation_steps"])
     steps = []
     for _ in range(case["steps"]):
@@ -119,6 +137,7 @@ def run_case(case: dict[str, Any]) -> dict[str, Any]:
         "weights": after,
         "learning_rate": engine.learning_rate,
         "steps": steps,
+        "segments": sorted(segments),
         "optimizer": type(engine.engine.optimizer).__name__,
         "prediction": prediction.flatten().double().tolist(),
         "prediction_dtype": str(prediction.dtype),

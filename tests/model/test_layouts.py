@@ -53,6 +53,12 @@ def config(stages: int, data: int, zero: int = 0, interval: int = 0, **extra: An
     }
 
 
+def by_stage(case: dict[str, Any], *intervals: int) -> dict[str, Any]:
+    """With an interval for each stage; the one number is the first stage's, as plans render it."""
+    own = {"activation_checkpoint_interval": intervals[0], "stage_checkpoint_intervals": list(intervals)}
+    return {**case, "pipeline": {**case["pipeline"], **own}}
+
+
 CASES: dict[int, dict[str, dict[str, Any]]] = {
     1: {
         "1x1": config(1, 1),
@@ -73,6 +79,8 @@ CASES: dict[int, dict[str, dict[str, Any]]] = {
         "2x2": config(2, 2),
         "2x2 ZeRO-1 checkpointed": config(2, 2, zero=1, interval=2),
         "4x1 checkpointed": config(4, 1, interval=1),
+        "4x1 by stage": by_stage(config(4, 1), 1, 0, 0, 2),
+        "2x2 by stage": by_stage(config(2, 2, zero=1), 0, 2),
         "2x2 bf16": config(2, 2, zero=1, interval=2, bf16={"enabled": True}, **FP32_ACCUMULATION),
         "2x2 fp16": config(2, 2, interval=2, fp16=FP16),
         "2x2 ZeRO-1 fp16": config(2, 2, zero=1, fp16=FP16),
@@ -144,6 +152,18 @@ def test_checkpointing_changes_no_bit_in_one_process(results: dict[str, list[dic
     assert checkpointed["steps"] == plain["steps"]
     assert checkpointed["weights"] == plain["weights"]
     assert checkpointed["prediction"] == plain["prediction"]
+
+
+def test_each_stage_recomputes_its_own_segments(results: dict[str, list[dict[str, Any]]]) -> None:
+    """Stages of 2, 1, 1 and 2 layers, and of 3 and 3; layers are numbered within their stage."""
+    segments = {
+        name: [[tuple(one) for one in answer["segments"]] for answer in answers]
+        for name, answers in results.items()
+    }
+    assert segments["4x1 by stage"] == [[(0, 1), (1, 2)], [], [], [(0, 2)]]
+    assert segments["2x2 by stage"] == [[], [], [(0, 2), (2, 3)], [(0, 2), (2, 3)]]
+    assert segments["4x1 checkpointed"] == [[(0, 1), (1, 2)], [(0, 1)], [(0, 1)], [(0, 1), (1, 2)]]
+    assert segments["2x2"] == [[], [], [], []]
 
 
 @pytest.mark.parametrize("name", [name for name in HALF_CASES if "uncorrected" not in name])

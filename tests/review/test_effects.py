@@ -16,7 +16,7 @@ from vdsgen.review.changes import NOT_SETTINGS, ONE_VALUE, TEXT_FILES, flatten
 from vdsgen.review.effects import ANYTHING, EFFECTS, GROUPS, UNKNOWN, effect_of, fits
 from vdsgen.spec.architecture import PresetModel
 from vdsgen.spec.experiment import Experiment, Schedule
-from vdsgen.spec.plan import Plan
+from vdsgen.spec.plan import ActivationCheckpointing, Plan
 
 
 def leaves(model: type[BaseModel], prefix: str) -> Iterator[str]:
@@ -39,7 +39,8 @@ def _leaves_of(annotation: Any, path: str) -> Iterator[str]:
 
 def every_key() -> set[str]:
     keys = set()
-    for plan in legal_plans():
+    by_stage = ActivationCheckpointing(interval=0, stage_intervals=(0, 2))
+    for plan in [*legal_plans(), plan_of(activation_checkpointing=by_stage)]:
         for kind in ("constant", "linear", "cosine"):
             for warmup_steps in (0, 2):
                 experiment = small_experiment(schedule=Schedule(type=kind, warmup_steps=warmup_steps))

@@ -81,8 +81,9 @@ def summary(plan: Plan) -> str:
     from vdsgen.planner.plan_settings import settings_of
     from vdsgen.planner.words import gib, settings_words
 
-    peak = max(stage.memory.peak_bytes for stage in plan.stages)
+    fullest = max(plan.stages, key=lambda stage: stage.memory.peak_bytes - stage.capacity_bytes)
     return (
-        f"{settings_words(settings_of(plan))}; {gib(peak)} of {gib(plan.stages[0].capacity_bytes)}, "
+        f"{settings_words(settings_of(plan))}; {gib(fullest.memory.peak_bytes)} of "
+        f"{gib(fullest.capacity_bytes)}, "
         f"{plan.predicted.samples_per_second:.3g} samples/s predicted"
     )

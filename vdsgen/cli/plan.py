@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -126,10 +128,14 @@ def plans_by_pool(
     planned: list[tuple[Pool, list[Plan]]] = []
     errors: list[tuple[Pool, InputError | NoPlanFitsError]] = []
     for pool in pools:
+        line = SearchLine(pool.name)
         try:
-            planned.append((pool, best_plans(experiment, pool, profile, top, pareto_first=True)))
+            plans = best_plans(experiment, pool, profile, top, pareto_first=True, progress=line)
+            planned.append((pool, plans))
         except (InputError, NoPlanFitsError) as error:
             errors.append((pool, error))
+        finally:
+            line.erase()
     if not planned:
         raise _all_of([error for _, error in errors])
     for pool, failure in errors:
@@ -147,6 +153,27 @@ def _all_of(errors: Sequence[InputError | NoPlanFitsError]) -> InputError | NoPl
         return NoPlanFitsError("\n".join(str(error) for error in errors))
     problems = [problem for error in errors if isinstance(error, InputError) for problem in error.problems]
     return InputError(list(dict.fromkeys(problems)))
+
+
+class SearchLine:
+    """How far a search has come, on standard error where that is a terminal, once it takes over two
+    seconds."""
+
+    AFTER_SECONDS = 2.0
+
+    def __init__(self, pool: str) -> None:
+        self._pool = pool
+        self._began = time.monotonic()
+        self._shown = False
+
+    def __call__(self, done: int, of: int) -> None:
+        if sys.stderr.isatty() and time.monotonic() - self._began > self.AFTER_SECONDS:
+            click.echo(f"\r\x1b[Kplanning for {self._pool}: {done} of {of} layouts", nl=False, err=True)
+            self._shown = True
+
+    def erase(self) -> None:
+        if self._shown:
+            click.echo("\r\x1b[K", nl=False, err=True)
 
 
 def report(experiment: Experiment, pool: Pool, profile: ModelProfile, plans: Sequence[Plan]) -> str:

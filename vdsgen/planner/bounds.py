@@ -78,7 +78,7 @@ def layout_bound(workload: Workload, layout: Layout) -> float:
                 )
                 least = min(
                     _total(workload.times.layer_seconds(settings, stage))
-                    for stage in range(len(set(workload.device_classes(settings))))
+                    for stage in workload.distinct_stages(settings)
                 )
                 best = min(best, workload.times.step_lower_bound(settings, least * shares, 0.0))
     return best

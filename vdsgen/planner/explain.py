@@ -12,8 +12,8 @@ from vdsgen.planner.place import Placed, place
 from vdsgen.planner.search import Candidate, Search
 from vdsgen.planner.space import Layout
 from vdsgen.planner.words import (
+    checkpoint_words,
     gib,
-    interval_words,
     miss_words,
     moment_words,
     percent,
@@ -65,10 +65,15 @@ def _layout_reasons(workload: Workload, found: Search, winner: Candidate) -> lis
             )
     used, there = winner.settings.world_size, workload.pool.world_size
     if used < there:
-        lines.append(
-            f"{used} of {there} GPUs are used: pins, or a global batch of "
-            f"{workload.experiment.training.global_batch_size}, leave too little work for more."
-        )
+        whole = [tally.fastest for tally in found.fitting.values() if tally.fastest is not None]
+        if whole and whole[0].settings.world_size == there:
+            fastest = compared(min(whole, key=lambda one: one.time.step_seconds), winner)
+            lines.append(f"{used} of {there} GPUs are used: one step on all of them {fastest}.")
+        else:
+            lines.append(
+                f"{used} of {there} GPUs are used: pins, or a global batch of "
+                f"{workload.experiment.training.global_batch_size}, leave too little work for more."
+            )
     return lines
 
 
@@ -97,7 +102,7 @@ def _checkpoint_reasons(workload: Workload, winner: Candidate) -> list[str]:
     settings = winner.settings
     interval = settings.activation_checkpoint_interval
     pinned = workload.experiment.constraints.activation_checkpoint_interval is not None
-    if interval == 0:
+    if not settings.checkpoints:
         spared = sum(stage.forward_seconds for stage in winner.time.stages) / len(winner.time.stages)
         spared *= settings.gradient_accumulation_steps
         return [
@@ -106,14 +111,15 @@ def _checkpoint_reasons(workload: Workload, winner: Candidate) -> list[str]:
             else f"No checkpointing: activations fit, and recomputing them would add about "
             f"{seconds(spared)} a step ({percent(spared / winner.time.step_seconds)})."
         ]
-    without = what_if(workload, settings._replace(activation_checkpoint_interval=0))
+    without = what_if(workload, settings.with_intervals((0,) * settings.pipeline_parallel_size))
+    words = checkpoint_words(settings)
     lines = [
-        f"{interval_words(interval).capitalize()}{' (pinned)' if pinned else ''}: recomputation takes "
+        f"{words.capitalize()}{' (pinned)' if pinned else ''}: recomputation takes "
         f"{percent(winner.time.recompute_seconds / winner.time.step_seconds)} of the step; without "
         f"checkpointing the plan {outcome_words(without, winner)}."
     ]
     rule_of_thumb = max(1, isqrt(max(stop - start for start, stop in pairwise(winner.placed.partition))))
-    if not pinned and rule_of_thumb != interval:
+    if not pinned and not settings.stage_checkpoint_intervals and rule_of_thumb != interval:
         other = place(workload, settings._replace(activation_checkpoint_interval=rule_of_thumb))
         peak = other.peak_bytes if isinstance(other, Placed) else other.memory.peak_bytes
         lines.append(

@@ -1,8 +1,8 @@
 """What the best plan is best at (`objective` of an experiment), and the search that finds it.
 
-throughput: the shortest step. cost: the fewest GPU-seconds a sample, which is also the least money, where each
-GPU of the pool costs the same. fewest_gpus: the smallest number of GPUs that anything fits, and the shortest
-step on so many. memory_headroom: the GPU that is fullest as empty as can be, with all GPUs of
+throughput: the shortest step. cost: the fewest GPU-seconds a sample, which is also the least money where
+every GPU of the pool costs the same. fewest_gpus: the smallest number of GPUs that anything fits, and the
+shortest step on so many. memory_headroom: the GPU that is fullest as empty as can be, with all GPUs of
 the pool; of plans whose headroom differs by less than 1 % of a GPU's memory the shortest step.
 """
 

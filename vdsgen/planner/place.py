@@ -101,7 +101,7 @@ def nearest_to_fitting(workload: Workload, settings: Settings, intervals: Sequen
 
 
 def spread(workload: Workload, placed: Placed) -> Placed:
-    """As fast as `placed`, with the fullest stage as empty as can be."""
+    """As fast as `placed`, with the fullest stage as empty as can be, and no more stages that recompute."""
     settings = placed.settings
     ways = [settings.checkpoint_interval(stage) > 0 for stage in range(settings.pipeline_parallel_size)]
     pinned = workload.experiment.constraints.activation_checkpoint_interval
@@ -118,11 +118,20 @@ def spread(workload: Workload, placed: Placed) -> Placed:
             limit_bytes=middle,
             give_up_at=no_slower,
         )
-        if isinstance(found, Placed) and found.step_seconds <= no_slower:
+        if (
+            isinstance(found, Placed)
+            and found.step_seconds <= no_slower
+            and _recomputing(found.settings) <= sum(ways)
+        ):
             best, high = found, middle
         else:
             low = middle
     return best
+
+
+def _recomputing(settings: Settings) -> int:
+    """How many stages recompute."""
+    return sum(settings.checkpoint_interval(stage) > 0 for stage in range(settings.pipeline_parallel_size))
 
 
 def least_memory(workload: Workload, settings: Settings) -> Miss:

@@ -64,7 +64,10 @@ def best_plans(
     )
     given, workload, found, winner = _searched(experiment, inputs, profile, progress)
     summary = SearchSummary(
-        candidates=found.candidates, feasible=found.feasible, rejected=rejected(found, winner)
+        candidates=found.candidates,
+        feasible=found.feasible,
+        timed=found.timed,
+        rejected=rejected(found, winner),
     )
     best = _plan(workload, inputs, given, winner, reasons(workload, found, winner), summary)
     plans = [best.model_copy(update={"explanations": in_short(workload, winner, pool)})]

@@ -15,6 +15,7 @@ from vdsgen.cost.settings import Settings
 from vdsgen.cost.step_time import StepTime
 from vdsgen.planner.boundaries import TooSlow
 from vdsgen.planner.bounds import layout_bound, settings_bound
+from vdsgen.planner.buckets import fitted_buckets, with_small_buckets
 from vdsgen.planner.legality import Legality
 from vdsgen.planner.numerics import dtypes, sets_aside
 from vdsgen.planner.place import Miss, Placed, fastest, nearest_to_fitting, spread
@@ -122,7 +123,8 @@ class _Searching:
 
     def worth_idling(self, gpus: int) -> float:
         """What a step of so many GPUs may take where there are more: less than one of all of them by more
-        than simplicity is worth, and within that of the best known; by GPU-seconds, within that of the best."""
+        than simplicity is worth, and within that of the best known. By GPU-seconds: within that of the
+        best."""
         smaller = self.result.smaller.fastest
         if self.by_gpu_seconds:
             best = min((self.value(one) for one in self.found), default=inf)
@@ -228,15 +230,14 @@ class _Searching:
         stages = settings.pipeline_parallel_size
         again = [interval for interval in tried if interval > 0]
         has_plain = 0 in tried
-        pinned = self.workload.experiment.constraints.activation_checkpoint_interval
         key = self._alike(settings)
         if key is not None and self.hopeless.get(key, inf) <= settings.micro_batch_size:
             missed.count += len(tried)
             return []
-        best = fastest(
-            self.workload, settings, plain=has_plain, recomputed=bool(again), interval=pinned,
-            give_up_at=give_up_at,
-        )  # fmt: skip
+        best = self._fastest(settings, has_plain, bool(again), give_up_at)
+        if best is None and (smaller := with_small_buckets(settings)) is not None:
+            best = self._fastest(smaller, has_plain, bool(again), give_up_at)
+            settings = smaller if best is not None else settings
         if best is None:
             missed.count += len(tried)
             self._miss(missed, nearest_to_fitting(self.workload, settings, tried))
@@ -254,7 +255,7 @@ class _Searching:
         fitting.count += len(again)
         if not has_plain:
             return [best]
-        plain = fastest(self.workload, settings, plain=True, recomputed=False, give_up_at=give_up_at)
+        plain = self._fastest(settings, True, False, give_up_at)
         if isinstance(plain, TooSlow):
             slower[stages] = slower.get(stages, 0) + 1
             return [best]
@@ -274,12 +275,23 @@ class _Searching:
             return None
         return settings._replace(micro_batch_size=1, gradient_accumulation_steps=1)
 
+    def _fastest(
+        self, settings: Settings, plain: bool, recomputed: bool, give_up_at: float = inf
+    ) -> Placed | TooSlow | None:
+        return fastest(
+            self.workload,
+            settings,
+            plain=plain,
+            recomputed=recomputed,
+            interval=self.workload.experiment.constraints.activation_checkpoint_interval,
+            give_up_at=give_up_at,
+        )
+
     def _recomputing(self, settings: Settings, again: Sequence[int]) -> list[Placed]:
         """A variant that need not recompute, with all stages doing so: slower, and emptier."""
         if not again:
             return []
-        pinned = self.workload.experiment.constraints.activation_checkpoint_interval
-        placed = fastest(self.workload, settings, plain=False, recomputed=True, interval=pinned)
+        placed = self._fastest(settings, False, True)
         return [placed] if isinstance(placed, Placed) else []
 
     @staticmethod
@@ -341,8 +353,8 @@ def simplest_of_the_best(candidates: Sequence[Candidate], value: Callable[[Candi
 
 
 def settled(workload: Workload, candidate: Candidate) -> Candidate:
-    """The same candidate with its stages' memory evened out."""
-    placed = spread(workload, candidate.placed)
-    if placed.partition == candidate.placed.partition:
+    """The same candidate with its stages' memory evened out, and buckets that fit what is left."""
+    placed = fitted_buckets(workload, spread(workload, candidate.placed))
+    if placed is candidate.placed:
         return candidate
     return Candidate(placed, workload.times.step(placed.settings, placed.partition))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 from vdsgen.cost.settings import Settings
 from vdsgen.planner.place import Miss
 from vdsgen.spec.plan import PeakMoment
@@ -62,12 +64,16 @@ def layout_words(settings: Settings) -> str:
 
 
 def checkpoint_words(settings: Settings) -> str:
-    """Which blocks are checkpointed."""
-    intervals = settings.stage_checkpoint_intervals
-    if len(set(intervals)) > 1:
-        each = "/".join(str(interval) for interval in intervals)
-        return f"checkpoint every {each} blocks by stage{' (0: none)' if 0 in intervals else ''}"
-    return interval_words(intervals[0] if intervals else settings.activation_checkpoint_interval)
+    """Checkpoint intervals, of stages where they differ: 'checkpoint every block on stages 0-2, ...'."""
+    if len(set(settings.stage_checkpoint_intervals)) < 2:
+        return interval_words(settings.checkpoint_interval(0))
+    told, first = [], 0
+    for own, run in groupby(settings.stage_checkpoint_intervals):
+        last = first + len(list(run)) - 1
+        where = f"stages {first}-{last}" if last > first else f"stage {first}"
+        told.append(f"{interval_words(own)} on {where}")
+        first = last + 1
+    return ", ".join(told)
 
 
 def offload_words(settings: Settings) -> list[str]:

@@ -39,13 +39,16 @@ def engine_config(plan: Plan, experiment: Experiment) -> dict[str, Any]:
 
 def pipeline_section(plan: Plan) -> dict[str, Any]:
     """Read by the training entrypoint; the engine itself applies the interval and `use_reentrant`
-    (runtime/pipe/engine.py:205-218)."""
-    return {
+    (runtime/pipe/engine.py:205-218). Where stages have intervals of their own, the entrypoint hands each
+    rank's engine the one of its stage."""
+    section: dict[str, Any] = {
         "stages": plan.parallel.pipeline_parallel_size,
         "partition": [stage.layers[0] for stage in plan.stages] + [plan.stages[-1].layers[1]],
         "activation_checkpoint_interval": plan.activation_checkpointing.interval,
-        "use_reentrant": False,
     }
+    if plan.activation_checkpointing.stage_intervals:
+        section["stage_checkpoint_intervals"] = list(plan.activation_checkpointing.stage_intervals)
+    return section | {"use_reentrant": False}
 
 
 def uses_bf16_optimizer(plan: Plan) -> bool:

@@ -68,6 +68,7 @@ SECTIONS: Mapping[str, frozenset[str]] = {
             "stages",
             "partition",
             "activation_checkpoint_interval",
+            "stage_checkpoint_intervals",
             "use_reentrant",
             "pipe_partitioned",
             "grad_partitioned",

@@ -102,6 +102,8 @@ def chart_of(directory: Path) -> str:
     bars = [("plain data parallelism", baseline.memory)]
     bars += [(_stage_label(plan, stage.index), stage.memory) for stage in plan.stages]
     gpus = f"{workload.pool.world_size} x {workload.gpu_name}"
+    if workload.pool.groups is not None:
+        gpus = workload.gpus_text
     title = f"{plan.model.name} on {gpus}: predicted peak memory of a GPU"
     return memory_chart(title, bars, workload.capacity_bytes)
 

@@ -47,6 +47,7 @@ DS_CONFIG = _in(
     _keys("train_micro_batch_size_per_gpu gradient_accumulation_steps", "memory", "speed"),
     _keys("pipeline.stages pipeline.partition", "memory", "speed"),
     _keys("pipeline.activation_checkpoint_interval pipeline.use_reentrant", "memory", "speed"),
+    _keys("pipeline.stage_checkpoint_intervals", "memory", "speed"),
     _keys("zero_optimization.stage", "memory", "speed"),
     _keys("zero_optimization.*", "memory", "speed", comes_with=STAGE + DTYPE),
     _keys("zero_optimization.reduce_scatter", "speed", comes_with=STAGE + DTYPE),
@@ -170,7 +171,10 @@ PLAN = _in(
     _same("zero.reduce_bucket_elements", "zero_optimization.reduce_bucket_size", "memory", "speed"),
     _same("zero.allgather_bucket_elements", "zero_optimization.allgather_bucket_size", "memory", "speed"),
     _same("activation_checkpointing.interval", "pipeline.activation_checkpoint_interval", "memory", "speed"),
-    _keys("activation_checkpointing.offload activation_checkpointing.stage_intervals", "memory", "speed"),
+    _same(
+        "activation_checkpointing.stage_intervals", "pipeline.stage_checkpoint_intervals", "memory", "speed"
+    ),
+    _keys("activation_checkpointing.offload", "memory", "speed"),
     _keys("zero.quantized_weights zero.quantized_gradients", "numerics", "memory", "speed"),
     _keys("zero.hierarchical_partition_size", "memory", "speed"),
     _keys("communication.dtype communication.gradient_compression", "numerics", "speed"),

@@ -271,8 +271,8 @@ class Experiment(Spec):
     training: Training
     constraints: Constraints = Constraints()
     objective: Objective = "throughput"
-    """What the best plan is best at: samples a second; GPU-seconds a sample (money, where pools say what a GPU
-    costs); the fewest GPUs that anything fits; or the most memory left free on the fullest GPU."""
+    """What the best plan is best at: samples a second; GPU-seconds a sample (money, where pools say what
+    a GPU costs); the fewest GPUs that anything fits; or the most memory left free on the fullest GPU."""
 
 
 def geometries_of(data: Data, model: Vdt) -> tuple[Geometry, ...]:

@@ -198,6 +198,8 @@ class Rejected(Spec):
 class Search(Spec):
     candidates: NonNegativeInt
     feasible: NonNegativeInt
+    timed: NonNegativeInt = 0
+    """Partitions that were run through the pipeline's schedule; rules, memory and bounds decided the rest."""
     rejected: tuple[Rejected, ...]
 
 

@@ -1,0 +1,96 @@
+"""Every plan there is, by trying all: what the search is held against. No pruning, no bounds."""
+
+from __future__ import annotations
+
+from itertools import combinations, pairwise, product
+from math import inf
+from typing import NamedTuple
+
+from vdsgen.cost.memory import stage_memory
+from vdsgen.cost.settings import Settings
+from vdsgen.planner.buckets import with_small_buckets
+from vdsgen.planner.choices.communication import communication_choices
+from vdsgen.planner.choices.offload import offload_choices
+from vdsgen.planner.space import bucket_elements
+from vdsgen.planner.workload import Workload
+from vdsgen.spec.experiment import Dtype
+
+
+def every_settings(on: Workload) -> list[Settings]:
+    """All that rules and exact sums leave, with interval 0; the whole pool and parts of it."""
+    training, pins = on.experiment.training, on.experiment.constraints
+    world, total = on.pool.world_size, training.global_batch_size
+    bucket = bucket_elements(on)
+    found = []
+    for stages, data, zero, micro, steps in product(
+        range(1, world + 1), range(1, world + 1), range(4), range(1, total + 1), range(1, total + 1)
+    ):
+        accumulation: Dtype = "bf16" if zero == 0 else "fp32"
+        per_node = on.pool.gpus_per_node
+        startable = stages * data <= per_node or stages * data % per_node == 0
+        if (
+            stages * data > world
+            or not startable
+            or stages > on.blocks
+            or micro * steps * data != total
+            or (stages > 1 and zero > 1)
+            or (accumulation == "bf16" and steps > 1)
+            or pins.pipeline_parallel_size not in (None, stages)
+        ):
+            continue
+        plain = Settings(stages, data, zero, micro, steps, 0, "bf16", accumulation, bucket, bucket)
+        found += [
+            one for offloaded in offload_choices(on, plain) for one in communication_choices(on, offloaded)
+        ]
+    return found
+
+
+def reference(on: Workload, settings: Settings) -> Reference:
+    """With smaller buckets where nothing else fits."""
+    found, small = exhaustive(on, settings), with_small_buckets(settings)
+    if found.seconds < inf or small is None:
+        return found
+    return exhaustive(on, small)
+
+
+class Reference(NamedTuple):
+    """The fastest partition of one settings variant, by trying all of them."""
+
+    settings: Settings
+    seconds: float
+    plain_seconds: float
+    """With no stage recomputing."""
+
+
+def exhaustive(on: Workload, settings: Settings) -> Reference:
+    """Every partition, and every interval of each stage: no pruning, no bounds, no memory of answers."""
+    stages, layers = settings.pipeline_parallel_size, on.layers
+    best = best_plain = inf
+
+    def ways(stage: int, start: int, stop: int) -> list[int]:
+        """0 where the stage fits plainly, 1 where any interval makes it fit."""
+        fitting = []
+        for interval in range(on.blocks + 1):
+            one = settings._replace(activation_checkpoint_interval=interval)
+            layers = range(start, stop)
+            peak = stage_memory(on.profile, on.geometry, one, stage, layers, on.capacity_bytes).peak_bytes
+            if peak <= on.capacity_bytes:
+                fitting.append(int(interval > 0))
+        return sorted(set(fitting))
+
+    known: dict[tuple[int, int, int], list[int]] = {}
+    for inner in combinations(range(1, layers), stages - 1):
+        boundaries = (0, *inner, layers)
+        spans = [(stage, a, b) for stage, (a, b) in enumerate(pairwise(boundaries))]
+        if not all(any(on.is_block[a:b]) for _, a, b in spans):
+            continue
+        for span in spans:
+            if span not in known:
+                known[span] = ways(*span)
+        for chosen in product(*(known[span] for span in spans)):
+            one = settings.with_intervals(chosen)
+            seconds = on.times.step(one, boundaries).step_seconds
+            best = min(best, seconds)
+            if not any(chosen):
+                best_plain = min(best_plain, seconds)
+    return Reference(settings, best, best_plain)
