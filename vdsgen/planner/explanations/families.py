@@ -53,14 +53,8 @@ def families(workload: Workload, chosen: Settings) -> Iterator[Family]:
     """Those that differ from the chosen settings, pins or not: layouts, ZeRO stages, with and without
     checkpointing, micro-batches, offload, precision."""
     free = unpinned_layout(workload)
-    layout = Layout(
-        chosen.pipeline_parallel_size,
-        chosen.data_parallel_size,
-        chosen.tensor_parallel_size,
-        chosen.sequence_parallel_size,
-    )
     for other in whole_pool_layouts(free):
-        if other != layout:
+        if other != layout_of(chosen):
             yield Family(str(other), free, (other,), _any)
     for stage in ZERO_STAGES:
         if stage != chosen.zero_stage:
@@ -79,6 +73,16 @@ def families(workload: Workload, chosen: Settings) -> Iterator[Family]:
             training = workload.experiment.training.model_copy(update={"precision": dtype})
             experiment = workload.experiment.model_copy(update={"training": training})
             yield Family(dtype, changed(workload, experiment=experiment), None, _any)
+
+
+def layout_of(settings: Settings) -> Layout:
+    """How a candidate's ranks are shared."""
+    return Layout(
+        settings.pipeline_parallel_size,
+        settings.data_parallel_size,
+        settings.tensor_parallel_size,
+        settings.sequence_parallel_size,
+    )
 
 
 def _micro_batches(workload: Workload, chosen: Settings) -> Iterator[Family]:
