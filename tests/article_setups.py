@@ -112,7 +112,7 @@ def _column(plan: Planned) -> tuple[str, ...]:
         for stage, (start, stop) in enumerate(pairwise(partition))
     ]
     precision = f"{settings.dtype}, gradients accumulated in {settings.gradient_accumulation_dtype}"
-    besides = ", ".join(filter(None, (offload_words(settings), communication_words(settings))))
+    besides = ", ".join(filter(None, (*offload_words(settings), communication_words(settings))))
     return (
         layout_words(settings),
         str(settings.zero_stage),

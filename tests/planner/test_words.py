@@ -37,10 +37,11 @@ def test_what_is_off_is_not_said() -> None:
 
 def test_what_is_on_is_said() -> None:
     assert settings_words(ALL_ON) == (
-        "pipeline 2 x data 4 x tensor 2 x sequence 4, ZeRO-3, micro-batch 1 x 8 steps, checkpoint every 3/0 "
-        "blocks by stage (0: none), kept on the host, bf16, optimizer states in host memory, parameters on "
-        "NVMe, gradients reduced in fp32, gradients sent as int8, weights gathered as int8, gradients "
-        "reduced as int4, parameters held once more by every 8 ranks"
+        "pipeline 2 x data 4 x tensor 2 x sequence 4, ZeRO-3, micro-batch 1 x 8 steps, checkpoint every 3 "
+        "blocks on stage 0, no checkpointing on stage 1, bf16, optimizer states in host memory, parameters "
+        "on NVMe, checkpointed activations in host memory, gradients reduced in fp32, gradients sent as "
+        "int8, weights gathered as int8, gradients reduced as int4, parameters held once more by every 8 "
+        "ranks"
     )
 
 
@@ -81,11 +82,13 @@ def test_tables_show_what_is_on() -> None:
     other = plan.model_copy(update=sections_of(ALL_ON, given.training))
     cells = {row[0]: row[1] for row in choice_table(other).rows}
     assert cells["tensor parallel ranks"] == "2" and cells["sequence parallel ranks"] == "4"
-    assert cells["offload"] == "optimizer states in host memory, parameters on NVMe"
+    assert cells["offload"] == (
+        "optimizer states in host memory, parameters on NVMe, checkpointed activations in host memory"
+    )
     assert "int8" in cells["communication"]
     assert {"offload", "communication", "tensor parallel ranks"}.isdisjoint(
         row[0] for row in choice_table(plan).rows
     )
     text = ranking_text([plan, other])
-    assert "tensor 2 x sequence 4" in text and "3/none, host" in text and "on NVMe" in text
+    assert "tensor 2 x sequence 4" in text and "3/none" in text and "on NVMe" in text
     assert "shared" not in ranking_text([plan, plan])

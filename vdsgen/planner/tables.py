@@ -55,7 +55,7 @@ def choice_table(plan: Plan) -> Table:
         ),
         ("activations", checkpoint_words(settings)),
         ("precision", dtype),
-        ("offload", offload_words(settings)),
+        ("offload", ", ".join(offload_words(settings))),
         ("communication", communication_words(settings)),
     ]
     return Table("Plan", tuple((name, value) for name, value in rows if value))

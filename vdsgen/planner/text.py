@@ -103,7 +103,7 @@ def ranking_text(plans: Sequence[Plan]) -> str:
     more = {
         "shared": [_shared_layer(one) for one in settings],
         "besides": [
-            ", ".join(filter(None, (offload_words(one), communication_words(one)))) for one in settings
+            ", ".join(filter(None, (*offload_words(one), communication_words(one)))) for one in settings
         ],
     }
     more = {name: cells for name, cells in more.items() if any(cells)}
@@ -134,13 +134,12 @@ def _shared_layer(settings: Settings) -> str:
 
 def _besides(settings: Settings) -> str:
     """What is offloaded, and how gradients travel."""
-    return ", ".join(words for words in (offload_words(settings), communication_words(settings)) if words)
+    return ", ".join(filter(None, (*offload_words(settings), communication_words(settings))))
 
 
 def _intervals(settings: Settings) -> str:
     each = settings.stage_checkpoint_intervals or (settings.activation_checkpoint_interval,)
-    text = "/".join(str(interval or "none") for interval in each)
-    return f"{text}, host" if settings.offload_activations else text
+    return "/".join(str(interval or "none") for interval in each)
 
 
 def columns(table: Table, *, words_last: bool = False) -> list[str]:

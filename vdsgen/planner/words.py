@@ -62,30 +62,27 @@ def layout_words(settings: Settings) -> str:
 
 
 def checkpoint_words(settings: Settings) -> str:
-    """Which blocks are checkpointed, and where what is kept of them waits."""
-    intervals = settings.stage_checkpoint_intervals
-    if len(set(intervals)) > 1:
-        words = "checkpoint every " + "/".join(str(interval) for interval in intervals) + " blocks by stage"
-        words += " (0: none)" if 0 in intervals else ""
-    else:
-        words = interval_words(intervals[0] if intervals else settings.activation_checkpoint_interval)
-    return f"{words}, kept on the host" if settings.offload_activations else words
+    """Checkpoint intervals, of stages where they differ: 'checkpoint every block on stages 0-2, ...'."""
+    if len(set(settings.stage_checkpoint_intervals)) < 2:
+        return interval_words(settings.checkpoint_interval(0))
+    told, first = [], 0
+    for own, run in groupby(settings.stage_checkpoint_intervals):
+        last = first + len(list(run)) - 1
+        where = f"stages {first}-{last}" if last > first else f"stage {first}"
+        told.append(f"{interval_words(own)} on {where}")
+        first = last + 1
+    return ", ".join(told)
 
 
-PLACES = {"cpu": "in host memory", "nvme": "on NVMe"}
-
-
-def offload_words(settings: Settings) -> str:
-    """What ZeRO keeps outside the GPU; empty where nothing is."""
-    kept = (
-        ("optimizer states", settings.offload_optimizer),
-        ("parameters", settings.offload_parameters),
-    )
-    places: dict[str, list[str]] = {}
-    for what, place in kept:
-        if place != "none":
-            places.setdefault(place, []).append(what)
-    return ", ".join(f"{' and '.join(what)} {PLACES[place]}" for place, what in places.items())
+def offload_words(settings: Settings) -> list[str]:
+    """What is kept outside the GPUs, and where; nothing where all is on them."""
+    where = {"cpu": "in host memory", "nvme": "on NVMe"}
+    kept = {
+        "optimizer states": settings.offload_optimizer,
+        "parameters": settings.offload_parameters,
+        "checkpointed activations": "cpu" if settings.offload_activations else "none",
+    }
+    return [f"{what} {where[place]}" for what, place in kept.items() if place != "none"]
 
 
 def communication_words(settings: Settings) -> str:
@@ -112,7 +109,7 @@ def settings_words(settings: Settings, *, layout: bool = True) -> str:
         f"micro-batch {settings.micro_batch_size} x {settings.gradient_accumulation_steps} steps",
         checkpoint_words(settings),
         settings.dtype,
-        offload_words(settings),
+        *offload_words(settings),
         communication_words(settings),
     ]
     return ", ".join(part for part in parts if part)
@@ -126,7 +123,7 @@ def changed_words(before: Settings, after: Settings) -> str:
         _batch_change(before, after),
         checkpoint_words(after) if checkpoint_words(after) != checkpoint_words(before) else "",
         after.dtype if after.dtype != before.dtype else "",
-        _or_without(offload_words(before), offload_words(after), "nothing offloaded"),
+        _or_without(", ".join(offload_words(before)), ", ".join(offload_words(after)), "nothing offloaded"),
         _or_without(communication_words(before), communication_words(after), "gradients sent as they are"),
     ]
     return ", ".join(part for part in parts if part) or "the same settings"

@@ -21,8 +21,11 @@ def test_planning_again_never_wins_less_than_timing_says(**knobs: Any) -> None:
     workload, winner, named, plan = known
     quick = {one.resource: one for one in quick_bindings(workload, winner, named)}
     again = {one.resource: one for one in bindings(workload, winner, named)}
-    assert quick.keys() == again.keys()
+    # What nothing is kept in now may still be worth more of.
+    assert again.keys() - quick.keys() <= {"host_memory"}
     for resource, one in again.items():
+        if resource not in quick:
+            continue
         assert one.gain_fraction >= quick[resource].gain_fraction >= -1e-9
         now = plan.predicted.samples_per_second
         assert one.samples_per_second == pytest.approx(now * (1 + one.gain_fraction))

@@ -8,10 +8,13 @@ import pytest
 from hypothesis import assume, given, settings
 
 from tests.planner.explanations.cases import KNOBS, case, case_or_none
+from vdsgen.cost.step_time import StepSplit
 from vdsgen.planner.again import changed
+from vdsgen.planner.compare import PARTS
+from vdsgen.planner.explanations.loss import NOT_LINKS
 from vdsgen.planner.explanations.scaling import gpu_counts, scaling
 from vdsgen.planner.explanations.tables import scaling_sentences, scaling_tables
-from vdsgen.planner.explanations.traffic import link_loads, sent_bytes
+from vdsgen.planner.explanations.traffic import TRAFFIC, link_loads, sent_bytes
 
 
 @given(**KNOBS)
@@ -41,6 +44,12 @@ def test_speeds_are_those_of_all_gpus_whatever_is_asked_for(objective: str) -> N
     other = fast.experiment.model_copy(update={"objective": objective})
     found = scaling(changed(fast, experiment=other), winner, named)
     assert {one.gpus: one.samples_per_second for one in found.points} == expected
+
+
+def test_every_part_of_a_step_has_words_and_a_cause() -> None:
+    assert set(PARTS) == set(StepSplit._fields)
+    links = set(StepSplit._fields) - NOT_LINKS
+    assert set(TRAFFIC) == links | {"offload_seconds"}
 
 
 def test_numbers_of_gpus_fill_nodes() -> None:

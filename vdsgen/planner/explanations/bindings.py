@@ -52,7 +52,7 @@ def _sorted(found: Iterator[Binding]) -> tuple[Binding, ...]:
 
 def _bindings(workload: Workload, winner: Candidate, named: Pool, *, again: bool) -> Iterator[Binding]:
     now = winner.time.samples_per_second
-    for asked in _asked(workload, winner, named):
+    for asked in _asked(workload, winner, named, again=again):
         more = asked.workload or workload
         then = asked.quick(more)
         planned_again = again and asked.workload is not None
@@ -68,7 +68,7 @@ def _bindings(workload: Workload, winner: Candidate, named: Pool, *, again: bool
         )
 
 
-def _asked(workload: Workload, winner: Candidate, named: Pool) -> Iterator[_Asked]:
+def _asked(workload: Workload, winner: Candidate, named: Pool, *, again: bool) -> Iterator[_Asked]:
     def timed(more: Workload) -> float:
         return more.times.step(winner.settings, winner.placed.partition).samples_per_second
 
@@ -86,9 +86,11 @@ def _asked(workload: Workload, winner: Candidate, named: Pool) -> Iterator[_Aske
     yield _Asked("global_batch", _batch_detail(winner), twice, lambda more: _larger_batch(more, winner))
     if winner.settings.pipeline_parallel_size > 1:
         yield _balanced(workload, winner)
-    if _uses_the_host(winner):
+    offloads = _uses_the_host(winner)
+    if offloads or (again and not workload.ranks_share_host_memory):
         host = changes.with_host_memory(workload, TWICE * workload.pool.host_memory_gib)
-        detail = f"{workload.pool.host_memory_gib:g} GiB in each node hold what is offloaded"
+        there = f"{workload.pool.host_memory_gib:g} GiB in each node"
+        detail = f"{there} hold what is offloaded" if offloads else f"{there}, nothing is offloaded"
         yield _Asked("host_memory", detail, host, timed)
 
 

@@ -19,7 +19,7 @@ LAYOUT = (
     "tensor_parallel_size",
     "sequence_parallel_size",
 )
-OFFLOAD = ("offload_optimizer", "offload_parameters")
+OFFLOAD = ("offload_optimizer", "offload_parameters", "offload_activations")
 
 
 class Difference(NamedTuple):
@@ -67,7 +67,7 @@ def _words(choice: str, settings: Settings) -> str:
         "micro-batch": f"micro-batch {settings.micro_batch_size}",
         "checkpointing": checkpoint_words(settings),
         "precision": settings.dtype,
-        "offload": offload_words(settings) or "nothing offloaded",
+        "offload": ", ".join(offload_words(settings)) or "nothing offloaded",
         "communication": communication_words(settings) or "gradients sent as they are",
     }[choice]
 

@@ -19,7 +19,7 @@ from vdsgen.planner.numerics import loses_sums
 from vdsgen.planner.place import Miss
 from vdsgen.planner.search import Candidate, Search, search
 from vdsgen.planner.space import ZERO_STAGES, Layout, divisors
-from vdsgen.planner.words import communication_words, gib, interval_words, settings_words
+from vdsgen.planner.words import communication_words, interval_words, miss_words, settings_words
 from vdsgen.planner.workload import Workload
 from vdsgen.spec.experiment import Dtype
 from vdsgen.spec.explanations import NearestMiss
@@ -53,14 +53,8 @@ def families(workload: Workload, chosen: Settings) -> Iterator[Family]:
     """Those that differ from the chosen settings, pins or not: layouts, ZeRO stages, with and without
     checkpointing, micro-batches, offload, precision."""
     free = unpinned_layout(workload)
-    layout = Layout(
-        chosen.pipeline_parallel_size,
-        chosen.data_parallel_size,
-        chosen.tensor_parallel_size,
-        chosen.sequence_parallel_size,
-    )
     for other in whole_pool_layouts(free):
-        if other != layout:
+        if other != layout_of(chosen):
             yield Family(str(other), free, (other,), _any)
     for stage in ZERO_STAGES:
         if stage != chosen.zero_stage:
@@ -79,6 +73,16 @@ def families(workload: Workload, chosen: Settings) -> Iterator[Family]:
             training = workload.experiment.training.model_copy(update={"precision": dtype})
             experiment = workload.experiment.model_copy(update={"training": training})
             yield Family(dtype, changed(workload, experiment=experiment), None, _any)
+
+
+def layout_of(settings: Settings) -> Layout:
+    """How a candidate's ranks are shared."""
+    return Layout(
+        settings.pipeline_parallel_size,
+        settings.data_parallel_size,
+        settings.tensor_parallel_size,
+        settings.sequence_parallel_size,
+    )
 
 
 def _micro_batches(workload: Workload, chosen: Settings) -> Iterator[Family]:
@@ -191,13 +195,10 @@ def _inexactly(name: str, best: Candidate, winner: Candidate) -> NearestMiss:
 
 
 def _too_large(name: str, miss: Miss) -> NearestMiss:
-    part = getattr(miss.memory, f"{miss.biggest_component}_bytes")
     return NearestMiss(
         family=name,
         outcome="out_of_memory",
-        detail=f"fits in no way: nearest ({settings_words(miss.settings)}) it lacks {gib(miss.over_bytes)} "
-        f"on stage {miss.stage}, which needs {gib(miss.memory.peak_bytes)}, {gib(part)} of it "
-        f"{miss.biggest_component}",
+        detail=f"fits in no way: nearest ({settings_words(miss.settings)}) it {miss_words(miss)}",
         settings=miss.settings.record(),
         missing_bytes=miss.over_bytes,
         stage=miss.stage,

@@ -20,6 +20,20 @@ CAUSES = {
 """The parts of `LossSplit`, as columns are headed."""
 
 
+NOT_LINKS = frozenset(
+    {
+        "compute_seconds",
+        "recompute_seconds",
+        "bubble_seconds",
+        "optimizer_seconds",
+        "offload_seconds",
+        "data_seconds",
+        "overhead_seconds",
+    }
+)
+"""Parts of a step that no link between GPUs takes; all others are links'."""
+
+
 class Bubble(NamedTuple):
     """A pipeline's waiting, by its cause."""
 
@@ -40,10 +54,11 @@ def bubble_of(settings: Settings, time: StepTime) -> Bubble:
 def spent(settings: Settings, time: StepTime) -> LossSplit:
     """A whole step by the causes of `LossSplit`; `batch_seconds` are forward and backward."""
     bubble = bubble_of(settings, time)
+    links = sum(value for part, value in time.split()._asdict().items() if part not in NOT_LINKS)
     return LossSplit(
         bubble_seconds=bubble.filling_seconds,
         imbalance_seconds=bubble.imbalance_seconds,
-        links_seconds=time.transfer_seconds + time.reduction_seconds + time.gather_seconds,
+        links_seconds=links,
         batch_seconds=time.compute_seconds,
         recompute_seconds=time.recompute_seconds,
         optimizer_seconds=time.optimizer_seconds,

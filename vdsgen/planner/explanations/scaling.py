@@ -10,7 +10,7 @@ from vdsgen.planner.again import best_candidate, changed
 from vdsgen.planner.demands import whole_pool_layouts
 from vdsgen.planner.explanations import changes
 from vdsgen.planner.explanations.changes import LinkKey, link_of
-from vdsgen.planner.explanations.families import unpinned_layout
+from vdsgen.planner.explanations.families import layout_of, unpinned_layout
 from vdsgen.planner.explanations.loss import loss, spent
 from vdsgen.planner.explanations.traffic import link_loads, link_words, sent_bytes
 from vdsgen.planner.search import Candidate
@@ -96,16 +96,6 @@ def _best(used: Workload) -> Candidate | None:
     return best_candidate(used, layouts) if layouts else None
 
 
-def _layout_of(candidate: Candidate) -> Layout:
-    settings = candidate.settings
-    return Layout(
-        settings.pipeline_parallel_size,
-        settings.data_parallel_size,
-        settings.tensor_parallel_size,
-        settings.sequence_parallel_size,
-    )
-
-
 def _point(workload: Workload, candidate: Candidate, base: _Base, named: Pool) -> ScalePoint:
     settings, time = candidate.settings, candidate.time
     volumes = sent_bytes(workload, candidate)
@@ -113,7 +103,7 @@ def _point(workload: Workload, candidate: Candidate, base: _Base, named: Pool) -
     whole = spent(base.best.settings, base.best.time)
     return ScalePoint(
         gpus=settings.world_size,
-        layout=str(_layout_of(candidate)),
+        layout=str(layout_of(candidate.settings)),
         plan=settings_words(settings, layout=False),
         step_seconds=time.step_seconds,
         samples_per_second=time.samples_per_second,
@@ -126,13 +116,15 @@ def _point(workload: Workload, candidate: Candidate, base: _Base, named: Pool) -
 def _mends(free: Workload, base: _Base, winner: Candidate, layouts: list[Candidate]) -> Iterator[Mend]:
     """For the plan and for the best pipeline, where they are below the aim."""
     pipelines = [one for one in layouts if one.settings.pipeline_parallel_size > 1]
-    looked_at = dict.fromkeys([_layout_of(winner), *(_layout_of(one) for one in pipelines[:1])])
-    by_layout = {_layout_of(one): one for one in [*layouts, winner]}
+    looked_at = dict.fromkeys(
+        [layout_of(winner.settings), *(layout_of(one.settings) for one in pipelines[:1])]
+    )
+    by_layout = {layout_of(one.settings): one for one in [*layouts, winner]}
     for layout in looked_at:
         now = base.efficiency(by_layout[layout])
         if now >= AIM or base.gpus == layout.world_size:
             continue
-        split = next((one for one in layouts if _layout_of(one) == layout), by_layout[layout])
+        split = next((one for one in layouts if layout_of(one.settings) == layout), by_layout[layout])
         if base.efficiency(split) > now:
             words = changed_words(by_layout[layout].settings, split.settings)
             yield _mend(layout, f"{words}: the pins on the batch let go", base.efficiency(split))
