@@ -165,4 +165,4 @@ def test_what_is_moved_is_in_words_and_tables() -> None:
     text = plan_text(plan, Workload(of, lab, "example-gpu", profile(24, 2048)))
     assert "optimizer states in host memory" in text
     assert "Offloaded by each rank" in text
-    assert words.offload_words(run(workload(4, 256)).ranked[0].settings) == ""
+    assert words.offload_words(run(workload(4, 256)).ranked[0].settings) == []

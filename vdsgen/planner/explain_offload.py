@@ -14,18 +14,16 @@ from vdsgen.planner.workload import Workload
 def offload_reasons(workload: Workload, winner: Candidate) -> list[str]:
     """A sentence for each thing that is moved: what would become of the plan with it on the GPU."""
     settings = winner.settings
-    back: list[tuple[str, str, Settings]] = []
-    no_parameters = settings._replace(offload_parameters="none")
-    no_optimizer = settings._replace(offload_optimizer="none")
+    back: list[tuple[str, Settings]] = []
     if settings.offload_parameters != "none":
-        back.append(("offload_parameters", offload_words(no_optimizer), no_parameters))
+        back.append(("offload_parameters", settings._replace(offload_parameters="none")))
     elif settings.offload_optimizer != "none":
-        back.append(("offload_optimizer", offload_words(no_parameters), no_optimizer))
+        back.append(("offload_optimizer", settings._replace(offload_optimizer="none")))
     if settings.offload_activations:
-        kept_activations = settings._replace(offload_activations=False)
-        back.append(("offload_activations", "checkpointed activations in host memory", kept_activations))
+        back.append(("offload_activations", settings._replace(offload_activations=False)))
     sentences = []
-    for key, moved, kept in back:
+    for key, kept in back:
+        moved = next(words for words in offload_words(settings) if words not in offload_words(kept))
         pinned = " (pinned)" if getattr(workload.experiment.constraints, key) is not None else ""
         outcome = outcome_words(what_if(workload, kept), winner)
         sentences.append(f"{moved.capitalize()}{pinned}: on the GPU, the plan {outcome}.")

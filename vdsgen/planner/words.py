@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 from vdsgen.cost.settings import Settings
 from vdsgen.planner.place import Miss
 from vdsgen.spec.plan import PeakMoment

@@ -100,12 +100,11 @@ def _rename_dtype(facts: Facts) -> tuple[Change, ...]:
 
 
 def _compressed_once_a_step(facts: Facts) -> str | None:
-    way = facts.communication.gradient_compression
-    if way not in ("none", "int8") or facts.zero_stage is None:
+    if facts.communication.gradient_compression != "int8" or facts.zero_stage is None:
         return None
     offloaded = facts.offload.optimizer not in (None, "none")
-    reason = refusal(way, facts.zero_stage, optimizer_is_offloaded=offloaded)
-    return None if reason is None else f"{way} gradients: {reason}"
+    reason = refusal("int8", facts.zero_stage, optimizer_is_offloaded=offloaded)
+    return None if reason is None else f"int8 gradients: {reason}"
 
 
 def _dtype_keeps_gradients(facts: Facts) -> str | None:
