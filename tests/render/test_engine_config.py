@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from tests.render.plans import plan_of, pool_of, small_experiment
 from vdsgen.cost import engine_defaults
 from vdsgen.errors import VdsgenError
 from vdsgen.render.engine_config import engine_config, scheduler_section, uses_bf16_optimizer
-from vdsgen.render.engine_keys import SECTIONS, TOP_LEVEL, unread_keys
+from vdsgen.render.engine_keys import unread_keys
 from vdsgen.render.render import render_plan
 from vdsgen.spec.experiment import Schedule, Training
 from vdsgen.spec.lab import Nvme
@@ -47,59 +46,6 @@ def plan_id(plan: Plan) -> str:
         f"pp{plan.parallel.pipeline_parallel_size}-zero{plan.zero.stage}-{precision.dtype}"
         f"-{precision.gradient_accumulation_dtype}"
     )
-
-
-class RecordingKeys:
-    """The keys of a dict; notes what is asked for with `in`."""
-
-    def __init__(self, keys: Any, asked: set[str]) -> None:
-        self.keys, self.asked = keys, asked
-
-    def __contains__(self, key: str) -> bool:
-        self.asked.add(key)
-        return key in self.keys
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.keys)
-
-
-class RecordingDict(dict[str, Any]):
-    """Notes every key that its reader asks for, whether it is there or not."""
-
-    def __init__(self, content: dict[str, Any]) -> None:
-        super().__init__(content)
-        self.asked: set[str] = set()
-
-    def get(self, key: str, default: Any = None) -> Any:
-        self.asked.add(key)
-        return super().get(key, default)
-
-    def __getitem__(self, key: str) -> Any:
-        self.asked.add(key)
-        return super().__getitem__(key)
-
-    def __contains__(self, key: object) -> bool:
-        self.asked.add(str(key))
-        return super().__contains__(key)
-
-    def keys(self) -> Any:
-        return RecordingKeys(super().keys(), self.asked)
-
-    def __copy__(self) -> RecordingDict:
-        return self
-
-
-def test_known_keys_are_those_that_deepspeed_asks_for() -> None:
-    from deepspeed.runtime import config as engine
-
-    sections = {name: RecordingDict({}) for name in ("optimizer", "scheduler", "data_types")}
-    for name in ("optimizer", "scheduler"):
-        sections[name].update(type="x", params={})
-    config = RecordingDict({"train_micro_batch_size_per_gpu": 1, **sections})
-    engine.DeepSpeedConfig(config)
-    assert config.asked - set(engine._REMOVED_TOP_LEVEL_CONFIG_KEYS) == TOP_LEVEL
-    for name, section in sections.items():
-        assert section.asked == SECTIONS[name], name
 
 
 def test_unread_keys_are_found_with_the_nearest_that_is_read() -> None:

@@ -3,10 +3,10 @@
     python -m tests.review.lint.oracle_worker WORLD_SIZE < CASES > OUTCOMES
 
 A case is a line {"text": config, "stages": of a PipelineModule, 0 for none, "client_optimizer": bool}.
-An outcome is a line: null where DeepSpeed took the config, else {"error", "phase", "frame"}: what it raised, whether
-it did so in `initialize` or in the first `step`, and its innermost own line. This process is one rank of a process group
-whose others do not exist (vdsgen/verify/fake_rank.py); fp16 is declared supported, as a GPU would. Each case
-runs in a fork of it, so that none sees what another left behind.
+An outcome is a line: null where DeepSpeed took the config, else {"error", "phase", "frame"}: what it
+raised, whether it did so in `initialize` or in the first `step`, and its innermost own line. This process is
+one rank of a process group whose others do not exist (vdsgen/verify/fake_rank.py); fp16 is declared
+supported, as a GPU would. Each case runs in a fork of it, so that none sees what another left behind.
 """
 
 from __future__ import annotations

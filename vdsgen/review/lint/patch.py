@@ -131,8 +131,8 @@ def _indent(document: Document, entry: Entry) -> str | None:
 
 def _unit(document: Document) -> str:
     """How far the file's first level is indented."""
-    first = (document.root.entries or [None])[0]
-    return (_indent(document, first) if first is not None else None) or "  "
+    entries = document.root.entries
+    return (_indent(document, entries[0]) if entries else None) or "  "
 
 
 def _written(value: Any, indent: str | None, unit: str) -> str:
