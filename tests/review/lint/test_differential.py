@@ -1,4 +1,4 @@
-"""Lint and DeepSpeed on the same configs: what lint lets through initialises, what DeepSpeed refuses lint names.
+"""Lint and DeepSpeed on the same configs: what lint lets through starts, what DeepSpeed refuses lint names.
 
 Larger runs: `python -m tests.benchmarks.lint_differential`.
 """
