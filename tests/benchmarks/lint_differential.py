@@ -60,7 +60,7 @@ def result(all_cases: Sequence[Case], outcomes: Sequence[Outcome], seed: int) ->
         "seed": seed,
         "accepted": len(accepted),
         "refused": len(refused),
-        "unjudged": dict(sorted(Counter(v.outcome.obstacle for v in unjudged).items())),  # type: ignore[type-var]
+        "unjudged": dict(sorted(Counter(v.outcome.obstacle for v in unjudged).items())),
         "false_accepts": [_case(verdict) for verdict in false_accepts],
         "false_alarms": [_case(verdict) for verdict in false_alarms],
         "refused_and_explained": sum(verdict.explained for verdict in refused),

@@ -123,8 +123,8 @@ def in_fork(case: dict[str, Any], folder: Path) -> dict[str, Any] | None:
         _, status = os.waitpid(child, 0)
     if not answer:
         return {"error": f"the process ended with status {status}", "phase": "crash", "frame": ""}
-    outcome: dict[str, Any] | None = json.loads(answer)
-    return outcome
+    told: dict[str, Any] | None = json.loads(answer)
+    return told
 
 
 def main() -> None:

@@ -128,7 +128,7 @@ def models() -> list[tuple[str, Any]]:
 
 def test_values_are_refused_that_the_engine_s_models_refuse_and_no_others() -> None:
     """Each key of each model with each of many values, by lint and by the model itself."""
-    odd = (
+    odd: tuple[Any, ...] = (
         *ODD_VALUES,
         1.0,
         0.0,
