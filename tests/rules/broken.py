@@ -443,6 +443,17 @@ REST: dict[str, Broken] = {
         PIPELINE | {"optimizer.type": "Muon", "gradient_accumulation_dtype": "fp32"}, ("Muon",),
     ),
     "muon-momentum-in-memory": ({"zero.save_muon_momentum_buffer_in_memory": True}, ("nvme",)),
+    "optimizer-class-params": (
+        {"optimizer.type": "Lion", "optimizer.params": {"momentum": 0.9}}, ("Lion", "momentum"),
+    ),
+    "optimizer-param-values": ({"optimizer.params": {"lr": "1e-4"}}, ("lr", "'1e-4'")),
+    "scheduler-class-params": (
+        {"scheduler.type": "StepLR", "scheduler.params": {"step": 1}}, ("StepLR", "step_size"),
+    ),
+    "scheduler-torch-wrapped": (
+        {"scheduler.type": "StepLR", "scheduler.params": {"step_size": 1}}, ("StepLR", "2"),
+    ),
+    "scheduler-param-values": ({"scheduler.params": {"warmup_max_lr": "0.1"}}, ("warmup_max_lr", "'0.1'")),
     "scheduler-exists": ({"scheduler.type": "Warmup"}, ("Warmup",)),
     "scheduler-params-given": (
         {"given": GIVEN - {"/scheduler/params"}, "scheduler.params": {}}, ("WarmupLR",),

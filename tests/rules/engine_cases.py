@@ -138,9 +138,11 @@ REFUSED: dict[str, list[Case]] = {
         built(3, bf16=HALF_STATES, zero={"offload_optimizer": CPU}),
     ],
     "loss-scale-not-negative": [built(2, "fp32", fp16={"enabled": True, "loss_scale": -2})],
-    "loss-scale-start-finite": [built(1, "fp32", fp16={"enabled": True, "initial_scale_power": 5000})],
     "loss-scale-window": [built(2, "fp32", fp16={"enabled": True, "loss_scale_window": 0})],
     "loss-scale-minimum": [built(2, "fp32", fp16={"enabled": True, "min_loss_scale": 0})],
+    "loss-scale-start-finite": [
+        built(2, "fp32", fp16={"enabled": True, "initial_scale_power": 2000}) | {"steps": 1}
+    ],
     "zero-stage-exists": [built(4)],
     "allgather-bucket-even": [built(stage, zero={"allgather_bucket_size": 1001}) for stage in (1, 2)],
     "zero-legacy-stage-1": [built(stage, zero={"legacy_stage1": True}) for stage in (1, 2, 3)],
@@ -239,6 +241,21 @@ REFUSED: dict[str, list[Case]] = {
         built(3, optimizer=MUON, zero=NO_SCATTER | {"zero_quantized_gradients": True})
     ],
     "muon-pipeline": [in_pipeline(1, optimizer=MUON, data_types={"grad_accum_dtype": "fp32"})],
+    "optimizer-class-params": [
+        built(optimizer={"type": "Adagrad", "params": {"lr": 1e-3, "momentum": 0.9}}),
+        built(0, optimizer={"type": "SGD", "params": {"lr": 1e-3, "betas": [0.9, 0.95]}}),
+    ],
+    "optimizer-param-values": [
+        built(optimizer={"type": "AdamW", "params": {"lr": -1.0, "torch_adam": True}}),
+        built(optimizer={"type": "AdamW", "params": {"lr": "0.1", "torch_adam": True}}),
+        built(optimizer={"type": "AdamW", "params": {"betas": [0.9, 1.0], "torch_adam": True}}),
+    ],
+    "scheduler-class-params": [
+        built(0, "fp32", scheduler={"type": "StepLR", "params": {}}),
+        built(0, "fp32", scheduler={"type": "StepLR", "params": {"step_size": 1, "warmup": 1}}),
+    ],
+    "scheduler-torch-wrapped": [scheduler("StepLR", step_size=1)],
+    "scheduler-param-values": [scheduler("WarmupLR", warmup_max_lr="0.1")],
     "scheduler-exists": [scheduler("Warmup")],
     "scheduler-params-given": [built(scheduler={"type": "WarmupLR"})],
     "scheduler-params-complete": [

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 TEXTS: dict[str, str] = {
+    "loss-scale-start-finite": "return loss * self.loss_scale",
+    "optimizer-class-params": "optimizer = torch.optim.Adagrad(model_parameters, **optimizer_parameters)",
+    "optimizer-param-values": "optimizer = adam_optimizer(model_parameters, **optimizer_parameters",
+    "scheduler-class-params": "instantiated_scheduler = scheduler(optimizer, **scheduler_params)",
+    "scheduler-torch-wrapped": "instantiated_scheduler = scheduler(optimizer, **scheduler_params)",
+    "scheduler-param-values": "self.delta_lrs = [big - small for big, small in zip",
     "gradient-clipping-given": "GRADIENT_CLIPPING_DEFAULT = 1.0",
     "pipeline-filled": "total_steps = 2 * (self.micro_batches + self.stages - 1)",
     "batch-numbers": 'assert (train_batch > 0), f"Train batch size: {train_batch} has to be',

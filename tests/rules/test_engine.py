@@ -43,9 +43,8 @@ def test_the_engine_does_what_rules_say() -> None:
     found = outcomes([case for _, case in refused] + taken + ACCEPTED)
     wrong = []
     for (rule_id, case), outcome in zip(refused, found, strict=False):
-        message = rule(rule_id).engine_message
-        assert message is not None
-        if message not in (outcome["error"] or ""):
+        message = rule(rule_id).engine_message or ""
+        if outcome["error"] is None or message not in outcome["error"]:
             wrong.append((rule_id, case, outcome))
     for (rule_id, (case, expected)), outcome in zip(TAKEN.items(), found[len(refused) :], strict=False):
         if outcome != {"error": None, "reads": expected}:

@@ -60,7 +60,8 @@ def _several_sizes_fill_the_pipeline(facts: Facts) -> str | None:
     if stages is None or steps is None or stages == 1 or steps < 1 or steps >= stages:
         return None
     idle = (stages - 1) / (steps + stages - 1)
-    return f"{steps} micro-batches on {stages} pipeline stages: every stage idles {idle:.0%} of a step"
+    batches = "1 micro-batch" if steps == 1 else f"{steps} micro-batches"
+    return f"{batches} on {stages} pipeline stages: every stage idles {idle:.0%} of a step"
 
 
 RULES = (

@@ -102,11 +102,11 @@ RULES = (
         id="loss-scale-start-finite",
         summary="The first loss scale, 2 to the power of initial_scale_power, fits a float.",
         check=_starts_finite,
-        remedy=f"use at most {LARGEST_POWER}; 16 is DeepSpeed's default",
+        remedy="set fp16.initial_scale_power to 9, as the article does",
         source="runtime/fp16/loss_scaler.py:161",
         engine_message="int too",
         keys=(POWER,),
-        fix=setting(POWER, 16),
+        fix=setting(POWER, ARTICLES_POWER),
         needs=("precision",),
     ),
     Rule(
