@@ -135,15 +135,15 @@ def optimizer(rng: random.Random) -> Config:
 
 def scheduler(rng: random.Random) -> Config:
     name = rng.choice(("WarmupLR", "WarmupDecayLR", "WarmupCosineLR", "OneCycle", "LRRangeTest", "StepLR"))
-    params: Config = {
+    by_name: dict[str, Config] = {
         "WarmupLR": {"warmup_min_lr": 0, "warmup_max_lr": 1e-3, "warmup_num_steps": 10},
         "WarmupDecayLR": {"total_num_steps": 100, "warmup_num_steps": 10},
         "WarmupCosineLR": {"total_num_steps": 100, "warmup_num_steps": 10},
         "OneCycle": {"cycle_min_lr": 1e-4, "cycle_max_lr": 1e-3},
         "LRRangeTest": {"lr_range_test_step_size": 100},
         "StepLR": {"step_size": 30},
-    }[name]
-    return {"type": name, "params": params}
+    }
+    return {"type": name, "params": by_name[name]}
 
 
 def some(rng: random.Random, pointer: str, *, most: int) -> Config:
