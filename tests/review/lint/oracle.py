@@ -78,8 +78,9 @@ def judged(cases: Sequence[Case], *, compiled: bool = False) -> list[Outcome]:
 def _run(world_size: int, cases: Iterable[Case], compiled: bool) -> list[Outcome]:
     lines = "".join(json.dumps({**case._asdict(), "origin": ""}) + "\n" for case in cases)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    options = [str(world_size), *(["--compile"] if compiled else [])]
     result = subprocess.run(
-        [sys.executable, "-m", "tests.review.lint.oracle_worker", str(world_size), *(["--compile"] * compiled)],
+        [sys.executable, "-m", "tests.review.lint.oracle_worker", *options],
         input=lines, capture_output=True, text=True, cwd=ROOT, check=False,
         env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip

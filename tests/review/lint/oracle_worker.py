@@ -76,7 +76,7 @@ def _frame(error: BaseException) -> str:
 
 
 def without_compiling() -> None:
-    """Configs that need an operator of DeepSpeed's own compiled are then left unjudged: that takes minutes."""
+    """Configs that need an operator of DeepSpeed's own are then left unjudged: building one takes minutes."""
     from deepspeed.ops.op_builder.builder import OpBuilder
 
     def refuse(builder: Any, verbose: bool = True) -> None:
