@@ -20,7 +20,7 @@ OBSTACLES: Mapping[str, str] = {
     r"|CUDA_HOME|does not have an accelerator|SuperOffload|torch not compiled with CUDA",
     "a package that is not installed": r"No module named|wandb|comet_ml|Install mup|MuAdam|MuSGD",
     "no NVMe library": r"async_io|libaio|Unable to JIT load the async|aio_handle|AsyncIO",
-    "an operator that has to be compiled": r"operators are not compiled here",
+    "an operator that has to be compiled": r"operators are not compiled here|failed to build/load",
     "a model that AutoTP does not know": r"Not able to determine model policy",
 }
 """Why this machine cannot judge a config: kernels, packages and disks that it lacks."""
