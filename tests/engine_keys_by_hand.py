@@ -38,8 +38,8 @@ TYPES: dict[str, dict[str, Any]] = {
     **named(
         "",
         "activation_checkpointing aio autotuning bf16 bfloat16 checkpoint comet comms_logger compile "
-        "csv_monitor data_efficiency data_types expert_parallel flops_profiler fp16 hybrid_engine optimizer pipeline "
-        "scheduler tensor_parallel tensorboard timers torch_autocast wandb weight_quantization "
+        "csv_monitor data_efficiency data_types expert_parallel flops_profiler fp16 hybrid_engine optimizer "
+        "pipeline scheduler tensor_parallel tensorboard timers torch_autocast wandb weight_quantization "
         "zero_optimization",
         SECTION,
     ),

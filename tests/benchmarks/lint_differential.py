@@ -32,11 +32,12 @@ def main() -> None:
     parser.add_argument("--configs", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--compile", action="store_true", help="with DeepSpeed's own operators, built first")
     chosen = parser.parse_args()
     all_cases = list(cases(chosen.configs, chosen.seed))
     outcomes: list[Outcome] = []
     for start in range(0, len(all_cases), BATCH):
-        outcomes += judged(all_cases[start : start + BATCH])
+        outcomes += judged(all_cases[start : start + BATCH], compiled=chosen.compile)
         print(f"{len(outcomes)} of {len(all_cases)}", file=sys.stderr)
     text = json.dumps(result(all_cases, outcomes, chosen.seed), indent=1) + "\n"
     if chosen.out is None:
@@ -60,7 +61,7 @@ def result(all_cases: Sequence[Case], outcomes: Sequence[Outcome], seed: int) ->
         "seed": seed,
         "accepted": len(accepted),
         "refused": len(refused),
-        "unjudged": dict(sorted(Counter(v.outcome.obstacle for v in unjudged).items())),  # type: ignore[type-var]
+        "unjudged": dict(sorted(Counter(v.outcome.obstacle for v in unjudged).items())),
         "false_accepts": [_case(verdict) for verdict in false_accepts],
         "false_alarms": [_case(verdict) for verdict in false_alarms],
         "refused_and_explained": sum(verdict.explained for verdict in refused),

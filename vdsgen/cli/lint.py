@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from vdsgen.review.lint.context import Context
     from vdsgen.review.lint.finding import Linted
+    from vdsgen.spec.plan import Plan
 
 STANDARD_INPUT = "-"
 
@@ -91,7 +93,7 @@ def command(
     click.get_current_context().exit(1 if worth else 0)
 
 
-def _plan_beside(name: str) -> tuple[object, Path | None]:
+def _plan_beside(name: str) -> tuple[Plan | None, Path | None]:
     """The plan of a rendered directory that the config lies in, if it does."""
     from vdsgen.errors import VdsgenError
     from vdsgen.review.lint.planned import read_plan
@@ -105,13 +107,11 @@ def _plan_beside(name: str) -> tuple[object, Path | None]:
         return None, None
 
 
-def _fixed(path: Path, linted: Linted, context: object) -> Linted:
+def _fixed(path: Path, linted: Linted, context: Context) -> Linted:
     """Writes all repairs, each round on what the last one left; what cannot be repaired is returned."""
     from vdsgen.files import write_atomically
-    from vdsgen.review.lint.context import Context
     from vdsgen.review.lint.repair import repaired
 
-    assert isinstance(context, Context), "made above"
     after, operations = repaired(linted, context)
     if operations:
         write_atomically(path, after.document.text.encode("utf-8", "surrogatepass"))

@@ -21,7 +21,24 @@ Config = dict[str, Any]
 WORLD_SIZES = (1, 4)
 SIZES = (1, 2, 64, 1000, 4096, 500_000, 50_000_000, 500_000_000)
 WORDS = ("auto", "true", "none", "cpu", "4", "1e5", "fp16", "", "yes", "0")
-ODD_VALUES = (None, True, False, 0, -1, 1, 2, 3, 1.5, 4.0, 1e5, [], {}, [1], {"enabled": True}, *WORDS)
+ODD_VALUES: tuple[Any, ...] = (
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1,
+    2,
+    3,
+    1.5,
+    4.0,
+    1e5,
+    [],
+    {},
+    [1],
+    {"enabled": True},
+    *WORDS,
+)
 LEFT_OUT = frozenset(
     {
         "/expert_parallel",  # needs a model with experts
@@ -93,7 +110,7 @@ def legal(rng: random.Random, data_parallel_size: int, *, pipeline: bool) -> Con
 
 
 def zero(rng: random.Random, pipeline: bool) -> Config:
-    section = {
+    section: Config = {
         "stage": rng.choice((0, 1)) if pipeline else rng.choice((0, 1, 2, 3, 3)),
         **some(rng, "/zero_optimization", most=4),
     }
@@ -118,15 +135,15 @@ def optimizer(rng: random.Random) -> Config:
 
 def scheduler(rng: random.Random) -> Config:
     name = rng.choice(("WarmupLR", "WarmupDecayLR", "WarmupCosineLR", "OneCycle", "LRRangeTest", "StepLR"))
-    params: Config = {
+    by_name: dict[str, Config] = {
         "WarmupLR": {"warmup_min_lr": 0, "warmup_max_lr": 1e-3, "warmup_num_steps": 10},
         "WarmupDecayLR": {"total_num_steps": 100, "warmup_num_steps": 10},
         "WarmupCosineLR": {"total_num_steps": 100, "warmup_num_steps": 10},
         "OneCycle": {"cycle_min_lr": 1e-4, "cycle_max_lr": 1e-3},
         "LRRangeTest": {"lr_range_test_step_size": 100},
         "StepLR": {"step_size": 30},
-    }[name]
-    return {"type": name, "params": params}
+    }
+    return {"type": name, "params": by_name[name]}
 
 
 def some(rng: random.Random, pointer: str, *, most: int) -> Config:
@@ -159,8 +176,8 @@ def value(rng: random.Random, key: EngineKey) -> Any:
     if kind["type"] == "bool":
         return rng.random() < 0.5
     if kind["type"] == "int":
-        usual = key.default if isinstance(key.default, int) else 1
-        return max(rng.choice((*SIZES, usual)), kind.get("gt", -1) + 1)
+        whole = key.default if isinstance(key.default, int) else 1
+        return max(rng.choice((*SIZES, whole)), kind.get("gt", -1) + 1)
     if kind["type"] == "float":
         usual = key.default if isinstance(key.default, float) else 0.5
         return rng.choice((0.25, 0.5, 0.9, 1.0 if kind.get("lt") != 1.0 else 0.75, usual))

@@ -20,6 +20,7 @@ OBSTACLES: Mapping[str, str] = {
     r"|CUDA_HOME|does not have an accelerator|SuperOffload|torch not compiled with CUDA",
     "a package that is not installed": r"No module named|wandb|comet_ml|Install mup|MuAdam|MuSGD",
     "no NVMe library": r"async_io|libaio|Unable to JIT load the async|aio_handle|AsyncIO",
+    "an operator that has to be compiled": r"operators are not compiled here|failed to build/load",
     "a model that AutoTP does not know": r"Not able to determine model policy",
 }
 """Why this machine cannot judge a config: kernels, packages and disks that it lacks."""
@@ -59,25 +60,27 @@ class Outcome(NamedTuple):
         return next((why for why, words in OBSTACLES.items() if re.search(words, self.error)), None)
 
 
-def judged(cases: Sequence[Case]) -> list[Outcome]:
-    """The outcomes, in the order of the cases. Raises RuntimeError where a worker dies."""
+def judged(cases: Sequence[Case], *, compiled: bool = False) -> list[Outcome]:
+    """The outcomes, in the order of the cases. `compiled`: with DeepSpeed's own operators, whose first build
+    takes minutes. Raises RuntimeError where a worker dies."""
     sizes = sorted({case.world_size for case in cases})
     outcomes: dict[int, Outcome] = {}
     with ThreadPoolExecutor(len(sizes) or 1) as pool:
         by_size = {
             size: [number for number, case in enumerate(cases) if case.world_size == size] for size in sizes
         }
-        runs = {size: pool.submit(_run, size, [cases[n] for n in by_size[size]]) for size in sizes}
+        runs = {size: pool.submit(_run, size, [cases[n] for n in by_size[size]], compiled) for size in sizes}
         for size, run in runs.items():
             outcomes.update(zip(by_size[size], run.result(), strict=True))
     return [outcomes[number] for number in range(len(cases))]
 
 
-def _run(world_size: int, cases: Iterable[Case]) -> list[Outcome]:
+def _run(world_size: int, cases: Iterable[Case], compiled: bool) -> list[Outcome]:
     lines = "".join(json.dumps({**case._asdict(), "origin": ""}) + "\n" for case in cases)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    options = [str(world_size), *(["--compile"] if compiled else [])]
     result = subprocess.run(
-        [sys.executable, "-m", "tests.review.lint.oracle_worker", str(world_size)],
+        [sys.executable, "-m", "tests.review.lint.oracle_worker", *options],
         input=lines, capture_output=True, text=True, cwd=ROOT, check=False,
         env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip

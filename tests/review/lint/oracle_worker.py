@@ -1,12 +1,12 @@
 """DeepSpeed as the judge of configs: builds its engine from each, and trains a step, in one warmed process.
 
-    python -m tests.review.lint.oracle_worker WORLD_SIZE < CASES > OUTCOMES
+    python -m tests.review.lint.oracle_worker WORLD_SIZE [--compile] < CASES > OUTCOMES
 
 A case is a line {"text": config, "stages": of a PipelineModule, 0 for none, "client_optimizer": bool}.
-An outcome is a line: null where DeepSpeed took the config, else {"error", "phase", "frame"}: what it raised, whether
-it did so in `initialize` or in the first `step`, and its innermost own line. This process is one rank of a process group
-whose others do not exist (vdsgen/verify/fake_rank.py); fp16 is declared supported, as a GPU would. Each case
-runs in a fork of it, so that none sees what another left behind.
+An outcome is a line: null where DeepSpeed took the config, else {"error", "phase", "frame"}: what it
+raised, whether it did so in `initialize` or in the first `step`, and its innermost own line. This process is
+one rank of a process group whose others do not exist (vdsgen/verify/fake_rank.py); fp16 is declared
+supported, as a GPU would. Each case runs in a fork of it, so that none sees what another left behind.
 """
 
 from __future__ import annotations
@@ -75,6 +75,16 @@ def _frame(error: BaseException) -> str:
     return ""
 
 
+def without_compiling() -> None:
+    """Configs that need an operator of DeepSpeed's own are then left unjudged: building one takes minutes."""
+    from deepspeed.ops.op_builder.builder import OpBuilder
+
+    def refuse(builder: Any, verbose: bool = True) -> None:
+        raise RuntimeError("operators are not compiled here")
+
+    OpBuilder.jit_load = refuse
+
+
 def warm(folder: Path) -> None:
     """Imports and builds what configs ask for, so that forks find it; none runs backward, which threads."""
     adam = {"type": "AdamW", "params": {"lr": 1e-3, "torch_adam": True}}
@@ -123,8 +133,8 @@ def in_fork(case: dict[str, Any], folder: Path) -> dict[str, Any] | None:
         _, status = os.waitpid(child, 0)
     if not answer:
         return {"error": f"the process ended with status {status}", "phase": "crash", "frame": ""}
-    outcome: dict[str, Any] | None = json.loads(answer)
-    return outcome
+    told: dict[str, Any] | None = json.loads(answer)
+    return told
 
 
 def main() -> None:
@@ -135,6 +145,8 @@ def main() -> None:
     # Muon compiles its arithmetic, which takes longer than all the rest.
     os.environ.update(DS_ACCELERATOR="cpu", TORCHDYNAMO_DISABLE="1")
     join_fake_group(0, int(sys.argv[1]))
+    if "--compile" not in sys.argv:
+        without_compiling()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         warm(folder)

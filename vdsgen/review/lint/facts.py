@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from vdsgen.review.lint.batch import batch_sizes
 from vdsgen.review.lint.context import Context
@@ -28,9 +28,9 @@ from vdsgen.rules.facts import (
 from vdsgen.spec.experiment import Dtype
 
 DTYPES: dict[str, Dtype] = {
-    **dict.fromkeys(("torch.float16", "fp16", "float16", "half"), cast(Dtype, "fp16")),
-    **dict.fromkeys(("torch.float32", "fp32", "float32", "float"), cast(Dtype, "fp32")),
-    **dict.fromkeys(("torch.bfloat16", "bf16", "bfloat16"), cast(Dtype, "bf16")),
+    **dict.fromkeys(("torch.float16", "fp16", "float16", "half"), "fp16"),
+    **dict.fromkeys(("torch.float32", "fp32", "float32", "float"), "fp32"),
+    **dict.fromkeys(("torch.bfloat16", "bf16", "bfloat16"), "bf16"),
 }
 """The engine's names of dtypes (runtime/config.py:145, DtypeEnum); int8 is no dtype to train in."""
 

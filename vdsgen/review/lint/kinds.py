@@ -71,7 +71,8 @@ def _annotation(kind: Kind) -> Any:
     if word == "choice":
         made = Literal[tuple(kind["choices"])]
     elif word == "integer choice":
-        made = Enum("choice", {f"value_{choice}": choice for choice in kind["choices"]}, type=int)
+        make: Any = Enum  # its members are known when the data is read
+        made = make("choice", {f"value_{choice}": choice for choice in kind["choices"]}, type=int)
     elif word == "union":
         made = Union[tuple(_annotation(member) for member in kind["members"])]  # noqa: UP007
     elif word == "list":

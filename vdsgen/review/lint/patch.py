@@ -37,7 +37,10 @@ def all_fixes(document: Document, findings: Iterable[Finding]) -> tuple[Document
     """The document with every fix that fits, and the operations of those: one whose keys an earlier fix has
     changed already is left out."""
     done: list[Operation] = []
-    for finding in findings:
+    renames_first = sorted(findings, key=lambda finding: not any(one["op"] == "move" for one in finding.fix))
+    for finding in renames_first:
+        if any(one["op"] == "add" and document.node(parts(one["path"])) is not None for one in finding.fix):
+            continue  # it is there by now
         try:
             after = patched(document, finding.fix)
         except PatchError:
@@ -131,8 +134,8 @@ def _indent(document: Document, entry: Entry) -> str | None:
 
 def _unit(document: Document) -> str:
     """How far the file's first level is indented."""
-    first = (document.root.entries or [None])[0]
-    return (_indent(document, first) if first is not None else None) or "  "
+    entries = document.root.entries
+    return (_indent(document, entries[0]) if entries else None) or "  "
 
 
 def _written(value: Any, indent: str | None, unit: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from vdsgen.errors import InputError, Problem
 from vdsgen.review.lint.context import Context
 from vdsgen.review.lint.data_efficiency import incomplete_parts
-from vdsgen.review.lint.document import Document
+from vdsgen.review.lint.document import Document, Looseness
 from vdsgen.review.lint.facts import facts_of
 from vdsgen.review.lint.finding import Finding, Linted, finding_at
 from vdsgen.review.lint.keys import Walk
@@ -43,7 +43,7 @@ def read_file(path: Path) -> bytes:
 
 def _loose(document: Document) -> list[Finding]:
     """One finding for each kind of thing that is no JSON, at its first place."""
-    first = {}
+    first: dict[str, Looseness] = {}
     for loose in document.loose:
         first.setdefault(loose.what, loose)
     return [

@@ -1,0 +1,36 @@
+"""What vdsgen itself renders is clean: every engine mode, and plans of random labs and experiments."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.render.plans import plan_of, small_experiment
+from tests.render.test_engine_config import legal_plans, plan_id
+from vdsgen.render.render import render_plan
+from vdsgen.review.lint.context import Context
+from vdsgen.review.lint.run import lint
+from vdsgen.spec.plan import Plan
+
+
+def check(plan: Plan) -> None:
+    text = render_plan(plan, small_experiment())["ds_config.json"]
+    linted = lint(text, "ds_config.json", Context(plan=plan))
+    assert [finding for finding in linted.findings if finding.level != "note"] == []
+
+
+@pytest.mark.parametrize("plan", legal_plans(), ids=plan_id)
+def test_every_engine_mode_is_clean(plan: Plan) -> None:
+    check(plan)
+
+
+@given(
+    pipeline=st.sampled_from([1, 2]), data=st.integers(1, 8), stage=st.integers(0, 3),
+    dtype=st.sampled_from(["fp32", "fp16", "bf16"]),
+)  # fmt: skip
+@settings(max_examples=40, deadline=None)
+def test_random_layouts_are_clean(pipeline: int, data: int, stage: int, dtype: str) -> None:
+    if pipeline > 1:
+        stage = min(stage, 1)
+    check(plan_of(pipeline=pipeline, data=data, zero_stage=stage, dtype=dtype, accumulation_dtype=dtype))
