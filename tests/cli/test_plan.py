@@ -140,7 +140,7 @@ def two_pools(tmp_path: Path) -> Path:
         """
 pools:
   - {name: slow, gpu: rtx-a4000, gpus_per_node: 4, intra_node: pcie-4.0-x16, host_memory_gib: 128}
-  - {name: tiny, gpu: rtx-3060-12gb, gpus_per_node: 1, intra_node: pcie-4.0-x16, host_memory_gib: 32}
+  - {name: tiny, gpu: rtx-3060-12gb, gpus_per_node: 1, intra_node: pcie-4.0-x16, host_memory_gib: 8}
   - {name: fast, gpu: rtx-4090, gpus_per_node: 4, intra_node: pcie-4.0-x16, host_memory_gib: 128}
 """
     )
