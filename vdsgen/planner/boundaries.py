@@ -26,6 +26,9 @@ MOST_LEAVES = 200
 MOST_LEAVES_ON_SHARED_CORES = 6
 """There running a pipeline takes longer, and bounds are coarser."""
 MOST_NODES = 20_000
+EXACT_LEAVES = 24
+"""After so many, a partition must be better by CLOSE to be looked for: `Cut.gap` says how close the best is."""
+CLOSE = 1e-3
 MOST_MOVES = 128
 """Partitions that are timed besides where not all that may be better were: small moves of the best one."""
 
@@ -259,7 +262,8 @@ class _Branching:
         options.sort()
         for bound, span in options:
             finished = self.finished(bound)
-            if self.best is not None and finished >= self.best[0] * (1 - ROUNDING / 10):
+            if self.best is not None and finished >= self.best[0] * (1 - self._closeness()):
+                self.cut_off = min(self.cut_off, finished)
                 return
             if self.best is not None and (self.leaves_left <= 0 or self.nodes_left <= 0):
                 self.cut_off = min(self.cut_off, finished)
@@ -267,6 +271,9 @@ class _Branching:
             self.nodes_left -= 1
             own = max(so_far, tables.stage_bound(stage, span, later))
             self._descend(stage - 1, span.start, later + tables.through(stage, span), own, (span, *chosen))
+
+    def _closeness(self) -> float:
+        return ROUNDING / 10 if self.timed < EXACT_LEAVES else CLOSE
 
     def _leaf(self, chosen: tuple[Span, ...]) -> None:
         self.leaves_left -= 1

@@ -122,6 +122,8 @@ class _Searching:
         self.found: list[Candidate] = []
         self.fastest = inf
         """Step of the fastest candidate of all GPUs."""
+        self.best_two: dict[int, list[float]] = {}
+        """By pipeline parallel size: the two shortest steps of all GPUs."""
         self.hopeless: dict[Settings, int] = {}
         """The smallest micro-batch that did not fit, by what else there is."""
 
@@ -142,11 +144,12 @@ class _Searching:
         return gpus * candidate.time.step_seconds
 
     def whole_pool(self, layout: Layout) -> None:
-        """All candidates of a layout: the two best for sure, and what may win."""
+        """All candidates of a layout: for sure those among the two best of its pipeline size, and what may
+        win."""
         result, stages = self.result, layout.pipeline_parallel_size
         missed = result.out_of_memory.setdefault(stages, Tally())
         fitting = result.fitting.setdefault(stages, Tally())
-        best_two: list[float] = []
+        best_two = self.best_two.setdefault(stages, [])
         variants = self._variants(layout)
         for place, variant in enumerate(variants):
             give_up_at = self._worth_timing(best_two)
@@ -158,14 +161,15 @@ class _Searching:
                 candidate = Candidate(one, self.workload.times.step(one.settings, one.partition))
                 self.found.append(candidate)
                 self.fastest = min(self.fastest, candidate.time.step_seconds)
-                best_two = sorted([*best_two, candidate.time.step_seconds])[:2]
+                best_two[:] = sorted([*best_two, candidate.time.step_seconds])[:2]
                 if fitting.fastest is None or _faster(candidate, fitting.fastest):
                     fitting.fastest = candidate
         result.feasible += fitting.count
 
     def _worth_timing(self, best_two: list[float]) -> float:
-        """What a step may take of a layout whose two best steps are known: as long as its best; where that is
-        among the fastest of all, as long as anything that may be taken for simplicity, or the second best."""
+        """What a step may take of a pipeline size whose two best steps are known: as long as its best; where
+        that is among the fastest of all, as long as anything that may be taken for simplicity, or the second
+        best."""
         if self.time_all or not best_two:
             return inf
         if best_two[0] > min(self.fastest, best_two[0]) * (1 + SIMPLER_WITHIN):
