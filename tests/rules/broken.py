@@ -212,7 +212,7 @@ LAYOUT: dict[str, Broken] = {
     ),
     "tensor-heads": ({"tensor_parallel_size": 3}, ("3", "16")),
     "tensor-columns": ({"tensor_parallel_size": 3}, ("3", "4096")),
-    "tensor-within-node": ({"tensor_parallel_size": 3}, ("3", "4")),
+    "tensor-within-node": ({"tensor_parallel_size": 8}, ("8", "4")),
     "sequence-divides-world": ({"sequence_parallel_size": 3}, ("3", "4")),
     "sequence-heads": ({"sequence_parallel_size": 3}, ("3", "16")),
     "sequence-key-value-heads": (SEQUENCE | {"model.key_value_heads": 3}, ("2", "3")),

@@ -115,7 +115,9 @@ class Topology(NamedTuple):
 
     def tensor_group(self, settings: Settings, collective: Collective = "all_reduce") -> Path:
         """The path of the ring of ranks that share blocks: neighbours on one node."""
-        assert self.gpus_per_node % settings.tensor_parallel_size == 0, "tensor ranks are on one node"
+        size = settings.tensor_parallel_size
+        on_one_node = settings.world_size <= self.gpus_per_node or self.gpus_per_node % size == 0
+        assert on_one_node, "tensor ranks are on one node"
         return self.collectives.get(collective, _path(self.intra_node, 1))
 
     def stage_boundary(self, settings: Settings, stage: int) -> Path:
@@ -170,16 +172,18 @@ class Topology(NamedTuple):
         return self.collectives.get("all_gather", _path(self.intra_node, 1))
 
     def _rings_sharing(self, settings: Settings, stage: int, group: int) -> int:
-        """Rings across the busiest of the groups of `group` neighbours that this stage crosses."""
+        """Rings across the busiest of the groups of `group` neighbours that this stage crosses: its first or
+        its last, since no other stage has ranks in those between."""
+        size, rings = settings.stage_ranks, settings.tensor_parallel_size
+        spanned = _spanned(stage * size, size, group)
         if group == 1:
             return 1
-        size, rings = settings.stage_ranks, settings.tensor_parallel_size
-        crossings: Counter[int] = Counter()
-        for other in range(settings.pipeline_parallel_size):
-            spanned = _spanned(other * size, size, group)
-            if len(spanned) > 1:
-                crossings.update(dict.fromkeys(spanned, rings))
-        return max([crossings[one] for one in _spanned(stage * size, size, group)] + [1])
+        crossings = []
+        for one in (spanned[0], spanned[-1]):
+            stages = range(one * group // size, min(settings.world_size, (one + 1) * group - 1) // size + 1)
+            stages = stages[: settings.pipeline_parallel_size - stages.start]
+            crossings.append(sum(len(_spanned(other * size, size, group)) > 1 for other in stages))
+        return max(rings * max(crossings), 1)
 
     def _flows_leaving(self, settings: Settings, stage: int, group: int) -> int:
         """Most flows from this stage to the next that leave one group of `group` neighbours; 0 for none."""
@@ -187,6 +191,11 @@ class Topology(NamedTuple):
             return 0
         size = settings.stage_ranks
         first = stage * size
+        if size >= group:  # all leave: as many as a group has of this stage's ranks
+            spanned = _spanned(first, size, group)
+            if len(spanned) > 2:
+                return group
+            return max(min((one + 1) * group, first + size) - max(one * group, first) for one in spanned)
         flows = Counter(
             rank // group for rank in range(first, first + size) if rank // group != (rank + size) // group
         )

@@ -92,22 +92,26 @@ def _edge(
     micro_batches: int,
     steps: range,
 ) -> None:
-    """Steps in which the pipeline fills or drains: some stages have nothing to do."""
-    count = len(stages)
+    """Steps in which the pipeline fills or drains: some stages have nothing to do.
+
+    `micro_batch_at` as ranges of stages: in a step those of its parity go forward, the others backward.
+    """
+    count, rounds = len(stages), 2 * micro_batches
+    forward = [stage.forward_seconds for stage in stages]
+    backward = [stage.backward_seconds for stage in stages]
     for step in steps:
+        returns = 2 * count - step - 1
+        """The first stage that has a gradient to work on."""
         # Neighbours (s, s + 1) meet in this step where s is in a backward step: its parity differs.
         for stage in range((step + 1) % 2, count - 1, 2):
-            gradient = 0 <= (step + stage + 1) // 2 - count < micro_batches
-            activation = 0 <= (step - stage - 1) // 2 < micro_batches
-            if gradient or activation:
+            meetings = (returns <= stage < returns + rounds) + (step - rounds <= stage < step)
+            if meetings:
                 start = max(clock[stage], clock[stage + 1])
-                clock[stage] = clock[stage + 1] = start + (gradient + activation) * transfers[stage]
-        for stage in range(count):
-            if (step - stage) % 2 == 0:
-                if 0 <= (step - stage) // 2 < micro_batches:
-                    clock[stage] += stages[stage].forward_seconds
-            elif 0 <= (step + stage + 1) // 2 - count < micro_batches:
-                clock[stage] += stages[stage].backward_seconds
+                clock[stage] = clock[stage + 1] = start + meetings * transfers[stage]
+        for stage in range(max(step % 2, step - rounds + 2), min(count, step + 1), 2):
+            clock[stage] += forward[stage]
+        for stage in range(max((step + 1) % 2, returns), min(count, returns + rounds), 2):
+            clock[stage] += backward[stage]
 
 
 def _steady(

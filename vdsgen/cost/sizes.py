@@ -61,8 +61,10 @@ class MeanStepTimeModel:
         """Of a step as long as the mean; the mean of finished steps is no less."""
         return self.models[0].finished_seconds(settings, step_seconds)
 
-    def step_seconds(self, settings: Settings, partition: Sequence[int]) -> float:
-        return mean([model.step_seconds(settings, partition) for model in self.models])
+    def step_seconds(
+        self, settings: Settings, partition: Sequence[int], tails: Sequence[StageTail] | None = None
+    ) -> float:
+        return mean([model.step_seconds(settings, partition, tails) for model in self.models])
 
     def stage_times(self, settings: Settings, partition: Sequence[int]) -> list[StageTimes]:
         return list(mean([tuple(model.stage_times(settings, partition)) for model in self.models]))

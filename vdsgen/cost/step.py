@@ -322,11 +322,17 @@ class StepTimeModel:
             one += sum([layer.seconds(recompute=recompute) for layer in exchanges[start:stop]])
         return settings.gradient_accumulation_steps * one / self._speed(settings.world_size)
 
-    def step_seconds(self, settings: Settings, partition: Sequence[int]) -> float:
-        """`step(...).step_seconds`, without its parts: one run of the pipeline."""
+    def step_seconds(
+        self, settings: Settings, partition: Sequence[int], tails: Sequence[StageTail] | None = None
+    ) -> float:
+        """`step(...).step_seconds`, without its parts: one run of the pipeline. `tails` of its stages, where
+        they are known."""
         if (part := self._part(settings)) is not self:
-            return part.step_seconds(settings, partition)
-        tail = self._tail(settings, partition)
+            return part.step_seconds(settings, partition, tails)
+        if tails is None:
+            tail = self._tail(settings, partition)
+        else:
+            tail = StepTail.of(tails, self.factors.overhead_seconds)
         run = self._run(settings, self.stage_times(settings, partition), self._transfers(settings, partition))
         reduced = max(
             end + seconds for end, seconds in zip(run.stage_end_seconds, tail.reduce_seconds, strict=True)

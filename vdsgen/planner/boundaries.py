@@ -21,12 +21,12 @@ from vdsgen.planner.stages import Stages
 
 ROUNDING = 1e-9
 """Relative; sums of the same times in another order are the same time."""
-MOST_LEAVES = 200
+MOST_LEAVES = 64
 """Partitions of one settings variant that are timed, at most: the best of them is within `Cut.gap` of any."""
 MOST_LEAVES_ON_SHARED_CORES = 6
 """There running a pipeline takes longer, and bounds are coarser."""
 MOST_NODES = 20_000
-EXACT_LEAVES = 24
+EXACT_LEAVES = 12
 """After so many, a partition must be better by CLOSE to be looked for: `Cut.gap` says how close the best is."""
 CLOSE = 1e-3
 MOST_MOVES = 128
@@ -305,7 +305,11 @@ class _Branching:
     def _time(self, partition: tuple[int, ...], ways: tuple[int, ...]) -> None:
         self.timed += 1
         intervals = self.stages.intervals(ways, partition)
-        seconds = self.times.step_seconds(self.settings.with_intervals(intervals), partition)
+        tails = None
+        if not self.settings.offload_activations:
+            spans = enumerate(pairwise(partition))
+            tails = [self.stages.tail(stage, start, stop) for stage, (start, stop) in spans]
+        seconds = self.times.step_seconds(self.settings.with_intervals(intervals), partition, tails)
         if self.best is None or seconds < self.best[0]:
             self.best = (seconds, partition, ways)
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from itertools import product
 
-from vdsgen.planner.choices.degrees import sequence_parallel_sizes, tensor_parallel_sizes
+from vdsgen.planner.choices.degrees import (
+    sequence_parallel_sizes,
+    shares_a_node,
+    tensor_parallel_sizes,
+)
 from vdsgen.planner.space import Layout, divisors
 from vdsgen.planner.workload import Workload
 
@@ -30,6 +34,10 @@ def part_pool_layouts(workload: Workload) -> list[Layout]:
         if pins.data_parallel_size not in (None, data) or pins.pipeline_parallel_size not in (None, stages):
             continue
         layout = Layout(stages, data, tensor, sequence)
-        if layout.world_size < world and workload.is_startable(layout.world_size):
+        if (
+            layout.world_size < world
+            and shares_a_node(workload, layout.world_size, tensor * sequence)
+            and workload.is_startable(layout.world_size)
+        ):
             found.append(layout)
     return sorted(found, key=lambda layout: (-layout.world_size, layout))

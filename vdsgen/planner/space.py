@@ -8,7 +8,11 @@ from typing import NamedTuple
 
 from vdsgen.cost.settings import Settings
 from vdsgen.planner.choices.communication import communication_choices
-from vdsgen.planner.choices.degrees import sequence_parallel_sizes, tensor_parallel_sizes
+from vdsgen.planner.choices.degrees import (
+    sequence_parallel_sizes,
+    shares_a_node,
+    tensor_parallel_sizes,
+)
 from vdsgen.planner.choices.offload import offload_choices
 from vdsgen.planner.numerics import accumulation_dtype, dtypes
 from vdsgen.planner.workload import Workload
@@ -70,7 +74,7 @@ def layouts(workload: Workload, world_size: int, pins: Constraints) -> list[Layo
     return [
         Layout(stages, world_size // shared // stages, tensor, sequence)
         for tensor, sequence in product(tensor_parallel_sizes(workload), sequence_parallel_sizes(workload))
-        if world_size % (shared := tensor * sequence) == 0
+        if world_size % (shared := tensor * sequence) == 0 and shares_a_node(workload, world_size, shared)
         for stages in divisors(world_size // shared)
         if stages <= workload.blocks
         and pins.pipeline_parallel_size in (None, stages)

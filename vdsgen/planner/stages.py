@@ -12,6 +12,7 @@ from functools import lru_cache
 from itertools import accumulate, pairwise
 
 from vdsgen.cost.settings import Settings
+from vdsgen.cost.step_tail import StageTail
 from vdsgen.planner.bounds import least_layer_seconds
 from vdsgen.planner.workload import Workload
 
@@ -57,7 +58,8 @@ class Stages:
         self.sends = [times.boundary_seconds(settings, stage) for stage in range(self.count - 1)]
         self._way: dict[tuple[int, int], int | None] = {}
         self._most: dict[tuple[object, ...], tuple[int, int]] = {}
-        self._reduces: dict[tuple[int, int], float] = {}
+        self._best: dict[tuple[object, ...], int] = {}
+        self._tails: dict[tuple[int, int], StageTail] = {}
 
     @property
     def least_seconds(self) -> Sequence[float]:
@@ -91,6 +93,12 @@ class Stages:
     def interval(self, way: int, stage: int, start: int, stop: int) -> int:
         """The checkpoint interval that needs least memory; of equal ones the shortest. Where what is kept is
         offloaded, of those that fit the one that waits least for it."""
+        key = (way, stage, self.workload.span(start, stop))
+        if key not in self._best:
+            self._best[key] = self._best_interval(way, stage, start, stop)
+        return self._best[key]
+
+    def _best_interval(self, way: int, stage: int, start: int, stop: int) -> int:
         tried = self._intervals(way, start, stop)
         if not self.settings.offload_activations or way == 0:
             return min(tried, key=lambda interval: self._peak(interval, stage, start, stop))
@@ -114,11 +122,14 @@ class Stages:
 
     def reduce_seconds(self, stage: int, start: int, stop: int) -> float:
         """Of the stage's gradients, after its last backward."""
+        return self.tail(stage, start, stop).reduce_seconds
+
+    def tail(self, stage: int, start: int, stop: int) -> StageTail:
+        """What the stage does besides its micro-batches, waits for offloaded activations left out."""
         key = (stage, self.workload.span(start, stop))
-        if key not in self._reduces:
-            tail = self.workload.times.stage_tail(self.settings, stage, start, stop)
-            self._reduces[key] = tail.reduce_seconds
-        return self._reduces[key]
+        if key not in self._tails:
+            self._tails[key] = self.workload.times.stage_tail(self.settings, stage, start, stop)
+        return self._tails[key]
 
     def _fits(self, way: int, stage: int, start: int, stop: int) -> bool:
         """Part of a stage that fits fits too: of stretches of equal layers, few are asked about."""

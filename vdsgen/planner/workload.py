@@ -192,7 +192,7 @@ class Workload:
 
     def memory(self, settings: Settings, stage: int, start: int, stop: int) -> StageBytes:
         """Bytes on each GPU of `stage` holding the layers start to stop - 1: of the size that needs most."""
-        settings = settings.alone(stage)
+        settings, stage = settings.alone(stage), self._alike(settings, stage)
         key = (settings, stage, self._run(start, stop))
         known = self._memory.get(key)
         if known is None:
@@ -207,6 +207,12 @@ class Workload:
             )
             self._memory[key] = known
         return known
+
+    def _alike(self, settings: Settings, stage: int) -> int:
+        """The first stage that holds as many micro-batches, and so as much, as this one with these layers."""
+        behind = settings.pipeline_parallel_size - stage
+        alike = behind >= settings.gradient_accumulation_steps and len(self.devices.views) == 1
+        return 0 if alike else stage
 
     def outside(self, settings: Settings, stage: int, start: int, stop: int) -> OutsideBytes:
         """Bytes of each rank of `stage` in host memory and on flash."""

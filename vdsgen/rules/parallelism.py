@@ -69,8 +69,10 @@ def _tensor_ranks_share_columns(facts: Facts) -> str | None:
 
 
 def _tensor_ranks_share_a_node(facts: Facts) -> str | None:
-    ranks, gpus = facts.tensor_parallel_size, facts.machine.gpus_per_node
-    if ranks is None or gpus is None or gpus % ranks == 0:
+    ranks, gpus, world = facts.tensor_parallel_size, facts.machine.gpus_per_node, facts.world_size
+    if ranks is None or gpus is None or (ranks <= gpus and (world is None or world <= gpus)):
+        return None
+    if gpus % ranks == 0:
         return None
     return f"tensor parallel size {ranks} does not divide the {gpus} GPUs of a node"
 
