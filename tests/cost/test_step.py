@@ -149,7 +149,7 @@ def test_offloaded_activations_cost_what_is_waited_for() -> None:
     assert on_gpu.offload_seconds == 0.0 < offloaded.offload_seconds
     assert offloaded.recompute_seconds == on_gpu.recompute_seconds
     assert isinstance(MODEL, StepTimeModel)
-    last = MODEL.hidden_bytes(kept.micro_batch_size, kept.dtype)[0] / MODEL.hosts[0].link_bytes_per_second
+    last = MODEL.hidden_bytes(kept.micro_batch_size, kept.dtype)[0] / MODEL.host(kept).link_bytes_per_second
     assert offloaded.offload_seconds >= kept.gradient_accumulation_steps * last
 
 

@@ -48,10 +48,17 @@ def plan(on: Pool, batch: int = 16, **pins: Any) -> Plan:
 
 
 @pytest.mark.parametrize(
-    ("gpus", "sizes"), [(1, (1,)), (2, (1, 2)), (4, (1, 2, 4)), (6, (1, 2)), (8, (1, 2, 4, 8))]
+    ("gpus", "sizes"), [(1, (1,)), (2, (1, 2)), (4, (1, 2, 4)), (6, (1, 2, 4)), (8, (1, 2, 4, 8))]
 )
 def test_ranks_that_share_blocks_are_on_one_node(gpus: int, sizes: tuple[int, ...]) -> None:
-    assert tensor_parallel_sizes(work(pool(gpus, nodes=2))) == sizes
+    on = work(pool(gpus, nodes=2))
+    assert tensor_parallel_sizes(on) == sizes
+    for ranks in (gpus, 2 * gpus):
+        found = {layout.tensor_parallel_size for layout in layouts(on, ranks, Constraints())}
+        assert found == {size for size in sizes if gpus % size == 0}
+    # On part of one node it does not matter what the node has besides.
+    part = {layout.tensor_parallel_size for layout in layouts(on, sizes[-1], Constraints())}
+    assert part == set(sizes)
 
 
 def test_layouts_use_all_ranks_whatever_they_share() -> None:
@@ -85,7 +92,7 @@ def test_sharing_blocks_wins_where_one_sample_is_too_large_for_a_gpu_and_there_i
 @pytest.mark.parametrize(
     ("pins", "said"),
     [
-        ({"tensor_parallel_size": 5}, "tensor parallel size 5 does not divide 24 attention heads"),
+        ({"tensor_parallel_size": 5}, "5 tensor parallel ranks do not divide 24 attention heads"),
         ({"tensor_parallel_size": 8}, "tensor parallel size 8 does not divide the 4 GPUs of a node"),
         ({"tensor_parallel_size": 2, "pipeline_parallel_size": 4}, "4 x tensor 2 does not divide the 4 GPUs"),
         (

@@ -41,7 +41,7 @@ GB = 1e9
 
 
 class Host(NamedTuple):
-    """One rank's share of its host, while all ranks of the node use it."""
+    """One rank's share of its host, while all ranks of the job on the node use it."""
 
     link_bytes_per_second: float
     memory_bytes_per_second: float
@@ -49,8 +49,9 @@ class Host(NamedTuple):
     flash_write_bytes_per_second: float = inf
 
     @classmethod
-    def of(cls, pool: Pool) -> Host:
-        """Of a pool whose names are resolved."""
+    def of(cls, pool: Pool, ranks: int | None = None) -> Host:
+        """Of a pool whose names are resolved, shared by so many ranks of a node; by all its GPUs' by default."""
+        ranks = ranks or pool.gpus_per_node
         calibration = pool.calibration
         assert calibration is None or isinstance(calibration, Calibration)
         assert not isinstance(pool.host_link, str), "links are resolved before costs are asked for"
@@ -61,11 +62,11 @@ class Host(NamedTuple):
                 link = middle(calibration.host_link_bandwidth_gb_per_second)
             if calibration.host_memory_bandwidth_gb_per_second is not None:
                 memory = middle(calibration.host_memory_bandwidth_gb_per_second)
-        share = memory * GB / pool.gpus_per_node
+        share = memory * GB / ranks
         flash = (inf, inf)
         if pool.nvme is not None:
             rates = (pool.nvme.read_gb_per_second, pool.nvme.write_gb_per_second)
-            flash = (rates[0] * GB / pool.gpus_per_node, rates[1] * GB / pool.gpus_per_node)
+            flash = (rates[0] * GB / ranks, rates[1] * GB / ranks)
         return cls(min(link * GB / pool.gpus_per_host_link, share), share, *flash)
 
 

@@ -83,7 +83,7 @@ class StepTimeModel:
         self.factors = step_factors(pool)
         self._again = self.factors.recompute_factor / self.factors.compute_factor
         """A forward that runs again, over one that runs first."""
-        self.hosts = [Host.of(view) for view in self.devices.views]
+        self._hosts: dict[tuple[int, int], Host] = {}
         self.sharing = Sharing.of(pool)
         self.engine = EngineOverhead.of(pool)
         known = pool.calibration.clip_seconds if isinstance(pool.calibration, Calibration) else None
@@ -424,7 +424,7 @@ class StepTimeModel:
             )
         moving, update = 0.0, 0.0
         for kind in self.devices.of_stage(settings, stage):
-            traffic_seconds, adam = offload_seconds(settings, parameters, trainable, self.hosts[kind])
+            traffic_seconds, adam = offload_seconds(settings, parameters, trainable, self.host(settings, kind))
             moving = max(moving, traffic_seconds)
             update = max(update, adam or self._optimizer(settings, trainable, kind))
         sending = self.factors.communication_factor
@@ -435,6 +435,15 @@ class StepTimeModel:
             * (update + self._bookkeeping(settings, start, stop)),
             offload_seconds=sending * (moving + self._activations_seconds(settings, stage, start, stop)),
         )
+
+    def host(self, settings: Settings, kind: int = 0) -> Host:
+        """What each rank has of a host with this kind of GPU."""
+        view = self.devices.views[kind]
+        assert view.gpus_per_node is not None, "a kind of GPU has a node"
+        ranks = min(settings.world_size, view.gpus_per_node)
+        if (kind, ranks) not in self._hosts:
+            self._hosts[kind, ranks] = Host.of(view, ranks)
+        return self._hosts[kind, ranks]
 
     def _data_path(self, settings: Settings, stage: int, collective: Collective) -> Path:
         key = (*_degrees(settings), stage, collective)
@@ -477,7 +486,7 @@ class StepTimeModel:
             segments.append(SegmentWork(received, forward, backward + self._again * forward))
         overlaps = self.sharing is None
         waiting = [
-            activation_waiting_seconds(segments, self.hosts[kind], overlaps=overlaps) for kind in kinds
+            activation_waiting_seconds(segments, self.host(settings, kind), overlaps=overlaps) for kind in kinds
         ]
         return settings.gradient_accumulation_steps * max(waiting)
 

@@ -248,6 +248,6 @@ RULES = (
         source="vdsgen/spec/compression.py",
         severity="ours",
         keys=("/vdsgen/gradient_compression", "/zero_optimization/stage"),
-        needs=("communication", "offload"),
+        needs=("communication",),
     ),
 )
