@@ -33,7 +33,7 @@ class Cut(NamedTuple):
 
     partition: tuple[int, ...]
     ways: tuple[int, ...]
-    """Of each stage: 0 where it runs plainly, 1 where it recomputes."""
+    """Of each stage: how many of its layers are recomputed."""
     step_seconds: float
     bound_seconds: float
     """No partition's step is shorter."""
@@ -173,9 +173,9 @@ class Tables:
 
     def _span(self, stage: int, start: int, stop: int, way: int) -> Span:
         forward = self.stages.forward[stage]
-        busy = self.stages.busy[stage][way]
+        busy = self.stages.busy_seconds(way, stage, start, stop)
         ahead = forward[stop] - forward[start] + self.stages.instructions
-        back = busy[stop] - busy[start] + 2 * self.stages.instructions - ahead
+        back = busy + 2 * self.stages.instructions - ahead
         return Span(start, stop, way, ahead, back)
 
     def through(self, stage: int, span: Span) -> float:
@@ -192,7 +192,7 @@ def fastest_cut(stages: Stages, give_up_at: float = inf) -> Cut | TooSlow | None
     """
     steps = stages.settings.gradient_accumulation_steps
     least = stages.least_seconds
-    whole = max(busy[-1][-1] for busy in stages.busy) + 2 * stages.instructions
+    whole = stages.most_seconds + 2 * stages.instructions
     longest_layer = max(stop - start for start, stop in pairwise(least))
     most = least[-1] / stages.count + longest_layer + 2 * stages.instructions
     while True:
@@ -269,8 +269,7 @@ class _Branching:
         self.timed += 1
         partition = (0, *(span.stop for span in chosen))
         ways = tuple(span.way for span in chosen)
-        intervals = self.stages.intervals(ways, partition)
-        seconds = self.times.step_seconds(self.settings.with_intervals(intervals), partition)
+        seconds = self.times.step_seconds(self.stages.timed(ways, partition), partition)
         if self.best is None or seconds < self.best[0]:
             self.best = (seconds, partition, ways)
 

@@ -56,9 +56,12 @@ class Miss(NamedTuple):
 
 def place(workload: Workload, settings: Settings) -> Placed | Miss:
     """The fastest partition that fits, with the checkpoint interval that the settings name; or what is
-    missing."""
+    missing. Settings with plain layers recompute as few as they must, in any segments."""
     interval = settings.activation_checkpoint_interval
-    found = fastest(workload, settings, plain=interval == 0, recomputed=interval > 0, interval=interval)
+    if settings.stage_plain_layers:
+        found = fastest(workload, settings, plain=True, recomputed=True)
+    else:
+        found = fastest(workload, settings, plain=interval == 0, recomputed=interval > 0, interval=interval)
     return found if isinstance(found, Placed) else nearest_to_fitting(workload, settings, (interval,))
 
 
@@ -81,8 +84,7 @@ def fastest(
     if not isinstance(cut, Cut):
         return cut
     spans = [(stage, start, stop) for stage, (start, stop) in enumerate(pairwise(cut.partition))]
-    intervals = [stages.interval(way, *span) for way, span in zip(cut.ways, spans, strict=True)]
-    chosen = settings.with_intervals(tuple(intervals))
+    chosen = stages.chosen(cut.ways, cut.partition)
     peak = max(workload.memory(chosen, *span).peak_bytes for span in spans)
     if host_miss(workload, chosen, cut.partition) is not None:
         return None  # what is moved is hardly less with other boundaries
@@ -95,11 +97,11 @@ def nearest_to_fitting(workload: Workload, settings: Settings, intervals: Sequen
     seconds = workload.times.layer_seconds(settings)
     boundaries = partition(seconds, workload.is_block, settings.pipeline_parallel_size, _anything)
     assert boundaries is not None, "rules keep the stages at most as many as the blocks"
-    first = settings._replace(activation_checkpoint_interval=intervals[0])
+    first = settings.with_interval(intervals[0])
     _, fullest = _fullest(workload, first, boundaries)
     span = (fullest, boundaries[fullest], boundaries[fullest + 1])
     best = min(
-        (settings._replace(activation_checkpoint_interval=interval) for interval in intervals),
+        (settings.with_interval(interval) for interval in intervals),
         key=lambda one: workload.memory(one, *span).peak_bytes,
     )
     over, fullest = _fullest(workload, best, boundaries)
@@ -122,7 +124,7 @@ def spread(workload: Workload, placed: Placed) -> Placed:
         found = fastest(
             workload,
             settings.with_intervals((0,) * len(ways)),
-            plain=not all(ways),
+            plain=not all(ways) or any(settings.stage_plain_layers),
             recomputed=any(ways),
             interval=pinned,
             limit_bytes=middle,

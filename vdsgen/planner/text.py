@@ -140,6 +140,8 @@ def _besides(settings: Settings) -> str:
 def _intervals(settings: Settings) -> str:
     each = settings.stage_checkpoint_intervals or (settings.activation_checkpoint_interval,)
     text = "/".join(str(interval or "none") for interval in each)
+    if plain := settings.stage_plain_layers:
+        text += f", last {'/'.join(str(count) for count in plain)} plain"
     return f"{text}, host" if settings.offload_activations else text
 
 

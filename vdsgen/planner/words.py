@@ -69,6 +69,10 @@ def checkpoint_words(settings: Settings) -> str:
         words += " (0: none)" if 0 in intervals else ""
     else:
         words = interval_words(intervals[0] if intervals else settings.activation_checkpoint_interval)
+    plain = settings.stage_plain_layers
+    if any(plain):
+        counts = [str(count) for count in (plain if len(set(plain)) > 1 else plain[:1])]
+        words += f" but in the last {'/'.join(counts)} {'layer' if counts == ['1'] else 'layers'}"
     return f"{words}, kept on the host" if settings.offload_activations else words
 
 

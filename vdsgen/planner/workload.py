@@ -8,7 +8,7 @@ from functools import cached_property
 from itertools import accumulate
 
 from vdsgen.cost.devices import Devices
-from vdsgen.cost.memory import MemoryModel, OutsideBytes, StageBytes
+from vdsgen.cost.memory import MemoryModel, OutsideBytes, StageBytes, reserve_bytes
 from vdsgen.cost.rates import peak_rate_tflops
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.sizes import MeanStepTimeModel
@@ -207,6 +207,16 @@ class Workload:
             )
             self._memory[key] = known
         return known
+
+    def least_peak_bytes(self, settings: Settings, stage: int, start: int, stop: int) -> int:
+        """What `memory` needs for the stage's forwards alone: no more than its `peak_bytes`."""
+        tensors = self._memory_model.forward_tensor_bytes(settings, stage, start, stop)
+        return tensors + reserve_bytes(
+            tensors,
+            self.capacity_of(settings, stage),
+            self.pool.memory_reserve_fraction,
+            self.ranks_share_host_memory,
+        )
 
     def outside(self, settings: Settings, stage: int, start: int, stop: int) -> OutsideBytes:
         """Bytes of each rank of `stage` in host memory and on flash."""
