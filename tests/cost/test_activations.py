@@ -54,7 +54,9 @@ def test_the_step_holds_what_the_trainers_engine_holds(stages: int, engine_runs:
                 if key[0] == "ForwardPass" and settings.activation_checkpoint_interval > 0:
                     # Its temporaries are unknown, and less than its recomputation's.
                     assert predicted[key] <= real[key] * (1 + TOLERANCE), f"{key}, {place}"
-                    assert real[key] < max(predicted[key] for key in running), f"{key}, {place}"
+                    most = max(predicted[key] for key in running)
+                    # Those of layers that run plainly are known, and may be the peak.
+                    assert real[key] < most * (1 + TOLERANCE * any(settings.stage_plain_layers)), place
                 elif key[0] == "OptimizerStep":
                     # Gloo's threads may let go of the all-reduce's copy a moment after it is done.
                     late = max(predicted[key], predicted.get(("ReduceGrads", None), 0))

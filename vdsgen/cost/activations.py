@@ -240,9 +240,11 @@ def stage_activations(
     stop: int,
     *,
     growth: GradientGrowth | None = None,
+    without_recomputation: bool = False,
 ) -> StageActivations:
     """Activations of the stage that holds the layers start to stop - 1 of `layers`; with `growth`, what
-    backward adds to gradients and buckets is counted with its needs. Takes O(stop - start).
+    backward adds to gradients and buckets is counted with its needs. `without_recomputation`, what segments
+    need in backward is left out. Takes O(stop - start).
     """
     tensors = stage_tensors(layers, settings, stage, start, stop)
     offload = settings.offload_activations and bool(tensors.segments)
@@ -250,7 +252,7 @@ def stage_activations(
     if growth is None:
         nothing = (0,) * len(tensors.own)
         growth = GradientGrowth(0, nothing, 0, nothing, 0, 0, 0)
-    backward, first = _backward(tensors, growth, offload=offload)
+    backward, first = _backward(tensors, growth, offload=offload, to_the_end=not without_recomputation)
     forward = _forward(tensors, offload=offload)
     # When the last segment is through, all gradients are there, and the gradient of what was received.
     first = max(first, sum(growth.first_growth) + 2 * tensors.received_bytes - stash)
@@ -268,20 +270,6 @@ def stage_activations(
         idle_bytes=tensors.always_bytes + before + tensors.kept_bytes,
         host_bytes=in_flight * tensors.offloaded_bytes if offload else 0,
     )
-
-
-def forward_peak_bytes(
-    layers: Sequence[LayerBytes], settings: Settings, stage: int, start: int, stop: int
-) -> int:
-    """The most activations while forwards run: `StageActivations.peak_bytes`, of its first part alone."""
-    tensors = stage_tensors(layers, settings, stage, start, stop)
-    offload = settings.offload_activations and bool(tensors.segments)
-    in_flight = buffers_in_flight(
-        stage, settings.pipeline_parallel_size, settings.gradient_accumulation_steps
-    )
-    before = tensors.kept_bytes if tensors.slots > 1 else 0
-    held = tensors.always_bytes + before + (in_flight - 1) * tensors.stash_bytes(offload=offload)
-    return held + _forward(tensors, offload=offload) + tensors.kept_bytes
 
 
 def _forward(tensors: StageTensors, *, offload: bool) -> int:
@@ -340,12 +328,14 @@ class _Backward(NamedTuple):
     receive buffers."""
 
 
-def _backward(tensors: StageTensors, growth: GradientGrowth, *, offload: bool) -> tuple[int, int]:
+def _backward(
+    tensors: StageTensors, growth: GradientGrowth, *, offload: bool, to_the_end: bool
+) -> tuple[int, int]:
     """The most that a later backward and the first need beyond the stash, with what they have added by then:
-    first of the plain layers, then of the segments."""
+    first of the plain layers, then (`to_the_end`) of the segments."""
     added = Added(growth.first_growth, growth.later_growth)
     state = _plain_backward(tensors, added, _Backward(0, 0, 0, 0, 0, tensors.arriving_bytes, 0))
-    if tensors.segments:
+    if tensors.segments and to_the_end:
         state = _checkpointed_backward(tensors, added, growth, state, offload=offload)
     return state.peak, state.first
 

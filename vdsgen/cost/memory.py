@@ -13,7 +13,6 @@ from typing import NamedTuple
 from vdsgen.cost.activations import (
     LayerBytes,
     StageActivations,
-    forward_peak_bytes,
     layer_bytes,
     stage_activations,
     stage_tensors,
@@ -22,7 +21,6 @@ from vdsgen.cost.activations import (
 from vdsgen.cost.gradients import GradientGrowth, gradient_growth
 from vdsgen.cost.model_states import ModelStates, StageSizes, model_states
 from vdsgen.cost.reduction import momentary_bytes
-from vdsgen.cost.schedule import buffers_in_flight
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.timeline import StageTimeline
 from vdsgen.spec.architecture import Geometry
@@ -131,22 +129,14 @@ class MemoryModel:
         """Peak bytes in tensors: what `torch.cuda.max_memory_allocated` counts."""
         return self._fullest(settings, stage, start, stop).tensor_bytes
 
-    def forward_tensor_bytes(self, settings: Settings, stage: int, start: int, stop: int) -> int:
-        """Peak bytes in tensors while forwards run: a lower bound on `tensor_bytes`, in a fraction of the time.
-        Rises with the number of plain layers where all others are one segment."""
+    def plain_tensor_bytes(self, settings: Settings, stage: int, start: int, stop: int) -> int:
+        """What `tensor_bytes` is without recomputation: a lower bound, in less time. Rises with the number of
+        plain layers where all others are one segment."""
         if (part := self._part(settings)) is not self:
-            return part.forward_tensor_bytes(settings, stage, start, stop)
-        states = self.states(settings, start, stop)
-        growth = gradient_growth(states, settings, self._trainable[start:stop], self._parameters[start:stop])
-        in_flight = buffers_in_flight(
-            stage, settings.pipeline_parallel_size, settings.gradient_accumulation_steps
-        )
-        goes_on = settings.gradient_accumulation_steps > in_flight
-        beside = states.parameters_bytes + states.optimizer_bytes
-        beside += states.communication_bytes if settings.zero_stage == 3 else 0
-        beside += growth.between_bytes if goes_on else growth.before_bytes
-        return beside + max(
-            forward_peak_bytes(layers, settings, stage, start, stop) for layers in self._layer_bytes(settings)
+            return part.plain_tensor_bytes(settings, stage, start, stop)
+        return max(
+            self._of_layers(layers, settings, stage, start, stop, without_recomputation=True).tensor_bytes
+            for layers in self._layer_bytes(settings)
         )
 
     def stage_memory(
@@ -206,11 +196,26 @@ class MemoryModel:
         return found[0] if len(found) == 1 else max(found, key=lambda one: one.tensor_bytes)
 
     def _of_layers(
-        self, layers: Sequence[LayerBytes], settings: Settings, stage: int, start: int, stop: int
+        self,
+        layers: Sequence[LayerBytes],
+        settings: Settings,
+        stage: int,
+        start: int,
+        stop: int,
+        *,
+        without_recomputation: bool = False,
     ) -> _Stage:
         states = self.states(settings, start, stop)
         growth = gradient_growth(states, settings, self._trainable[start:stop], self._parameters[start:stop])
-        activations = stage_activations(layers, settings, stage, start, stop, growth=growth)
+        activations = stage_activations(
+            layers,
+            settings,
+            stage,
+            start,
+            stop,
+            growth=growth,
+            without_recomputation=without_recomputation,
+        )
         tensors = peak_tensor_bytes(states, growth, activations, settings)
         return _Stage(layers, states, growth, activations, tensors)
 

@@ -6,13 +6,13 @@ layers as it must, its first ones, in the segments that need least memory. The o
 neither. A way is the number of layers that are recomputed.
 
 With more plain layers a stage mostly needs more memory, but not always: a last segment that is not recomputed
-may need less than one that is. What its forwards need does rise with them, and is a bound: the fewest
-recomputed layers are those that the bound leaves, or hardly more.
+may need less than one that is. What it needs without recomputation does rise with them, and is a bound: the
+fewest recomputed layers are those that the bound leaves, or hardly more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate, pairwise
 
@@ -60,6 +60,10 @@ class Stages:
         self.sends = [times.boundary_seconds(settings, stage) for stage in range(self.count - 1)]
         self._way: dict[tuple[int, int], int | None] = {}
         self._most: dict[tuple[object, ...], tuple[int, int]] = {}
+        self._last = 0
+        self._fewest: dict[tuple[object, ...], dict[int, int]] = {}
+        """Of stretches that differ in length alone, by length: how few layers they can recompute; more than
+        they have where they do not fit."""
         self._reduces: dict[tuple[int, int], float] = {}
 
     @property
@@ -145,19 +149,44 @@ class Stages:
         if self._plain and self._fits(False, stage, start, stop):
             return 0
         layers = stop - start
-        if self._recomputed and not self._partly:
-            return layers if self._fits(True, stage, start, stop) else None
-        if not self._recomputed or not self._may_fit(layers, stage, start, stop):
+        if not self._recomputed:
             return None
-        low, high = 0, layers  # low: surely too few; high: perhaps enough
+        if not self._partly:
+            return layers if self._fits(True, stage, start, stop) else None
+        known = self._fewest.setdefault((stage, self.workload.alike(start, stop)), {})
+        low, most = self._between(known, layers)
+        found = None
+        if low < most and self._may_fit(most, stage, start, stop):
+            low = self._too_few(low, most, stage, start, stop)
+            ways = range(low + 1, most + 1)
+            found = next((way for way in ways if self._fits_somehow(way, stage, start, stop)), None)
+        known[layers] = layers + 1 if found is None else found
+        return found
+
+    @staticmethod
+    def _between(known: Mapping[int, int], layers: int) -> tuple[int, int]:
+        """How many recomputed layers are surely too few, and how many are most: by what stretches of other
+        lengths need, which differ in blocks alone. Where one fits, so does the same less a recomputed block."""
+        low, most = 0, layers
+        for length, way in known.items():
+            if length < layers:
+                low = max(low, way - 1 if way == 1 else way - 1 + layers - length)
+            elif way <= length:
+                most = min(most, max(1, way - (length - layers)))
+        return min(low, layers), most
+
+    def _too_few(self, low: int, high: int, stage: int, start: int, stop: int) -> int:
+        """The most recomputed layers that are too few even without recomputation; `low` are, `high` are not.
+        What a stretch of another length needs is mostly hardly less, so that near `low` one looks first."""
+        step = 1 if low else high
         while high - low > 1:
-            middle = (low + high) // 2
+            middle = min(low + step, (low + high) // 2)
+            step *= 2
             if self._may_fit(middle, stage, start, stop):
                 high = middle
             else:
                 low = middle
-        ways = range(high, layers + 1)
-        return next((way for way in ways if self._fits_somehow(way, stage, start, stop)), None)
+        return low
 
     def _may_fit(self, way: int, stage: int, start: int, stop: int) -> bool:
         settings = self.settings.with_interval(way, stop - start - way)
@@ -180,8 +209,14 @@ class Stages:
         return fits
 
     def _fits_somehow(self, way: int, stage: int, start: int, stop: int) -> bool:
-        limit = self._most_bytes(stage)
-        return any(self._peak(interval, way, stage, start, stop) <= limit for interval in self._intervals(way))
+        limit, tried = self._most_bytes(stage), self._intervals(way)
+        if self._last in tried:  # what did for another stretch often does for this one
+            tried = (self._last, *tried)
+        for interval in tried:
+            if self._peak(interval, way, stage, start, stop) <= limit:
+                self._last = interval
+                return True
+        return False
 
     def _intervals(self, way: int) -> tuple[int, ...]:
         if way == 0:

@@ -209,8 +209,8 @@ class Workload:
         return known
 
     def least_peak_bytes(self, settings: Settings, stage: int, start: int, stop: int) -> int:
-        """What `memory` needs for the stage's forwards alone: no more than its `peak_bytes`."""
-        tensors = self._memory_model.forward_tensor_bytes(settings, stage, start, stop)
+        """What `memory` needs without recomputation: no more than its `peak_bytes`."""
+        tensors = self._memory_model.plain_tensor_bytes(settings, stage, start, stop)
         return tensors + reserve_bytes(
             tensors,
             self.capacity_of(settings, stage),
@@ -259,6 +259,17 @@ class Workload:
         if self._run_ends[start] < stop or start == 0 or stop == self.layers:
             return None
         return (self.profile.layers[start - 1], self._side_makers_before[start], self.profile.layers[start])
+
+    def alike(self, start: int, stop: int) -> Signature:
+        """What stretches have in common that differ in how many blocks they hold of one kind, and in nothing
+        else; only equal stretches are alike where blocks differ."""
+        run = self.span(start, stop)
+        first, last = int(start == 0), int(stop == self.layers)
+        inner = (start + first, stop - last)
+        if inner[0] >= inner[1] or self._run_ends[inner[0]] < inner[1]:
+            return ("alone", run)
+        before = None if start == 0 else self.profile.layers[start - 1]
+        return (first, last, before, self._side_makers_before[start], self.profile.layers[inner[0]])
 
     def _run(self, start: int, stop: int) -> Signature:
         """Equal for stretches of layers of the same memory: the same types, handed the same tensors."""
