@@ -96,7 +96,7 @@ class Tables:
         workload, layers = self.stages.workload, self.layers
         blocks_before = workload.blocks_before
         blocks = blocks_before[-1]
-        least = self.stages.least_seconds
+        least, longest = self.stages.least_seconds, self.most_busy * (1 + ROUNDING)
         self.after[self.count][layers] = 0.0
         for stage in range(self.count - 1, -1, -1):
             behind = self.after[stage + 1]
@@ -117,10 +117,13 @@ class Tables:
                     in_span = blocks_before[stop] - blocks_before[start]
                     if in_span < 1 or blocks - blocks_before[stop] < self.count - 1 - stage:
                         continue
+                    at_least = self.stages.fastest_way(start, stop)
+                    if self._span(stage, start, stop, at_least).busy > longest:
+                        break  # longer ones neither, however they fit
                     way = self.stages.way(stage, start, stop)
                     span = None if way is None else self._span(stage, start, stop, way)
-                    if span is None or span.busy > self.most_busy * (1 + ROUNDING):
-                        break  # longer ones neither
+                    if span is None or span.busy > longest:
+                        break
                     found.append(span)
                 if found:
                     self.spans[stage][start] = found

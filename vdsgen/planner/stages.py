@@ -83,10 +83,14 @@ class Stages:
         plainly = start + way
         return again[plainly] - again[start] + plain[stop] - plain[plainly]
 
+    def fastest_way(self, start: int, stop: int) -> int:
+        """How many of the layers would be recomputed, were there memory enough."""
+        return 0 if self._plain else stop - start
+
     def way(self, stage: int, start: int, stop: int) -> int | None:
         """How many of the layers start to stop - 1 are recomputed; None where they fit in no open way."""
         if not self._memory:
-            return 0 if self._plain else stop - start
+            return self.fastest_way(start, stop)
         key = (stage, self.workload.span(start, stop))
         if key not in self._way:
             self._way[key] = self._least_recomputed(stage, start, stop)
