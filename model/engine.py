@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import deepspeed
@@ -176,8 +176,8 @@ def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, s
     """Builds this rank's part of the model and DeepSpeed's engine around it.
 
     Reads `pipeline.stages`, `pipeline.partition`, `pipeline.activation_checkpoint_interval`, where stages
-    have intervals of their own `pipeline.stage_checkpoint_intervals`, `pipeline.offload_activations`,
-    `pipeline.tensor_parallel_size` and the section `vdsgen`; everything else in `ds_config` is DeepSpeed's
+    have intervals of their own `pipeline.stage_checkpoint_intervals`, `pipeline.plain_layers`,
+    `pipeline.offload_activations`, `pipeline.tensor_parallel_size` and the section `vdsgen`; everything else in `ds_config` is DeepSpeed's
     own. Collective. Raises VdsgenError where the config contradicts the model or the number of ranks.
     """
     section = ds_config.get("pipeline", {})
@@ -194,6 +194,7 @@ def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, s
     if len(partition) != stages + 1:
         raise VdsgenError(f"pipeline.partition {partition} needs {stages + 1} entries for {stages} stages")
     check_partition(partition, layers)
+    plain = plain_layers(section, partition, intervals)
     zero = ds_config.get("zero_optimization", {})
     compressed = compression_of(ds_config)
     compression.check_reduces_once(
@@ -206,7 +207,9 @@ def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, s
     grid = None
     config = dict(ds_config)
     if stages > 1:
-        planned = PlannedPipelineModule(specs, partition, intervals, diffusion_loss, topology, offload)
+        planned = PlannedPipelineModule(
+            specs, partition, intervals, diffusion_loss, topology, offload, plain
+        )
         ranks.bind(planned.mpu().get_slice_parallel_group())
         # The engine puts its config's interval in the module's place (runtime/pipe/engine.py:214).
         own = {"activation_checkpoint_interval": planned.activation_checkpoint_interval}
@@ -223,7 +226,7 @@ def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, s
             enabled=stage_3,
             mpu=grid,
         ):
-            module = SequentialModel(specs, intervals[0], diffusion_loss, offload)
+            module = SequentialModel(specs, intervals[0], diffusion_loss, offload, plain[0])
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     engine, *_ = deepspeed.initialize(model=module, model_parameters=trainable, config=config, mpu=grid)
     return TrainingEngine(engine, compressed)
@@ -253,6 +256,25 @@ def stage_intervals(section: Mapping[str, Any], stages: int) -> tuple[int, ...]:
     if len(own) != stages:
         raise VdsgenError(f"pipeline.stage_checkpoint_intervals {own} needs {stages} entries, one a stage")
     return tuple(int(interval) for interval in own)
+
+
+def plain_layers(
+    section: Mapping[str, Any], partition: Sequence[int], intervals: Sequence[int]
+) -> tuple[int, ...]:
+    """How many of each stage's last layers keep their activations, by a `pipeline` section. Raises VdsgenError
+    unless there is one number a stage, and each leaves a layer to recompute; 0 where none is recomputed."""
+    own = tuple(int(count) for count in section.get("plain_layers") or [0] * len(intervals))
+    if len(own) != len(intervals):
+        raise VdsgenError(f"pipeline.plain_layers {list(own)} needs {len(intervals)} entries, one a stage")
+    for stage, (count, interval) in enumerate(zip(own, intervals, strict=True)):
+        held = partition[stage + 1] - partition[stage]
+        if count < 0 or count > (held - 1 if interval else 0):
+            raise VdsgenError(
+                f"pipeline.plain_layers {list(own)}: stage {stage} has {held} layers and "
+                f"checkpoint interval {interval}",
+                remedy="leave a layer to recompute, or set the stage's checkpoint interval to 0 and this to 0",
+            )
+    return own
 
 
 def _is_offloaded(zero: Mapping[str, Any]) -> bool:

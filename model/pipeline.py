@@ -80,7 +80,7 @@ class PlannedPipelineModule(PipelineModule):  # type: ignore[misc]
     """DeepSpeed's PipelineModule with the stages' boundaries given, not derived.
 
     `partition` holds len(stages) + 1 layer indices; stage i owns layers partition[i] to partition[i + 1], and
-    recomputes them in segments of `checkpoint_intervals[i]` (0: none).
+    recomputes them in segments of `checkpoint_intervals[i]` (0: none), its last `plain_layers[i]` excepted.
     The distributed backend must be initialised. Call on every rank; each builds only its own layers. Without
     a topology ranks are stages x data-parallel ranks.
     """
@@ -93,6 +93,7 @@ class PlannedPipelineModule(PipelineModule):  # type: ignore[misc]
         loss_fn: LossFunction,
         topology: ProcessTopology | None = None,
         offload: ActivationOffload | None = None,
+        plain_layers: Sequence[int] = (),
     ) -> None:
         check_partition(partition, len(layers))
         # Before super().__init__, which calls _partition_layers; a plain list needs no nn.Module yet.
@@ -108,14 +109,16 @@ class PlannedPipelineModule(PipelineModule):  # type: ignore[misc]
         self.offload = offload
         # The stage is known now; what the engine derives from the interval, it derives after this.
         self.activation_checkpoint_interval = checkpoint_intervals[self.stage_id]
+        self.plain_layers = plain_layers[self.stage_id] if plain_layers else 0
 
     def forward(self, forward_input: Any) -> Any:
         """DeepSpeed's function keeps a segment's input in a closure, out of any hook's reach: to offload it,
-        torch's is used. Pipelines never run ZeRO-3, and both recompute the same."""
-        if self.offload is None or not torch.is_grad_enabled():
+        torch's is used. Nor does DeepSpeed know of layers that run plainly after the segments. Pipelines never
+        run ZeRO-3, and both recompute the same."""
+        if not torch.is_grad_enabled() or (self.offload is None and not self.plain_layers):
             return super().forward(forward_input)
         interval = self.activation_checkpoint_interval
-        return run_segments(self.forward_funcs, forward_input, interval, self.offload)
+        return run_segments(self.forward_funcs, forward_input, interval, self.offload, self.plain_layers)
 
     def _partition_layers(self, method: str = "planned") -> None:
         assert method == "planned", f"this module's stages are given, not derived by {method!r}"
@@ -148,8 +151,10 @@ class SequentialModel(nn.Module):
         activation_checkpoint_interval: int,
         loss_fn: LossFunction,
         offload: ActivationOffload | None = None,
+        plain_layers: int = 0,
     ) -> None:
         super().__init__()
+        self.plain_layers = plain_layers
         self.offload = offload
         self.interval = activation_checkpoint_interval
         self.loss_fn = loss_fn
@@ -161,15 +166,20 @@ class SequentialModel(nn.Module):
         """The prediction (B, C, T, H, W) float32, or with a target the scalar loss."""
         layers = [self.get_submodule(str(index)) for index in range(self.depth)]
         interval = self.interval if torch.is_grad_enabled() else 0
-        prediction = run_segments(layers, inputs, interval, self.offload)
+        prediction = run_segments(layers, inputs, interval, self.offload, self.plain_layers)
         return prediction if target is None else self.loss_fn(prediction, target)
 
 
 def run_segments(
-    layers: Sequence[nn.Module], inputs: Any, interval: int, offload: ActivationOffload | None = None
+    layers: Sequence[nn.Module],
+    inputs: Any,
+    interval: int,
+    offload: ActivationOffload | None = None,
+    plain_layers: int = 0,
 ) -> Any:
-    """Runs `layers` in order, recomputing each run of `interval` of them in backward (0: none). With
-    `offload`, the segments' inputs wait for it in host memory.
+    """Runs `layers` in order, recomputing each run of `interval` of them in backward (0: none), except in the
+    last `plain_layers`. Backward comes to those first: what they hold is free again before anything is
+    recomputed. With `offload`, the segments' inputs wait for it in host memory.
 
     The same segments as DeepSpeed's PipelineModule.forward (runtime/pipe/module.py:346-396), counted from
     the first layer, the embedding included. The function is torch's, not DeepSpeed's
@@ -178,17 +188,18 @@ def run_segments(
     """
     if interval == 0:
         return _run(layers, inputs)
-    segments = [layers[start : start + interval] for start in range(0, len(layers), interval)]
+    plainly = max(0, len(layers) - plain_layers)
+    segments = [layers[start : min(start + interval, plainly)] for start in range(0, plainly, interval)]
     x = inputs
     if offload is None:
         for segment in segments:
             x = checkpoint(_run, segment, x, use_reentrant=False, preserve_rng_state=False)
-        return x
+        return _run(layers[plainly:], x)
     with offload.forward():
         for segment in segments:
             with offload.segment(x[0]):
                 x = checkpoint(_run_on, segment, *x, use_reentrant=False, preserve_rng_state=False)
-    return x
+    return _run(layers[plainly:], x)
 
 
 def _run_on(layers: Sequence[nn.Module], *tensors: Tensor) -> Any:

@@ -56,6 +56,7 @@ def summarise(
             "global_batch_size": configuration.global_batch_size,
             "activation_checkpoint_interval": int(section.get("activation_checkpoint_interval", 0)),
             "stage_checkpoint_intervals": list(section.get("stage_checkpoint_intervals") or []),
+            "plain_layers": list(section.get("plain_layers") or []),
             "parameters": plan.model.parameters,
             "edited": _is_edited(configuration),
         },
@@ -180,10 +181,12 @@ FILES = (
 
 
 def _checkpointing(plan: Mapping[str, Any]) -> str:
+    plain = plan.get("plain_layers")
+    but = f", but in the last {plain} layers of each stage" if plain else ""
     if plan["stage_checkpoint_intervals"]:
-        return f"checkpoint every {plan['stage_checkpoint_intervals']} blocks, by stage (0: none)"
+        return f"checkpoint every {plan['stage_checkpoint_intervals']} blocks, by stage (0: none){but}"
     interval = plan["activation_checkpoint_interval"]
-    return f"checkpoint every {interval} blocks" if interval else "no activation checkpointing"
+    return f"checkpoint every {interval} blocks{but}" if interval else "no activation checkpointing"
 
 
 def _row(name: str, planned: float, found: float, unit: str) -> str:

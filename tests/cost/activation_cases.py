@@ -56,6 +56,8 @@ CASES = (("fp32", 0), ("fp32", 1), ("fp32", 3), ("bf16", 3))
 """Precision, and blocks a checkpoint segment."""
 SHORT_CASES = ((0, 1), (1, 1), (1, 2), (3, 2))
 """Blocks a segment, and accumulation steps: too few to run on beside full gradients."""
+PARTLY_CASES = ((1, 2, None, False), (2, 1, 1, False), (2, 1, 2, False), (1, 2, None, True), (1, 3, 1, True))
+"""Blocks a segment, each stage's last layers that run plainly, steps, and whether activations are offloaded."""
 OFFLOADED_CASES = ((1, 1), (1, None), (3, None))
 """The same with activations in host memory; None: the usual number of steps."""
 
@@ -71,7 +73,13 @@ def activation_settings(stages: int) -> list[Settings]:
         )
         for interval, steps in OFFLOADED_CASES
     ]
-    return [settings_of(stages, interval, dtype) for dtype, interval in CASES] + short + offloaded
+    partly = [
+        settings_of(stages, interval, "fp32")
+        .with_interval(interval, plain)
+        ._replace(gradient_accumulation_steps=steps or stages + 1, offload_activations=offload)
+        for interval, plain, steps, offload in PARTLY_CASES
+    ]
+    return [settings_of(stages, interval, dtype) for dtype, interval in CASES] + short + offloaded + partly
 
 
 @cache
@@ -124,6 +132,7 @@ def worker_case(settings: Settings) -> dict[str, Any]:
         "activation_checkpoint_interval": settings.activation_checkpoint_interval,
         "use_reentrant": False,
         "offload_activations": settings.offload_activations,
+        "plain_layers": list(settings.stage_plain_layers),
     }
     geometry = {name: getattr(GEOMETRY, name) for name in GEOMETRY._fields}
     return {**case, "model": MODEL.model_dump(), "geometry": geometry}

@@ -54,7 +54,9 @@ def test_the_step_holds_what_the_trainers_engine_holds(stages: int, engine_runs:
                 if key[0] == "ForwardPass" and settings.activation_checkpoint_interval > 0:
                     # Its temporaries are unknown, and less than its recomputation's.
                     assert predicted[key] <= real[key] * (1 + TOLERANCE), f"{key}, {place}"
-                    assert real[key] < max(predicted[key] for key in running), f"{key}, {place}"
+                    most = max(predicted[key] for key in running)
+                    # Those of layers that run plainly are known, and may be the peak.
+                    assert real[key] < most * (1 + TOLERANCE * any(settings.stage_plain_layers)), place
                 elif key[0] == "OptimizerStep":
                     # Gloo's threads may let go of the all-reduce's copy a moment after it is done.
                     late = max(predicted[key], predicted.get(("ReduceGrads", None), 0))
@@ -130,8 +132,10 @@ def stages_of_layers(draw: st.DrawFn) -> tuple[list[LayerBytes], Settings, int, 
     is_last = stage == stages - 1
     start = 0 if stage == 0 else draw(st.integers(1, len(layers) - (1 if is_last else 2)))
     stop = len(layers) if is_last else draw(st.integers(start + 1, len(layers) - 1))
+    plain = draw(st.one_of(st.just(0), st.integers(0, stop - start)))
     settings = settings_of(4, draw(st.integers(0, 9)), "fp32")._replace(
         pipeline_parallel_size=stages,
+        stage_plain_layers=(plain,) * stages if plain else (),
         gradient_accumulation_steps=draw(st.integers(1, 16)),
         offload_activations=draw(st.booleans()),
     )
@@ -237,7 +241,7 @@ def test_what_leaves_the_device_is_what_the_host_gets(
     assert kept.host_bytes == 0
     left = kept.in_flight * (kept.stash_bytes - offloaded.stash_bytes)
     assert left == offloaded.host_bytes
-    assert (left > 0) or settings.activation_checkpoint_interval == 0 or start == 0
+    assert (left > 0) or settings.checkpointed_layers(stage, stop - start) == 0 or start == 0
 
 
 def test_an_offloaded_step_by_hand() -> None:

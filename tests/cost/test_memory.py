@@ -62,6 +62,7 @@ def allowed(draw: st.DrawFn) -> Settings:
         activation_checkpoint_interval=draw(st.integers(0, 8)),
         dtype=draw(st.sampled_from(["fp32", "bf16", "fp16"])),
     )
+    settings = settings.with_interval(settings.activation_checkpoint_interval, draw(st.integers(0, 12)))
     settings = settings._replace(gradient_accumulation_dtype=settings.dtype)
     if settings.zero_stage > 0 and draw(st.booleans()):
         settings = settings._replace(gradient_accumulation_dtype="fp32")
@@ -114,6 +115,26 @@ def test_of_several_sizes_the_one_that_needs_most_decides(settings: Settings, fr
         most = max(one.tensor_bytes(settings, stage, start, stop) for one in alone)
         assert several.tensor_bytes(settings, stage, start, stop) == most
         assert several.timeline(settings, stage, start, stop).peak().total_bytes == most
+
+
+@given(allowed(), st.integers(1, 40))
+def test_without_recomputation_plain_layers_never_need_less(settings: Settings, plain: int) -> None:
+    """What the search bounds them by: no more than is needed, and rising where all others are one segment."""
+    for stage, start, stop in stages_of(settings):
+        bound = model().plain_tensor_bytes(settings, stage, start, stop)
+        assert bound <= model().tensor_bytes(settings, stage, start, stop)
+        layers = stop - start
+        fewer, more = (
+            model().plain_tensor_bytes(
+                settings.with_interval(layers - count, count), stage, start, stop
+            )
+            for count in (min(plain, layers - 1) - 1, min(plain, layers - 1))
+        )
+        assert fewer <= more
+        shortest = settings.with_interval(max(1, settings.activation_checkpoint_interval), plain % layers)
+        one = settings.with_interval(layers - plain % layers, plain % layers)
+        least = model().plain_tensor_bytes(one, stage, start, stop)
+        assert least <= model().tensor_bytes(shortest, stage, start, stop)
 
 
 @given(allowed())

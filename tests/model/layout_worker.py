@@ -15,8 +15,9 @@ from typing import Any
 import deepspeed
 import torch
 from deepspeed.accelerator import get_accelerator
+from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
-from vdsgen.model import corrections
+from vdsgen.model import corrections, pipeline
 from vdsgen.model.engine import Batch, TrainingEngine, build_engine
 from vdsgen.model.layers.initial import Linear
 from vdsgen.model.layers.tensor_parallel import RowParallelLinear, is_split
@@ -105,15 +106,25 @@ def without_corrections() -> None:
 
 
 def recorded_segments(engine: TrainingEngine) -> set[tuple[int, int]]:
-    """Fills with the segments that this stage of a pipeline recomputes, as its layers' numbers."""
+    """Fills with the segments that this stage recomputes, as its layers' numbers: those that DeepSpeed makes of
+    a pipeline's, and those that we do."""
     found: set[tuple[int, int]] = set()
     module = engine.engine.module
+
+    def noting(function: Any, layers: Any, *inputs: Any, **options: Any) -> Any:
+        own = module.forward_funcs if engine.pipelined else list(module.children())
+        begin = own.index(layers[0])
+        found.add((begin, begin + len(layers)))
+        return torch_checkpoint(function, layers, *inputs, **options)
+
+    pipeline.checkpoint = noting  # type: ignore[attr-defined]
     if engine.pipelined:
         checkpoint = module.activation_checkpoint_func
 
         def recording(function: Any, *inputs: Any) -> Any:
-            bounds = inspect.getclosurevars(function).nonlocals
-            found.add((bounds["start"], bounds["end"]))
+            if torch.is_grad_enabled():  # not where it only predicts
+                bounds = inspect.getclosurevars(function).nonlocals
+                found.add((bounds["start"], bounds["end"]))
             return checkpoint(function, *inputs)
 
         module.activation_checkpoint_func = recording

@@ -62,11 +62,18 @@ def by_stage(case: dict[str, Any], *intervals: int) -> dict[str, Any]:
     return {**case, "pipeline": {**case["pipeline"], **own}}
 
 
+def partly(case: dict[str, Any], *plain_layers: int) -> dict[str, Any]:
+    """With so many of each stage's last layers not checkpointed."""
+    return {**case, "pipeline": {**case["pipeline"], "plain_layers": list(plain_layers)}}
+
+
 CASES: dict[int, dict[str, dict[str, Any]]] = {
     1: {
         "1x1": config(1, 1),
         "1x1 checkpointed": config(1, 1, interval=3),
         "1x1 checkpointed, offloaded": config(1, 1, interval=3, offload=True),
+        "1x1 partly checkpointed": partly(config(1, 1, interval=2), 3),
+        "1x1 partly checkpointed, offloaded": partly(config(1, 1, interval=2, offload=True), 3),
         "1x1 bf16": config(1, 1, bf16={"enabled": True}),
         "1x1 fp16": config(1, 1, fp16=FP16),
     },
@@ -77,6 +84,10 @@ CASES: dict[int, dict[str, dict[str, Any]]] = {
         "1x2 ZeRO-3": config(1, 2, zero=3),
         "1x2 ZeRO-3 checkpointed": config(1, 2, zero=3, interval=3),
         "1x2 ZeRO-3 checkpointed, offloaded": config(1, 2, zero=3, interval=3, offload=True),
+        "1x2 ZeRO-3 partly checkpointed": partly(config(1, 2, zero=3, interval=2), 3),
+        "1x2 ZeRO-3 partly checkpointed, offloaded": partly(
+            config(1, 2, zero=3, interval=2, offload=True), 3
+        ),
         "1x2 ZeRO-3 bf16": config(1, 2, zero=3, bf16={"enabled": True}, **FP32_ACCUMULATION),
         "2x1": config(2, 1),
     },
@@ -88,6 +99,11 @@ CASES: dict[int, dict[str, dict[str, Any]]] = {
         "2x2 ZeRO-1 checkpointed, offloaded": config(2, 2, zero=1, interval=2, offload=True),
         "4x1 by stage": by_stage(config(4, 1), 1, 0, 0, 2),
         "2x2 by stage": by_stage(config(2, 2, zero=1), 0, 2),
+        "4x1 partly by stage": partly(by_stage(config(4, 1), 1, 0, 0, 1), 1, 0, 0, 1),
+        "2x2 ZeRO-1 partly checkpointed": partly(config(2, 2, zero=1, interval=1), 1, 2),
+        "2x2 ZeRO-1 partly checkpointed, offloaded": partly(
+            config(2, 2, zero=1, interval=1, offload=True), 1, 2
+        ),
         "2x2 bf16": config(2, 2, zero=1, interval=2, bf16={"enabled": True}, **FP32_ACCUMULATION),
         "2x2 fp16": config(2, 2, interval=2, fp16=FP16),
         "2x2 ZeRO-1 fp16": config(2, 2, zero=1, fp16=FP16),
@@ -161,6 +177,23 @@ def test_checkpointing_changes_no_bit_in_one_process(results: dict[str, list[dic
     assert checkpointed["prediction"] == plain["prediction"]
 
 
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("1x1 partly checkpointed", "1x1"),
+        ("1x2 ZeRO-3 partly checkpointed", "1x2 ZeRO-3 checkpointed"),
+        ("2x2 ZeRO-1 partly checkpointed", "2x2 ZeRO-1 checkpointed"),
+        ("4x1 partly by stage", "4x1 checkpointed"),
+    ],
+)
+def test_checkpointing_some_layers_changes_no_bit(
+    results: dict[str, list[dict[str, Any]]], name: str, other: str
+) -> None:
+    for some, every in zip(results[name], results[other], strict=True):
+        for figures in ("steps", "weights", "prediction"):
+            assert some[figures] == every[figures]
+
+
 @pytest.mark.parametrize("name", [name for name in FP32_CASES if name.endswith(", offloaded")])
 def test_activations_in_host_memory_change_no_bit(
     results: dict[str, list[dict[str, Any]]], name: str
@@ -181,6 +214,14 @@ def test_each_stage_recomputes_its_own_segments(results: dict[str, list[dict[str
     assert segments["2x2 by stage"] == [[], [], [(0, 2), (2, 3)], [(0, 2), (2, 3)]]
     assert segments["4x1 checkpointed"] == [[(0, 1), (1, 2)], [(0, 1)], [(0, 1)], [(0, 1), (1, 2)]]
     assert segments["2x2"] == [[], [], [], []]
+    # All but the last 3 of 6 layers; the last 1 and 2 of 3; the last 1 of 2.
+    assert segments["1x1 partly checkpointed"] == [[(0, 2), (2, 3)]]
+    assert segments["1x1 partly checkpointed, offloaded"] == [[(0, 2), (2, 3)]]
+    assert segments["1x2 ZeRO-3 partly checkpointed"] == [[(0, 2), (2, 3)]] * 2
+    for offloaded in ("", ", offloaded"):
+        name = f"2x2 ZeRO-1 partly checkpointed{offloaded}"
+        assert segments[name] == [[(0, 1), (1, 2)]] * 2 + [[(0, 1)]] * 2
+    assert segments["4x1 partly by stage"] == [[(0, 1)], [], [], [(0, 1)]]
 
 
 @pytest.mark.parametrize("name", [name for name in HALF_CASES if "uncorrected" not in name])

@@ -66,24 +66,28 @@ class Reference(NamedTuple):
 
 
 def exhaustive(on: Workload, settings: Settings) -> Reference:
-    """Every partition, and every interval of each stage: no pruning, no bounds, no memory of answers."""
+    """Every partition, and every interval and number of plain layers of each stage: no pruning, no bounds, no
+    memory of answers."""
     stages, layers = settings.pipeline_parallel_size, on.layers
     best = best_plain = inf
 
-    def ways(stage: int, start: int, stop: int) -> list[int]:
-        """0 where the stage fits plainly, 1 where any interval makes it fit; all such intervals where what
-        they keep is offloaded, which takes time."""
+    def ways(stage: int, start: int, stop: int) -> list[tuple[int, int]]:
+        """(interval, plain layers): (0, 0) where the stage fits plainly, (1, n) where any interval makes it fit
+        with its last n layers plain; with none plain but all such intervals where what they keep is offloaded,
+        which takes time."""
         fitting = []
         moved = settings.offload_activations
-        for interval in range(int(moved), on.blocks + 1):
-            one = settings._replace(activation_checkpoint_interval=interval)
-            layers = range(start, stop)
+        layers = range(start, stop)
+        for interval, plain in product(range(int(moved), on.blocks + 1), range(len(layers))):
+            if plain and (interval == 0 or moved):
+                continue
+            one = settings.with_interval(interval, plain)
             peak = stage_memory(on.profile, on.geometry, one, stage, layers, on.capacity_bytes).peak_bytes
             if peak <= on.capacity_bytes:
-                fitting.append(interval if moved else int(interval > 0))
+                fitting.append((interval if moved else int(interval > 0), plain))
         return sorted(set(fitting))
 
-    known: dict[tuple[int, int, int], list[int]] = {}
+    known: dict[tuple[int, int, int], list[tuple[int, int]]] = {}
     for inner in combinations(range(1, layers), stages - 1):
         boundaries = (0, *inner, layers)
         spans = [(stage, a, b) for stage, (a, b) in enumerate(pairwise(boundaries))]
@@ -93,11 +97,12 @@ def exhaustive(on: Workload, settings: Settings) -> Reference:
             if span not in known:
                 known[span] = ways(*span)
         for chosen in product(*(known[span] for span in spans)):
-            one = settings.with_intervals(chosen)
+            intervals = tuple(interval for interval, _ in chosen)
+            one = settings.with_intervals(intervals, tuple(plain for _, plain in chosen))
             if host_miss(on, one, boundaries) is not None:
                 continue
             seconds = on.times.step(one, boundaries).step_seconds
             best = min(best, seconds)
-            if not any(chosen):
+            if not any(intervals):
                 best_plain = min(best_plain, seconds)
     return Reference(settings, best, best_plain)

@@ -59,7 +59,8 @@ def settings_of(
 
 
 def every_mode(stages: int) -> list[Settings]:
-    """ZeRO stage x precision, the checkpoint intervals taking turns."""
+    """ZeRO stage x precision, the checkpoint intervals taking turns; and one mode that checkpoints some of its
+    layers alone."""
     found: list[Settings] = []
     for zero_stage in range(4 if stages == 1 else 2):
         for dtype, sums in PRECISIONS:
@@ -67,6 +68,9 @@ def every_mode(stages: int) -> list[Settings]:
             settings = settings_of(stages, 2, zero_stage, precision, INTERVALS[(len(found) + zero_stage) % 3])
             assert is_allowed(settings)
             found.append(settings)
+    if stages < 4:  # in four stages one has but one layer
+        zero_stage = 3 if stages == 1 else 1
+        found.append(settings_of(stages, 2, zero_stage, ("bf16", "fp32"), 1).with_interval(1, 3 - stages))
     return found
 
 
@@ -80,6 +84,7 @@ def as_case(settings: Settings, stage: int) -> dict[str, Any]:
         "activation_checkpoint_interval": settings.activation_checkpoint_interval,
         "use_reentrant": False,
         "offload_activations": settings.offload_activations,
+        "plain_layers": list(settings.stage_plain_layers),
     }
     places = {"offload_optimizer": settings.offload_optimizer, "offload_param": settings.offload_parameters}
     config["zero_optimization"] |= {

@@ -10,6 +10,9 @@ A stage hands on its hidden state and the side tensors that all later layers sha
 context). Layers' costs come from the profile: `saved` beyond inputs and outputs, `output`, `side`, and
 the peaks of temporaries in forward and in backward.
 
+A stage that checkpoints may leave out its last layers (`Settings.stage_plain_layers`): their backward comes
+first, so that what they hold is free before anything is recomputed.
+
 With `offload_activations` each segment's hidden state goes to host memory while the segment runs forward, and
 comes back one segment ahead of backward (model/activation_offload.py).
 
@@ -63,6 +66,9 @@ class StageTensors(NamedTuple):
     """The noised latents, the target and the prediction are each of this size (fp32)."""
     slots: int
     """Of the engine's `pipe_buffers`, used in turn; 1 in one process."""
+    segments: tuple[tuple[int, int], ...]
+    """Checkpoint segments: the first of each one's layers, and one past its last, of the stage's own. Layers
+    after the last segment run plainly."""
     is_first: bool
     is_last: bool
     is_pipeline: bool
@@ -92,32 +98,39 @@ class StageTensors(NamedTuple):
             return 0
         return 2 * self.received_bytes + self.latents_bytes
 
-    def input_bytes(self, interval: int) -> int:
+    @property
+    def checkpointed(self) -> int:
+        """How many of the stage's first layers are recomputed."""
+        return self.segments[-1][1] if self.segments else 0
+
+    @property
+    def input_bytes(self) -> int:
         """What a micro-batch's input takes from its forward to its backward.
 
         A stage works on a clone of what it received (pipe/engine.py:703), which is held as well; of the
         latents, which `always_bytes` counts, a pipeline's checkpointed segment holds a clone.
         """
         if self.is_first:
-            return self.latents_bytes if self.is_pipeline and interval > 0 else 0
+            return self.latents_bytes if self.is_pipeline and self.segments else 0
         return 2 * self.received_bytes
 
-    def stash_bytes(self, interval: int, *, offload: bool = False) -> int:
+    def stash_bytes(self, *, offload: bool = False) -> int:
         """What a micro-batch holds from its forward to its backward."""
-        if interval == 0:
-            return self.input_bytes(0) + sum([layer.held for layer in self.own])
-        ends = sum([self.own[end].output for end in segment_ends(len(self.own), interval)])
-        stash = self.input_bytes(interval) + ends + sum([layer.side for layer in self.own])
-        return stash - self.offloaded_bytes(interval) if offload else stash
+        checkpointed = self.checkpointed
+        stash = self.input_bytes + sum([layer.held for layer in self.own[checkpointed:]])
+        stash += sum([self.own[end - 1].output for _, end in self.segments])
+        stash += sum([layer.side for layer in self.own[:checkpointed]])
+        return stash - self.offloaded_bytes if offload else stash
 
     def hidden_bytes(self, begin: int) -> int:
         """What leaves the device of the input of a segment that begins with the stage's layer `begin`: its
         hidden state. Latents stay: slots hold them anyway, and a clone of them is small."""
         return self.own[begin - 1].output if begin else self.received_hidden_bytes
 
-    def offloaded_bytes(self, interval: int) -> int:
+    @property
+    def offloaded_bytes(self) -> int:
         """What a micro-batch has in host memory from its forward to its backward."""
-        return sum([self.hidden_bytes(begin) for begin in range(0, len(self.own), interval)])
+        return sum([self.hidden_bytes(begin) for begin, _ in self.segments])
 
     @property
     def arriving_bytes(self) -> int:
@@ -125,9 +138,12 @@ class StageTensors(NamedTuple):
         return 0 if self.is_last else self.own[-1].output
 
 
-def segment_ends(layers: int, interval: int) -> list[int]:
-    """Last layer of each checkpoint segment (PipelineModule.forward, pipe/module.py:373)."""
-    return [*range(interval - 1, layers - 1, interval), layers - 1]
+def checkpoint_segments(layers: int, interval: int) -> tuple[tuple[int, int], ...]:
+    """First layer of each checkpoint segment of so many layers, and one past its last
+    (PipelineModule.forward, pipe/module.py:373)."""
+    if interval == 0:
+        return ()
+    return tuple([(begin, min(begin + interval, layers)) for begin in range(0, layers, interval)])
 
 
 def stage_tensors(
@@ -147,6 +163,9 @@ def stage_tensors(
         side_bytes=side,
         latents_bytes=layers[-1].output,
         slots=pipeline_slots(stage, stages, settings.gradient_accumulation_steps) if stages > 1 else 1,
+        segments=checkpoint_segments(
+            settings.checkpointed_layers(stage, stop - start), settings.checkpoint_interval(stage)
+        ),
         is_first=start == 0,
         is_last=is_last,
         is_pipeline=stages > 1,
@@ -221,26 +240,22 @@ def stage_activations(
     stop: int,
     *,
     growth: GradientGrowth | None = None,
+    without_recomputation: bool = False,
 ) -> StageActivations:
     """Activations of the stage that holds the layers start to stop - 1 of `layers`; with `growth`, what
-    backward adds to gradients and buckets is counted with its needs. Takes O(stop - start).
+    backward adds to gradients and buckets is counted with its needs. `without_recomputation`, what segments
+    need in backward is left out. Takes O(stop - start).
     """
     tensors = stage_tensors(layers, settings, stage, start, stop)
-    interval = settings.checkpoint_interval(stage)
-    offload = settings.offload_activations and interval > 0
-    stash = tensors.stash_bytes(interval, offload=offload)
+    offload = settings.offload_activations and bool(tensors.segments)
+    stash = tensors.stash_bytes(offload=offload)
     if growth is None:
         nothing = (0,) * len(tensors.own)
         growth = GradientGrowth(0, nothing, 0, nothing, 0, 0, 0)
-    added = Added(growth.first_growth, growth.later_growth)
-    if interval == 0:
-        backward, first = _plain_backward(tensors, added)
-        forward = tensors.input_bytes(0) + _plain_forward(tensors.own)
-    else:
-        backward, first = _checkpointed_backward(tensors, interval, added, growth, offload=offload)
-        forward = _offloading_forward(tensors, interval) if offload else stash
+    backward, first = _backward(tensors, growth, offload=offload, to_the_end=not without_recomputation)
+    forward = _forward(tensors, offload=offload)
     # When the last segment is through, all gradients are there, and the gradient of what was received.
-    first = max(first, sum(added.first) + 2 * tensors.received_bytes - stash)
+    first = max(first, sum(growth.first_growth) + 2 * tensors.received_bytes - stash)
     before = tensors.kept_bytes if tensors.slots > 1 else 0
     in_flight = buffers_in_flight(
         stage, settings.pipeline_parallel_size, settings.gradient_accumulation_steps
@@ -253,30 +268,38 @@ def stage_activations(
         first_backward_bytes=first,
         buffer_bytes=tensors.always_bytes + before,
         idle_bytes=tensors.always_bytes + before + tensors.kept_bytes,
-        host_bytes=in_flight * tensors.offloaded_bytes(interval) if offload else 0,
+        host_bytes=in_flight * tensors.offloaded_bytes if offload else 0,
     )
 
 
-def _plain_forward(own: Sequence[LayerBytes]) -> int:
-    """The most that the layers hold while they run one after the other."""
-    peak = held = 0
-    for layer in own:
+def _forward(tensors: StageTensors, *, offload: bool) -> int:
+    """The most that a micro-batch holds while its layers run one after the other; checkpointed ones save
+    nothing."""
+    own, checkpointed = tensors.own, tensors.checkpointed
+    peak = held = tensors.input_bytes
+    if offload:
+        peak, held = _offloading_forward(tensors)
+    else:
+        held += sum([own[end - 1].output for _, end in tensors.segments])
+        held += sum([layer.side for layer in own[:checkpointed]])
+        peak = held
+    for layer in own[checkpointed:]:
         held += layer.held
         peak = max(peak, held + layer.forward_transient)
     return peak
 
 
-def _offloading_forward(tensors: StageTensors, interval: int) -> int:
-    """The most that a micro-batch holds in its forward: a segment's input goes only when its copy is down, at
-    the segment's end, and the stage's own input when the whole forward is through."""
+def _offloading_forward(tensors: StageTensors) -> tuple[int, int]:
+    """The most that a micro-batch holds while its segments run, and what it holds after the last: a segment's
+    input goes only when its copy is down, at the segment's end, and the stage's own input when the whole
+    forward is through."""
     own = tensors.own
-    peak = held = tensors.input_bytes(interval)
-    for begin in range(0, len(own), interval):
-        segment = own[begin : begin + interval]
-        held += sum([layer.side for layer in segment])
+    peak = held = tensors.input_bytes
+    for begin, end in tensors.segments:
+        held += sum([layer.side for layer in own[begin:end]])
         arrived = tensors.hidden_bytes(begin) if begin else 0  # the first one is in `input_bytes`
-        peak = max(peak, held + arrived + segment[-1].output)
-    return peak
+        peak = max(peak, held + arrived + own[end - 1].output)
+    return peak, held + own[tensors.checkpointed - 1].output
 
 
 class Added(NamedTuple):
@@ -286,17 +309,42 @@ class Added(NamedTuple):
     later: Sequence[int]
 
 
-def _plain_backward(tensors: StageTensors, added: Added) -> tuple[int, int]:
-    """Temporaries of each layer's backward, less what the layers after it have freed by then: in a later
-    backward and in the first, with what has been added by then.
+class _Backward(NamedTuple):
+    """How far a micro-batch's backward has come, from the last layer on."""
 
-    The side tensors' gradients add up while layers go by. Of the last layer, they and the output's gradient
-    lie in the receive buffers.
-    """
+    peak: int
+    """The most beyond the stash, in a later backward."""
+    first: int
+    """The same in a step's first."""
+    freed: int
+    """Of the stash."""
+    grown: int
+    """Gradients and buckets, in a later backward."""
+    grown_first: int
+    arriving: int
+    """Of the gradient of what is next, how much lies in the receive buffers."""
+    side: int
+    """Gradients of the side tensors, which add up while layers go by. Of the last layer they lie in the
+    receive buffers."""
+
+
+def _backward(
+    tensors: StageTensors, growth: GradientGrowth, *, offload: bool, to_the_end: bool
+) -> tuple[int, int]:
+    """The most that a later backward and the first need beyond the stash, with what they have added by then:
+    first of the plain layers, then (`to_the_end`) of the segments."""
+    added = Added(growth.first_growth, growth.later_growth)
+    state = _plain_backward(tensors, added, _Backward(0, 0, 0, 0, 0, tensors.arriving_bytes, 0))
+    if tensors.segments and to_the_end:
+        state = _checkpointed_backward(tensors, added, growth, state, offload=offload)
+    return state.peak, state.first
+
+
+def _plain_backward(tensors: StageTensors, added: Added, state: _Backward) -> _Backward:
+    """Temporaries of each layer's backward, less what the layers after it have freed by then."""
     own = tensors.own
-    peak = first = freed = grown = grown_first = 0
-    arriving, side = tensors.arriving_bytes, 0
-    for index in range(len(own) - 1, -1, -1):
+    peak, first, freed, grown, grown_first, arriving, side = state
+    for index in range(len(own) - 1, tensors.checkpointed - 1, -1):
         layer = own[index]
         need = max(0, layer.backward_transient - arriving) + side - freed
         peak, first = max(peak, need + grown), max(first, need + grown_first)
@@ -304,25 +352,23 @@ def _plain_backward(tensors: StageTensors, added: Added) -> tuple[int, int]:
         grown += added.later[index]
         grown_first += added.first[index]
         arriving, side = 0, tensors.side_bytes
-    return peak, first
+    return _Backward(peak, first, freed, grown, grown_first, arriving, side)
 
 
 def _checkpointed_backward(
-    tensors: StageTensors, interval: int, added: Added, growth: GradientGrowth, *, offload: bool
-) -> tuple[int, int]:
-    """The most that one segment's recomputation and backward need, less what later segments have freed: in a
-    later backward and in the first, with what has been added by then.
+    tensors: StageTensors, added: Added, growth: GradientGrowth, state: _Backward, *, offload: bool
+) -> _Backward:
+    """The most that one segment's recomputation and backward need, less what later layers have freed.
 
     Segments hold no activations but their inputs. With `offload` these come back: the segment's own, and
     that of the next to be recomputed.
     """
     own = tensors.own
-    peak = first = freed = grown = grown_first = 0
-    arriving, side = tensors.arriving_bytes, 0
+    peak, first, freed, grown, grown_first, arriving, side = state
     need = need_first = 0
     before = None
-    for begin in range((len(own) - 1) // interval * interval, -1, -interval):
-        end = begin + interval
+    for place in range(len(tensors.segments) - 1, -1, -1):
+        begin, end = tensors.segments[place]
         part = Added(added.first[begin:end], added.later[begin:end])
         segment = (own[begin:end], part, arriving, side)
         if segment != before:  # most are equal
@@ -330,7 +376,8 @@ def _checkpointed_backward(
             before = segment
         beside = (growth.segment_bytes(begin, end) if growth.gathered_by_layer else 0) - freed
         if offload:
-            beside += tensors.hidden_bytes(begin) + (tensors.hidden_bytes(begin - interval) if begin else 0)
+            beside += tensors.hidden_bytes(begin)
+            beside += tensors.hidden_bytes(tensors.segments[place - 1][0]) if place else 0
         peak = max(peak, need + beside + grown)
         first = max(first, need_first + beside + grown_first)
         grown += sum(part.later)
@@ -338,7 +385,7 @@ def _checkpointed_backward(
         arriving, side = 0, tensors.side_bytes
         if begin and not offload:
             freed += own[begin - 1].output  # this segment's input
-    return peak, first
+    return _Backward(peak, first, freed, grown, grown_first, arriving, side)
 
 
 def _segment_bytes(segment: Sequence[LayerBytes], added: Added, arriving: int, side: int) -> tuple[int, int]:

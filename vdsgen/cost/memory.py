@@ -129,6 +129,16 @@ class MemoryModel:
         """Peak bytes in tensors: what `torch.cuda.max_memory_allocated` counts."""
         return self._fullest(settings, stage, start, stop).tensor_bytes
 
+    def plain_tensor_bytes(self, settings: Settings, stage: int, start: int, stop: int) -> int:
+        """What `tensor_bytes` is without recomputation: a lower bound, in less time. Rises with the number of
+        plain layers where all others are one segment."""
+        if (part := self._part(settings)) is not self:
+            return part.plain_tensor_bytes(settings, stage, start, stop)
+        return max(
+            self._of_layers(layers, settings, stage, start, stop, without_recomputation=True).tensor_bytes
+            for layers in self._layer_bytes(settings)
+        )
+
     def stage_memory(
         self,
         settings: Settings,
@@ -186,11 +196,26 @@ class MemoryModel:
         return found[0] if len(found) == 1 else max(found, key=lambda one: one.tensor_bytes)
 
     def _of_layers(
-        self, layers: Sequence[LayerBytes], settings: Settings, stage: int, start: int, stop: int
+        self,
+        layers: Sequence[LayerBytes],
+        settings: Settings,
+        stage: int,
+        start: int,
+        stop: int,
+        *,
+        without_recomputation: bool = False,
     ) -> _Stage:
         states = self.states(settings, start, stop)
         growth = gradient_growth(states, settings, self._trainable[start:stop], self._parameters[start:stop])
-        activations = stage_activations(layers, settings, stage, start, stop, growth=growth)
+        activations = stage_activations(
+            layers,
+            settings,
+            stage,
+            start,
+            stop,
+            growth=growth,
+            without_recomputation=without_recomputation,
+        )
         tensors = peak_tensor_bytes(states, growth, activations, settings)
         return _Stage(layers, states, growth, activations, tensors)
 

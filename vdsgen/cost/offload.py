@@ -50,7 +50,7 @@ class Host(NamedTuple):
 
     @classmethod
     def of(cls, pool: Pool, ranks: int | None = None) -> Host:
-        """Of a pool whose names are resolved, shared by so many ranks of a node; by all its GPUs' by default."""
+        """Of a pool whose names are resolved, shared by so many ranks of a node: by default by all."""
         ranks = ranks or pool.gpus_per_node
         calibration = pool.calibration
         assert calibration is None or isinstance(calibration, Calibration)

@@ -34,6 +34,9 @@ class Settings(NamedTuple):
     """Ranks that share each sample's tokens."""
     stage_checkpoint_intervals: tuple[int, ...] = ()
     """Blocks a segment on each pipeline stage, where stages differ; empty where all have the same."""
+    stage_plain_layers: tuple[int, ...] = ()
+    """How many of each stage's last layers keep their activations where the stage recomputes the others; empty
+    where every recomputing stage recomputes all."""
     offload_activations: bool = False
     """Whether what checkpointing keeps waits for backward in host memory."""
     communication_dtype: Dtype | None = None
@@ -65,13 +68,20 @@ class Settings(NamedTuple):
         """By name, for JSON; what is off or left to the engine is left out."""
         off = Settings._field_defaults
         named = {name: value for name, value in self._asdict().items() if value != off.get(name, self)}
-        intervals = "stage_checkpoint_intervals"
-        return named | ({intervals: list(self.stage_checkpoint_intervals)} if intervals in named else {})
+        by_stage = ("stage_checkpoint_intervals", "stage_plain_layers")
+        return named | {name: list(getattr(self, name)) for name in by_stage if name in named}
 
     def checkpoint_interval(self, stage: int) -> int:
         """Blocks a segment on this stage; 0 for none."""
         intervals = self.stage_checkpoint_intervals
         return intervals[stage] if intervals else self.activation_checkpoint_interval
+
+    def checkpointed_layers(self, stage: int, layers: int) -> int:
+        """How many of this stage's `layers` it recomputes: its first ones."""
+        if self.checkpoint_interval(stage) == 0:
+            return 0
+        plain = self.stage_plain_layers
+        return max(0, layers - plain[stage]) if plain else layers
 
     @property
     def checkpoints(self) -> bool:
@@ -79,20 +89,30 @@ class Settings(NamedTuple):
         return any(self.stage_checkpoint_intervals) or self.activation_checkpoint_interval > 0
 
     def alone(self, stage: int) -> Settings:
-        """The same settings as far as this stage goes: its interval for all."""
-        if not self.stage_checkpoint_intervals:
+        """The same settings as far as this stage goes: its interval and its plain layers for all."""
+        if not self.stage_checkpoint_intervals and not self.stage_plain_layers:
             return self
+        plain = self.stage_plain_layers[stage] if self.stage_plain_layers else 0
         return self._replace(
-            activation_checkpoint_interval=self.stage_checkpoint_intervals[stage],
+            activation_checkpoint_interval=self.checkpoint_interval(stage),
             stage_checkpoint_intervals=(),
+            stage_plain_layers=(plain,) * self.pipeline_parallel_size if plain else (),
         )
 
-    def with_intervals(self, intervals: tuple[int, ...]) -> Settings:
-        """With a checkpoint interval for each stage; one number where all have the same."""
+    def with_intervals(self, intervals: tuple[int, ...], plain_layers: tuple[int, ...] = ()) -> Settings:
+        """With a checkpoint interval for each stage, one number where all have the same; and as many plain
+        layers on each."""
         same = len(set(intervals)) == 1
         return self._replace(
-            activation_checkpoint_interval=intervals[0], stage_checkpoint_intervals=() if same else intervals
+            activation_checkpoint_interval=intervals[0],
+            stage_checkpoint_intervals=() if same else intervals,
+            stage_plain_layers=plain_layers if any(plain_layers) else (),
         )
+
+    def with_interval(self, interval: int, plain_layers: int = 0) -> Settings:
+        """With one checkpoint interval, and as many plain layers, for all stages."""
+        stages = self.pipeline_parallel_size
+        return self.with_intervals((interval,) * stages, (plain_layers,) * stages)
 
     @property
     def offloaded_parts(self) -> int:

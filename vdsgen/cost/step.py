@@ -186,12 +186,14 @@ class StepTimeModel:
         """What each layer adds to the time of a stage that holds it, for one micro-batch: what a partition
         balances. `stage` matters where stages have GPUs of several kinds.
 
-        Checkpointing runs every layer's forward again: segments cover the whole stage, embedding and
-        final projection included (model/pipeline.py, run_segments).
+        Checkpointing runs every layer's forward again, embedding and final projection included
+        (model/pipeline.py, run_segments); but `stage_seconds` knows of layers that run plainly.
         """
+        return self._layer_seconds(settings, stage, recompute=settings.checkpoint_interval(stage) > 0)
+
+    def _layer_seconds(self, settings: Settings, stage: int, *, recompute: bool) -> tuple[float, ...]:
         if (part := self._part(settings)) is not self:
-            return part.layer_seconds(settings, stage)
-        recompute = settings.checkpoint_interval(stage) > 0
+            return part._layer_seconds(settings, stage, recompute=recompute)
         several = settings.gradient_accumulation_steps > 1
         accumulation = settings.gradient_accumulation_dtype
         zero = settings.zero_stage
@@ -219,6 +221,13 @@ class StepTimeModel:
             )
         return self._seconds[key]
 
+    def stage_seconds(self, settings: Settings, stage: int, start: int, stop: int) -> float:
+        """One micro-batch on `stage` with the layers start to stop - 1, of which it may recompute the first
+        alone."""
+        plainly = start + settings.checkpointed_layers(stage, stop - start)
+        again = self._layer_seconds(settings, stage, recompute=True)[start:plainly]
+        return sum(again) + sum(self._layer_seconds(settings, stage, recompute=False)[plainly:stop])
+
     def stage_times(self, settings: Settings, partition: Sequence[int]) -> list[StageTimes]:
         """One micro-batch on each stage. `partition` holds the stages' boundaries, len stages + 1."""
         if (part := self._part(settings)) is not self:
@@ -227,7 +236,7 @@ class StepTimeModel:
         instructions = self.instruction_seconds(settings)
         for stage, (start, stop) in enumerate(pairwise(partition)):
             forward = sum(self.forward_seconds(settings, stage)[start:stop])
-            backward = sum(self.layer_seconds(settings, stage)[start:stop]) - forward
+            backward = self.stage_seconds(settings, stage, start, stop) - forward
             stages.append(StageTimes(forward + instructions, backward + instructions))
         return stages
 
@@ -283,11 +292,11 @@ class StepTimeModel:
         )
         recompute = 0.0
         for stage, (start, stop) in enumerate(pairwise(partition)):
-            if settings.checkpoint_interval(stage) > 0:
+            if again := settings.checkpointed_layers(stage, stop - start):
                 own = self.layers(
                     settings.micro_batch_size, settings.dtype, self.devices.of_stage(settings, stage)
                 )
-                recompute += sum([times.forward_seconds for times in own[start:stop]])
+                recompute += sum([times.forward_seconds for times in own[start : start + again]])
         recompute *= micro_batches / len(stages) * self._again / self._speed(settings.world_size)
         tensor = self._tensor_seconds(settings, partition) / len(stages)
         return StepTime(
@@ -318,8 +327,9 @@ class StepTimeModel:
         """A step's collectives between ranks that share blocks, of all stages together."""
         exchanges, one = self.exchanges(settings), 0.0
         for stage, (start, stop) in enumerate(pairwise(partition)):
-            recompute = settings.checkpoint_interval(stage) > 0
-            one += sum([layer.seconds(recompute=recompute) for layer in exchanges[start:stop]])
+            plainly = start + settings.checkpointed_layers(stage, stop - start)
+            one += sum([layer.seconds(recompute=True) for layer in exchanges[start:plainly]])
+            one += sum([layer.seconds(recompute=False) for layer in exchanges[plainly:stop]])
         return settings.gradient_accumulation_steps * one / self._speed(settings.world_size)
 
     def step_seconds(
@@ -424,7 +434,9 @@ class StepTimeModel:
             )
         moving, update = 0.0, 0.0
         for kind in self.devices.of_stage(settings, stage):
-            traffic_seconds, adam = offload_seconds(settings, parameters, trainable, self.host(settings, kind))
+            traffic_seconds, adam = offload_seconds(
+                settings, parameters, trainable, self.host(settings, kind)
+            )
             moving = max(moving, traffic_seconds)
             update = max(update, adam or self._optimizer(settings, trainable, kind))
         sending = self.factors.communication_factor
@@ -472,21 +484,23 @@ class StepTimeModel:
     def _activations_seconds(self, settings: Settings, stage: int, start: int, stop: int) -> float:
         """What a step of the stage waits for offloaded activations."""
         interval = settings.checkpoint_interval(stage)
-        if not settings.offload_activations or interval == 0:
+        plainly = start + settings.checkpointed_layers(stage, stop - start)
+        if not settings.offload_activations or plainly == start:
             return 0.0
         kinds = self.devices.of_stage(settings, stage)
         layers = self.layers(settings.micro_batch_size, settings.dtype, kinds)
         hidden = self.hidden_bytes(settings.micro_batch_size, settings.dtype)
         segments = []
-        for begin in range(start, stop, interval):
-            part = layers[begin : min(begin + interval, stop)]
+        for begin in range(start, plainly, interval):
+            part = layers[begin : min(begin + interval, plainly)]
             forward = sum([times.forward_seconds for times in part])
             backward = sum([times.backward_seconds for times in part])
             received = hidden[begin - 1] if begin else 0.0  # latents stay
             segments.append(SegmentWork(received, forward, backward + self._again * forward))
         overlaps = self.sharing is None
         waiting = [
-            activation_waiting_seconds(segments, self.host(settings, kind), overlaps=overlaps) for kind in kinds
+            activation_waiting_seconds(segments, self.host(settings, kind), overlaps=overlaps)
+            for kind in kinds
         ]
         return settings.gradient_accumulation_steps * max(waiting)
 

@@ -137,8 +137,7 @@ class _Run:
         self.tensors = timeline._tensors
         self.states = timeline._states
         self.growth = timeline._growth
-        self.interval = timeline._settings.checkpoint_interval(timeline._stage)
-        self.offloads = timeline._settings.offload_activations and self.interval > 0
+        self.offloads = timeline._settings.offload_activations and bool(self.tensors.segments)
         self.first_layer = timeline._first_layer
         self.gathers = timeline._settings.zero_stage == 3
         self.kept = dict.fromkeys(range(self.tensors.slots), self.tensors.kept_bytes)
@@ -212,18 +211,21 @@ class _Run:
         when the new output takes their place (pipe/engine.py:751)."""
         number = instruction.micro_batch
         assert number is not None
-        own, plain = self.tensors.own, self.interval == 0
-        self.stash[number] = self.tensors.input_bytes(self.interval) - self.received.get(number, 0)
+        own, checkpointed = self.tensors.own, self.tensors.checkpointed
+        begins = {begin: place for place, (begin, _) in enumerate(self.tensors.segments)}
+        begins[checkpointed] = len(self.tensors.segments)
+        ends = {end - 1 for _, end in self.tensors.segments}
+        self.stash[number] = self.tensors.input_bytes - self.received.get(number, 0)
         communication = self.states.communication_bytes if self.gathers else 0
         for index, layer in enumerate(own):
+            if self.offloads and begins.get(index, 0) > 1:
+                # The last segment's input is in host memory by now; the first one's is the stage's own.
+                self.stash[number] -= self.tensors.hidden_bytes(self.tensors.segments[begins[index] - 1][0])
+            plain = index >= checkpointed
             if plain:
                 self.stash[number] += layer.held
             else:
-                if self.offloads and index % self.interval == 0 and index > self.interval:
-                    # The last segment's input is in host memory by now.
-                    self.stash[number] -= self.tensors.hidden_bytes(index - self.interval)
-                ends = (index + 1) % self.interval == 0 or index == len(own) - 1
-                self.stash[number] += layer.side + (layer.output if ends else 0)
+                self.stash[number] += layer.side + (layer.output if index in ends else 0)
             yield self._moment(
                 instruction,
                 index,
@@ -231,9 +233,7 @@ class _Run:
                 communication=communication,
             )
         if self.offloads:
-            self.stash[number] = self.tensors.stash_bytes(self.interval, offload=True) - self.received.get(
-                number, 0
-            )
+            self.stash[number] = self.tensors.stash_bytes(offload=True) - self.received.get(number, 0)
         self.kept[number % self.tensors.slots] = 0
 
     def _backward(self, instruction: Instruction) -> Iterator[Moment]:
@@ -241,10 +241,8 @@ class _Run:
         assert number is not None
         by_layer = self.growth.later_by_layer if self.backwards else self.growth.first_by_layer
         self.backwards += 1
-        if self.interval == 0:
-            yield from self._plain_backward(instruction, by_layer)
-        else:
-            yield from self._checkpointed_backward(instruction, by_layer)
+        yield from self._plain_backward(instruction, by_layer)
+        yield from self._checkpointed_backward(instruction, by_layer)
         del self.stash[number]
         if self.tensors.kept_bytes:  # the last stage's output, whose graph holds the rest
             self.received[number] = 0
@@ -259,7 +257,7 @@ class _Run:
         assert instruction.micro_batch is not None
         own = self.tensors.own
         arriving, side = self.tensors.arriving_bytes, 0
-        for index in range(len(own) - 1, -1, -1):
+        for index in range(len(own) - 1, self.tensors.checkpointed - 1, -1):
             yield self._moment(
                 instruction,
                 index,
@@ -271,20 +269,22 @@ class _Run:
             self._add_gradients(index, by_layer)
 
     def _checkpointed_backward(self, instruction: Instruction, by_layer: Sequence[int]) -> Iterator[Moment]:
-        """Segments from the last to the first: the whole one is recomputed, then its layers go backward; then
+        """After the plain layers, segments from the last to the first: the whole one is recomputed, then its layers go backward; then
         its input goes. Offloaded inputs come one segment ahead."""
         number = instruction.micro_batch
         assert number is not None
-        own, interval = self.tensors.own, self.interval
-        arriving, side = self.tensors.arriving_bytes, 0
+        own, segments = self.tensors.own, self.tensors.segments
+        is_last = self.tensors.checkpointed == len(own)
+        arriving, side = (self.tensors.arriving_bytes, 0) if is_last else (0, self.tensors.side_bytes)
         if self.offloads:
-            self.stash[number] += self.tensors.hidden_bytes((len(own) - 1) // interval * interval)
-        for begin in range((len(own) - 1) // interval * interval, -1, -interval):
-            segment = range(begin, min(begin + interval, len(own)))
-            gradient = own[segment[-1]].output - arriving
-            if self.offloads and begin:
-                self.stash[number] += self.tensors.hidden_bytes(begin - interval)
-            self.gathered = self.growth.segment_bytes(begin, begin + interval)
+            self.stash[number] += self.tensors.hidden_bytes(segments[-1][0])
+        for place in range(len(segments) - 1, -1, -1):
+            begin, end = segments[place]
+            segment = range(begin, end)
+            gradient = own[end - 1].output - arriving
+            if self.offloads and place:
+                self.stash[number] += self.tensors.hidden_bytes(segments[place - 1][0])
+            self.gathered = self.growth.segment_bytes(begin, end)
             held = 0
             for index in segment:
                 held += own[index].held

@@ -38,7 +38,7 @@ class Cut(NamedTuple):
 
     partition: tuple[int, ...]
     ways: tuple[int, ...]
-    """Of each stage: 0 where it runs plainly, 1 where it recomputes."""
+    """Of each stage: how many of its layers are recomputed."""
     step_seconds: float
     bound_seconds: float
     """No partition's step is shorter."""
@@ -101,7 +101,7 @@ class Tables:
         workload, layers = self.stages.workload, self.layers
         blocks_before = workload.blocks_before
         blocks = blocks_before[-1]
-        least = self.stages.least_seconds
+        least, longest = self.stages.least_seconds, self.most_busy * (1 + ROUNDING)
         self.after[self.count][layers] = 0.0
         for stage in range(self.count - 1, -1, -1):
             behind = self.after[stage + 1]
@@ -122,10 +122,13 @@ class Tables:
                     in_span = blocks_before[stop] - blocks_before[start]
                     if in_span < 1 or blocks - blocks_before[stop] < self.count - 1 - stage:
                         continue
+                    at_least = self.stages.fastest_way(start, stop)
+                    if self._span(stage, start, stop, at_least).busy > longest:
+                        break  # longer ones neither, however they fit
                     way = self.stages.way(stage, start, stop)
                     span = None if way is None else self._span(stage, start, stop, way)
-                    if span is None or span.busy > self.most_busy * (1 + ROUNDING):
-                        break  # longer ones neither
+                    if span is None or span.busy > longest:
+                        break
                     found.append(span)
                 if found:
                     self.spans[stage][start] = found
@@ -178,9 +181,9 @@ class Tables:
 
     def _span(self, stage: int, start: int, stop: int, way: int) -> Span:
         forward = self.stages.forward[stage]
-        busy = self.stages.busy[stage][way]
+        busy = self.stages.busy_seconds(way, stage, start, stop)
         ahead = forward[stop] - forward[start] + self.stages.instructions
-        back = busy[stop] - busy[start] + 2 * self.stages.instructions - ahead
+        back = busy + 2 * self.stages.instructions - ahead
         return Span(start, stop, way, ahead, back)
 
     def through(self, stage: int, span: Span) -> float:
@@ -197,7 +200,7 @@ def fastest_cut(stages: Stages, give_up_at: float = inf) -> Cut | TooSlow | None
     """
     steps = stages.settings.gradient_accumulation_steps
     least = stages.least_seconds
-    whole = max(busy[-1][-1] for busy in stages.busy) + 2 * stages.instructions
+    whole = stages.most_seconds + 2 * stages.instructions
     longest_layer = max(stop - start for start, stop in pairwise(least))
     most = least[-1] / stages.count + longest_layer + 2 * stages.instructions
     while True:
@@ -304,12 +307,11 @@ class _Branching:
 
     def _time(self, partition: tuple[int, ...], ways: tuple[int, ...]) -> None:
         self.timed += 1
-        intervals = self.stages.intervals(ways, partition)
         tails = None
         if not self.settings.offload_activations:
             spans = enumerate(pairwise(partition))
             tails = [self.stages.tail(stage, start, stop) for stage, (start, stop) in spans]
-        seconds = self.times.step_seconds(self.settings.with_intervals(intervals), partition, tails)
+        seconds = self.times.step_seconds(self.stages.timed(ways, partition), partition, tails)
         if self.best is None or seconds < self.best[0]:
             self.best = (seconds, partition, ways)
 

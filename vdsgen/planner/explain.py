@@ -128,7 +128,14 @@ def _checkpoint_reasons(workload: Workload, winner: Candidate) -> list[str]:
         f"checkpointing the plan {outcome_words(without, winner)}."
     ]
     rule_of_thumb = max(1, isqrt(max(stop - start for start, stop in pairwise(winner.placed.partition))))
-    if not pinned and not settings.stage_checkpoint_intervals and rule_of_thumb != interval:
+    if settings.stage_plain_layers:
+        if all(settings.stage_plain_layers):
+            everywhere = what_if(workload, settings.with_interval(interval))
+            lines.append(
+                f"With every layer checkpointed the plan {outcome_words(everywhere, winner)}: memory that is "
+                "free holds what the last layers save."
+            )
+    elif not pinned and not settings.stage_checkpoint_intervals and rule_of_thumb != interval:
         other = place(workload, settings._replace(activation_checkpoint_interval=rule_of_thumb))
         peak = other.peak_bytes if isinstance(other, Placed) else other.memory.peak_bytes
         lines.append(

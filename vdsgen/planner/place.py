@@ -56,11 +56,12 @@ class Miss(NamedTuple):
 
 def place(workload: Workload, settings: Settings) -> Placed | Miss:
     """The fastest partition that fits, with the checkpoint interval that the settings name; or what is
-    missing."""
+    missing. Settings with plain layers recompute as few as they must, in any segments."""
     interval = settings.activation_checkpoint_interval
-    found = fastest(
-        Stages(workload, settings, plain=interval == 0, recomputed=interval > 0, interval=interval)
-    )
+    stages = Stages(workload, settings, plain=interval == 0, recomputed=interval > 0, interval=interval)
+    if settings.stage_plain_layers:
+        stages = Stages(workload, settings, plain=True, recomputed=True)
+    found = fastest(stages)
     return found if isinstance(found, Placed) else nearest_to_fitting(workload, settings, (interval,))
 
 
@@ -72,8 +73,7 @@ def fastest(stages: Stages, give_up_at: float = inf) -> Placed | TooSlow | None:
     if not isinstance(cut, Cut):
         return cut
     spans = [(stage, start, stop) for stage, (start, stop) in enumerate(pairwise(cut.partition))]
-    intervals = [stages.interval(way, *span) for way, span in zip(cut.ways, spans, strict=True)]
-    chosen = settings.with_intervals(tuple(intervals))
+    chosen = stages.chosen(cut.ways, cut.partition)
     peak = max(workload.memory(chosen, *span).peak_bytes for span in spans)
     if host_miss(workload, chosen, cut.partition) is not None:
         return None  # what is moved is hardly less with other boundaries
@@ -86,11 +86,11 @@ def nearest_to_fitting(workload: Workload, settings: Settings, intervals: Sequen
     seconds = workload.times.layer_seconds(settings)
     boundaries = partition(seconds, workload.is_block, settings.pipeline_parallel_size, _anything)
     assert boundaries is not None, "rules keep the stages at most as many as the blocks"
-    first = settings._replace(activation_checkpoint_interval=intervals[0])
+    first = settings.with_interval(intervals[0])
     _, fullest = _fullest(workload, first, boundaries)
     span = (fullest, boundaries[fullest], boundaries[fullest + 1])
     best = min(
-        (settings._replace(activation_checkpoint_interval=interval) for interval in intervals),
+        (settings.with_interval(interval) for interval in intervals),
         key=lambda one: workload.memory(one, *span).peak_bytes,
     )
     over, fullest = _fullest(workload, best, boundaries)
@@ -102,18 +102,23 @@ def nearest_to_fitting(workload: Workload, settings: Settings, intervals: Sequen
 
 
 def spread(workload: Workload, placed: Placed) -> Placed:
-    """As fast as `placed`, with the fullest stage as empty as can be, and no more stages that recompute."""
+    """As fast as `placed`, with the fullest stage as empty as can be, and no more stages that recompute.
+
+    Mostly little can be evened out: one looks close below what is known first.
+    """
     settings = placed.settings
     ways = [settings.checkpoint_interval(stage) > 0 for stage in range(settings.pipeline_parallel_size)]
     pinned = workload.experiment.constraints.activation_checkpoint_interval
     best, low, high = placed, 0, placed.peak_bytes
     no_slower = placed.step_seconds * (1 + 1e-9)
+    step = MEMORY_STEP_BYTES
     while settings.pipeline_parallel_size > 1 and high - low > MEMORY_STEP_BYTES:
-        middle = (low + high) // 2
+        middle = max(high - step, (low + high) // 2)
+        step *= 2
         stages = Stages(
             workload,
             settings.with_intervals((0,) * len(ways)),
-            plain=not all(ways),
+            plain=not all(ways) or any(settings.stage_plain_layers),
             recomputed=any(ways),
             interval=pinned,
             limit_bytes=middle,

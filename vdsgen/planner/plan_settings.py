@@ -30,6 +30,7 @@ def settings_of(plan: Plan) -> Settings:
         gradient_accumulation_steps=plan.batch.gradient_accumulation_steps,
         activation_checkpoint_interval=checkpointing.interval,
         stage_checkpoint_intervals=checkpointing.stage_intervals,
+        stage_plain_layers=checkpointing.plain_layers,
         offload_activations=checkpointing.offload,
         dtype=plan.precision.dtype,
         gradient_accumulation_dtype=plan.precision.gradient_accumulation_dtype,
@@ -74,6 +75,7 @@ def sections_of(settings: Settings, training: Training) -> dict[str, Any]:
         "activation_checkpointing": ActivationCheckpointing(
             interval=settings.activation_checkpoint_interval,
             stage_intervals=settings.stage_checkpoint_intervals,
+            plain_layers=settings.stage_plain_layers,
             offload=settings.offload_activations,
         ),
         "precision": Precision(

@@ -1,13 +1,18 @@
 """What the stages of one settings variant take and hold, for any stretch of layers: what boundaries are
 chosen by.
 
-A stage runs plainly where it fits so, since recomputing only ever adds time; else it recomputes, in the
-segments that need least memory. `checkpoint_interval` of the other stages matters to neither.
+A stage runs plainly where it fits so, since recomputing only ever adds time; else it recomputes as few of its
+layers as it must, its first ones, in the segments that need least memory. The other stages' ways matter to
+neither. A way is the number of layers that are recomputed.
+
+With more plain layers a stage mostly needs more memory, but not always: a last segment that is not recomputed
+may need less than one that is. What it needs without recomputation does rise with them, and is a bound: the
+fewest recomputed layers are those that the bound leaves, or hardly more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate, pairwise
 
@@ -20,9 +25,10 @@ from vdsgen.planner.workload import Workload
 class Stages:
     """One settings variant, its checkpoint intervals left open.
 
-    `plain` and `recomputed` say which ways to run a stage are open; `interval` that of stages that
-    recompute, where it is given. `limit_bytes` is what stages may hold,
-    where that is less than their GPUs have. Without `memory` anything fits.
+    `plain` and `recomputed` say which ways to run a stage are open; where both are, so is all between them, but
+    for stages that offload what they keep. `interval` is that of stages that recompute, where it is given: those
+    recompute all of their layers. `limit_bytes` is what stages may hold, where that is less than their GPUs
+    have. Without `memory` anything fits.
     """
 
     def __init__(
@@ -38,21 +44,19 @@ class Stages:
     ) -> None:
         assert plain or recomputed, "a stage runs in some way"
         self.workload = workload
-        self.settings = settings
+        self.settings = settings = settings.with_interval(0)
         self.count = settings.pipeline_parallel_size
         self.layers = workload.layers
-        self._ways = tuple(way for way, is_open in enumerate((plain, recomputed)) if is_open)
+        self._plain, self._recomputed = plain, recomputed
+        self._partly = plain and recomputed and interval is None and not settings.offload_activations
         self._memory = memory
         self._limit = limit_bytes
         self._interval = interval
         times = workload.times
-        by_way = (
-            settings._replace(activation_checkpoint_interval=0),
-            settings._replace(activation_checkpoint_interval=1),
-        )
+        by_way = (settings, settings.with_interval(1))
         self.instructions = times.instruction_seconds(settings)
         self.forward = [_sums(times.forward_seconds(settings, stage)) for stage in range(self.count)]
-        self.busy = [
+        self._busy = [
             tuple(_sums(times.layer_seconds(one, stage)) for one in by_way) for stage in range(self.count)
         ]
         self.sends = [times.boundary_seconds(settings, stage) for stage in range(self.count - 1)]
@@ -60,35 +64,62 @@ class Stages:
         self._most: dict[tuple[object, ...], tuple[int, int]] = {}
         self._best: dict[tuple[object, ...], int] = {}
         self._tails: dict[tuple[int, int], StageTail] = {}
+        self._last = 0
+        self._fewest: dict[tuple[object, ...], dict[int, int]] = {}
+        """Of stretches that differ in length alone, by length: how few layers they can recompute; more than
+        they have where they do not fit."""
 
     @property
     def least_seconds(self) -> Sequence[float]:
-        """Running sums of the layers' times where each is fastest, in the faster of the open ways."""
-        interval = 0 if self._ways[0] == 0 else 1
+        """Running sums of the layers' times where each is fastest, in the fastest of the open ways."""
+        interval = 0 if self._plain else 1
         settings = self.settings._replace(activation_checkpoint_interval=interval)
         return _sums(least_layer_seconds(self.workload, settings))
 
+    @property
+    def most_seconds(self) -> float:
+        """Of all layers on the slowest stage, recomputing."""
+        return max(busy[-1][-1] for busy in self._busy)
+
+    def busy_seconds(self, way: int, stage: int, start: int, stop: int) -> float:
+        """One micro-batch through the layers, forward and backward, of which `way` are recomputed."""
+        plain, again = self._busy[stage]
+        plainly = start + way
+        return again[plainly] - again[start] + plain[stop] - plain[plainly]
+
+    def fastest_way(self, start: int, stop: int) -> int:
+        """How many of the layers would be recomputed, were there memory enough."""
+        return 0 if self._plain else stop - start
+
     def way(self, stage: int, start: int, stop: int) -> int | None:
-        """0: plainly; 1: recomputing; None: the layers start to stop - 1 fit in no open way."""
+        """How many of the layers start to stop - 1 are recomputed; None where they fit in no open way."""
         if not self._memory:
-            return self._ways[0]
-        span = self.workload.span(start, stop)
-        key = (stage, span)
+            return self.fastest_way(start, stop)
+        key = (stage, self.workload.span(start, stop))
         if key not in self._way:
-            self._way[key] = next((way for way in self._ways if self._fits(way, stage, start, stop)), None)
+            self._way[key] = self._least_recomputed(stage, start, stop)
         return self._way[key]
 
-    def intervals(self, ways: Sequence[int], partition: Sequence[int]) -> tuple[int, ...]:
-        """What a step's time depends on of the stages' intervals: whether they recompute; and how much is
-        kept, where that is offloaded."""
-        if not self.settings.offload_activations:
-            return tuple(ways)
-        return tuple(
-            [
-                self.interval(way, stage, start, stop)
-                for stage, (way, (start, stop)) in enumerate(zip(ways, pairwise(partition), strict=True))
-            ]
-        )
+    def chosen(self, ways: Sequence[int], partition: Sequence[int]) -> Settings:
+        """With an interval and plain layers for each stage."""
+        spans = enumerate(pairwise(partition))
+        each = zip(ways, spans, strict=True)
+        intervals = [self.interval(way, stage, start, stop) for way, (stage, (start, stop)) in each]
+        return self.settings.with_intervals(tuple(intervals), self._plain_layers(ways, partition))
+
+    def timed(self, ways: Sequence[int], partition: Sequence[int]) -> Settings:
+        """`chosen` as far as a step's time depends on it: how long segments are matters only where what they
+        keep is offloaded."""
+        if self.settings.offload_activations:
+            return self.chosen(ways, partition)
+        intervals = tuple([int(way > 0) for way in ways])
+        return self.settings.with_intervals(intervals, self._plain_layers(ways, partition))
+
+    @staticmethod
+    def _plain_layers(ways: Sequence[int], partition: Sequence[int]) -> tuple[int, ...]:
+        """Of stages that recompute."""
+        spans = zip(ways, pairwise(partition), strict=True)
+        return tuple([stop - start - way if way else 0 for way, (start, stop) in spans])
 
     def interval(self, way: int, stage: int, start: int, stop: int) -> int:
         """The checkpoint interval that needs least memory; of equal ones the shortest. Where what is kept is
@@ -99,21 +130,21 @@ class Stages:
         return self._best[key]
 
     def _best_interval(self, way: int, stage: int, start: int, stop: int) -> int:
-        tried = self._intervals(way, start, stop)
+        tried = self._intervals(way)
         if not self.settings.offload_activations or way == 0:
-            return min(tried, key=lambda interval: self._peak(interval, stage, start, stop))
+            return min(tried, key=lambda interval: self._peak(interval, way, stage, start, stop))
         limit = self._most_bytes(stage)
         return min(
             tried,
             key=lambda interval: (
-                (peak := self._peak(interval, stage, start, stop)) > limit,
+                (peak := self._peak(interval, way, stage, start, stop)) > limit,
                 self._offload_seconds(interval, stage, start, stop),
                 peak,
             ),
         )
 
     def _offload_seconds(self, interval: int, stage: int, start: int, stop: int) -> float:
-        settings = self.settings._replace(activation_checkpoint_interval=interval)
+        settings = self.settings.with_interval(interval)
         return self.workload.times.stage_tail(settings, stage, start, stop).offload_seconds
 
     def _most_bytes(self, stage: int) -> int:
@@ -131,12 +162,62 @@ class Stages:
             self._tails[key] = self.workload.times.stage_tail(self.settings, stage, start, stop)
         return self._tails[key]
 
-    def _fits(self, way: int, stage: int, start: int, stop: int) -> bool:
-        """Part of a stage that fits fits too: of stretches of equal layers, few are asked about."""
+    def _least_recomputed(self, stage: int, start: int, stop: int) -> int | None:
+        if self._plain and self._fits(False, stage, start, stop):
+            return 0
+        layers = stop - start
+        if not self._recomputed:
+            return None
+        if not self._partly:
+            return layers if self._fits(True, stage, start, stop) else None
+        known = self._fewest.setdefault((stage, self.workload.alike(start, stop)), {})
+        low, most = self._between(known, layers)
+        found = None
+        if low < most and self._may_fit(most, stage, start, stop):
+            low = self._too_few(low, most, stage, start, stop)
+            ways = range(low + 1, most + 1)
+            found = next((way for way in ways if self._fits_somehow(way, stage, start, stop)), None)
+        known[layers] = layers + 1 if found is None else found
+        return found
+
+    @staticmethod
+    def _between(known: Mapping[int, int], layers: int) -> tuple[int, int]:
+        """How many recomputed layers are surely too few, and how many are most: by what stretches of other
+        lengths need, which differ in blocks alone. Where one fits, so does the same less a recomputed block."""
+        low, most = 0, layers
+        for length, way in known.items():
+            if length < layers:
+                low = max(low, way - 1 if way == 1 else way - 1 + layers - length)
+            elif way <= length:
+                most = min(most, max(1, way - (length - layers)))
+        return min(low, layers), most
+
+    def _too_few(self, low: int, high: int, stage: int, start: int, stop: int) -> int:
+        """The most recomputed layers that are too few even without recomputation; `low` are, `high` are not.
+        What a stretch of another length needs is mostly hardly less, so that near `low` one looks first."""
+        step = 1 if low else high
+        while high - low > 1:
+            middle = min(low + step, (low + high) // 2)
+            step *= 2
+            if self._may_fit(middle, stage, start, stop):
+                high = middle
+            else:
+                low = middle
+        return low
+
+    def _may_fit(self, way: int, stage: int, start: int, stop: int) -> bool:
+        settings = self.settings.with_interval(way, stop - start - way)
+        return self.workload.least_peak_bytes(settings, stage, start, stop) <= self._most_bytes(stage)
+
+    def _fits(self, recomputed: bool, stage: int, start: int, stop: int) -> bool:
+        """With all layers recomputed, or none. Part of a stage that fits fits too: of stretches of equal layers,
+        few are asked about."""
+        length = stop - start
+        way = length if recomputed else 0
         run = self.workload.equal_layers(start, stop)
         if run is None:
             return self._fits_somehow(way, stage, start, stop)
-        key, length = (way, stage, run), stop - start
+        key = (recomputed, stage, run)
         fit, miss = self._most.get(key, (0, self.layers + 1))
         if length <= fit or length >= miss:
             return length <= fit
@@ -145,21 +226,24 @@ class Stages:
         return fits
 
     def _fits_somehow(self, way: int, stage: int, start: int, stop: int) -> bool:
-        limit = self._most_bytes(stage)
-        return any(
-            self._peak(interval, stage, start, stop) <= limit
-            for interval in self._intervals(way, start, stop)
-        )
+        limit, tried = self._most_bytes(stage), self._intervals(way)
+        if self._last in tried:  # what did for another stretch often does for this one
+            tried = (self._last, *tried)
+        for interval in tried:
+            if self._peak(interval, way, stage, start, stop) <= limit:
+                self._last = interval
+                return True
+        return False
 
-    def _intervals(self, way: int, start: int, stop: int) -> tuple[int, ...]:
+    def _intervals(self, way: int) -> tuple[int, ...]:
         if way == 0:
             return (0,)
         if self._interval is not None:
             return (self._interval,)
-        return segment_intervals(stop - start, self.workload.blocks)
+        return segment_intervals(way, self.workload.blocks)
 
-    def _peak(self, interval: int, stage: int, start: int, stop: int) -> int:
-        settings = self.settings._replace(activation_checkpoint_interval=interval)
+    def _peak(self, interval: int, way: int, stage: int, start: int, stop: int) -> int:
+        settings = self.settings.with_interval(interval, stop - start - way if way else 0)
         return self.workload.memory(settings, stage, start, stop).peak_bytes
 
 

@@ -139,7 +139,10 @@ def _besides(settings: Settings) -> str:
 
 def _intervals(settings: Settings) -> str:
     each = settings.stage_checkpoint_intervals or (settings.activation_checkpoint_interval,)
-    return "/".join(str(interval or "none") for interval in each)
+    text = "/".join(str(interval or "none") for interval in each)
+    if plain := settings.stage_plain_layers:
+        text += f", last {'/'.join(str(count) for count in plain)} plain"
+    return text
 
 
 def columns(table: Table, *, words_last: bool = False) -> list[str]:

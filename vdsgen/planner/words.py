@@ -65,15 +65,21 @@ def layout_words(settings: Settings) -> str:
 
 def checkpoint_words(settings: Settings) -> str:
     """Checkpoint intervals, of stages where they differ: 'checkpoint every block on stages 0-2, ...'."""
+    plain = settings.stage_plain_layers
+    if any(plain):
+        counts = [str(count) for count in (plain if len(set(plain)) > 1 else plain[:1])]
+        but = f" but in the last {'/'.join(counts)} {'layer' if counts == ['1'] else 'layers'}"
+    else:
+        but = ""
     if len(set(settings.stage_checkpoint_intervals)) < 2:
-        return interval_words(settings.checkpoint_interval(0))
+        return interval_words(settings.checkpoint_interval(0)) + but
     told, first = [], 0
     for own, run in groupby(settings.stage_checkpoint_intervals):
         last = first + len(list(run)) - 1
         where = f"stages {first}-{last}" if last > first else f"stage {first}"
         told.append(f"{interval_words(own)} on {where}")
         first = last + 1
-    return ", ".join(told)
+    return ", ".join(told) + but
 
 
 def offload_words(settings: Settings) -> list[str]:

@@ -8,7 +8,7 @@ from functools import cached_property
 from itertools import accumulate
 
 from vdsgen.cost.devices import Devices
-from vdsgen.cost.memory import MemoryModel, OutsideBytes, StageBytes
+from vdsgen.cost.memory import MemoryModel, OutsideBytes, StageBytes, reserve_bytes
 from vdsgen.cost.rates import peak_rate_tflops
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.sizes import MeanStepTimeModel
@@ -214,6 +214,16 @@ class Workload:
         alike = behind >= settings.gradient_accumulation_steps and len(self.devices.views) == 1
         return 0 if alike else stage
 
+    def least_peak_bytes(self, settings: Settings, stage: int, start: int, stop: int) -> int:
+        """What `memory` needs without recomputation: no more than its `peak_bytes`."""
+        tensors = self._memory_model.plain_tensor_bytes(settings, stage, start, stop)
+        return tensors + reserve_bytes(
+            tensors,
+            self.capacity_of(settings, stage),
+            self.pool.memory_reserve_fraction,
+            self.ranks_share_host_memory,
+        )
+
     def outside(self, settings: Settings, stage: int, start: int, stop: int) -> OutsideBytes:
         """Bytes of each rank of `stage` in host memory and on flash."""
         return self._memory_model.outside_bytes(settings, stage, start, stop)
@@ -255,6 +265,17 @@ class Workload:
         if self._run_ends[start] < stop or start == 0 or stop == self.layers:
             return None
         return (self.profile.layers[start - 1], self._side_makers_before[start], self.profile.layers[start])
+
+    def alike(self, start: int, stop: int) -> Signature:
+        """What stretches have in common that differ in how many blocks they hold of one kind, and in nothing
+        else; only equal stretches are alike where blocks differ."""
+        run = self.span(start, stop)
+        first, last = int(start == 0), int(stop == self.layers)
+        inner = (start + first, stop - last)
+        if inner[0] >= inner[1] or self._run_ends[inner[0]] < inner[1]:
+            return ("alone", run)
+        before = None if start == 0 else self.profile.layers[start - 1]
+        return (first, last, before, self._side_makers_before[start], self.profile.layers[inner[0]])
 
     def _run(self, start: int, stop: int) -> Signature:
         """Equal for stretches of layers of the same memory: the same types, handed the same tensors."""

@@ -17,6 +17,7 @@ READ_BY_THE_TRAINER: Mapping[str, frozenset[str]] = {
             "stages",
             "partition",
             "stage_checkpoint_intervals",
+            "plain_layers",
             "offload_activations",
             "tensor_parallel_size",
         }

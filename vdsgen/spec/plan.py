@@ -78,6 +78,8 @@ class ActivationCheckpointing(Spec):
     """Blocks a segment; 0 for none."""
     stage_intervals: tuple[NonNegativeInt, ...] = ()
     """Of each pipeline stage, where they differ; `interval` is then the first stage's."""
+    plain_layers: tuple[NonNegativeInt, ...] = ()
+    """How many of each stage's last layers are not checkpointed where the others are; empty where none."""
     offload: bool = False
     """Whether what checkpointing keeps waits for backward in host memory."""
 

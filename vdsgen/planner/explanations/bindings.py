@@ -119,9 +119,7 @@ def _fastest_neighbour(more: Workload, winner: Candidate) -> float:
     micro-batch, or without offload."""
     settings = winner.settings
     share = settings.micro_batch_size * settings.gradient_accumulation_steps
-    without = settings._replace(
-        activation_checkpoint_interval=0, stage_checkpoint_intervals=(), offload_activations=False
-    )
+    without = settings.with_interval(0)._replace(offload_activations=False)
     neighbours = [settings, without]
     if settings.zero_stage:
         neighbours.append(settings._replace(zero_stage=settings.zero_stage - 1))

@@ -15,7 +15,10 @@ from vdsgen.spec.explanations import Waterfall, WaterfallStep
 MEASURES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("precision", ("dtype",)),
     ("sharding (ZeRO)", ("zero_stage", "gradient_accumulation_dtype")),
-    ("checkpointing", ("activation_checkpoint_interval", "stage_checkpoint_intervals")),
+    (
+        "checkpointing",
+        ("activation_checkpoint_interval", "stage_checkpoint_intervals", "stage_plain_layers"),
+    ),
     ("activation offload", ("offload_activations",)),
     ("offload (ZeRO)", ("offload_optimizer", "offload_parameters")),
     (
