@@ -49,10 +49,11 @@ def test_each_objective_is_best_at_what_it_names(memory_gib: float) -> None:
 
 
 def test_fewest_gpus_are_the_fewest_that_fit() -> None:
-    plan = planned("fewest_gpus", pool(8, 4.0))
+    small_host = pool(8, 4.0).model_copy(update={"host_memory_gib": 1.0})  # nothing can be offloaded
+    plan = planned("fewest_gpus", small_host)
     used = plan.parallel.world_size
     assert 1 < used < 8
-    on = workload(12, 1024, on=pool(8, 4.0))
+    on = workload(12, 1024, on=small_host)
     smaller = [one for one in part_pool_layouts(on) if one.world_size < used]
     assert smaller and all(not search(on, [one]).ranked for one in smaller)
 

@@ -434,9 +434,8 @@ class StepTimeModel:
             )
         moving, update = 0.0, 0.0
         for kind in self.devices.of_stage(settings, stage):
-            traffic_seconds, adam = offload_seconds(
-                settings, parameters, trainable, self.host(settings, kind)
-            )
+            host = self.host(settings, kind)
+            traffic_seconds, adam = offload_seconds(settings, parameters, trainable, host)
             moving = max(moving, traffic_seconds)
             update = max(update, adam or self._optimizer(settings, trainable, kind))
         sending = self.factors.communication_factor

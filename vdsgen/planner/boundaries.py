@@ -27,7 +27,7 @@ MOST_LEAVES_ON_SHARED_CORES = 6
 """There running a pipeline takes longer, and bounds are coarser."""
 MOST_NODES = 20_000
 EXACT_LEAVES = 12
-"""After so many, a partition must be better by CLOSE to be looked for: `Cut.gap` says how close the best is."""
+"""After so many, a partition must be better by CLOSE to be looked for; `Cut.gap` says how close one is."""
 CLOSE = 1e-3
 MOST_MOVES = 128
 """Partitions that are timed besides where not all that may be better were: small moves of the best one."""

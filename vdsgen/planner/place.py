@@ -68,7 +68,7 @@ def place(workload: Workload, settings: Settings) -> Placed | Miss:
 def fastest(stages: Stages, give_up_at: float = inf) -> Placed | TooSlow | None:
     """The fastest partition that fits, each stage running in one of its open ways; None where none fits. See
     `fastest_cut`."""
-    workload, settings = stages.workload, stages.settings
+    workload = stages.workload
     cut = fastest_cut(stages, give_up_at)
     if not isinstance(cut, Cut):
         return cut

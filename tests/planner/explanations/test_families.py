@@ -89,7 +89,8 @@ def test_a_rule_is_told_with_both_values() -> None:
 
 
 def test_what_does_not_fit_says_where_and_what() -> None:
-    workload, winner, _, _ = case(8, memory_gib=2.5, global_batch_size=4)
+    pins = {"offload_optimizer": "none"}
+    workload, winner, _, _ = case(8, memory_gib=2.5, global_batch_size=4, constraints=pins)
     misses = [one for one in nearest_misses(workload, winner) if one.outcome == "out_of_memory"]
     assert misses
     for one in misses:

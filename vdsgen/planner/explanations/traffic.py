@@ -15,6 +15,7 @@ from vdsgen.spec.lab import Pool
 
 LINKS: tuple[LinkKey, ...] = ("intra_node", "inter_node", "host_link")
 TRAFFIC = {
+    "tensor_seconds": "exchange between tensor ranks",
     "transfer_seconds": "transfers between stages",
     "reduction_seconds": "gradient reduction",
     "gather_seconds": "parameter gathers",
