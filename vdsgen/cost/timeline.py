@@ -269,8 +269,8 @@ class _Run:
             self._add_gradients(index, by_layer)
 
     def _checkpointed_backward(self, instruction: Instruction, by_layer: Sequence[int]) -> Iterator[Moment]:
-        """After the plain layers, segments from the last to the first: the whole one is recomputed, then its layers go backward; then
-        its input goes. Offloaded inputs come one segment ahead."""
+        """After the plain layers, segments from the last to the first: the whole one is recomputed, then its
+        layers go backward; then its input goes. Offloaded inputs come one segment ahead."""
         number = instruction.micro_batch
         assert number is not None
         own, segments = self.tensors.own, self.tensors.segments
