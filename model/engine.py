@@ -177,8 +177,9 @@ def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, s
 
     Reads `pipeline.stages`, `pipeline.partition`, `pipeline.activation_checkpoint_interval`, where stages
     have intervals of their own `pipeline.stage_checkpoint_intervals`, `pipeline.plain_layers`,
-    `pipeline.offload_activations`, `pipeline.tensor_parallel_size` and the section `vdsgen`; everything else in `ds_config` is DeepSpeed's
-    own. Collective. Raises VdsgenError where the config contradicts the model or the number of ranks.
+    `pipeline.offload_activations`, `pipeline.tensor_parallel_size` and the section `vdsgen`; everything else
+    in `ds_config` is DeepSpeed's own. Collective. Raises VdsgenError where the config contradicts the model
+    or the number of ranks.
     """
     section = ds_config.get("pipeline", {})
     stages, tensor = int(section.get("stages", 1)), int(section.get("tensor_parallel_size", 1))
@@ -207,9 +208,7 @@ def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, s
     grid = None
     config = dict(ds_config)
     if stages > 1:
-        planned = PlannedPipelineModule(
-            specs, partition, intervals, diffusion_loss, topology, offload, plain
-        )
+        planned = PlannedPipelineModule(specs, partition, intervals, diffusion_loss, topology, offload, plain)
         ranks.bind(planned.mpu().get_slice_parallel_group())
         # The engine puts its config's interval in the module's place (runtime/pipe/engine.py:214).
         own = {"activation_checkpoint_interval": planned.activation_checkpoint_interval}
@@ -261,8 +260,8 @@ def stage_intervals(section: Mapping[str, Any], stages: int) -> tuple[int, ...]:
 def plain_layers(
     section: Mapping[str, Any], partition: Sequence[int], intervals: Sequence[int]
 ) -> tuple[int, ...]:
-    """How many of each stage's last layers keep their activations, by a `pipeline` section. Raises VdsgenError
-    unless there is one number a stage, and each leaves a layer to recompute; 0 where none is recomputed."""
+    """How many of each stage's last layers keep their activations, by a `pipeline` section. Raises
+    VdsgenError unless there is one number a stage, and each leaves a layer to recompute; 0 where none is."""
     own = tuple(int(count) for count in section.get("plain_layers") or [0] * len(intervals))
     if len(own) != len(intervals):
         raise VdsgenError(f"pipeline.plain_layers {list(own)} needs {len(intervals)} entries, one a stage")
@@ -272,7 +271,7 @@ def plain_layers(
             raise VdsgenError(
                 f"pipeline.plain_layers {list(own)}: stage {stage} has {held} layers and "
                 f"checkpoint interval {interval}",
-                remedy="leave a layer to recompute, or set the stage's checkpoint interval to 0 and this to 0",
+                remedy="leave a layer to recompute, or set the stage's checkpoint interval and this to 0",
             )
     return own
 

@@ -113,8 +113,8 @@ class PlannedPipelineModule(PipelineModule):  # type: ignore[misc]
 
     def forward(self, forward_input: Any) -> Any:
         """DeepSpeed's function keeps a segment's input in a closure, out of any hook's reach: to offload it,
-        torch's is used. Nor does DeepSpeed know of layers that run plainly after the segments. Pipelines never
-        run ZeRO-3, and both recompute the same."""
+        torch's is used. Nor does DeepSpeed know of layers that run plainly after the segments. Pipelines
+        never run ZeRO-3, and both recompute the same."""
         if not torch.is_grad_enabled() or (self.offload is None and not self.plain_layers):
             return super().forward(forward_input)
         interval = self.activation_checkpoint_interval

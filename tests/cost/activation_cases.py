@@ -57,7 +57,8 @@ CASES = (("fp32", 0), ("fp32", 1), ("fp32", 3), ("bf16", 3))
 SHORT_CASES = ((0, 1), (1, 1), (1, 2), (3, 2))
 """Blocks a segment, and accumulation steps: too few to run on beside full gradients."""
 PARTLY_CASES = ((1, 2, None, False), (2, 1, 1, False), (2, 1, 2, False), (1, 2, None, True), (1, 3, 1, True))
-"""Blocks a segment, each stage's last layers that run plainly, steps, and whether activations are offloaded."""
+"""Blocks a segment, each stage's last layers that run plainly, steps, and whether activations are
+offloaded."""
 OFFLOADED_CASES = ((1, 1), (1, None), (3, None))
 """The same with activations in host memory; None: the usual number of steps."""
 

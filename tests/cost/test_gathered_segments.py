@@ -12,8 +12,8 @@ from tests.cost.matrix_cases import BUCKET_ELEMENTS, scaled_defaults, worker_cas
 from tests.cost.matrix_predictions import predicted
 
 LARGE_SEGMENTS = (("bf16", 8, 0), ("fp32", 5, 0), ("bf16", 7, 2))
-"""Precision, and blocks a segment: more weights than ZeRO-3 is told to gather and to gather ahead. And how many
-of the last layers run plainly, which hold no weights."""
+"""Precision, and blocks a segment: more weights than ZeRO-3 is told to gather and to gather ahead. And how
+many of the last layers run plainly, which hold no weights."""
 
 
 @pytest.mark.slow

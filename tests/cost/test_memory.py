@@ -125,9 +125,7 @@ def test_without_recomputation_plain_layers_never_need_less(settings: Settings, 
         assert bound <= model().tensor_bytes(settings, stage, start, stop)
         layers = stop - start
         fewer, more = (
-            model().plain_tensor_bytes(
-                settings.with_interval(layers - count, count), stage, start, stop
-            )
+            model().plain_tensor_bytes(settings.with_interval(layers - count, count), stage, start, stop)
             for count in (min(plain, layers - 1) - 1, min(plain, layers - 1))
         )
         assert fewer <= more

@@ -162,7 +162,7 @@ EQUIVALENT = {
         "one of the two counts where the last layer alone overfills a bucket"
     ),
     "activations: 2 in return 2 * self.latents_bytes": TOO_SMALL,
-    "activations: 0 in return self.input_bytes(0) + sum([layer.held for layer in self.own])": TOO_SMALL,
+    "activations: 1 in stash += sum([self.own[end - 1].output for _, end in self.segments])": ALIKE,
     "activations: 0 in return 0 if self.is_last else self.own[-1].output": NEVER_THE_PEAK,
     "activations: 1 in return 0 if self.is_last else self.own[-1].output": ALIKE,
     "activations: 1 in received = layers[start - 1].output + side - sum([layer.side for layer in own]) "
@@ -172,11 +172,12 @@ EQUIVALENT = {
     "if stages > 1 else 1,": "one process keeps nothing in slots",
     "activations: 1 in (self.in_flight - 1) * self.stash_bytes + self.forward_bytes,": REPORTED,
     "activations: 0 in growth = GradientGrowth(0, nothing, 0, nothing, 0, 0, 0)": REPORTED,
-    "activations: 0 in forward = tensors.input_bytes(0) + _plain_forward(tensors.own)": TOO_SMALL,
-    "activations: 2 in first = max(first, sum(added.first) + 2 * tensors.received_bytes - stash)": (
+    "activations: 2 in first = max(first, sum(growth.first_growth) + 2 * tensors.received_bytes - stash)": (
         NEVER_THE_PEAK
     ),
-    "activations: 1 in for index in range(len(own) - 1, -1, -1):": NEVER_THE_PEAK,
+    "activations: 1 in held += sum([own[end - 1].output for _, end in tensors.segments])": ALIKE,
+    "activations: 1 in peak = max(peak, held + arrived + own[end - 1].output)": ALIKE,
+    "activations: 1 in return peak, held + own[tensors.checkpointed - 1].output": ALIKE,
     "activations: 1 in freed += layer.saved + (own[index - 1].output if index else 0)": ALIKE,
     "activations: 0 in freed += layer.saved + (own[index - 1].output if index else 0)": (
         "not read again after the first layer"

@@ -106,8 +106,8 @@ def without_corrections() -> None:
 
 
 def recorded_segments(engine: TrainingEngine) -> set[tuple[int, int]]:
-    """Fills with the segments that this stage recomputes, as its layers' numbers: those that DeepSpeed makes of
-    a pipeline's, and those that we do."""
+    """Fills with the segments that this stage recomputes, as its layers' numbers: those that DeepSpeed makes
+    of a pipeline's, and those that we do."""
     found: set[tuple[int, int]] = set()
     module = engine.engine.module
 
@@ -117,7 +117,7 @@ def recorded_segments(engine: TrainingEngine) -> set[tuple[int, int]]:
         found.add((begin, begin + len(layers)))
         return torch_checkpoint(function, layers, *inputs, **options)
 
-    pipeline.checkpoint = noting  # type: ignore[attr-defined]
+    pipeline.checkpoint = noting  # type: ignore[attr-defined, assignment]
     if engine.pipelined:
         checkpoint = module.activation_checkpoint_func
 

@@ -117,6 +117,9 @@ def test_a_geometry_that_does_not_fit_is_refused_with_both_sides() -> None:
     ("pipeline", "complaint"),
     [
         ({"stages": 2, "partition": [0, 6]}, "needs 3 entries for 2 stages"),
+        ({"plain_layers": [1, 0]}, "needs 1 entries, one a stage"),
+        ({"plain_layers": [2]}, "stage 0 has 6 layers and checkpoint interval 0"),
+        ({"plain_layers": [6], "activation_checkpoint_interval": 1}, "leave a layer to recompute"),
         ({"stages": 2, "partition": [0, 1, 6]}, "stage 0 .* holds no block"),
         ({"stages": 1, "partition": [0, 7]}, "from 0 to 6"),
     ],

@@ -72,9 +72,9 @@ def exhaustive(on: Workload, settings: Settings) -> Reference:
     best = best_plain = inf
 
     def ways(stage: int, start: int, stop: int) -> list[tuple[int, int]]:
-        """(interval, plain layers): (0, 0) where the stage fits plainly, (1, n) where any interval makes it fit
-        with its last n layers plain; with none plain but all such intervals where what they keep is offloaded,
-        which takes time."""
+        """(interval, plain layers): (0, 0) where the stage fits plainly, (1, n) where any interval makes it
+        fit with its last n layers plain; with none plain but all such intervals where what they keep is
+        offloaded, which takes time."""
         fitting = []
         moved = settings.offload_activations
         layers = range(start, stop)

@@ -59,8 +59,8 @@ def settings_of(
 
 
 def every_mode(stages: int) -> list[Settings]:
-    """ZeRO stage x precision, the checkpoint intervals taking turns; and one mode that checkpoints some of its
-    layers alone."""
+    """ZeRO stage x precision, the checkpoint intervals taking turns; and one mode that checkpoints some of
+    its layers alone."""
     found: list[Settings] = []
     for zero_stage in range(4 if stages == 1 else 2):
         for dtype, sums in PRECISIONS:

@@ -367,7 +367,7 @@ def _checkpointed_backward(
     peak, first, freed, grown, grown_first, arriving, side = state
     need = need_first = 0
     before = None
-    for place in range(len(tensors.segments) - 1, -1, -1):
+    for place in reversed(range(len(tensors.segments))):
         begin, end = tensors.segments[place]
         part = Added(added.first[begin:end], added.later[begin:end])
         segment = (own[begin:end], part, arriving, side)

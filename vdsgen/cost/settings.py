@@ -35,8 +35,8 @@ class Settings(NamedTuple):
     stage_checkpoint_intervals: tuple[int, ...] = ()
     """Blocks a segment on each pipeline stage, where stages differ; empty where all have the same."""
     stage_plain_layers: tuple[int, ...] = ()
-    """How many of each stage's last layers keep their activations where the stage recomputes the others; empty
-    where every recomputing stage recomputes all."""
+    """How many of each stage's last layers keep their activations where the stage recomputes the others;
+    empty where every recomputing stage recomputes all."""
     offload_activations: bool = False
     """Whether what checkpointing keeps waits for backward in host memory."""
     communication_dtype: Dtype | None = None

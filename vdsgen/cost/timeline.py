@@ -278,7 +278,7 @@ class _Run:
         arriving, side = (self.tensors.arriving_bytes, 0) if is_last else (0, self.tensors.side_bytes)
         if self.offloads:
             self.stash[number] += self.tensors.hidden_bytes(segments[-1][0])
-        for place in range(len(segments) - 1, -1, -1):
+        for place in reversed(range(len(segments))):
             begin, end = segments[place]
             segment = range(begin, end)
             gradient = own[end - 1].output - arriving

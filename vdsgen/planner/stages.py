@@ -25,10 +25,10 @@ from vdsgen.planner.workload import Workload
 class Stages:
     """One settings variant, its checkpoint intervals left open.
 
-    `plain` and `recomputed` say which ways to run a stage are open; where both are, so is all between them, but
-    for stages that offload what they keep. `interval` is that of stages that recompute, where it is given: those
-    recompute all of their layers. `limit_bytes` is what stages may hold, where that is less than their GPUs
-    have. Without `memory` anything fits.
+    `plain` and `recomputed` say which ways to run a stage are open; where both are, so is all between them,
+    but for stages that offload what they keep. `interval` is that of stages that recompute, where it is
+    given: those recompute all of their layers. `limit_bytes` is what stages may hold, where that is less than
+    their GPUs have. Without `memory` anything fits.
     """
 
     def __init__(
@@ -183,7 +183,8 @@ class Stages:
     @staticmethod
     def _between(known: Mapping[int, int], layers: int) -> tuple[int, int]:
         """How many recomputed layers are surely too few, and how many are most: by what stretches of other
-        lengths need, which differ in blocks alone. Where one fits, so does the same less a recomputed block."""
+        lengths need, which differ in blocks alone. Where one fits, so does the same less a recomputed
+        block."""
         low, most = 0, layers
         for length, way in known.items():
             if length < layers:
@@ -210,8 +211,8 @@ class Stages:
         return self.workload.least_peak_bytes(settings, stage, start, stop) <= self._most_bytes(stage)
 
     def _fits(self, recomputed: bool, stage: int, start: int, stop: int) -> bool:
-        """With all layers recomputed, or none. Part of a stage that fits fits too: of stretches of equal layers,
-        few are asked about."""
+        """With all layers recomputed, or none. Part of a stage that fits fits too: of stretches of equal
+        layers, few are asked about."""
         length = stop - start
         way = length if recomputed else 0
         run = self.workload.equal_layers(start, stop)

@@ -66,7 +66,10 @@ def test_no_candidate_of_a_family_came_nearer(**knobs: Any) -> None:
             assert abs(best - winner.time.step_seconds - found.extra_seconds) <= 1e-9 * best
         elif found.outcome == "out_of_memory":
             assert not fits
-            assert found.missing_bytes == min(one.over_bytes for one in misses)
+            nearest_of_all = min(one.over_bytes for one in misses)
+            # Sums in bf16, which `what_if` refuses, are searched where nothing else fits.
+            inexact = found.settings is not None and found.settings["gradient_accumulation_dtype"] == "bf16"
+            assert found.missing_bytes == nearest_of_all or (inexact and found.missing_bytes < nearest_of_all)
         elif found.outcome == "refused":
             assert not fits and not misses
 
