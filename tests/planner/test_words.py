@@ -39,10 +39,10 @@ def test_what_is_off_is_not_said() -> None:
 def test_what_is_on_is_said() -> None:
     assert settings_words(ALL_ON) == (
         "pipeline 2 x data 4 x tensor 2 x sequence 4, ZeRO-3, micro-batch 1 x 8 steps, checkpoint every 3 "
-        "blocks on stage 0, no checkpointing on stage 1 but in the last 2/0 layers, bf16, optimizer states in "
-        "host memory, parameters on NVMe, checkpointed activations in host memory, gradients reduced in fp32, "
-        "gradients sent as int8, weights gathered as int8, gradients reduced as int4, parameters held once "
-        "more by every 8 ranks"
+        "blocks on stage 0, no checkpointing on stage 1 but in the last 2/0 layers, bf16, optimizer states "
+        "in host memory, parameters on NVMe, checkpointed activations in host memory, gradients reduced in "
+        "fp32, gradients sent as int8, weights gathered as int8, gradients reduced as int4, parameters held "
+        "once more by every 8 ranks"
     )
 
 

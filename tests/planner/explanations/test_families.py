@@ -69,7 +69,8 @@ def test_no_candidate_of_a_family_came_nearer(**knobs: Any) -> None:
             nearest_of_all = min(one.over_bytes for one in misses)
             # Sums in bf16, which `what_if` refuses, are searched where nothing else fits.
             inexact = found.settings is not None and found.settings["gradient_accumulation_dtype"] == "bf16"
-            assert found.missing_bytes == nearest_of_all or (inexact and found.missing_bytes < nearest_of_all)
+            assert found.missing_bytes is not None and found.missing_bytes <= nearest_of_all
+            assert inexact or found.missing_bytes == nearest_of_all
         elif found.outcome == "refused":
             assert not fits and not misses
 
