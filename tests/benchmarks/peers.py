@@ -4,8 +4,8 @@
 
 SOURCE and PYTHON are an unpacked `hetu-galvatron` and an interpreter with numpy and scipy for it
 (docs/peers.md says how to get both); without them only the estimators are compared. Every planner is asked for
-the same models on the same labs, in turn, in this one run; times are medians of whole processes and of searches
-alone. Writes the figures, and the tables of docs/peers.md.
+the same models on the same labs, in turn, in this one run; times are medians of whole processes and of
+searches alone. Writes the figures, and the tables of docs/peers.md.
 """
 
 from __future__ import annotations
@@ -118,8 +118,7 @@ def searches(galvatron: Path, python: str) -> Iterator[dict[str, Any]]:
                 "search_seconds": statistics.median(one["seconds"] for one in theirs),
                 "strategies_costed": found["strategies_costed"],
                 "programs_solved": found["programs_solved"],
-                "own_step_seconds": on.experiment.training.global_batch_size
-                / found["own_samples_per_second"],
+                "own_step_seconds": clips / found["own_samples_per_second"],
                 **as_deepspeed(on, found["config"]),
             },
             "capacity_bytes": on.capacity_bytes,

@@ -3,8 +3,9 @@
     python -m tests.benchmarks.peers_galvatron SOURCE EXPERIMENT LAB
 
 SOURCE is an unpacked `hetu-galvatron` with its `galvatron_dp_core` built beside the package (docs/peers.md
-says how). Nothing of it is part of this project. It asks for profiles that it would measure on GPUs; here they
-are this project's traced ones: both search the same model on the same machine, and the search is what differs.
+says how). Nothing of it is part of this project. It asks for profiles that it would measure on GPUs; here
+they are this project's traced ones: both search the same model on the same machine, so that the search is
+what differs.
 
 Only what DeepSpeed's engine can run is asked for: no tensor parallelism, 1F1B, ZeRO-2 as the data parallelism
 that shards (its pipelines may, DeepSpeed's may not) and ZeRO-3 as `fsdp`, checkpointing by layer.
