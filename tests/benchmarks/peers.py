@@ -26,8 +26,11 @@ from tests.cost.matrix_predictions import compared, stage_sizes
 from vdsgen.cost.settings import Settings
 from vdsgen.files import write_atomically
 from vdsgen.planner.numerics import accumulation_dtype
+from vdsgen.planner.plan_settings import settings_of
 from vdsgen.planner.space import bucket_elements
+from vdsgen.planner.words import settings_words
 from vdsgen.planner.workload import Workload
+from vdsgen.spec.plan import Plan
 from vdsgen.units import GIB
 
 ROOT = Path(__file__).parents[2]
@@ -111,7 +114,7 @@ def searches(galvatron: Path, python: str) -> Iterator[dict[str, Any]]:
                 "candidates": plan["search"]["candidates"],
                 "step_seconds": plan["predicted"]["step_seconds"],
                 "peak_bytes": max(stage["memory"]["peak_bytes"] for stage in plan["stages"]),
-                "plan": _words(plan),
+                "plan": settings_words(settings_of(Plan.model_validate(plan))),
             },
             "galvatron": {
                 "process_seconds": statistics.median(one["process_seconds"] for one in theirs),
@@ -128,8 +131,8 @@ def searches(galvatron: Path, python: str) -> Iterator[dict[str, Any]]:
 def as_deepspeed(on: Workload, config: dict[str, Any]) -> dict[str, Any]:
     """Its answer as DeepSpeed would run it, in this project's figures.
 
-    ZeRO-2 in a pipeline, which DeepSpeed refuses, becomes ZeRO-1; a stage of which some blocks are
-    checkpointed becomes one that checkpoints each.
+    ZeRO-2 in a pipeline, which DeepSpeed refuses, becomes ZeRO-1. A stage checkpoints as many of its blocks,
+    the first ones.
     """
     stages = config["pp_deg"]
     data = on.pool.world_size // stages
@@ -143,6 +146,7 @@ def as_deepspeed(on: Workload, config: dict[str, Any]) -> dict[str, Any]:
     checkpointed = [int(flag) for flag in config["checkpoint"].split(",")]
     first = on.is_block.index(True)
     intervals = tuple(int(any(checkpointed[a:b])) for a, b in pairwise(boundaries))
+    plain = tuple(b - a - sum(checkpointed[a:b]) for a, b in pairwise(boundaries))
     partition = [0, *(first + boundary for boundary in boundaries[1:-1]), on.layers]
     bucket = bucket_elements(on)
     settings = Settings(
@@ -151,13 +155,12 @@ def as_deepspeed(on: Workload, config: dict[str, Any]) -> dict[str, Any]:
         zero_stage=zero,
         micro_batch_size=on.experiment.training.global_batch_size // data // steps,
         gradient_accumulation_steps=steps,
-        activation_checkpoint_interval=intervals[0],
-        stage_checkpoint_intervals=intervals if len(set(intervals)) > 1 else (),
+        activation_checkpoint_interval=0,
         dtype="bf16",
         gradient_accumulation_dtype=accumulation_dtype(on.experiment.training, "bf16", zero),
         reduce_bucket_elements=bucket,
         allgather_bucket_elements=bucket,
-    )
+    ).with_intervals(intervals, tuple(n if k else 0 for n, k in zip(plain, intervals, strict=True)))
     peaks = [
         on.memory(settings, stage, start, stop).peak_bytes
         for stage, (start, stop) in enumerate(pairwise(partition))
@@ -169,17 +172,6 @@ def as_deepspeed(on: Workload, config: dict[str, Any]) -> dict[str, Any]:
         "step_seconds": on.times.step(settings, partition).step_seconds,
         "peak_bytes": max(peaks),
     }
-
-
-def _words(plan: dict[str, Any]) -> str:
-    parallel, batch = plan["parallel"], plan["batch"]
-    interval = plan["activation_checkpointing"]["interval"]
-    intervals = plan["activation_checkpointing"].get("stage_intervals") or [interval]
-    return (
-        f"pipeline {parallel['pipeline_parallel_size']} x data {parallel['data_parallel_size']}, "
-        f"ZeRO-{plan['zero']['stage']}, micro-batch {batch['micro_batch_size']} x "
-        f"{batch['gradient_accumulation_steps']}, checkpoint interval {', '.join(map(str, intervals))}"
-    )
 
 
 def _json(*command: str) -> dict[str, Any]:
