@@ -3,8 +3,8 @@
     python -m tests.benchmarks.peers --galvatron SOURCE --python PYTHON --out docs/measured/peers.json
 
 SOURCE and PYTHON are an unpacked `hetu-galvatron` and an interpreter with numpy and scipy for it
-(docs/peers.md says how to get both); without them only the estimators are compared. Every planner is asked for
-the same models on the same labs, in turn, in this one run; times are medians of whole processes and of
+(docs/peers.md says how to get both); without them only the estimators are compared. Each planner is asked for
+the same models on the same labs, in turn, in this run; times are medians of whole processes and of
 searches alone. Writes the figures, and the tables of docs/peers.md.
 """
 
