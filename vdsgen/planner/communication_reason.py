@@ -99,7 +99,7 @@ def _best_other(workload: Workload, winner: Candidate) -> tuple[Settings, str] |
     for settings, level in found.items():
         outcome = place(workload, settings)
         if isinstance(outcome, Placed):
-            step = workload.times.step(settings, outcome.partition).step_seconds
+            step = workload.times.step(outcome.settings, outcome.partition).step_seconds
             timed.append((step, LEVELS.index(level), settings, level))
     if not timed:
         return None
@@ -120,7 +120,7 @@ def _beside(workload: Workload, other: Settings, winner: Candidate) -> str:
     outcome = place(workload, other)
     if not isinstance(outcome, Placed):
         return f"it needs {gib(outcome.over_bytes)} more than there is"
-    step = workload.times.step(other, outcome.partition).step_seconds
+    step = workload.times.step(outcome.settings, outcome.partition).step_seconds
     mine = winner.time.step_seconds
     if abs(step / mine - 1) < 0.001:
         return f"the step takes {seconds(step)}, as long as this plan's"

@@ -63,7 +63,7 @@ def what_if(workload: Workload, settings: Settings) -> Outcome:
     placed = place(workload, settings)
     if isinstance(placed, Miss):
         return placed
-    return Candidate(placed, workload.times.step(settings, placed.partition))
+    return Candidate(placed, workload.times.step(placed.settings, placed.partition))
 
 
 def outcome_words(outcome: Outcome, winner: Candidate) -> str:
