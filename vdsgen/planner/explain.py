@@ -6,6 +6,7 @@ from itertools import pairwise
 from math import isqrt
 
 from vdsgen.cost.settings import Settings
+from vdsgen.planner.communication_reason import communication_reason
 from vdsgen.planner.compare import compared, outcome_words, what_if
 from vdsgen.planner.explain_offload import offload_reasons
 from vdsgen.planner.numerics import accumulation_dtype, dtypes
@@ -33,6 +34,7 @@ def reasons(workload: Workload, found: Search, winner: Candidate) -> tuple[str, 
             _zero_reason(workload, winner),
             *_checkpoint_reasons(workload, winner),
             *offload_reasons(workload, winner),
+            communication_reason(workload, winner),
             _micro_batch_reason(workload, winner),
             _precision_reason(workload, winner),
             _memory_reason(workload, winner),
