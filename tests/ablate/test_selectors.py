@@ -12,15 +12,22 @@ from vdsgen.errors import InputError
 from vdsgen.spec.experiment import Constraints
 
 KEYS = sorted(Constraints.model_fields)
-NUMBERS = [key for key in KEYS if not key.startswith("offload_")]
+NAMED = {
+    "offload_optimizer": ["none", "cpu", "nvme"],
+    "offload_parameters": ["none", "cpu", "nvme"],
+    "communication_dtype": ["fp32", "bf16", "fp16"],
+    "gradient_compression": ["none", "int8"],
+}
+YES_OR_NO = ["offload_activations", "zero_quantized_gradients", "zero_quantized_weights"]
+NUMBERS = [key for key in KEYS if key not in (*NAMED, *YES_OR_NO)]
 Axes = dict[str, list[Pin | None]]
 
 
 def values_of(key: str) -> st.SearchStrategy[Pin]:
-    if key == "offload_activations":
+    if key in YES_OR_NO:
         return st.booleans()
-    if key.startswith("offload_"):
-        return st.sampled_from(["none", "cpu", "nvme"])
+    if key in NAMED:
+        return st.sampled_from(NAMED[key])
     return st.integers(1, 3 if key == "zero_stage" else 9999)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.rendering import planning_inputs
+from tests.cli.rendering import EXPERIMENT, planning_inputs
 from vdsgen.cost.step_time import StepTime
 from vdsgen.planner.plan import best_plans
 from vdsgen.planner.plan_settings import settings_of
@@ -17,12 +17,17 @@ from vdsgen.spec.calibration import Calibration
 from vdsgen.spec.step_factors import StepFactors
 
 COMPUTE = ("compute_seconds", "bubble_seconds")
-COMMUNICATION = ("reduction_seconds", "gather_seconds", "tensor_seconds")
+COMMUNICATION = ("reduction_seconds", "gather_seconds", "tensor_seconds", "offload_seconds")
 
 
-def times(folder: Path, factors: StepFactors | None) -> list[tuple[StepTime, float]]:
+PIPELINES = f"{EXPERIMENT}constraints: {{pipeline_parallel_size: 2}}\n"
+
+
+def times(
+    folder: Path, factors: StepFactors | None, inputs: str = EXPERIMENT
+) -> list[tuple[StepTime, float]]:
     """Of many plans of one pool, with the lower bound that the search goes by."""
-    lab, experiment, profile = planning_inputs(folder)
+    lab, experiment, profile = planning_inputs(folder, experiment=inputs)
     plans = best_plans(experiment, lab.pools[0], profile, 40)
     pool = lab.pools[0].model_copy(
         update={"calibration": None if factors is None else Calibration(step_factors=factors)}
@@ -63,10 +68,10 @@ def test_a_factor_scales_its_parts(
 
 
 def test_transfers_between_stages_are_communication(tmp_path: Path) -> None:
-    slow = times(tmp_path, StepFactors(communication_factor=3.0))
+    slow = times(tmp_path, StepFactors(communication_factor=3.0), PIPELINES)
     longer = [
         (before.transfer_seconds, after.transfer_seconds)
-        for (before, _), (after, _) in zip(times(tmp_path, None), slow, strict=True)
+        for (before, _), (after, _) in zip(times(tmp_path, None, PIPELINES), slow, strict=True)
         if before.transfer_seconds > 0
     ]
     assert len(longer) > 3

@@ -12,6 +12,7 @@ import pytest
 
 from tests.render.plans import plan_of, pool_of, small_experiment
 from vdsgen.catalog.engine_keys import keys_that_are_read
+from vdsgen.catalog.trainer_keys import READ_BY_THE_TRAINER
 from vdsgen.cost import engine_defaults
 from vdsgen.errors import VdsgenError
 from vdsgen.render.engine_config import (
@@ -20,7 +21,7 @@ from vdsgen.render.engine_config import (
     scheduler_section,
     uses_bf16_optimizer,
 )
-from vdsgen.render.engine_keys import READ_BY_THE_TRAINER, unread_keys
+from vdsgen.render.engine_keys import unread_keys
 from vdsgen.render.render import render_plan
 from vdsgen.spec.experiment import Schedule, Training
 from vdsgen.spec.lab import Nvme

@@ -8,11 +8,7 @@ from typing import NamedTuple
 
 from vdsgen.cost.settings import Settings
 from vdsgen.planner.choices.communication import communication_choices
-from vdsgen.planner.choices.degrees import (
-    sequence_parallel_sizes,
-    shares_a_node,
-    tensor_parallel_sizes,
-)
+from vdsgen.planner.choices.degrees import shares_a_node, tensor_parallel_sizes
 from vdsgen.planner.choices.offload import offload_choices
 from vdsgen.planner.numerics import accumulation_dtype, dtypes
 from vdsgen.planner.workload import Workload
@@ -72,13 +68,13 @@ def divisors(number: int) -> list[int]:
 def layouts(workload: Workload, world_size: int, pins: Constraints) -> list[Layout]:
     """Layouts of so many ranks that pins allow, with at most as many stages as blocks."""
     return [
-        Layout(stages, world_size // shared // stages, tensor, sequence)
-        for tensor, sequence in product(tensor_parallel_sizes(workload), sequence_parallel_sizes(workload))
-        if world_size % (shared := tensor * sequence) == 0 and shares_a_node(workload, world_size, shared)
-        for stages in divisors(world_size // shared)
+        Layout(stages, world_size // tensor // stages, tensor)
+        for tensor in tensor_parallel_sizes(workload)
+        if world_size % tensor == 0 and shares_a_node(workload, world_size, tensor)
+        for stages in divisors(world_size // tensor)
         if stages <= workload.blocks
         and pins.pipeline_parallel_size in (None, stages)
-        and pins.data_parallel_size in (None, world_size // shared // stages)
+        and pins.data_parallel_size in (None, world_size // tensor // stages)
     ]
 
 

@@ -6,25 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from vdsgen.catalog.engine_keys import keys_that_are_read
+from vdsgen.catalog.trainer_keys import READ_BY_THE_TRAINER
 from vdsgen.spec.suggest import did_you_mean
 
 CHECKED_BY_HAND = ("pipeline", "data_types", "optimizer", "scheduler")
 """Sections whose own keys DeepSpeed does not check. `zero_optimization`, `fp16` and `bf16` it does."""
-READ_BY_THE_TRAINER: Mapping[str, frozenset[str]] = {
-    "": frozenset({"vdsgen"}),
-    "pipeline": frozenset(
-        {
-            "stages",
-            "partition",
-            "stage_checkpoint_intervals",
-            "plain_layers",
-            "offload_activations",
-            "tensor_parallel_size",
-        }
-    ),
-    "vdsgen": frozenset({"gradient_compression"}),
-}
-"""By section: keys that the engine leaves to the training entrypoint (model/engine.py, build_engine)."""
 
 
 def unread_keys(ds_config: Mapping[str, Any]) -> list[tuple[str, str | None]]:

@@ -30,8 +30,3 @@ def _nodes(workload: Workload) -> list[int]:
     """GPUs of the first node, and of all kinds of node."""
     groups = workload.pool.groups
     return [group.gpus_in_use for group in groups] if groups else [workload.pool.gpus_per_node]
-
-
-def sequence_parallel_sizes(workload: Workload) -> tuple[int, ...]:  # noqa: ARG001
-    """Ranks that may share each sample's tokens, rising."""
-    return (1,)

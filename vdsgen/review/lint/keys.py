@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vdsgen.catalog.engine_keys import EngineKey, EngineSection, engine_section
+from vdsgen.catalog.trainer_keys import READ_BY_THE_TRAINER
 from vdsgen.review.lint.document import Document, Entry, Node, Path, pointer
 from vdsgen.review.lint.finding import Finding, finding_at, move, remove, replace
 from vdsgen.review.lint.kinds import WrongValueError, coerced, expected, is_plainly, written
@@ -56,6 +57,8 @@ class Walk:
     document: Document
     auto_filled: bool
     """Transformers or Accelerate put numbers in the place of "auto" before the engine sees the config."""
+    our_trainer: bool = False
+    """The bundled training entrypoint reads the config too: its keys are none of the engine's."""
     values: Values = field(default_factory=Values)
     findings: list[Finding] = field(default_factory=list)
     unknown_keys: int = 0
@@ -116,6 +119,8 @@ class Walk:
 
     def unknown(self, section: EngineSection, entry: Entry, path: Path) -> None:
         if section.unknown_keys == "free":
+            return
+        if self.our_trainer and entry.key in READ_BY_THE_TRAINER.get(section.pointer[1:], ()):
             return
         where = f"in {section.pointer[1:].replace('/', '.')}" if section.pointer else "at the top level"
         usable = [name for name, key in section.keys.items() if key.removed is None]

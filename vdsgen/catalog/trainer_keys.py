@@ -1,0 +1,21 @@
+"""Keys of a DeepSpeed config that the bundled training entrypoint reads, and the engine does not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+READ_BY_THE_TRAINER: Mapping[str, frozenset[str]] = {
+    "": frozenset({"vdsgen"}),
+    "pipeline": frozenset(
+        {
+            "stages",
+            "partition",
+            "stage_checkpoint_intervals",
+            "plain_layers",
+            "offload_activations",
+            "tensor_parallel_size",
+        }
+    ),
+    "vdsgen": frozenset({"gradient_compression"}),
+}
+"""By section: keys that the engine leaves to the training entrypoint (model/engine.py, build_engine)."""
