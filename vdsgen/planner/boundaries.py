@@ -123,12 +123,16 @@ class Tables:
                     if in_span < 1 or blocks - blocks_before[stop] < self.count - 1 - stage:
                         continue
                     at_least = self.stages.fastest_way(start, stop)
-                    if self._span(stage, start, stop, at_least).busy > longest:
+                    span = self._span(stage, start, stop, at_least)
+                    if span.busy > longest:
                         break  # longer ones neither, however they fit
                     way = self.stages.way(stage, start, stop)
-                    span = None if way is None else self._span(stage, start, stop, way)
-                    if span is None or span.busy > longest:
+                    if way is None:
                         break
+                    if way != at_least:
+                        span = self._span(stage, start, stop, way)
+                        if span.busy > longest:
+                            break
                     found.append(span)
                 if found:
                     self.spans[stage][start] = found

@@ -38,12 +38,13 @@ def communication_reason(workload: Workload, winner: Candidate) -> str:
     best = _best_other(workload, winner)
     if best is None:
         return f"{head}; {_nothing_words(settings)}."
-    other, level = best
-    if level == workload.experiment.training.communication_precision:
-        return f"{head}; {sending_words(other)} would not help: {_beside(workload, other, winner)}."
+    other, level, step = best
+    permitted = level == workload.experiment.training.communication_precision
+    if permitted or step >= winner.time.step_seconds:
+        return f"{head}; {sending_words(other)} would not help: {_step_words(step, winner)}."
     return (
         f"{head}; with training.communication_precision: {level}, {sending_words(other)}, "
-        f"{_beside(workload, other, winner)}."
+        f"{_step_words(step, winner)}."
     )
 
 
@@ -87,8 +88,8 @@ def _nothing_words(settings: Settings) -> str:
     return "no way to send less is legal here"
 
 
-def _best_other(workload: Workload, winner: Candidate) -> tuple[Settings, str] | None:
-    """The fastest way that fits and sends less, with the least permission that it takes."""
+def _best_other(workload: Workload, winner: Candidate) -> tuple[Settings, str, float] | None:
+    """The fastest way that fits and sends less, the least permission it takes, and its seconds a step."""
     found: dict[Settings, str] = {}
     for level in LEVELS:
         permitted = _with_level(workload, level)
@@ -103,8 +104,8 @@ def _best_other(workload: Workload, winner: Candidate) -> tuple[Settings, str] |
             timed.append((step, LEVELS.index(level), settings, level))
     if not timed:
         return None
-    _, _, settings, level = min(timed, key=lambda one: one[:2])
-    return settings, level
+    step, _, settings, level = min(timed, key=lambda one: one[:2])
+    return settings, level, step
 
 
 def _with_level(workload: Workload, level: str) -> Workload:
@@ -120,7 +121,10 @@ def _beside(workload: Workload, other: Settings, winner: Candidate) -> str:
     outcome = place(workload, other)
     if not isinstance(outcome, Placed):
         return f"it needs {gib(outcome.over_bytes)} more than there is"
-    step = workload.times.step(outcome.settings, outcome.partition).step_seconds
+    return _step_words(workload.times.step(outcome.settings, outcome.partition).step_seconds, winner)
+
+
+def _step_words(step: float, winner: Candidate) -> str:
     mine = winner.time.step_seconds
     if abs(step / mine - 1) < 0.001:
         return f"the step takes {seconds(step)}, as long as this plan's"
