@@ -158,6 +158,8 @@ def test_no_component_is_negative(sizes: StageSizes, settings: Settings) -> None
 @given(stage_sizes(), settings_strategy.filter(is_allowed), st.integers(2, 8))
 def test_more_data_ranks_never_hold_more(sizes: StageSizes, settings: Settings, times: int) -> None:
     """Up to padding: each rank's share is rounded up to whole elements of each parameter."""
+    if settings.data_parallel_size == 1:  # which exchanges nothing, and so keeps no errors of it
+        settings = settings._replace(gradient_compression="none")
     wider = _with(settings, data_parallel_size=settings.data_parallel_size * times)
     padding = 16 * (2 * wider.data_parallel_size + sum(count for _, count in sizes.counts))
     grown = padding
