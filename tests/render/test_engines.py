@@ -86,7 +86,7 @@ def test_the_engine_trains_and_takes_the_optimizer_that_memory_is_planned_for(
 @pytest.mark.slow
 def test_every_mode_computes_the_same_loss(trained: dict[str, list[dict[str, Any]]]) -> None:
     """The configuration decides how, never what: to rounding, all modes see one loss."""
-    exact = trained["pp1-zero0-fp32-fp32"][0]["steps"]
+    exact = trained[plan_id(plan_in_mode(1, 0, "fp32", "fp32"))][0]["steps"]
     for mode, answers in trained.items():
         tolerance = 1e-5 if "-fp32-" in mode else 0.02
         for answer in answers:
