@@ -29,7 +29,6 @@ def test_a_node_may_have_gpus_of_several_kinds(tmp_path: Path) -> None:
     assert group.kinds == ("rtx-4090", "rtx-3090")
     assert pool.kinds == ["rtx-4090", "rtx-3090"]
     assert not pool.is_plain
-    assert pool.is_partly_used
 
 
 def test_groups_say_what_differs_from_the_pool(tmp_path: Path) -> None:

@@ -160,9 +160,3 @@ def _price_rows(predicted: Predicted, run_seconds: float) -> list[tuple[str, str
     if predicted.dataset is not None and predicted.dataset.price is not None:
         text += f", {predicted.dataset.price:,.2f} for {predicted.dataset.clips:,} videos"
     return [("price", text)]
-
-
-def rejected_table(plan: Plan) -> Table:
-    """The families that lost."""
-    rows = tuple((entry.reason, str(entry.count), entry.detail) for entry in plan.search.rejected)
-    return Table("Rejected", (("why", "count", "nearest"), *rows))

@@ -102,9 +102,7 @@ def ranking_text(plans: Sequence[Plan]) -> str:
     settings = [settings_of(plan) for plan in plans]
     more = {
         "shared": [_shared_layer(one) for one in settings],
-        "besides": [
-            ", ".join(filter(None, (*offload_words(one), communication_words(one)))) for one in settings
-        ],
+        "besides": [_besides(one) for one in settings],
     }
     more = {name: cells for name, cells in more.items() if any(cells)}
     head = ("", "pipeline x data", "ZeRO", "micro x steps", "checkpoint", "dtype", "peak GiB", "samples/s")

@@ -182,11 +182,6 @@ class Pool(Spec):
         return kind.memory_gib is None if isinstance(kind, Gpu) else kind == CPU
 
     @property
-    def is_partly_used(self) -> bool:
-        """Whether some GPUs are not free."""
-        return any(group.gpus_in_use != group.gpus_per_node for group in self.node_groups)
-
-    @property
     def kinds(self) -> list[str | Gpu]:
         """Each kind of free GPU once, in the order of the file."""
         return distinct(kind for group in self.node_groups for kind in distinct(group.kinds))
