@@ -7,7 +7,6 @@ result a case: losses, norms, weights, and the bytes of the last step, or what t
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -68,9 +67,6 @@ class Sent:
 def run_case(case: dict[str, Any], sent: Sent) -> dict[str, Any]:
     config = case["config"]
     get_accelerator().is_fp16_supported = lambda: "fp16" in config
-    os.environ.pop("LOCAL_SIZE", None)
-    if "node_ranks" in case:  # how many devices each rank believes its node has
-        os.environ["LOCAL_SIZE"] = str(case["node_ranks"])
     groups._ZERO_PARAM_INTRA_PARALLEL_GROUP = None  # of the case before
     try:
         engine = build_engine(config, MODEL, GEOMETRY, SEED)
