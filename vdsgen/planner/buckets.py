@@ -20,8 +20,8 @@ SMALL_BUCKET_ELEMENTS = 5_000_000
 """0.01 GB in half precision: all that buckets can give up is then theirs no more."""
 LARGEST_BUCKET_ELEMENTS = 500_000_000
 """The engine's default (zero/config.py, reduce_bucket_size and allgather_bucket_size)."""
-SHORTER = 1e-6
-"""Relative: a step that is shorter by less is no reason for a larger bucket."""
+SHORTER = 1e-3
+"""Relative: a step that is shorter by less is no reason to fill memory."""
 
 
 def read_sizes(settings: Settings) -> tuple[str, ...]:

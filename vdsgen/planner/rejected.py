@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vdsgen.planner.compare import compared
+from vdsgen.planner.place import Miss
 from vdsgen.planner.search import Candidate, Search, Tally
 from vdsgen.planner.words import miss_words, settings_words
 from vdsgen.spec.plan import Rejected
@@ -49,11 +50,15 @@ def rejected(found: Search, winner: Candidate) -> tuple[Rejected, ...]:
 def _out_of_memory(stages: int, tally: Tally) -> Rejected:
     miss = tally.nearest_miss
     assert miss is not None, "a count of misses without one"
+    told = f"Pipeline {stages}: the nearest miss, {settings_words(miss.settings, layout=False)}"
+    return _missed(tally.count, miss, told)
+
+
+def _missed(count: int, miss: Miss, told: str) -> Rejected:
     return Rejected(
         reason="out_of_memory",
-        count=tally.count,
-        detail=f"Pipeline {stages}: the nearest miss, {settings_words(miss.settings, layout=False)}, "
-        f"{miss_words(miss)}.",
+        count=count,
+        detail=f"{told}, {miss_words(miss)}.",
         nearest={
             "settings": miss.settings.record(),
             "stage": miss.stage,
@@ -111,18 +116,8 @@ def _fewer_gpus(tally: Tally, winner: Candidate, *, idle: bool) -> Rejected:
     """Candidates that leave GPUs idle; the winner may be one."""
     best, miss = tally.fastest, tally.nearest_miss
     if miss is not None:
-        return Rejected(
-            reason="out_of_memory",
-            count=tally.count,
-            detail=f"Fewer GPUs fit nothing: the nearest miss, {settings_words(miss.settings)}, "
-            f"{miss_words(miss)}.",
-            nearest={
-                "settings": miss.settings.record(),
-                "stage": miss.stage,
-                "missing_bytes": miss.over_bytes,
-                "biggest_component": miss.biggest_component,
-            },
-        )
+        told = f"Fewer GPUs fit nothing: the nearest miss, {settings_words(miss.settings)}"
+        return _missed(tally.count, miss, told)
     if best is None or best.settings == winner.settings:
         return Rejected(
             reason="slower",
