@@ -106,6 +106,11 @@ class Stages:
             self._way[key] = self._least_recomputed(kind, start, stop)
         return self._way[key]
 
+    def fits_emptiest(self, stage: int, start: int, stop: int) -> bool:
+        """Whether the layers start to stop - 1 fit with all recomputed, where that is open; fewer may still
+        do where a last segment that is kept needs less than one that is not."""
+        return not self._memory or self._fits(self._recomputed, self.kinds[stage], start, stop)
+
     def chosen(self, ways: Sequence[int], partition: Sequence[int]) -> Settings:
         """With an interval and plain layers for each stage."""
         spans = enumerate(pairwise(partition))
