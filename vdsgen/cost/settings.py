@@ -90,7 +90,7 @@ class Settings(NamedTuple):
 
     def alone(self, stage: int) -> Settings:
         """The same settings as far as this stage goes: its interval and its plain layers for all."""
-        if not self.stage_checkpoint_intervals and not self.stage_plain_layers:
+        if not self.stage_checkpoint_intervals and len(set(self.stage_plain_layers)) < 2:
             return self
         plain = self.stage_plain_layers[stage] if self.stage_plain_layers else 0
         return self._replace(

@@ -35,34 +35,36 @@ class Legality:
 
     def __init__(self, workload: Workload) -> None:
         self._workload = workload
-        self._known: dict[Settings, tuple[tuple[Rule, str | None], ...]] = {}
+        self._known: dict[Settings, tuple[Facts, tuple[tuple[Rule, str | None], ...]]] = {}
 
     def broken(self, settings: Settings) -> Violation | None:
         """The first rule that these settings break."""
         alike = settings._replace(micro_batch_size=1, gradient_accumulation_steps=1)
-        entries = self._known.get(alike)
-        if entries is None:
-            entries = self._known[alike] = self._asked(settings)
+        asked = self._known.get(alike)
+        if asked is None:
+            first = facts(self._workload, settings)
+            asked = self._known[alike] = (first, _asked(first))
+        first, entries = asked
         seen = None
         for rule, known in entries:
             message = known
             if message is None:
-                seen = seen or facts(self._workload, settings)
+                seen = seen or first._replace(**{name: getattr(settings, name) for name in BATCH})
                 message = rule.check(seen)
             if message is not None:
                 return Violation(rule, message)
         return None
 
-    def _asked(self, settings: Settings) -> tuple[tuple[Rule, str | None], ...]:
-        """The rules that forbid such settings, and (without a message) those that also look at the batch."""
-        known = facts(self._workload, settings)
-        seen = _Read(*known)
-        found: list[tuple[Rule, str | None]] = []
-        for rule in forbidding_rules().known(known):
-            _reads.clear()
-            message = rule.check(seen)
-            if _reads & BATCH:
-                found.append((rule, None))
-            elif message is not None:
-                found.append((rule, message))
-        return tuple(found)
+
+def _asked(known: Facts) -> tuple[tuple[Rule, str | None], ...]:
+    """The rules that forbid what is so, and (without a message) those that also look at the batch."""
+    seen = _Read(*known)
+    found: list[tuple[Rule, str | None]] = []
+    for rule in forbidding_rules().known(known):
+        _reads.clear()
+        message = rule.check(seen)
+        if _reads & BATCH:
+            found.append((rule, None))
+        elif message is not None:
+            found.append((rule, message))
+    return tuple(found)

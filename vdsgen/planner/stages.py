@@ -69,6 +69,7 @@ class Stages:
         self._most: dict[tuple[object, ...], tuple[int, int]] = {}
         self._best: dict[tuple[object, ...], int] = {}
         self._tails: dict[tuple[int, int], StageTail] = {}
+        self._settings: dict[tuple[int, int], Settings] = {}
         self._last = 0
         self._fewest: dict[tuple[object, ...], dict[int, int]] = {}
         """Of stretches that differ in length alone, by length: how few layers they can recompute; more than
@@ -227,7 +228,7 @@ class Stages:
         return low
 
     def _may_fit(self, way: int, stage: int, start: int, stop: int) -> bool:
-        settings = self.settings.with_interval(way, stop - start - way)
+        settings = self._with(way, stop - start - way)
         return self.workload.least_peak_bytes(settings, stage, start, stop) <= self._most_bytes(stage)
 
     def _fits(self, recomputed: bool, stage: int, start: int, stop: int) -> bool:
@@ -264,8 +265,15 @@ class Stages:
         return segment_intervals(way, self.workload.blocks)
 
     def _peak(self, interval: int, way: int, stage: int, start: int, stop: int) -> int:
-        settings = self.settings.with_interval(interval, stop - start - way if way else 0)
+        settings = self._with(interval, stop - start - way if way else 0)
         return self.workload.memory(settings, stage, start, stop).peak_bytes
+
+    def _with(self, interval: int, plain_layers: int) -> Settings:
+        """The settings with these for all stages."""
+        key = (interval, plain_layers)
+        if key not in self._settings:
+            self._settings[key] = self.settings.with_interval(interval, plain_layers)
+        return self._settings[key]
 
 
 def _kinds(workload: Workload, settings: Settings) -> tuple[int, ...]:
