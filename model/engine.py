@@ -190,8 +190,8 @@ def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, s
     Reads `pipeline.stages`, `pipeline.partition`, `pipeline.activation_checkpoint_interval`, where stages
     have intervals of their own `pipeline.stage_checkpoint_intervals`, `pipeline.plain_layers`,
     `pipeline.offload_activations`, `pipeline.tensor_parallel_size`, `pipeline.sequence_parallel_size` and the
-    section `vdsgen`; everything else in `ds_config` is DeepSpeed's own. Collective. Raises VdsgenError where the config contradicts the model
-    or the number of ranks.
+    section `vdsgen`; everything else in `ds_config` is DeepSpeed's own. Collective. Raises VdsgenError where
+    the config contradicts the model or the number of ranks.
     """
     section = ds_config.get("pipeline", {})
     stages, tensor = int(section.get("stages", 1)), int(section.get("tensor_parallel_size", 1))

@@ -72,7 +72,7 @@ class Block(nn.Module):
 
     def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         hidden_BTIJD, modulation_BRD, *context = inputs
-        within, along = self._rotations(hidden_BTIJD)
+        within, along = self.rotations(hidden_BTIJD)
         hidden = hidden_BTIJD.flatten(2, 3)
         # (B, 12, D) -> twelve rows that broadcast over frames and patches, (B, 1, 1, D) each
         rows = (modulation_BRD + self.table)[:, :, None, None].unbind(1)
@@ -86,7 +86,7 @@ class Block(nn.Module):
         hidden = gated_residual(hidden, gate, self.mlp(modulated(hidden, shift, scale)))
         return (hidden.view_as(hidden_BTIJD), modulation_BRD, *context)
 
-    def _rotations(self, hidden_BTIJD: Tensor) -> tuple[Rotation | None, Rotation | None]:
+    def rotations(self, hidden_BTIJD: Tensor) -> tuple[Rotation | None, Rotation | None]:
         """Of patches in their frame, and of frames in their clip."""
         if self.rotary is None:
             return None, None

@@ -94,9 +94,7 @@ class Embed(nn.Module):
     dtype of the weights. The hidden state's own shape tells later layers the size of the clips.
     """
 
-    def __init__(
-        self, model: Vdt, seed: int, layer_index: int, sequence: SequenceRanks = WHOLE
-    ) -> None:
+    def __init__(self, model: Vdt, seed: int, layer_index: int, sequence: SequenceRanks = WHOLE) -> None:
         super().__init__()
         generator = layer_generator(seed, layer_index)
         self.sequence = sequence

@@ -1,16 +1,17 @@
 """Samples split between sequence-parallel ranks: each holds some rows of patches of every frame.
 
 All but attention within frames works on patches one by one, or along the frames of one patch, and needs
-nothing of other ranks. For attention within frames the ranks exchange: each gives up its patches of most frames
-and gets all patches of its own frames, and back afterwards. That is dynamic sequence parallelism (DSP, arXiv
-2403.10266, section 3): two all-to-alls of the hidden state's share a block and pass, where DeepSpeed-Ulysses
-(arXiv 2309.14509, section 3.1), which splits heads, sends queries, keys, values and outputs of both attentions.
+nothing of other ranks. For attention within frames the ranks exchange: each gives up its patches of most
+frames and gets all patches of its own frames, and back afterwards. That is dynamic sequence parallelism (DSP,
+arXiv 2403.10266, section 3): two all-to-alls of the hidden state's share a block and pass, where
+DeepSpeed-Ulysses (arXiv 2309.14509, section 3.1), which splits heads, sends queries, keys, values and outputs
+of both attentions.
 
-Weights are whole on every rank. To the engine these ranks are data-parallel ones: each has the mean loss of its
-patches, and the mean of their gradients is the gradient of the mean over all patches.
+Weights are whole on every rank. To the engine these ranks are data-parallel ones: each has the mean loss of
+its patches, and the mean of their gradients is the gradient of the mean over all patches.
 
-Legend: B micro-batch, T latent frames, S patches a frame (row by row), D hidden size; E this rank's frames and P
-its patches of a frame; N ranks.
+Legend: B micro-batch, T latent frames, S patches a frame (row by row), D hidden size; E this rank's frames
+and P its patches of a frame; N ranks.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class SequenceRanks:
         self._group = group
 
     def exchange(self, parts: Tensor) -> Tensor:
-        """(N, ...), contiguous: part n goes to rank n, and what comes from rank n takes its place. Collective."""
+        """(N, ...), contiguous: part n goes to rank n, and what comes from rank n takes its place.
+        Collective."""
         received = torch.empty_like(parts)
         dist.all_to_all_single(received, parts, group=self._group)
         return received
@@ -66,7 +68,8 @@ WHOLE = SequenceRanks()
 
 
 def check_sequence_ranks(model: Vdt, geometry: Geometry, size: int) -> None:
-    """Raises VdsgenError unless every rank gets as many rows of patches, and as many frames, as the others."""
+    """Raises VdsgenError unless every rank gets as many rows of patches, and as many frames, as the
+    others."""
     rows = geometry.latent_height // model.patch_size
     for what, count in (("rows of patches", rows), ("latent frames", geometry.frames)):
         if count % size:
@@ -103,13 +106,15 @@ class _PatchesGathered(torch.autograd.Function):
 
 
 def _frames_gathered(ranks: SequenceRanks, x_BTPD: Tensor) -> Tensor:
-    by_frames_BNEPD = x_BTPD.unflatten(1, (ranks.size, -1))
+    batch, frames, patches, width = x_BTPD.shape
+    by_frames_BNEPD = x_BTPD.reshape(batch, ranks.size, frames // ranks.size, patches, width)
     by_rows_NBEPD = ranks.exchange(by_frames_BNEPD.movedim(1, 0).contiguous())
     return by_rows_NBEPD.permute(1, 2, 0, 3, 4).flatten(2, 3)
 
 
 def _patches_gathered(ranks: SequenceRanks, x_BESD: Tensor) -> Tensor:
-    by_rows_BENPD = x_BESD.unflatten(2, (ranks.size, -1))
+    batch, frames, patches, width = x_BESD.shape
+    by_rows_BENPD = x_BESD.reshape(batch, frames, ranks.size, patches // ranks.size, width)
     by_frames_NBEPD = ranks.exchange(by_rows_BENPD.permute(2, 0, 1, 3, 4).contiguous())
     return by_frames_NBEPD.movedim(0, 1).flatten(1, 2)
 

@@ -1,22 +1,18 @@
 """Sequence parallelism, alone and with pipeline, data and tensor parallelism, trains as one process does.
 
 Every case runs on DeepSpeed's real engine over gloo. In fp32 results agree to rounding, as those of tensor
-parallelism do (tests/model/test_tensor_parallel.py): gradients of a sample's parts are added in another order.
+parallelism do (tests/model/test_tensor_parallel.py): gradients of a sample's parts are added in another
+order.
 """
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.model.ranks import run_ranks
 from tests.model.test_layouts import FP16, FP32_ACCUMULATION, STEPS, config, furthest
-from tests.model.training import launch, render_tiny, write_clips
-from vdsgen.spec.experiment import Saving
-from vdsgen.spec.run import read_checkpoints
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
 

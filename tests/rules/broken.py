@@ -23,6 +23,7 @@ GOOD = Facts(
     data_parallel_size=4,
     tensor_parallel_size=1,
     sequence_parallel_size=1,
+    ulysses_parallel_size=1,
     global_batch_size=16,
     micro_batch_size=1,
     gradient_accumulation_steps=4,
@@ -117,7 +118,7 @@ GOOD = Facts(
     model=groups.ModelFacts(
         parameters=2_000_000_000, trainable_parameters=2_000_000_000, heads=16, key_value_heads=16,
         mlp_hidden_size=4096,
-        tokens=4096, mixture_of_experts=False,
+        tokens=4096, patch_rows=(16, 32), latent_frames=(16, 16), mixture_of_experts=False,
     ),
     machine=groups.MachineFacts(
         accelerator="cuda", gpu_memory_bytes=24 * GIB, gpus_per_node=4, torch_version=(2, 13),
@@ -152,7 +153,7 @@ STAGE_3 = {"zero_stage": 3}
 NVME = {"offload.optimizer": "nvme", "offload.optimizer_nvme_path": "/mnt", "zero_stage": 3}
 DEEPCOMPILE = {"compile.deepcompile": True}
 SEQUENCE = {
-    "sequence_parallel_size": 2, "data_parallel_size": 2, "global_batch_size": 8,
+    "sequence_parallel_size": 2, "ulysses_parallel_size": 2, "data_parallel_size": 2, "global_batch_size": 8,
     "saving.resumed_data_parallel_size": 2,
 }  # fmt: skip
 ZENFLOW = {
@@ -213,8 +214,11 @@ LAYOUT: dict[str, Broken] = {
     "tensor-heads": ({"tensor_parallel_size": 3}, ("3", "16")),
     "tensor-columns": ({"tensor_parallel_size": 3}, ("3", "4096")),
     "tensor-within-node": ({"tensor_parallel_size": 8}, ("8", "4")),
-    "sequence-divides-world": ({"sequence_parallel_size": 3}, ("3", "4")),
-    "sequence-heads": ({"sequence_parallel_size": 3}, ("3", "16")),
+    "sequence-rows": (SEQUENCE | {"model.patch_rows": (16, 15)}, ("2", "15")),
+    "sequence-frames": (SEQUENCE | {"model.latent_frames": (5,)}, ("2", "5")),
+    "sequence-within-node": (SEQUENCE | {"tensor_parallel_size": 4}, ("2", "4")),
+    "sequence-divides-world": ({"ulysses_parallel_size": 3}, ("3", "4")),
+    "sequence-heads": ({"ulysses_parallel_size": 3}, ("3", "16")),
     "sequence-key-value-heads": (SEQUENCE | {"model.key_value_heads": 3}, ("2", "3")),
     "sequence-tokens": (SEQUENCE | {"model.tokens": 4095}, ("2", "4095")),
     "experts-zero-3": (STAGE_3 | {"model.mixture_of_experts": True}, ("3",)),

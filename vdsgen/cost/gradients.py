@@ -99,7 +99,7 @@ def gradient_growth(
 def _gathers(settings: Settings) -> bool:
     """Whether ZeRO-3 gathers what a recomputed segment then holds: a share that is the whole parameter is no
     copy."""
-    shared = settings.data_parallel_size > 1 or settings.offload_parameters != "none"
+    shared = settings.sequence_data_parallel_size > 1 or settings.offload_parameters != "none"
     return shared and settings.checkpoints
 
 

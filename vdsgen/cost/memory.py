@@ -78,14 +78,14 @@ class MemoryModel:
         *,
         tensor_parallel_size: int = 1,
     ) -> None:
-        """`profile` is one rank's part of the model, where several share its blocks."""
-        self._tensor_parallel_size = tensor_parallel_size
-        self._parts: dict[int, MemoryModel] = {}
+        """`profile` and `geometries` are one rank's part, where several share blocks or samples."""
+        self._parts: dict[tuple[int, int], MemoryModel] = {}
         self.profile = profile
         self.geometries: tuple[Geometry, ...] = (
             (geometries,) if isinstance(geometries, Geometry) else tuple(geometries)
         )
         assert self.geometries, "memory of samples of no size"
+        self._shared = (tensor_parallel_size, self.geometries[0].sequence_parallel_size)
         self._layers: dict[tuple[int, Dtype, tuple[int, ...]], list[tuple[LayerBytes, ...]]] = {}
         self._sizes: dict[tuple[int, int], StageSizes] = {}
         types = profile.layer_types
@@ -100,16 +100,20 @@ class MemoryModel:
         self._distinct_largest = tuple(sorted(set(self._largest)))
 
     def _part(self, settings: Settings) -> MemoryModel:
-        """What each rank holds where several share blocks. Raises ValueError for a number that was not
-        traced."""
-        size = settings.tensor_parallel_size
-        if size == self._tensor_parallel_size:
+        """What each rank holds where several share blocks or samples. Raises ValueError for a number that was
+        not traced."""
+        shared = (settings.tensor_parallel_size, settings.sequence_parallel_size)
+        if shared == self._shared:
             return self
-        if size not in self._parts:
-            self._parts[size] = MemoryModel(
-                self.profile.shared_by(size), self.geometries, tensor_parallel_size=size
+        part = self._parts.get(shared)
+        if part is None:
+            tensor, sequence = shared
+            part = self._parts[shared] = MemoryModel(
+                self.profile.shared_by(tensor),
+                [one._replace(sequence_parallel_size=sequence) for one in self.geometries],
+                tensor_parallel_size=tensor,
             )
-        return self._parts[size]
+        return part
 
     def states(self, settings: Settings, start: int, stop: int) -> ModelStates:
         """Raises ValueError for settings that the engine refuses."""

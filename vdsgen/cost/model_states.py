@@ -215,7 +215,7 @@ def _bf16_optimizer(sizes: StageSizes, settings: Settings) -> ModelStates:
     fp32 gradients of this rank's share where accumulation was in bf16 (:417), after norms that cast one
     gradient at a time (utils.py:950).
     """
-    d = settings.data_parallel_size
+    d = settings.sequence_data_parallel_size
     t, m = sizes.trainable_parameters, sizes.largest_parameter
     padded = _rounded_up(t, 2 * d)
     share = padded // d
@@ -245,7 +245,7 @@ def _zero_1(sizes: StageSizes, settings: Settings) -> ModelStates:
     fp16 with fp32 accumulation keeps the sums in `grad_accum` (:1237) and a second, flat copy of the
     share (:1268) while it reduces and steps, and reduction casts the bucket's copy (:2376).
     """
-    d, w = settings.data_parallel_size, settings.element_bytes
+    d, w = settings.sequence_data_parallel_size, settings.element_bytes
     t, m = sizes.trainable_parameters, sizes.largest_parameter
     padded = _rounded_up(t, 2 * d)
     share = padded // d
@@ -278,7 +278,7 @@ def _zero_2(sizes: StageSizes, settings: Settings) -> ModelStates:
     its own (:2192), which is added to the one before (:1045): two where there is more than one micro-batch.
     Accumulating in fp32 there is one flat fp32 share (:1268), to which slices are cast and added (:1324).
     """
-    d, w = settings.data_parallel_size, settings.element_bytes
+    d, w = settings.sequence_data_parallel_size, settings.element_bytes
     t, m = sizes.trainable_parameters, sizes.largest_parameter
     padded = _rounded_up(t, 2 * d)
     share = padded // d
@@ -314,7 +314,7 @@ def _zero_1_and_2_offloaded(sizes: StageSizes, settings: Settings) -> ModelState
     micro-batches whole gradients of the share's parameters wait on the host (:1825). Sums in fp32 stay on
     the device at both (:1268, :2145).
     """
-    d, w, stage = settings.data_parallel_size, settings.element_bytes, settings.zero_stage
+    d, w, stage = settings.sequence_data_parallel_size, settings.element_bytes, settings.zero_stage
     t, m = sizes.trainable_parameters, sizes.largest_parameter
     padded = _rounded_up(t, 2 * d)
     share = padded // d
@@ -364,7 +364,7 @@ def _zero_3(sizes: StageSizes, settings: Settings) -> ModelStates:
     holds what is gathered, and a copy of the share of what is being gathered
     (zero/partition_parameters.py:1352).
     """
-    d, w = settings.data_parallel_size, settings.element_bytes
+    d, w = settings.sequence_data_parallel_size, settings.element_bytes
     m = sizes.largest_parameter
     share = sum(-(-elements // d) * count for elements, count in sizes.counts)
     threshold = defaults.STAGE3_PARAM_PERSISTENCE_THRESHOLD

@@ -37,6 +37,7 @@ from vdsgen.cost.schedule import (
     simulate,
     stage_end_lower_bounds,
 )
+from vdsgen.cost.sequence_parallel import sequence_exchange
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.shared_processor import Sharing, simulate_shared
 from vdsgen.cost.step_tail import StageTail, StepTail
@@ -68,12 +69,14 @@ class StepTimeModel:
         whole: StepTimeModel | None = None,
         tensor_parallel_size: int = 1,
     ) -> None:
-        """`loader_workers` a rank decode clips, where the calibration says how long one takes. `profile` is
-        one rank's part of `whole`, where several share its blocks."""
+        """`loader_workers` a rank decode clips, where the calibration says how long one takes. `profile` and
+        `geometry` are one rank's part of `whole`, where several share its blocks or samples."""
         self._whole = whole or self
         self._tensor_parallel_size = tensor_parallel_size
-        self._parts: dict[int, StepTimeModel] = {}
+        self._sequence_parallel_size = geometry.sequence_parallel_size
+        self._parts: dict[tuple[int, int], StepTimeModel] = {}
         self._exchanges: dict[tuple[int, Dtype], tuple[Exchange, ...]] = {}
+        self._sequence: dict[tuple[int, Dtype], tuple[Exchange, ...]] = {}
         self.profile = profile
         self.geometry = geometry
         self.pool = pool
@@ -103,23 +106,25 @@ class StepTimeModel:
         self._tensors = [0, *accumulate(len(layer.parameter_shapes) for layer in types)]
 
     def _part(self, settings: Settings) -> StepTimeModel:
-        """What each rank has where several share blocks. Raises ValueError for a number not traced."""
-        size = settings.tensor_parallel_size
-        if size == self._tensor_parallel_size:
+        """What each rank has where several share blocks or samples. Raises ValueError for a number not
+        traced."""
+        tensor, sequence = settings.tensor_parallel_size, settings.sequence_parallel_size
+        if tensor == self._tensor_parallel_size and sequence == self._sequence_parallel_size:
             return self
-        if size not in self._parts:
-            self._parts[size] = StepTimeModel(
-                self.profile.shared_by(size),
-                self.geometry,
+        part = self._parts.get((tensor, sequence))
+        if part is None:
+            part = self._parts[tensor, sequence] = StepTimeModel(
+                self.profile.shared_by(tensor),
+                self.geometry._replace(sequence_parallel_size=sequence),
                 self.pool,
                 self.loader_workers,
                 whole=self,
-                tensor_parallel_size=size,
+                tensor_parallel_size=tensor,
             )
-        return self._parts[size]
+        return part
 
     def exchanges(self, settings: Settings) -> tuple[Exchange, ...]:
-        """Every layer's collectives between the ranks that share it, for one micro-batch."""
+        """Every layer's collectives between the ranks that share it or its samples, for one micro-batch."""
         key = (settings.micro_batch_size, settings.dtype)
         if key not in self._exchanges:
             factor = self.factors.communication_factor
@@ -127,8 +132,29 @@ class StepTimeModel:
                 name: exchange(layer, settings, self.geometry, self.topology).slowed(factor)
                 for name, layer in self.profile.layer_types.items()
             }
-            self._exchanges[key] = tuple(by_type[name] for name in self.profile.layers)
+            own = (by_type[name] for name in self.profile.layers)
+            self._exchanges[key] = tuple(
+                one.plus(other) for one, other in zip(own, self.sequence_exchanges(settings), strict=True)
+            )
         return self._exchanges[key]
+
+    def sequence_exchanges(self, settings: Settings) -> tuple[Exchange, ...]:
+        """The part of `exchanges` that is between ranks which share samples."""
+        key = (settings.micro_batch_size, settings.dtype)
+        if key not in self._sequence:
+            factor = self.factors.communication_factor
+            kinds = range(len(self.devices.views))
+            slowest = min(
+                (self.rates(settings.dtype, kind) for kind in kinds), key=lambda rates: rates.bytes_per_second
+            )
+            by_type = {
+                name: sequence_exchange(
+                    self.profile, name, settings, self.geometry, self.topology, slowest
+                ).slowed(factor)
+                for name in self.profile.layer_types
+            }
+            self._sequence[key] = tuple(by_type[name] for name in self.profile.layers)
+        return self._sequence[key]
 
     def rates(self, dtype: Dtype, kind: int = 0) -> Rates:
         """Of one kind of GPU (cost/devices.py)."""
@@ -298,10 +324,13 @@ class StepTimeModel:
                 )
                 recompute += sum([times.forward_seconds for times in own[start : start + again]])
         recompute *= micro_batches / len(stages) * self._again / self._speed(settings.world_size)
-        tensor = self._tensor_seconds(settings, partition) / len(stages)
+        exchanged = self._exchanged_seconds(settings, partition, self.exchanges(settings)) / len(stages)
+        sequence = self._exchanged_seconds(settings, partition, self.sequence_exchanges(settings)) / len(
+            stages
+        )
         return StepTime(
             stages=tuple(stages),
-            compute_seconds=free.busy_seconds - recompute - tensor,
+            compute_seconds=free.busy_seconds - recompute - exchanged,
             recompute_seconds=recompute,
             bubble_seconds=free.makespan_seconds - free.busy_seconds,
             transfer_seconds=run.makespan_seconds - free.makespan_seconds,
@@ -315,7 +344,8 @@ class StepTimeModel:
             data_seconds=self._waiting_seconds(settings, reduced + tail.common_seconds),
             data_is_known=self._clip_seconds is not None,
             overhead_seconds=tail.overhead_seconds,
-            tensor_seconds=tensor,
+            tensor_seconds=exchanged - sequence,
+            sequence_seconds=sequence,
         )
 
     def model_flops(self, settings: Settings) -> float:
@@ -323,9 +353,11 @@ class StepTimeModel:
         layers = self.layers(settings.micro_batch_size, settings.dtype)
         return sum(times.model_flops for times in layers)
 
-    def _tensor_seconds(self, settings: Settings, partition: Sequence[int]) -> float:
-        """A step's collectives between ranks that share blocks, of all stages together."""
-        exchanges, one = self.exchanges(settings), 0.0
+    def _exchanged_seconds(
+        self, settings: Settings, partition: Sequence[int], exchanges: Sequence[Exchange]
+    ) -> float:
+        """A step's exchanges, which each layer has these of for one micro-batch, of all stages together."""
+        one = 0.0
         for stage, (start, stop) in enumerate(pairwise(partition)):
             plainly = start + settings.checkpointed_layers(stage, stop - start)
             one += sum([layer.seconds(recompute=True) for layer in exchanges[start:plainly]])
@@ -522,7 +554,7 @@ class StepTimeModel:
 
     def _in_memory(self, elements: int, settings: Settings, stage: int, *, gather: bool) -> float:
         """Casting or quantising what is sent, and back."""
-        if settings.data_parallel_size == 1:
+        if settings.sequence_data_parallel_size == 1:
             return 0.0
         each = gather_memory_bytes(settings) if gather else reduction_memory_bytes(settings)
         if not each:
@@ -540,7 +572,7 @@ class StepTimeModel:
         ]
 
     def _optimizer(self, settings: Settings, trainable: int, kind: int) -> float:
-        ranks = settings.data_parallel_size if shards_optimizer(settings) else 1
+        ranks = settings.sequence_data_parallel_size if shards_optimizer(settings) else 1
         mine = -(-trainable // ranks)
         seconds = optimizer_seconds(mine, settings, self.rates(settings.dtype, kind))
         return seconds / self._speed(settings.world_size)

@@ -43,14 +43,15 @@ class Candidate(NamedTuple):
 
     @property
     def simplicity(self) -> tuple[int, ...]:
-        """No idle GPUs, nothing offloaded, less pipeline, fewer ranks to a block, less ZeRO, exact
-        communication, no checkpointing; then the emptier GPU. Smaller is simpler."""
+        """No idle GPUs, nothing offloaded, less pipeline, fewer ranks to a block and to a sample, less
+        ZeRO, exact communication, no checkpointing; then the emptier GPU. Smaller is simpler."""
         settings = self.settings
         return (
             -settings.world_size,
             settings.offloaded_parts,
             settings.pipeline_parallel_size,
             settings.tensor_parallel_size,
+            settings.sequence_parallel_size,
             settings.zero_stage,
             settings.communication_changes,
             int(settings.checkpoints),
@@ -203,7 +204,7 @@ class _Searching:
     def _count(self, layout: Layout) -> None:
         """Candidates of a layout that is surely slower, without what offload and communication may vary."""
         training, pins = self.workload.experiment.training, self.workload.experiment.constraints
-        splits = batch_splits(training.global_batch_size, layout.data_parallel_size, pins)
+        splits = batch_splits(training.global_batch_size, layout, pins)
         count = len(splits) * len(dtypes(training, self.workload.pool))
         count *= len(ZERO_STAGES) if pins.zero_stage is None else 1
         count *= len(intervals(self.workload, layout.pipeline_parallel_size, pins))

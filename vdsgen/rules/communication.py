@@ -88,7 +88,7 @@ def _factor_with_prescale(facts: Facts) -> str | None:
 
 
 def _dtype_with_sequence_ranks(facts: Facts) -> str | None:
-    ranks, dtype = facts.sequence_parallel_size, facts.communication.dtype
+    ranks, dtype = facts.ulysses_parallel_size, facts.communication.dtype
     other = facts.communication.sequence_parallel_dtype
     if not dtype or dtype not in DTYPES or ranks is None or ranks == 1 or other in (None, dtype):
         return None

@@ -51,8 +51,8 @@ class Layout(Spec):
         return self.data_parallel_size * self.sequence_parallel_size * self.tensor_parallel_size
 
     def stage_of(self, rank: int) -> int:
-        """Ranks that share blocks are neighbours, then come those that share samples, then the data ranks of a
-        stage (runtime/pipe/topology.py:243, axes pipe, data, model)."""
+        """Ranks that share blocks are neighbours, then come those that share samples, then the data ranks of
+        a stage (runtime/pipe/topology.py:243, axes pipe, data, model)."""
         return rank // self.stage_ranks
 
     def reads_clips(self, rank: int) -> bool:
@@ -63,7 +63,10 @@ class Layout(Spec):
         stages = f", stages at layers {list(self.partition)}" if self.partition else ""
         shared = "".join(
             f" x {size} {name}"
-            for name, size in (("tensor", self.tensor_parallel_size), ("sequence", self.sequence_parallel_size))
+            for name, size in (
+                ("tensor", self.tensor_parallel_size),
+                ("sequence", self.sequence_parallel_size),
+            )
             if size > 1
         )
         return (
