@@ -27,7 +27,7 @@ from vdsgen.spec.compression import compression_of, refusal
 from vdsgen.spec.plan import GradientCompression
 
 Batch = tuple[tuple[Tensor, ...], Tensor]
-"""((noised, timestep[, condition]), target) of one micro-batch, on any device; whole clips."""
+"""((noised, timestep[, condition]), target) of one micro-batch, on any device."""
 
 
 class TrainingEngine:
@@ -63,9 +63,13 @@ class TrainingEngine:
     def data_parallel_rank(self) -> int:
         """This rank's place among those that see different clips: tensor-parallel ranks see the same, and
         sequence-parallel ranks read the same and keep their rows of it."""
+        return self.sequence_data_parallel_rank // self.sequence.size
+
+    @property
+    def sequence_data_parallel_rank(self) -> int:
+        """This rank's place among those that hold the same part of the model."""
         mpu = self.engine.mpu
-        rank = int(dist.get_rank() if mpu is None else mpu.get_data_parallel_rank())
-        return rank // self.sequence.size
+        return int(dist.get_rank() if mpu is None else mpu.get_data_parallel_rank())
 
     @property
     def data_parallel_size(self) -> int:
@@ -78,7 +82,7 @@ class TrainingEngine:
 
     def train_step(self, batches: Iterator[Batch], size: int = 0) -> float:
         """One optimizer step; takes gradient_accumulation_steps micro-batches from `batches` where
-        `needs_data`. Returns the mean loss over the global batch, the same on every rank.
+        `needs_data`, `own_rows` of them. Returns the mean loss over the global batch, the same on every rank.
 
         `size` tells the sizes of clips apart (their places in `Data.sizes`): one for the whole step, and the
         same on every rank."""
@@ -86,12 +90,12 @@ class TrainingEngine:
             if size != self._size:
                 self._expect_other_shapes()
             self._size = size
-            return float(self.engine.train_batch(data_iter=map(self._own_rows, batches)))
+            return float(self.engine.train_batch(data_iter=batches))
         self.engine.train()
         total = torch.zeros((), dtype=torch.float32, device=self.device)
         steps = self.engine.gradient_accumulation_steps()
         for _ in range(steps):
-            inputs, target = self._own_rows(next(batches))
+            inputs, target = next(batches)
             loss = self.engine(tuple(x.to(self.device) for x in inputs), target.to(self.device))
             self.engine.backward(corrections.scaled_loss(self.engine, loss))
             if self.engine.is_gradient_accumulation_boundary():
@@ -102,7 +106,8 @@ class TrainingEngine:
         dist.all_reduce(total, group=self.engine.data_parallel_group)
         return float(total / self.engine.dp_world_size)
 
-    def _own_rows(self, batch: Batch) -> Batch:
+    def own_rows(self, batch: Batch) -> Batch:
+        """Of whole clips, this rank's rows: what it trains on."""
         (noised, *others), target = batch
         return (self.sequence.share(noised), *others), self.sequence.share(target)
 

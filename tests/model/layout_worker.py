@@ -65,7 +65,7 @@ def batches(
             )
             samples = [sample(first + i, geometry) for i in range(micro_batch_size)]
             inputs = tuple(torch.stack(column) for column in zip(*(s[0] for s in samples), strict=True))
-            yield inputs, torch.stack([s[1] for s in samples])
+            yield engine.own_rows((inputs, torch.stack([s[1] for s in samples])))
         step += 1
 
 

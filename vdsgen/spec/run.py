@@ -47,8 +47,13 @@ class Layout(Spec):
         return self.pipeline_parallel_size * self.stage_ranks
 
     @property
+    def sequence_data_parallel_size(self) -> int:
+        """Ranks that hold the same part of the model."""
+        return self.data_parallel_size * self.sequence_parallel_size
+
+    @property
     def stage_ranks(self) -> int:
-        return self.data_parallel_size * self.sequence_parallel_size * self.tensor_parallel_size
+        return self.sequence_data_parallel_size * self.tensor_parallel_size
 
     def stage_of(self, rank: int) -> int:
         """Ranks that share blocks are neighbours, then come those that share samples, then the data ranks of
