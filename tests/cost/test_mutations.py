@@ -25,13 +25,32 @@ from tests.cost.known_values import wrong_values
 from tests.cost.matrix_predictions import Cost, misses
 
 FOLDER = Path(vdsgen.cost.__file__).parent
-MUTATED = ("host_memory", "reduction", "model_states", "gradients", "activations", "memory")
+MUTATED = (
+    "host_memory",
+    "reduction",
+    "stage_sizes",
+    "engine_optimizer",
+    "state_bytes",
+    "whole_states",
+    "flat_states",
+    "zero_3_states",
+    "model_states",
+    "gradients",
+    "activations",
+    "memory",
+)
 CONSTANTS_ALONE = ("memory",)
 """Of these the module's constants; its functions are the timeline's maximum, and tested against it."""
 LOADED = (
     "engine_defaults",
     "host_memory",
     "reduction",
+    "stage_sizes",
+    "engine_optimizer",
+    "state_bytes",
+    "whole_states",
+    "flat_states",
+    "zero_3_states",
     "model_states",
     "gradients",
     "activations",
@@ -147,10 +166,10 @@ NEVER_THE_PEAK = "a moment that is never a step's peak"
 TOO_SMALL = "a latent: 15 kB of 4 MB and more"
 REPORTED = "what plans report of a component; the peak does not rest on it"
 EQUIVALENT = {
-    "model_states: 2 in kept = 0 if defaults.BF16_IMMEDIATE_GRADIENT_UPDATE else 2 * t": (
+    "flat_states: 2 in kept = 0 if defaults.BF16_IMMEDIATE_GRADIENT_UPDATE else 2 * t": (
         "the other branch of an engine's default, which plans never take"
     ),
-    "model_states: 4 in step = 0 if converts else max(4 * share, 4 * m)": (
+    "flat_states: 4 in step = 0 if converts else max(4 * share, 4 * m)": (
         "one of the two counts where a parameter is larger than a rank's share of a stage"
     ),
     "gradients: 0 in gathered_bytes: int = 0": "the default beside no gathered weights",

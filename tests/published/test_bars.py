@@ -80,7 +80,7 @@ def worst_clean_error() -> float:
 def test_a_wrong_coefficient_of_memory_breaks_the_3_percent(monkeypatch: pytest.MonkeyPatch) -> None:
     assert worst_clean_error() < 0.03
     with monkeypatch.context() as wrong:
-        wrong.setattr("vdsgen.cost.model_states.MASTER_AND_MOMENTS", 8)
+        wrong.setattr("vdsgen.cost.whole_states.MASTER_AND_MOMENTS", 8)
         assert worst_clean_error() > 0.03
     with monkeypatch.context() as wrong:
         in_flight = "vdsgen.published.stages.buffers_in_flight"

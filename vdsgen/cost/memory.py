@@ -19,9 +19,11 @@ from vdsgen.cost.activations import (
     with_reduction,
 )
 from vdsgen.cost.gradients import GradientGrowth, gradient_growth
-from vdsgen.cost.model_states import ModelStates, StageSizes, model_states
+from vdsgen.cost.model_states import model_states
 from vdsgen.cost.reduction import momentary_bytes
 from vdsgen.cost.settings import Settings
+from vdsgen.cost.stage_sizes import StageSizes
+from vdsgen.cost.state_bytes import ModelStates
 from vdsgen.cost.timeline import StageTimeline
 from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.experiment import Dtype

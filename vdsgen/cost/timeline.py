@@ -20,9 +20,9 @@ from typing import NamedTuple
 from vdsgen.cost.activations import StageTensors
 from vdsgen.cost.gradients import GradientGrowth
 from vdsgen.cost.instructions import Instruction, Name, instructions
-from vdsgen.cost.model_states import ModelStates
 from vdsgen.cost.schedule import buffers_in_flight
 from vdsgen.cost.settings import Settings
+from vdsgen.cost.state_bytes import ModelStates
 from vdsgen.spec.plan import PeakMoment
 
 COMPONENTS = (
