@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.peers_inputs import workload_for
-from vdsgen.cost.activations import LayerBytes, layer_bytes
+from vdsgen.cost.layer_bytes import LayerBytes, layer_bytes
 from vdsgen.cost.settings import BYTES_PER_ELEMENT
 from vdsgen.planner.workload import Workload
 from vdsgen.spec.experiment import Dtype

@@ -190,7 +190,7 @@ def wrong_offload(cost: Cost) -> Iterator[str]:
     host gets, and how much less is held after forward and at the peaks of forward and backward."""
     output = [2 * WIDE, 2 * WIDE, 2 * WIDE, 2 * WIDE, WIDE]
     layers = [
-        cost.activations.LayerBytes(saved=0, output=size, side=0, forward_transient=0, backward_transient=0)
+        cost.layer_bytes.LayerBytes(saved=0, output=size, side=0, forward_transient=0, backward_transient=0)
         for size in output
     ]
     for start in (0, 1):

@@ -20,6 +20,7 @@ from vdsgen.cost import (
     engine_optimizer,
     gradients,
     host_memory,
+    layer_bytes,
     memory,
     model_states,
     reduction,
@@ -44,6 +45,7 @@ class Cost(NamedTuple):
     engine_optimizer: ModuleType = engine_optimizer
     model_states: ModuleType = model_states
     gradients: ModuleType = gradients
+    layer_bytes: ModuleType = layer_bytes
     activations: ModuleType = activations
     memory: ModuleType = memory
 
@@ -158,7 +160,7 @@ def predicted(settings: Settings, stage: int, cost: Cost = Cost()) -> Bytes:  # 
         )
         for largest in largest_parameters()
     ]
-    layers = cost.activations.with_reduction(on_this_processor(DTYPES[settings.dtype]), momentary)
+    layers = cost.layer_bytes.with_reduction(on_this_processor(DTYPES[settings.dtype]), momentary)
     activations = cost.activations.stage_activations(layers, settings, stage, start, stop, growth=growth)
     peaks = cost.memory.peak_moments(states, growth, activations, settings)
     idle = peaks.stepping_bytes - states.gradients_bytes - states.workspace_bytes
