@@ -74,7 +74,7 @@ def arguments(on: Workload, folder: Path) -> types.SimpleNamespace:
 def write_profiles(on: Workload, folder: Path, tokens: int) -> None:
     """Layers, activations and links in its own files."""
     folder.mkdir(exist_ok=True)
-    times = on.times.layers(1, DTYPE)  # type: ignore[union-attr]
+    times = on.times.whole.micro_batch.layers(1, DTYPE)  # type: ignore[union-attr]
     held = layer_bytes(on.profile, on.geometry, 1, DTYPE)
     block, others = _split(on, times), _split(on, held)
     seconds = [one.forward_seconds for one in block[0]], [one.forward_seconds for one in block[1]]
