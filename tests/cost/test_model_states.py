@@ -15,9 +15,11 @@ from tests.cost.engine_cases import (
     is_allowed,
 )
 from vdsgen.cost import engine_defaults
-from vdsgen.cost.model_states import StageSizes, engine_optimizer, model_states
+from vdsgen.cost.engine_optimizer import engine_optimizer
+from vdsgen.cost.model_states import model_states
 from vdsgen.cost.reduction import momentary_bytes
 from vdsgen.cost.settings import Settings
+from vdsgen.cost.stage_sizes import StageSizes
 from vdsgen.spec.experiment import Dtype
 
 TOLERANCE = 0.01

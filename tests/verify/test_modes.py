@@ -22,8 +22,8 @@ from tests.verify.cases import (
 from vdsgen.catalog.load import models
 from vdsgen.catalog.profiles import profile_for
 from vdsgen.cost import engine_defaults
+from vdsgen.cost.engine_optimizer import engine_optimizer
 from vdsgen.cost.memory import stage_memory
-from vdsgen.cost.model_states import engine_optimizer
 from vdsgen.cost.settings import Settings
 from vdsgen.spec.run import layout_of
 from vdsgen.verify.figures import Row, StageTrace, compare, fullest

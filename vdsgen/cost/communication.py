@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from vdsgen.cost.model_states import engine_optimizer
+from vdsgen.cost.engine_optimizer import engine_optimizer
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.wire import gradient_bytes, parameter_bytes
 from vdsgen.spec.calibration import Calibration, middle

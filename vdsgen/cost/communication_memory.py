@@ -6,15 +6,13 @@ model's element, a of the accumulation's, c of what gradients travel in.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from vdsgen.cost import engine_defaults as defaults
+from vdsgen.cost.engine_optimizer import EngineOptimizer
 from vdsgen.cost.settings import BYTES_PER_ELEMENT, Settings
+from vdsgen.cost.stage_sizes import StageSizes
+from vdsgen.cost.state_bytes import ModelStates
 from vdsgen.spec.compression import BLOCK_ELEMENTS, ERROR_BYTES, PIECE_ELEMENTS, SCALE_BYTES
 from vdsgen.spec.experiment import Dtype
-
-if TYPE_CHECKING:
-    from vdsgen.cost.model_states import EngineOptimizer, ModelStates, StageSizes
 
 WORK_BYTES = 4 + 4 + 1 + SCALE_BYTES / BLOCK_ELEMENTS
 """An element of the piece that is exchanged: its fp32 copy, its quotient and its code, all at once

@@ -10,18 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from vdsgen.cost.activations import (
-    LayerBytes,
-    StageActivations,
-    layer_bytes,
-    stage_activations,
-    stage_tensors,
-    with_reduction,
-)
+from vdsgen.cost.activations import StageActivations, stage_activations
 from vdsgen.cost.gradients import GradientGrowth, gradient_growth
-from vdsgen.cost.model_states import ModelStates, StageSizes, model_states
+from vdsgen.cost.layer_bytes import LayerBytes, layer_bytes, with_reduction
+from vdsgen.cost.model_states import model_states
 from vdsgen.cost.reduction import momentary_bytes
 from vdsgen.cost.settings import Settings
+from vdsgen.cost.stage_sizes import StageSizes
+from vdsgen.cost.stage_tensors import stage_tensors
+from vdsgen.cost.state_bytes import ModelStates
 from vdsgen.cost.timeline import StageTimeline
 from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.experiment import Dtype

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from vdsgen.cost.communication import Topology
 from vdsgen.cost.compute import costs_of
-from vdsgen.cost.rates import Rates
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.tensor_parallel import Exchange
 from vdsgen.cost.unequal_nodes import UnequalTopology
@@ -26,7 +25,7 @@ def sequence_exchange(
     settings: Settings,
     geometry: Geometry,
     topology: Topology | UnequalTopology,
-    rates: Rates,
+    memory_bytes_per_second: float,
 ) -> Exchange:
     """Of one layer between the ranks that share a sample; nothing where they do not. `geometry` is one rank's
     part."""
@@ -37,5 +36,5 @@ def sequence_exchange(
     # One sample's frames lie in the order in which they are sent, and its patches in that in which they come.
     copies = 1 if settings.micro_batch_size == 1 else 2
     sent = topology.sequence_exchange_seconds(settings, share_bytes)
-    one = EXCHANGES * (sent + copies * 2 * share_bytes / rates.bytes_per_second)
+    one = EXCHANGES * (sent + copies * 2 * share_bytes / memory_bytes_per_second)
     return Exchange(one, one)
