@@ -84,6 +84,11 @@ class StepTimeModel:
         """The engine's own Python in each forward and each backward of a pipeline's stage."""
         return self.whole.micro_batch.instruction_seconds(settings)
 
+    def boundary_bytes(self, settings: Settings) -> tuple[float, ...]:
+        """What each rank hands to the next stage of one micro-batch, behind each layer."""
+        transfers = self._of(settings).transfers
+        return transfers.boundary_bytes(settings.micro_batch_size, settings.dtype)
+
     def boundary_seconds(self, settings: Settings, stage: int) -> tuple[float, ...]:
         """For each layer, the seconds that what it hands on takes from `stage` to the next."""
         return self._of(settings).transfers.boundary_seconds(settings, stage)

@@ -165,7 +165,6 @@ class _Searching:
                 best_two[:] = sorted([*best_two, candidate.time.step_seconds])[:2]
                 if fitting.fastest is None or _faster(candidate, fitting.fastest):
                     fitting.fastest = candidate
-        result.feasible += fitting.count
 
     def _worth_timing(self, best_two: list[float]) -> float:
         """What a step may take of a pipeline size whose two best steps are known: as long as its best; where
@@ -338,6 +337,7 @@ def search(
             progress(len(whole) + done, len(layouts))
         searching.part_pool(layout, bound)
     result = searching.result
+    result.feasible = sum(tally.count for tally in result.fitting.values())
     if searching.found:
         winner = simplest_of_the_best(searching.found, searching.value)
         others = (one for one in searching.found if one is not winner)

@@ -96,9 +96,7 @@ def _transferred(workload: Workload, winner: Candidate) -> float:
     settings, times = winner.settings, workload.times
     models = times.models if isinstance(times, MeanStepTimeModel) else [times]
     at = [boundary - 1 for boundary in winner.placed.partition[1:-1]]
-    handed_on = [
-        model.whole.transfers.boundary_bytes(settings.micro_batch_size, settings.dtype) for model in models
-    ]
+    handed_on = [model.boundary_bytes(settings) for model in models]
     volumes = [max(layers[layer] for layer in at) for layers in handed_on]
     return 2 * settings.gradient_accumulation_steps * sum(volumes) / len(volumes)
 
