@@ -225,8 +225,10 @@ def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, s
     sequence = SequenceRanks(sharing, dist.get_rank() // tensor % sharing)
     specs = layer_specs(model, geometry, seed, ranks, sequence)
     grid = None
-    # Each of a sample's ranks counts as a data-parallel rank of the engine's, with a sample of its own.
-    config = {**ds_config, "train_batch_size": ds_config["train_batch_size"] * sharing}
+    config = dict(ds_config)
+    if sharing > 1:
+        # Each of a sample's ranks counts as a data-parallel rank of the engine's, with a sample of its own.
+        config["train_batch_size"] = sharing * ds_config["train_batch_size"]
     _bind_sequence(sequence, tensor)
     if stages > 1:
         planned = PlannedPipelineModule(specs, partition, intervals, diffusion_loss, topology, offload, plain)

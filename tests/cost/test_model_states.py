@@ -118,6 +118,8 @@ settings_strategy = st.builds(
     gradient_accumulation_dtype=st.sampled_from(DTYPES),
     reduce_bucket_elements=st.integers(1, 10**9),
     allgather_bucket_elements=st.integers(1, 10**9),
+    tensor_parallel_size=st.just(1),
+    sequence_parallel_size=st.sampled_from([1, 2, 4]),
 ).filter(lambda settings: settings.gradient_accumulation_dtype in (settings.dtype, "fp32"))
 
 

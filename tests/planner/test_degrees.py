@@ -157,8 +157,8 @@ def test_samples_that_ranks_need_not_share_are_better_not_shared(
     for stage, (start, stop) in enumerate(pairwise(partition)):
         more, less = (on.memory(one, stage, start, stop).peak_bytes for one in (shared, other))
         assert less <= more
-    more, less = (on.times.step(one, partition).step_seconds for one in (shared, other))
-    assert less < more
+    longer, shorter = (on.times.step(one, partition).step_seconds for one in (shared, other))
+    assert shorter < longer
 
 
 @pytest.mark.parametrize(
