@@ -53,6 +53,16 @@ class Layout(NamedTuple):
         return text
 
 
+def layout_of(settings: Settings) -> Layout:
+    """How a candidate's ranks are shared."""
+    return Layout(
+        settings.pipeline_parallel_size,
+        settings.data_parallel_size,
+        settings.tensor_parallel_size,
+        settings.sequence_parallel_size,
+    )
+
+
 class Family(NamedTuple):
     """Candidates that differ in nothing but their checkpoint interval."""
 
