@@ -7,6 +7,7 @@ import pytest
 from tests.planner.examples import experiment, pool, profile
 from tests.planner.test_degrees import plan
 from vdsgen.planner.plan import make_plan
+from vdsgen.planner.words import percent
 from vdsgen.spec.plan import Plan
 
 
@@ -36,7 +37,7 @@ def test_whole_clips_are_compared_at_their_best() -> None:
     )
     longer = whole.predicted.step_seconds / made.predicted.step_seconds - 1
     assert longer > 0
-    assert f"{100 * longer:.2g} % longer" in told
+    assert f"{percent(longer)} longer" in told
 
 
 def test_a_batch_without_clips_for_as_many_data_ranks_is_named() -> None:
