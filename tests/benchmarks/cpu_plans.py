@@ -80,8 +80,8 @@ PLANS = (
     Way(2, 0, 1, 0, sequence=2),
     Way(1, 0, 2, 1, sequence=4),
 )
-"""Pipeline x data (x ranks that share clips) x ZeRO stage x micro-batch x interval x precision, mixed so that a
-few of them, too, span what there is."""
+"""Pipeline x data (x ranks that share clips) x ZeRO stage x micro-batch x interval x precision, mixed so that
+a few of them, too, span what there is."""
 
 
 class Row(NamedTuple):
