@@ -37,7 +37,7 @@ def _reason(workload: Workload, winner: Candidate, name: str) -> str:
         )
     best = best_candidate(_unpinned(workload), [other])
     if best is None:
-        return f"{told}: as many data ranks more ({other}), each {SHARED[name]} whole, fit in no way."
+        return f"{told}: with every {SHARED[name]} whole, {other} fits in no way."
     words = settings_words(best.settings, layout=False)
     return f"{told}: with every {SHARED[name]} whole, {other} at its best ({words}) {compared(best, winner)}."
 
