@@ -15,6 +15,7 @@ from vdsgen.planner.bounds import layout_bound, settings_bound, shares_of_a_pipe
 from vdsgen.planner.place import Placed, fastest
 from vdsgen.planner.space import Layout
 from vdsgen.planner.stages import Stages
+from vdsgen.planner.too_slow import step_lower_bound
 
 
 @given(
@@ -43,7 +44,9 @@ def test_no_plan_is_faster_than_its_bounds_and_the_best_boundaries_are_found(
         assert layout_bound(on, layout) <= settings_bound(on, one) * (1 + 1e-9)
         assert settings_bound(on, one) <= best.seconds * (1 + 1e-9)
         plain = not best.settings.offload_activations  # which is not asked for where nothing is kept
-        placed = fastest(Stages(on, best.settings, plain=plain, recomputed=True))
+        stages = Stages(on, best.settings, plain=plain, recomputed=True)
+        assert step_lower_bound(stages) <= best.seconds * (1 + 1e-9)
+        placed = fastest(stages)
         assert isinstance(placed, Placed)
         assert placed.step_seconds == pytest.approx(best.seconds, rel=1e-9)
         assert placed.gap <= 1e-9

@@ -16,8 +16,9 @@ from itertools import pairwise
 from math import inf
 from typing import NamedTuple
 
-from vdsgen.cost.schedule import idle_lower_bound
+from vdsgen.planner.spans import Span, earliest_end, span_of
 from vdsgen.planner.stages import Stages
+from vdsgen.planner.too_slow import common_lower_bound, some_partition_fits, step_lower_bound
 
 ROUNDING = 1e-9
 """Relative; sums of the same times in another order are the same time."""
@@ -55,20 +56,6 @@ class TooSlow(NamedTuple):
     """A variant that fits, and is no faster than what is wanted."""
 
     bound_seconds: float
-
-
-class Span(NamedTuple):
-    """A stretch of layers as one stage."""
-
-    start: int
-    stop: int
-    way: int
-    forward: float
-    backward: float
-
-    @property
-    def busy(self) -> float:
-        return self.forward + self.backward
 
 
 class Tables:
@@ -123,14 +110,14 @@ class Tables:
                     if in_span < 1 or blocks - blocks_before[stop] < self.count - 1 - stage:
                         continue
                     at_least = self.stages.fastest_way(start, stop)
-                    span = self._span(stage, start, stop, at_least)
+                    span = span_of(self.stages, stage, start, stop, at_least)
                     if span.busy > longest:
                         break  # longer ones neither, however they fit
                     way = self.stages.way(stage, start, stop)
                     if way is None:
                         break
                     if way != at_least:
-                        span = self._span(stage, start, stop, way)
+                        span = span_of(self.stages, stage, start, stop, way)
                         if span.busy > longest:
                             break
                     found.append(span)
@@ -163,32 +150,15 @@ class Tables:
                     ending.setdefault(stop, []).append(span)
 
     def stage_bound(self, stage: int, span: Span, later: float) -> float:
-        """When this stage has reduced its gradients, and its last micro-batch is back at the first stage,
-        at the earliest; `later` is what one micro-batch takes through later stages and back."""
-        forward, both = self.before[stage][span.start]
+        """See `earliest_end`; `later` is what one micro-batch takes through later stages and back."""
         beside = self._sent(stage - 1, span.start) + self._sent(stage, span.stop)
-        works = self.micro_batches * (span.busy + 2 * beside) + idle_lower_bound(
-            later,
-            span.forward + beside,
-            span.backward + beside,
-            self.count - stage,
-            self.micro_batches,
-        )
-        reduced = forward + works + self.stages.reduce_seconds(stage, span.start, span.stop)
-        return max(both + works, reduced)
+        return earliest_end(self.stages, stage, span, self.before[stage][span.start], beside, later)
 
     def _sent(self, stage: int, boundary: int) -> float:
         """What the transfer from `stage` to the next takes; nothing before the first and after the last."""
         if stage < 0 or stage >= self.count - 1:
             return 0.0
         return self.stages.sends[stage][boundary - 1]
-
-    def _span(self, stage: int, start: int, stop: int, way: int) -> Span:
-        forward = self.stages.forward[stage]
-        busy = self.stages.busy_seconds(way, stage, start, stop)
-        ahead = forward[stop] - forward[start] + self.stages.instructions
-        back = busy + 2 * self.stages.instructions - ahead
-        return Span(start, stop, way, ahead, back)
 
     def through(self, stage: int, span: Span) -> float:
         """What the span adds to what one micro-batch takes behind the stage before it."""
@@ -202,6 +172,11 @@ def fastest_cut(stages: Stages, give_up_at: float = inf) -> Cut | TooSlow | None
     Stages are first taken to be hardly longer than an even share. Once a partition is known, no stage that
     alone takes longer than its whole step can be part of a better one.
     """
+    if give_up_at < inf:
+        bound = step_lower_bound(stages)
+        # What is as slow but for rounding may still be shorter.
+        if bound > give_up_at * (1 + ROUNDING) and some_partition_fits(stages):
+            return TooSlow(bound)
     steps = stages.settings.gradient_accumulation_steps
     least = stages.least_seconds
     whole = stages.most_seconds + 2 * stages.instructions
@@ -226,7 +201,7 @@ def fastest_cut(stages: Stages, give_up_at: float = inf) -> Cut | TooSlow | None
         elif most >= whole:
             return None
         else:
-            most *= 2
+            most = 2 * most if some_partition_fits(stages) else whole
 
 
 class _Branching:
@@ -318,18 +293,3 @@ class _Branching:
         seconds = self.times.step_seconds(self.stages.timed(ways, partition), partition, tails)
         if self.best is None or seconds < self.best[0]:
             self.best = (seconds, partition, ways)
-
-
-def common_lower_bound(stages: Stages) -> float:
-    """Seconds after the last reduction that any partition needs: of the stage with most blocks."""
-    workload, times, settings = stages.workload, stages.workload.times, stages.settings
-    if stages.count == 1:
-        tail = times.stage_tail(settings, 0, 0, workload.layers)
-        return times.common_seconds([tail])
-    share = workload.least_share(stages.count)
-    if share is None:
-        return times.common_seconds([])
-    start, stop = share
-    distinct = workload.distinct_stages(settings)
-    tails = [times.stage_tail(settings, stage, start, stop) for stage in distinct]
-    return min(times.common_seconds([tail]) for tail in tails)

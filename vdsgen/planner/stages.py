@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate, pairwise
 
+from vdsgen.cost.schedule import buffers_in_flight
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.step_tail import StageTail
 from vdsgen.planner.bounds import least_layer_seconds
@@ -55,10 +56,14 @@ class Stages:
         times = workload.times
         by_way = (settings, settings.with_interval(1))
         self.instructions = times.instruction_seconds(settings)
-        self.forward = [_sums(times.forward_seconds(settings, stage)) for stage in range(self.count)]
-        self._busy = [
-            tuple(_sums(times.layer_seconds(one, stage)) for one in by_way) for stage in range(self.count)
-        ]
+        self.kinds = _kinds(workload, settings)
+        """For each stage the first one of its kind: stretches of layers take and hold as much on both."""
+        forward = {kind: _sums(times.forward_seconds(settings, kind)) for kind in set(self.kinds)}
+        busy = {
+            kind: tuple(_sums(times.layer_seconds(one, kind)) for one in by_way) for kind in set(self.kinds)
+        }
+        self.forward = [forward[kind] for kind in self.kinds]
+        self._busy = [busy[kind] for kind in self.kinds]
         self.sends = [times.boundary_seconds(settings, stage) for stage in range(self.count - 1)]
         self._way: dict[tuple[int, int], int | None] = {}
         self._most: dict[tuple[object, ...], tuple[int, int]] = {}
@@ -95,10 +100,16 @@ class Stages:
         """How many of the layers start to stop - 1 are recomputed; None where they fit in no open way."""
         if not self._memory:
             return self.fastest_way(start, stop)
-        key = (stage, self.workload.span(start, stop))
+        kind = self.kinds[stage]
+        key = (kind, self.workload.span(start, stop))
         if key not in self._way:
-            self._way[key] = self._least_recomputed(stage, start, stop)
+            self._way[key] = self._least_recomputed(kind, start, stop)
         return self._way[key]
+
+    def fits_emptiest(self, stage: int, start: int, stop: int) -> bool:
+        """Whether the layers start to stop - 1 fit with all recomputed, where that is open; fewer may still
+        do where a last segment that is kept needs less than one that is not."""
+        return not self._memory or self._fits(self._recomputed, self.kinds[stage], start, stop)
 
     def chosen(self, ways: Sequence[int], partition: Sequence[int]) -> Settings:
         """With an interval and plain layers for each stage."""
@@ -157,9 +168,10 @@ class Stages:
 
     def tail(self, stage: int, start: int, stop: int) -> StageTail:
         """What the stage does besides its micro-batches, waits for offloaded activations left out."""
-        key = (stage, self.workload.span(start, stop))
+        kind = self.kinds[stage]
+        key = (kind, self.workload.span(start, stop))
         if key not in self._tails:
-            self._tails[key] = self.workload.times.stage_tail(self.settings, stage, start, stop)
+            self._tails[key] = self.workload.times.stage_tail(self.settings, kind, start, stop)
         return self._tails[key]
 
     def _least_recomputed(self, stage: int, start: int, stop: int) -> int | None:
@@ -246,6 +258,19 @@ class Stages:
     def _peak(self, interval: int, way: int, stage: int, start: int, stop: int) -> int:
         settings = self.settings.with_interval(interval, stop - start - way if way else 0)
         return self.workload.memory(settings, stage, start, stop).peak_bytes
+
+
+def _kinds(workload: Workload, settings: Settings) -> tuple[int, ...]:
+    """Stages of one kind have the same GPUs and links, and hold as many micro-batches. An all-to-all's links
+    also depend on where a stage's ranks lie."""
+    if settings.gradient_compression != "none":
+        return tuple(range(settings.pipeline_parallel_size))
+    stages, micro_batches = settings.pipeline_parallel_size, settings.gradient_accumulation_steps
+    firsts: dict[tuple[int, int], int] = {}
+    return tuple(
+        firsts.setdefault((kind, buffers_in_flight(stage, stages, micro_batches)), stage)
+        for stage, kind in enumerate(workload.stage_kinds(settings))
+    )
 
 
 @lru_cache(maxsize=256)

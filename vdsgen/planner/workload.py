@@ -90,24 +90,29 @@ class Workload:
         first = self.is_block.index(True)
         return first, first + -(-self.blocks // stages)
 
-    def distinct_stages(self, settings: Settings) -> tuple[int, ...]:
-        """A stage of each kind that there is, by its GPU and the links of its data-parallel ranks."""
+    def stage_kinds(self, settings: Settings) -> tuple[int, ...]:
+        """For each stage the first one of its kind: with its GPU and the links of its data-parallel ranks."""
         key = (
             settings.pipeline_parallel_size,
             settings.data_parallel_size,
             settings.tensor_parallel_size,
             settings.sequence_parallel_size,
         )
-        if key not in self._distinct_stages:
-            kinds: dict[Signature, int] = {}
-            for stage, device in enumerate(self.device_classes(settings)):
-                kinds.setdefault((device, self.times.data_paths(settings, stage)), stage)
-            self._distinct_stages[key] = tuple(kinds.values())
-        return self._distinct_stages[key]
+        if key not in self._stage_kinds:
+            firsts: dict[Signature, int] = {}
+            self._stage_kinds[key] = tuple(
+                firsts.setdefault((device, self.times.data_paths(settings, stage)), stage)
+                for stage, device in enumerate(self.device_classes(settings))
+            )
+        return self._stage_kinds[key]
 
     @cached_property
-    def _distinct_stages(self) -> dict[Signature, tuple[int, ...]]:
+    def _stage_kinds(self) -> dict[Signature, tuple[int, ...]]:
         return {}
+
+    def distinct_stages(self, settings: Settings) -> tuple[int, ...]:
+        """A stage of each kind that there is."""
+        return tuple(sorted(set(self.stage_kinds(settings))))
 
     @property
     def layers(self) -> int:
