@@ -139,11 +139,16 @@ def set_micro_batches(training: TrainingEngine, count: int) -> None:
 def empty_batches(
     model: Vdt, geometry: Geometry, micro_batch_size: int, count: int, report: Report
 ) -> Iterator[Batch]:
-    """`count` micro-batches as the loader gives them."""
+    """`count` micro-batches as the loader gives them. Keeps none itself: the loader's are host memory, and
+    here, where the device is the host, one that were kept would count as the device's."""
     for index in range(count):
         report(BUILT + (1 - BUILT) * index / count)
-        inputs = empty_inputs(model, micro_batch_size, geometry, "embed", torch.float32)
-        yield inputs, torch.empty_like(inputs[0])
+        yield _empty_batch(model, geometry, micro_batch_size)
+
+
+def _empty_batch(model: Vdt, geometry: Geometry, micro_batch_size: int) -> Batch:
+    inputs = empty_inputs(model, micro_batch_size, geometry, "embed", torch.float32)
+    return inputs, torch.empty_like(inputs[0])
 
 
 def _layers(training: TrainingEngine, layout: Layout, stage: int, model: Vdt) -> tuple[int, int]:
