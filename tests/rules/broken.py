@@ -269,7 +269,7 @@ PRECISION: dict[str, Broken] = {
         ("torch_adam", "AdamW"),
     ),
     "loss-scale-not-negative": ({"precision.loss_scale": -2.0}, ("-2",)),
-    "loss-scale-start-finite": (FP16 | {"precision.initial_scale_power": 5000}, ("5000",)),
+    "loss-scale-start-finite": (FP16 | {"precision.initial_scale_power": 64}, ("64", "63")),
     "loss-scale-window": (FP16 | {"precision.loss_scale_window": 0}, ("0",)),
     "loss-scale-minimum": (FP16 | {"precision.min_loss_scale": 0}, ("0",)),
     "loss-scale-initial": (FP16 | {"precision.initial_scale_power": 16}, ("16", "8 skipped steps")),

@@ -141,7 +141,8 @@ REFUSED: dict[str, list[Case]] = {
     "loss-scale-window": [built(2, "fp32", fp16={"enabled": True, "loss_scale_window": 0})],
     "loss-scale-minimum": [built(2, "fp32", fp16={"enabled": True, "min_loss_scale": 0})],
     "loss-scale-start-finite": [
-        built(2, "fp32", fp16={"enabled": True, "initial_scale_power": 2000}) | {"steps": 1}
+        built(2, "fp32", fp16={"enabled": True, "initial_scale_power": 64}) | {"steps": 1},
+        built(0, "fp32", fp16={"enabled": True, "initial_scale_power": 1024}) | {"steps": 1},
     ],
     "zero-stage-exists": [built(4)],
     "allgather-bucket-even": [built(stage, zero={"allgather_bucket_size": 1001}) for stage in (1, 2)],
