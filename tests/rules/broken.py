@@ -536,6 +536,11 @@ REST: dict[str, Broken] = {
     "deepcompile-autosp-stage": (DEEPCOMPILE | {"compile.passes": ("autosp",)}, ("2",)),
     "deepcompile-eager-experts": (DEEPCOMPILE | {"compile.autoep_non_moe": True}, ("autoep_non_moe",)),
     "deepcompile-on": ({"+given": "/compile /compile/double_buffer"}, ("double_buffer",)),
+    "steps-per-print-zero": ({"monitoring.steps_per_print": 0}, ("0",)),
+    "pipeline-stages-timed": (PIPELINE | {"monitoring.wall_clock_breakdown": True}, ("2",)),
+    "pipeline-timed-steps": (
+        {"pipeline.is_pipeline": True, "monitoring.flops_profiler": True}, ("flops_profiler", "not set"),
+    ),
     "wall-clock-breakdown": ({"monitoring.wall_clock_breakdown": True}, ("true",)),
     "flops-profiler-clock": ({"monitoring.flops_profiler": True}, ("wall_clock_breakdown",)),
     "comms-logger": ({"monitoring.comms_logger": True}, ("true",)),

@@ -50,6 +50,7 @@ ONCE_ACCEPTED: dict[str, str] = {
     ),
     "random layerwise token dropping without layers": config(data_efficiency={"enabled": True, **ltd()}),
     "a number where true or false is asked": config(checkpoint={"parallel_write": {"pipeline_stage": 4.0}}),
+    "progress every 0 steps": config(steps_per_print=0),
     "a batch size of null": config(train_micro_batch_size_per_gpu=None),
 }
 """DeepSpeed refuses them, and lint had no error."""
@@ -64,9 +65,12 @@ FIRST_STEP_REFUSED: dict[str, tuple[str, int, int]] = {
     "a loss scale beyond a float after a thousand micro-batches": (
         config(fp16={**FP16, "initial_scale_power": 4096}, gradient_accumulation_steps=1000), 1, 0,
     ),
+    "timing a pipeline of one rank that prints no progress": (config(wall_clock_breakdown=True), 1, 1),
+    "timing two stages": (config(wall_clock_breakdown=True, steps_per_print=10), 4, 2),
+    "profiling two stages": (config(flops_profiler={"enabled": True}, steps_per_print=10), 4, 2),
 }  # fmt: skip
-"""Text, ranks and stages. DeepSpeed initialises, and refuses at the first step; lint had the error, and the
-oracle, which ran no step of theirs, took it for a false alarm."""
+"""Text, ranks and stages. DeepSpeed initialises, and refuses at the first step, which the oracle once did not
+run: it took lint's errors for false alarms, and saw nothing where lint had none."""
 
 ONCE_REFUSED: dict[str, str] = {
     "contiguous checkpoints that nobody configures": config(
