@@ -142,12 +142,18 @@ def set_micro_batches(training: TrainingEngine, count: int) -> None:
 def empty_batches(
     model: Vdt, geometry: Geometry, micro_batch_size: int, count: int, report: Report, sharing: int = 1
 ) -> Iterator[Batch]:
-    """`count` micro-batches as one of `sharing` ranks that share samples trains on them."""
+    """`count` micro-batches as one of `sharing` ranks that share samples trains on them. Keeps none itself: the
+    loader's are host memory, and here, where the device is the host, one that were kept would count as the
+    device's."""
     rows = own_rows(geometry, sharing)
     for index in range(count):
         report(BUILT + (1 - BUILT) * index / count)
-        inputs = empty_inputs(model, micro_batch_size, rows, "embed", torch.float32)
-        yield inputs, torch.empty_like(inputs[0])
+        yield _empty_batch(model, rows, micro_batch_size)
+
+
+def _empty_batch(model: Vdt, geometry: Geometry, micro_batch_size: int) -> Batch:
+    inputs = empty_inputs(model, micro_batch_size, geometry, "embed", torch.float32)
+    return inputs, torch.empty_like(inputs[0])
 
 
 def own_rows(geometry: Geometry, sharing: int) -> Geometry:
