@@ -26,7 +26,7 @@ from vdsgen.planner.too_slow import step_lower_bound
     hidden=st.sampled_from([256, 1024]),
     gb_per_second=st.sampled_from([0.2, 2.0, 20.0]),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_no_plan_is_faster_than_its_bounds_and_the_best_boundaries_are_found(
     blocks: int, gpus: int, global_batch_size: int, memory_gib: float, hidden: int, gb_per_second: float
 ) -> None:
@@ -37,11 +37,12 @@ def test_no_plan_is_faster_than_its_bounds_and_the_best_boundaries_are_found(
         blocks, hidden, on=of.model_copy(update={"intra_node": link}), global_batch_size=global_batch_size
     )
     for one in every_settings(on):
+        if gcd(one.sequence_parallel_size, one.micro_batch_size) > 1:
+            continue  # not searched
         best = reference(on, one)
         if best.seconds == inf:
             continue
-        if gcd(one.sequence_parallel_size, one.micro_batch_size) == 1:  # others are not searched
-            assert layout_bound(on, layout_of(one)) <= settings_bound(on, one) * (1 + 1e-9)
+        assert layout_bound(on, layout_of(one)) <= settings_bound(on, one) * (1 + 1e-9)
         assert settings_bound(on, one) <= best.seconds * (1 + 1e-9)
         plain = not best.settings.offload_activations  # which is not asked for where nothing is kept
         stages = Stages(on, best.settings, plain=plain, recomputed=True)

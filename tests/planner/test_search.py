@@ -38,7 +38,7 @@ def run(on: Workload) -> Search:
     memory_gib=st.floats(1.1, 3.0),
     hidden=st.sampled_from([256, 512, 1024]),
 )
-@hypothesis_settings(max_examples=25, deadline=None)
+@hypothesis_settings(max_examples=16, deadline=None)
 def test_no_plan_beats_the_planners_choice(
     blocks: int, gpus: int, nodes: int, global_batch_size: int, memory_gib: float, hidden: int
 ) -> None:

@@ -142,9 +142,9 @@ def set_micro_batches(training: TrainingEngine, count: int) -> None:
 def empty_batches(
     model: Vdt, geometry: Geometry, micro_batch_size: int, count: int, report: Report, sharing: int = 1
 ) -> Iterator[Batch]:
-    """`count` micro-batches as one of `sharing` ranks that share samples trains on them. Keeps none itself: the
-    loader's are host memory, and here, where the device is the host, one that were kept would count as the
-    device's."""
+    """`count` micro-batches as one of `sharing` ranks that share samples trains on them. Keeps none itself:
+    the loader's are host memory, and here, where the device is the host, one that were kept would count as
+    the device's."""
     rows = own_rows(geometry, sharing)
     for index in range(count):
         report(BUILT + (1 - BUILT) * index / count)
