@@ -12,10 +12,10 @@ from tests.planner.examples import pool, workload
 from tests.planner.reference import every_settings, reference
 from vdsgen.cost.schedule import StageTimes, simulate
 from vdsgen.planner.bounds import layout_bound, settings_bound, shares_of_a_pipeline
+from vdsgen.planner.earliest import Earliest, common_lower_bound, step_lower_bound
 from vdsgen.planner.place import Placed, fastest
 from vdsgen.planner.space import layout_of
 from vdsgen.planner.stages import Stages
-from vdsgen.planner.too_slow import step_lower_bound
 
 
 @given(
@@ -46,7 +46,8 @@ def test_no_plan_is_faster_than_its_bounds_and_the_best_boundaries_are_found(
         assert settings_bound(on, one) <= best.seconds * (1 + 1e-9)
         plain = not best.settings.offload_activations  # which is not asked for where nothing is kept
         stages = Stages(on, best.settings, plain=plain, recomputed=True)
-        assert step_lower_bound(stages) <= best.seconds * (1 + 1e-9)
+        bound = step_lower_bound(Earliest(stages), common_lower_bound(stages))
+        assert bound <= best.seconds * (1 + 1e-9)
         placed = fastest(stages)
         assert isinstance(placed, Placed)
         assert placed.step_seconds == pytest.approx(best.seconds, rel=1e-9)

@@ -16,12 +16,12 @@ from itertools import pairwise
 from math import inf
 from typing import NamedTuple
 
+from vdsgen.planner.balanced import balanced_seconds, some_partition_fits
+from vdsgen.planner.earliest import Earliest, common_lower_bound, step_lower_bound
+from vdsgen.planner.limits import ROUNDING, BusyLimit, StepLimit
 from vdsgen.planner.spans import Span, earliest_end, span_of
 from vdsgen.planner.stages import Stages
-from vdsgen.planner.too_slow import common_lower_bound, some_partition_fits, step_lower_bound
 
-ROUNDING = 1e-9
-"""Relative; sums of the same times in another order are the same time."""
 MOST_LEAVES = 64
 """Partitions of one settings variant that are timed, at most: the best of them is within `Cut.gap` of any."""
 MOST_LEAVES_ON_SHARED_CORES = 6
@@ -59,13 +59,12 @@ class TooSlow(NamedTuple):
 
 
 class Tables:
-    """The sums and bottlenecks of one settings variant, for stages of at most `most_busy_seconds`."""
+    """The sums and bottlenecks of one settings variant, for stages within a limit."""
 
-    def __init__(self, stages: Stages, most_busy_seconds: float) -> None:
+    def __init__(self, stages: Stages, limit: BusyLimit | StepLimit) -> None:
         self.stages = stages
         self.count, self.layers = stages.count, stages.layers
-        self.micro_batches = stages.settings.gradient_accumulation_steps
-        self.most_busy = most_busy_seconds
+        self.limit = limit
         self.spans: list[dict[int, list[Span]]] = [{} for _ in range(self.count)]
         """By stage and start."""
         self.after: list[dict[int, float]] = [{} for _ in range(self.count + 1)]
@@ -88,14 +87,14 @@ class Tables:
         workload, layers = self.stages.workload, self.layers
         blocks_before = workload.blocks_before
         blocks = blocks_before[-1]
-        least, longest = self.stages.least_seconds, self.most_busy * (1 + ROUNDING)
+        least = self.stages.least_seconds
         self.after[self.count][layers] = 0.0
         for stage in range(self.count - 1, -1, -1):
             behind = self.after[stage + 1]
             if not behind:
                 return
             nearest = min(behind)
-            farthest = stage * self.most_busy * (1 + ROUNDING)
+            farthest = stage * self.limit.most_busy
             starts = range(layers) if stage else range(1)
             for start in starts:
                 if blocks_before[start] < stage:
@@ -109,23 +108,28 @@ class Tables:
                     in_span = blocks_before[stop] - blocks_before[start]
                     if in_span < 1 or blocks - blocks_before[stop] < self.count - 1 - stage:
                         continue
-                    at_least = self.stages.fastest_way(start, stop)
-                    span = span_of(self.stages, stage, start, stop, at_least)
-                    if span.busy > longest:
-                        break  # longer ones neither, however they fit
-                    way = self.stages.way(stage, start, stop)
-                    if way is None:
-                        break
-                    if way != at_least:
-                        span = span_of(self.stages, stage, start, stop, way)
-                        if span.busy > longest:
-                            break
+                    span = self._span(stage, start, stop)
+                    if span is None:
+                        break  # longer ones neither
                     found.append(span)
                 if found:
                     self.spans[stage][start] = found
                     self.after[stage][start] = min(
                         span.busy + 2 * self._sent(stage, span.stop) + behind[span.stop] for span in found
                     )
+
+    def _span(self, stage: int, start: int, stop: int) -> Span | None:
+        """None where it does not fit within the limit; its memory is asked about where it may."""
+        stages = self.stages
+        at_least = stages.fastest_way(start, stop)
+        span = span_of(stages, stage, start, stop, at_least)
+        if self.limit.excludes(stage, span):
+            return None
+        way = stages.way(stage, start, stop)
+        if way is None or way == at_least:
+            return None if way is None else span
+        span = span_of(stages, stage, start, stop, way)
+        return None if self.limit.excludes(stage, span) else span
 
     def _from_the_front(self) -> None:
         if 0 not in self.after[0]:
@@ -167,41 +171,66 @@ class Tables:
 
 def fastest_cut(stages: Stages, give_up_at: float = inf) -> Cut | TooSlow | None:
     """The boundaries with the shortest step; None where none fit. No partition is timed where none can be
-    shorter than `give_up_at`.
-
-    Stages are first taken to be hardly longer than an even share. Once a partition is known, no stage that
-    alone takes longer than its whole step can be part of a better one.
+    shorter than `give_up_at`, but for a balanced one: stages that surely make a step longer than its are not
+    asked about.
     """
+    if stages.workload.times.shares_cores:
+        return _near_even_cut(stages, give_up_at)
+    earliest, common = Earliest(stages), common_lower_bound(stages)
     if give_up_at < inf:
-        bound = step_lower_bound(stages)
+        bound = step_lower_bound(earliest, common)
         # What is as slow but for rounding may still be shorter.
         if bound > give_up_at * (1 + ROUNDING) and some_partition_fits(stages):
             return TooSlow(bound)
+    known = balanced_seconds(stages)
+    if known is None:
+        limit = StepLimit(earliest, common, inf)
+    else:
+        limit = StepLimit(earliest, common, min(known, give_up_at))
+    branching = _Branching(Tables(stages, limit))
+    bound = branching.finished(branching.tables.bound_seconds)
+    if known is None and bound == inf:
+        return None
+    if bound >= give_up_at:
+        return TooSlow(bound)
+    cut = branching.run()
+    if cut.gap <= ROUNDING and cut.step_seconds <= limit.step_seconds:
+        return cut
+    return _closer(stages, cut)
+
+
+def _closer(stages: Stages, cut: Cut) -> Cut:
+    """The better of `cut` and what is found among all stages that do not take as long as its step by
+    themselves: where not all partitions can be timed, other bounds have others timed first."""
+    steps = stages.settings.gradient_accumulation_steps
+    other = _Branching(Tables(stages, BusyLimit(stages, cut.step_seconds / steps))).run()
+    best = min(other, cut, key=lambda one: one.step_seconds)
+    bound = min(other.bound_seconds, best.step_seconds)
+    return best._replace(bound_seconds=bound, timed=cut.timed + other.timed)
+
+
+def _near_even_cut(stages: Stages, give_up_at: float) -> Cut | TooSlow | None:
+    """Where ranks share cores, bounds are coarse and few partitions are timed: of those whose stages are
+    hardly longer than an even share, if any of them fits."""
     steps = stages.settings.gradient_accumulation_steps
     least = stages.least_seconds
-    whole = stages.most_seconds + 2 * stages.instructions
     longest_layer = max(stop - start for start, stop in pairwise(least))
     most = least[-1] / stages.count + longest_layer + 2 * stages.instructions
     while True:
-        most = min(most, whole)
-        tables = Tables(stages, most)
+        limit = BusyLimit(stages, most)
+        tables = Tables(stages, limit)
         if tables.bound_seconds < inf:
             branching = _Branching(tables)
             bound = branching.finished(tables.bound_seconds)
-            if bound >= give_up_at and most >= min(whole, give_up_at / steps):
+            if bound < give_up_at:
+                return branching.run()
+            if limit.is_none or most >= give_up_at / steps:
                 return TooSlow(bound)
-            if bound >= give_up_at:
-                most = give_up_at / steps
-                continue
-            cut = branching.run()
-            enough = cut.step_seconds / steps
-            if stages.workload.times.shares_cores or most >= min(enough, whole) * (1 - ROUNDING):
-                return cut
-            most = enough
-        elif most >= whole:
+            most = give_up_at / steps
+        elif limit.is_none:
             return None
         else:
-            most = 2 * most if some_partition_fits(stages) else whole
+            most *= 2
 
 
 class _Branching:
@@ -286,10 +315,6 @@ class _Branching:
 
     def _time(self, partition: tuple[int, ...], ways: tuple[int, ...]) -> None:
         self.timed += 1
-        tails = None
-        if not self.settings.offload_activations:
-            spans = enumerate(pairwise(partition))
-            tails = [self.stages.tail(stage, start, stop) for stage, (start, stop) in spans]
-        seconds = self.times.step_seconds(self.stages.timed(ways, partition), partition, tails)
+        seconds = self.stages.step_seconds(ways, partition)
         if self.best is None or seconds < self.best[0]:
             self.best = (seconds, partition, ways)

@@ -46,6 +46,11 @@ def partition(
     return cut.from_the_back(bounds[low])
 
 
+def some_fits(is_block: Sequence[bool], stages: int, fits: Fits) -> bool:
+    """Whether `partition` finds any."""
+    return _Cutter([0.0] * len(is_block), is_block, stages, fits).from_the_back(float("inf")) is not None
+
+
 def slowest_seconds(seconds: Sequence[float], boundaries: Sequence[int]) -> float:
     """Time of the slowest stage for one micro-batch."""
     return max(sum(seconds[start:stop]) for start, stop in pairwise(boundaries))

@@ -126,6 +126,14 @@ class Stages:
         intervals = tuple([int(way > 0) for way in ways])
         return self.settings.with_intervals(intervals, self._plain_layers(ways, partition))
 
+    def step_seconds(self, ways: Sequence[int], partition: Sequence[int]) -> float:
+        """By running the pipeline."""
+        tails = None
+        if not self.settings.offload_activations:
+            spans = enumerate(pairwise(partition))
+            tails = [self.tail(stage, start, stop) for stage, (start, stop) in spans]
+        return self.workload.times.step_seconds(self.timed(ways, partition), partition, tails)
+
     @staticmethod
     def _plain_layers(ways: Sequence[int], partition: Sequence[int]) -> tuple[int, ...]:
         """Of stages that recompute."""
