@@ -56,6 +56,8 @@ class TooSlow(NamedTuple):
     """A variant that fits, and is no faster than what is wanted."""
 
     bound_seconds: float
+    timed: int = 0
+    """As of a Cut."""
 
 
 class Tables:
@@ -182,7 +184,8 @@ def fastest_cut(stages: Stages, give_up_at: float = inf) -> Cut | TooSlow | None
         # What is as slow but for rounding may still be shorter.
         if bound > give_up_at * (1 + ROUNDING) and some_partition_fits(stages):
             return TooSlow(bound)
-    known = balanced_seconds(stages)
+    known = balanced_seconds(stages) if stages.count > 1 else None
+    timed = int(known is not None)
     if known is None:
         limit = StepLimit(earliest, common, inf)
     else:
@@ -192,8 +195,9 @@ def fastest_cut(stages: Stages, give_up_at: float = inf) -> Cut | TooSlow | None
     if known is None and bound == inf:
         return None
     if bound >= give_up_at:
-        return TooSlow(bound)
+        return TooSlow(bound, timed)
     cut = branching.run()
+    cut = cut._replace(timed=cut.timed + timed)
     if cut.gap <= ROUNDING and cut.step_seconds <= limit.step_seconds:
         return cut
     return _closer(stages, cut)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from vdsgen.cost.settings import Settings
 from vdsgen.planner.choices.communication import LEVELS, communication_choices
-from vdsgen.planner.place import Placed, place
+from vdsgen.planner.place import Placed, place, place_faster
 from vdsgen.planner.search import Candidate
 from vdsgen.planner.words import gib, percent, seconds
 from vdsgen.planner.workload import Workload
@@ -96,16 +98,14 @@ def _best_other(workload: Workload, winner: Candidate) -> tuple[Settings, str, f
         for settings in communication_choices(permitted, winner.settings):
             if settings != winner.settings:
                 found.setdefault(settings, level)
-    timed = []
-    for settings, level in found.items():
-        outcome = place(workload, settings)
-        if isinstance(outcome, Placed):
-            step = workload.times.step(outcome.settings, outcome.partition).step_seconds
-            timed.append((step, LEVELS.index(level), settings, level))
-    if not timed:
-        return None
-    step, _, settings, level = min(timed, key=lambda one: one[:2])
-    return settings, level, step
+    best: tuple[Settings, str, float] | None = None
+    for settings, level in found.items():  # the least permission first
+        placed = place_faster(workload, settings, best[2] if best else inf)
+        if placed is not None:
+            step = workload.times.step(placed.settings, placed.partition).step_seconds
+            if best is None or step < best[2]:
+                best = (settings, level, step)
+    return best
 
 
 def _with_level(workload: Workload, level: str) -> Workload:

@@ -57,12 +57,22 @@ class Miss(NamedTuple):
 def place(workload: Workload, settings: Settings) -> Placed | Miss:
     """The fastest partition that fits, with the checkpoint interval that the settings name; or what is
     missing. Settings with plain layers recompute as few as they must, in any segments."""
+    found = fastest(_stages(workload, settings))
     interval = settings.activation_checkpoint_interval
-    stages = Stages(workload, settings, plain=interval == 0, recomputed=interval > 0, interval=interval)
-    if settings.stage_plain_layers:
-        stages = Stages(workload, settings, plain=True, recomputed=True)
-    found = fastest(stages)
     return found if isinstance(found, Placed) else nearest_to_fitting(workload, settings, (interval,))
+
+
+def place_faster(workload: Workload, settings: Settings, than_seconds: float) -> Placed | None:
+    """As `place`, in less time, where a step may take less than so long; mostly None where it does not."""
+    found = fastest(_stages(workload, settings), than_seconds)
+    return found if isinstance(found, Placed) else None
+
+
+def _stages(workload: Workload, settings: Settings) -> Stages:
+    if settings.stage_plain_layers:
+        return Stages(workload, settings, plain=True, recomputed=True)
+    interval = settings.activation_checkpoint_interval
+    return Stages(workload, settings, plain=interval == 0, recomputed=interval > 0, interval=interval)
 
 
 def fastest(stages: Stages, give_up_at: float = inf) -> Placed | TooSlow | None:

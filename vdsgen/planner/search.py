@@ -252,10 +252,10 @@ class _Searching:
             if key is not None:
                 self.hopeless[key] = settings.micro_batch_size
             return []
+        self.result.timed += best.timed
         if isinstance(best, TooSlow):
             slower[stages] = slower.get(stages, 0) + len(tried)
             return []
-        self.result.timed += best.timed
         if not best.settings.checkpoints:
             fitting.count += 1
             slower[stages] = slower.get(stages, 0) + len(again)
@@ -264,15 +264,15 @@ class _Searching:
         if not has_plain:
             return [best]
         plain = self._fastest(settings, True, False, give_up_at)
-        if isinstance(plain, TooSlow):
-            slower[stages] = slower.get(stages, 0) + 1
-            return [best]
         if plain is None:
             missed.count += 1
             self._miss(missed, nearest_to_fitting(self.workload, settings, (0,)))
             return [best]
-        fitting.count += 1
         self.result.timed += plain.timed
+        if isinstance(plain, TooSlow):
+            slower[stages] = slower.get(stages, 0) + 1
+            return [best]
+        fitting.count += 1
         return [best, plain]
 
     def _alike(self, settings: Settings) -> Settings | None:

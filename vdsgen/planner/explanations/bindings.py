@@ -6,11 +6,12 @@ plans again with each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+from vdsgen.cost.settings import Settings
 from vdsgen.planner.again import best_candidate
-from vdsgen.planner.compare import what_if
+from vdsgen.planner.compare import if_faster
 from vdsgen.planner.explain import fullest_stage
 from vdsgen.planner.explanations import changes
 from vdsgen.planner.explanations.loss import bubble_of
@@ -130,9 +131,7 @@ def _fastest_neighbour(more: Workload, winner: Candidate) -> float:
         for micro in divisors(share)
         if micro != settings.micro_batch_size
     ]
-    outcomes = [what_if(more, one) for one in dict.fromkeys(neighbours)]
-    rates = [one.time.samples_per_second for one in outcomes if isinstance(one, Candidate)]
-    return max([*rates, winner.time.samples_per_second])
+    return _fastest(more, dict.fromkeys(neighbours), winner)
 
 
 def _larger_batch(more: Workload, winner: Candidate) -> float:
@@ -142,9 +141,20 @@ def _larger_batch(more: Workload, winner: Candidate) -> float:
         settings._replace(gradient_accumulation_steps=2 * settings.gradient_accumulation_steps),
         settings._replace(micro_batch_size=2 * settings.micro_batch_size),
     ]
-    outcomes = [what_if(more, one) for one in larger]
-    rates = [one.time.samples_per_second for one in outcomes if isinstance(one, Candidate)]
-    return max([*rates, winner.time.samples_per_second])
+    return _fastest(more, larger, winner)
+
+
+def _fastest(more: Workload, tried: Iterable[Settings], winner: Candidate) -> float:
+    """Samples a second of the fastest of these and of the winner."""
+    best = winner.time.samples_per_second
+    for settings in tried:
+        samples = (
+            settings.micro_batch_size * settings.gradient_accumulation_steps * settings.data_parallel_size
+        )
+        faster = if_faster(more, settings, samples / best)
+        if faster is not None:
+            best = max(best, faster.time.samples_per_second)
+    return best
 
 
 def _speed_detail(winner: Candidate) -> str:
