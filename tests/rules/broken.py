@@ -106,7 +106,9 @@ GOOD = Facts(
         partition_activations=False, contiguous_memory_optimization=False, number_checkpoints=0,
         synchronize_checkpoint_boundary=False, profile=False, configured=False,
     ),
-    saving=groups.SavingFacts(tag_validation="Warn", load_universal=False, resumed_data_parallel_size=4),
+    saving=groups.SavingFacts(
+        tag_validation="Warn", load_universal=False, writer=False, resumed_data_parallel_size=4
+    ),
     compile=groups.CompileFacts(
         deepcompile=False, autoep_non_moe=False, offload_activation=False, offload_opt_states=False,
         offload_parameters=False,
@@ -377,6 +379,7 @@ ZERO: dict[str, Broken] = {
         {"+given": "/zero_optimization/offload_optimizer/cpuadam_cores_perc"}, ("cpuadam_cores_perc",),
     ),
     "zenflow-offload": (ZENFLOW | {"offload.optimizer": "none"}, ("offload",)),
+    "zenflow-optimizer": (ZENFLOW | {"zero_stage": 0}, ("ZeRO",)),
     "zenflow-strategy": (ZENFLOW | {"zenflow.select_strategy": "often"}, ("often",)),
     "zenflow-auto-interval": (ZENFLOW | {"zenflow.select_strategy": "auto"}, ("auto", "8")),
     "zenflow-interval": (ZENFLOW | {"zenflow.select_interval": "auto"}, ("step", "auto")),
@@ -409,6 +412,7 @@ REST: dict[str, Broken] = {
     "allreduce-sum-deepcompile": (
         DEEPCOMPILE | {"communication.allreduce_op": "sum"}, ("sum", "DeepCompile"),
     ),
+    "predivide-zero": ({"zero_stage": 0, "communication.predivide_factor": 0.0}, ("0",)),
     "predivide-reduce-scatter": ({"communication.predivide_factor": 2.0}, ("2", "reduce_scatter")),
     "prescale-reduce-scatter": ({"communication.prescale_gradients": True}, ("2", "reduce_scatter")),
     "predivide-prescale": (
@@ -516,6 +520,7 @@ REST: dict[str, Broken] = {
     ),
     "checkpoint-tags": ({"saving.tag_validation": "Perhaps"}, ("Perhaps",)),
     "checkpoint-parallel-write": ({"saving.parallel_write_pipeline": "yes"}, ("yes",)),
+    "checkpoint-writer-unit": ({"saving.writer": True}, ("data_parallel", "2")),
     "resume-same-ranks": ({"saving.resumed_data_parallel_size": 8}, ("8", "4", "2")),
     "deepcompile-zero": (DEEPCOMPILE | {"zero_stage": 0}, ("0",)),
     "deepcompile-managed-accumulation": (

@@ -196,6 +196,10 @@ REFUSED: dict[str, list[Case]] = {
         )
     ],
     "zenflow-offload": [zenflow(offload="none")],
+    "zenflow-optimizer": [
+        zenflow(0, offload="none") | {"steps": 1},
+        built(1, zero={"zenflow": ZENFLOW}, data_types={"grad_accum_dtype": "fp32"}) | {"steps": 1},
+    ],
     "zenflow-strategy": [zenflow(select_strategy="often")],
     "zenflow-auto-interval": [zenflow(select_strategy="auto")],
     "zenflow-interval": [zenflow(select_interval="auto")],
@@ -215,6 +219,7 @@ REFUSED: dict[str, list[Case]] = {
     "allreduce-sum-stage-3": [built(3, gradient_allreduce_op="sum")],
     "allreduce-sum-zenflow": [built(zero={"zenflow": {}}, gradient_allreduce_op="sum")],
     "allreduce-sum-deepcompile": [built(gradient_allreduce_op="sum", compile={"deepcompile": True})],
+    "predivide-zero": [built(0, "fp32", gradient_predivide_factor=0) | {"steps": 1}],
     "predivide-reduce-scatter": [built(stage, gradient_predivide_factor=2.0) for stage in (2, 3)],
     "prescale-reduce-scatter": [built(stage, prescale_gradients=True) for stage in (2, 3)],
     "optimizer-exists": [built(optimizer={"type": "sgd", "params": {"lr": 0.1}})],
@@ -350,6 +355,7 @@ NOT_REFUSED_HERE: dict[str, str] = {
     "autotp-liger": "raised while a model is split between two ranks",
     "zenflow-torch": "the torch that is installed is newer",
     "pipeline-stages-timed": "needs two stages: tests/review/lint/disagreements.py has cases",
+    "checkpoint-writer-unit": "pipelines leave groups behind in this process: a case is in disagreements.py",
     "deepcompile-one-offload": "comes after DeepCompile's CUDA operator is built",
 }
 """Rules whose source cannot run here, and why; the text at the source line is looked for all the same."""

@@ -194,6 +194,10 @@ class SavingFacts(NamedTuple):
     load_universal: bool | None = None
     parallel_write_pipeline: Any = None
     """`checkpoint.parallel_write.pipeline_stage` as written."""
+    writer: bool | None = None
+    """Whether there is a `checkpoint.writer`."""
+    writer_unit: str | None = None
+    """`checkpoint.writer.data_parallel`."""
     resumed_data_parallel_size: int | None = None
     """Of the run that wrote the checkpoint that this one resumes from."""
 

@@ -163,6 +163,7 @@ def main() -> None:
 
     # Muon compiles its arithmetic, which takes longer than all the rest.
     os.environ.update(DS_ACCELERATOR="cpu", TORCHDYNAMO_DISABLE="1")
+    os.environ.update(CROSS_RANK="0", CROSS_SIZE="1")  # DeepSpeed's launcher sets them: this node, of so many
     join_fake_group(0, int(sys.argv[1]))
     if "--compile" not in sys.argv:
         without_compiling()

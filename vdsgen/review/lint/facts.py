@@ -75,6 +75,8 @@ def facts_of(values: Values, context: Context) -> Facts:
             tag_validation=get("/checkpoint/tag_validation"),
             load_universal=get("/checkpoint/load_universal"),
             parallel_write_pipeline=get("/checkpoint/parallel_write/pipeline_stage"),
+            writer=values.written.get("/checkpoint/writer") is not None,
+            writer_unit=get("/checkpoint/writer/data_parallel"),
         ),
         compile=_compile(values),
         tensor_parallel=_autotp(values),
