@@ -33,11 +33,13 @@ demo: $(BIN)/.installed-demo data/clips/.fetched
 	$(BIN)/vdsgen generate examples/experiments/cpu-demo.yaml --lab $(DEMO)/lab.yaml --out $(DEMO)/plan
 	$(BIN)/vdsgen launch $(DEMO)/plan --output $(DEMO)/run
 
+# Slow tests start ranks that share the processor: one after the other. The others take a core each.
 test: $(BIN)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m 'not slow' --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m slow
 
 test-fast: $(BIN)/.installed
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow' --numprocesses 2 --dist loadfile
 
 lint: $(BIN)/.installed
 	$(BIN)/ruff check .

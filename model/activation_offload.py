@@ -8,7 +8,7 @@ small, and all segments share them. Copies run on a stream of their own, both wa
 * up one segment ahead of backward: while a segment is recomputed, the one before it is fetched. So the last
   segment's alone is waited for, and backward holds one hidden state more than what it works on.
 
-vdsgen/cost/activations.py counts these bytes, vdsgen/cost/offload.py this traffic. On a processor the same
+vdsgen/cost/stage_tensors.py counts these bytes, vdsgen/cost/offload.py this traffic. On a processor the same
 copies are made at once, from memory to memory.
 """
 

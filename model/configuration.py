@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vdsgen.errors import VdsgenError
 from vdsgen.model.data.order import size_of_step
+from vdsgen.model.layers.sequence_parallel import check_sequence_ranks
 from vdsgen.model.pipeline import check_fits
 from vdsgen.spec.architecture import Geometry, Vdt
 from vdsgen.spec.experiment import ClipSize, Data, geometry_of, size_key
@@ -60,7 +61,8 @@ def read_configuration(arguments: Sequence[str] | None, environment: Mapping[str
             remedy="render the directory again: vdsgen generate",
         )
     data = rendered.experiment.data
-    geometries = [_fitting_geometry(data, model, place) for place in range(len(data.sizes))]
+    sharing = rendered.layout.sequence_parallel_size
+    geometries = [_fitting_geometry(data, model, place, sharing) for place in range(len(data.sizes))]
     _check_ranks(rendered, environment)
     _check_output(parsed.output, resume=parsed.resume)
     return Configuration(
@@ -74,11 +76,13 @@ def read_configuration(arguments: Sequence[str] | None, environment: Mapping[str
     )
 
 
-def _fitting_geometry(data: Data, model: Vdt, place: int) -> Geometry:
-    """Of the size at `place` in `Data.sizes`. Raises VdsgenError where it does not fit the model."""
+def _fitting_geometry(data: Data, model: Vdt, place: int, sharing: int) -> Geometry:
+    """Of the size at `place` in `Data.sizes`. Raises VdsgenError where it does not fit the model, or so many
+    ranks cannot share its clips."""
     try:
         geometry = geometry_of(data, model, data.sizes[place])
         check_fits(model, geometry)
+        check_sequence_ranks(model, geometry, sharing)
     except (ValueError, VdsgenError) as error:
         at = size_key(place)
         raise VdsgenError(

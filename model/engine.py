@@ -18,6 +18,7 @@ from vdsgen.errors import VdsgenError
 from vdsgen.model import compression, corrections
 from vdsgen.model.activation_offload import ActivationOffload
 from vdsgen.model.distributed import init_distributed
+from vdsgen.model.layers.sequence_parallel import WHOLE, SequenceRanks
 from vdsgen.model.layers.tensor_parallel import TensorRanks
 from vdsgen.model.objective import diffusion_loss
 from vdsgen.model.pipeline import PlannedPipelineModule, SequentialModel, check_partition, layer_specs
@@ -35,8 +36,14 @@ class TrainingEngine:
     compressor: compression.GradientCompressor | None
     """Averages gradients in int8, where the config asks for it."""
 
-    def __init__(self, engine: Any, gradient_compression: GradientCompression = "none") -> None:
+    def __init__(
+        self,
+        engine: Any,
+        gradient_compression: GradientCompression = "none",
+        sequence: SequenceRanks = WHOLE,
+    ) -> None:
         self.engine = engine
+        self.sequence = sequence
         self.pipelined = isinstance(engine, PipelineEngine)
         self._size = 0
         self._plain_grad_norm: float | None = None
@@ -54,14 +61,19 @@ class TrainingEngine:
 
     @property
     def data_parallel_rank(self) -> int:
-        """This rank's place among those that see different clips: tensor-parallel ranks see the same."""
-        if self.engine.mpu is not None:
-            return int(self.engine.mpu.get_data_parallel_rank())
-        return int(dist.get_rank())
+        """This rank's place among those that see different clips: tensor-parallel ranks see the same, and
+        sequence-parallel ranks read the same and keep their rows of it."""
+        return self.sequence_data_parallel_rank // self.sequence.size
+
+    @property
+    def sequence_data_parallel_rank(self) -> int:
+        """This rank's place among those that hold the same part of the model."""
+        mpu = self.engine.mpu
+        return int(dist.get_rank() if mpu is None else mpu.get_data_parallel_rank())
 
     @property
     def data_parallel_size(self) -> int:
-        return int(self.engine.dp_world_size)
+        return int(self.engine.dp_world_size) // self.sequence.size
 
     @property
     def needs_data(self) -> bool:
@@ -70,7 +82,7 @@ class TrainingEngine:
 
     def train_step(self, batches: Iterator[Batch], size: int = 0) -> float:
         """One optimizer step; takes gradient_accumulation_steps micro-batches from `batches` where
-        `needs_data`. Returns the mean loss over the global batch, the same on every rank.
+        `needs_data`, `own_rows` of them. Returns the mean loss over the global batch, the same on every rank.
 
         `size` tells the sizes of clips apart (their places in `Data.sizes`): one for the whole step, and the
         same on every rank."""
@@ -92,7 +104,12 @@ class TrainingEngine:
             total += loss.detach()
         total /= steps
         dist.all_reduce(total, group=self.engine.data_parallel_group)
-        return float(total / self.data_parallel_size)
+        return float(total / self.engine.dp_world_size)
+
+    def own_rows(self, batch: Batch) -> Batch:
+        """Of whole clips, this rank's rows: what it trains on."""
+        (noised, *others), target = batch
+        return (self.sequence.share(noised), *others), self.sequence.share(target)
 
     @property
     def global_grad_norm(self) -> float:
@@ -117,12 +134,12 @@ class TrainingEngine:
     def predict(self, inputs: tuple[Tensor, ...]) -> Tensor:
         """The network's prediction (B, C, T, H, W) float32 for `(noised, timestep[, condition])`, on every
         rank. All data ranks must pass the same number of samples; B need not be the micro-batch size."""
-        placed = tuple(x.to(self.device) for x in inputs)
-        if not self.pipelined:
-            self.engine.eval()
-            prediction: Tensor = self.engine(placed)
-            return prediction
-        return self._predict_through_stages(placed)
+        placed = tuple(x.to(self.device) for x in (self.sequence.share(inputs[0]), *inputs[1:]))
+        if self.pipelined:
+            return self.sequence.whole(self._predict_through_stages(placed))
+        self.engine.eval()
+        prediction: Tensor = self.engine(placed)
+        return self.sequence.whole(prediction)
 
     def _predict_through_stages(self, inputs: tuple[Tensor, ...]) -> Tensor:
         engine = self.engine
@@ -177,12 +194,13 @@ def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, s
 
     Reads `pipeline.stages`, `pipeline.partition`, `pipeline.activation_checkpoint_interval`, where stages
     have intervals of their own `pipeline.stage_checkpoint_intervals`, `pipeline.plain_layers`,
-    `pipeline.offload_activations`, `pipeline.tensor_parallel_size` and the section `vdsgen`; everything else
-    in `ds_config` is DeepSpeed's own. Collective. Raises VdsgenError where the config contradicts the model
-    or the number of ranks.
+    `pipeline.offload_activations`, `pipeline.tensor_parallel_size`, `pipeline.sequence_parallel_size` and the
+    section `vdsgen`; everything else in `ds_config` is DeepSpeed's own. Collective. Raises VdsgenError where
+    the config contradicts the model or the number of ranks.
     """
     section = ds_config.get("pipeline", {})
     stages, tensor = int(section.get("stages", 1)), int(section.get("tensor_parallel_size", 1))
+    sharing = int(section.get("sequence_parallel_size", 1))
     intervals = stage_intervals(section, stages)
     offload = ActivationOffload() if section.get("offload_activations", False) else None
     if offload is not None and not any(intervals):
@@ -202,11 +220,16 @@ def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, s
         refusal(compressed, zero.get("stage", 0), optimizer_is_offloaded=_is_offloaded(zero))
     )
     init_distributed()
+    topology = _topology(stages, tensor, sharing)
     ranks = TensorRanks(tensor, dist.get_rank() % tensor)
-    specs = layer_specs(model, geometry, seed, ranks)
-    topology = _topology(stages, tensor)
+    sequence = SequenceRanks(sharing, dist.get_rank() // tensor % sharing)
+    specs = layer_specs(model, geometry, seed, ranks, sequence)
     grid = None
     config = dict(ds_config)
+    if sharing > 1:
+        # Each of a sample's ranks counts as a data-parallel rank of the engine's, with a sample of its own.
+        config["train_batch_size"] = sharing * ds_config["train_batch_size"]
+    _bind_sequence(sequence, tensor)
     if stages > 1:
         planned = PlannedPipelineModule(specs, partition, intervals, diffusion_loss, topology, offload, plain)
         ranks.bind(planned.mpu().get_slice_parallel_group())
@@ -228,23 +251,37 @@ def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, s
             module = SequentialModel(specs, intervals[0], diffusion_loss, offload, plain[0])
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     engine, *_ = deepspeed.initialize(model=module, model_parameters=trainable, config=config, mpu=grid)
-    return TrainingEngine(engine, compressed)
+    return TrainingEngine(engine, compressed, sequence)
 
 
-def _topology(stages: int, tensor: int) -> PipeModelDataParallelTopology | None:
+def _topology(stages: int, tensor: int, sequence: int) -> PipeModelDataParallelTopology | None:
     """Stages x data x tensor ranks, neighbours sharing blocks; None without tensor parallelism.
 
-    DeepSpeed's axes are (pipe, data, model), the last innermost (runtime/pipe/topology.py:243).
+    DeepSpeed's axes are (pipe, data, model), the last innermost (runtime/pipe/topology.py:243); ranks that
+    share samples are neighbours on its data axis.
     """
     world = dist.get_world_size()
-    if world % (stages * tensor):
-        needed = f"pipeline.stages ({stages})" + (
-            f" x pipeline.tensor_parallel_size ({tensor})" if tensor > 1 else ""
-        )
+    if world % (stages * tensor * sequence):
+        needed = f"pipeline.stages ({stages})"
+        for name, size in (("tensor", tensor), ("sequence", sequence)):
+            needed += f" x pipeline.{name}_parallel_size ({size})" if size > 1 else ""
         raise VdsgenError(f"{needed} must divide the number of ranks ({world})")
     if tensor == 1:
         return None
     return PipeModelDataParallelTopology(num_pp=stages, num_mp=tensor, num_dp=world // stages // tensor)
+
+
+def _bind_sequence(sequence: SequenceRanks, tensor: int) -> None:
+    """Makes every group of ranks that share samples: each has to be made on all ranks."""
+    if sequence.size == 1:
+        return
+    together = sequence.size * tensor
+    for start in range(0, dist.get_world_size(), together):
+        for first in range(start, start + tensor):
+            members = list(range(first, start + together, tensor))
+            group = dist.new_group(members)
+            if dist.get_rank() in members:
+                sequence.bind(group)
 
 
 def stage_intervals(section: Mapping[str, Any], stages: int) -> tuple[int, ...]:

@@ -24,6 +24,7 @@ from vdsgen.model.layers.block import Block
 from vdsgen.model.layers.embedding import Embed
 from vdsgen.model.layers.final import Final
 from vdsgen.model.layers.positions import RotaryTables
+from vdsgen.model.layers.sequence_parallel import WHOLE, SequenceRanks, check_sequence_ranks
 from vdsgen.model.layers.tensor_parallel import ALONE, TensorRanks, check_tensor_ranks
 from vdsgen.spec.architecture import Geometry, Vdt
 
@@ -32,19 +33,28 @@ Activations = tuple[Tensor, ...]
 """What one layer hands to the next: (hidden, modulation[, context])."""
 
 
-def layer_specs(model: Vdt, geometry: Geometry, seed: int, ranks: TensorRanks = ALONE) -> list[LayerSpec]:
+def layer_specs(
+    model: Vdt,
+    geometry: Geometry,
+    seed: int,
+    ranks: TensorRanks = ALONE,
+    sequence: SequenceRanks = WHOLE,
+) -> list[LayerSpec]:
     """[Embed, Block x depth, Final]; each builds itself with the initial weights that `seed` gives its index,
-    a block with this rank's share of them.
+    a block with this rank's share of them. `sequence` ranks share the clips, whose size `geometry` is.
 
     The layers take clips of every size that `check_fits` accepts: they read it off the tensors they get.
     Raises VdsgenError where this geometry does not fit the model, or the ranks cannot share it.
     """
     check_fits(model, geometry)
     check_tensor_ranks(model, ranks.size)
+    check_sequence_ranks(model, geometry, sequence.size)
     rotary = RotaryTables(model.hidden_size // model.heads) if model.position == "rotary" else None
-    blocks = [LayerSpec(Block, model, seed, index, rotary, ranks) for index in range(1, model.depth + 1)]
+    blocks = [
+        LayerSpec(Block, model, seed, index, rotary, ranks, sequence) for index in range(1, model.depth + 1)
+    ]
     return [
-        LayerSpec(Embed, model, seed, 0),
+        LayerSpec(Embed, model, seed, 0, sequence),
         *blocks,
         LayerSpec(Final, model, seed, model.depth + 1),
     ]

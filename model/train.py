@@ -121,7 +121,8 @@ def one_step(
     waited_before = batches.waited_seconds if batches is not None else 0.0
     began = time.perf_counter()
     size = configuration.size_of_step(step)
-    loss = engine.train_step(batches if batches is not None else iter(()), size)
+    mine = iter(()) if batches is None else map(engine.own_rows, batches)
+    loss = engine.train_step(mine, size)
     get_accelerator().synchronize()
     seconds = time.perf_counter() - began
     waited = batches.waited_seconds - waited_before if batches is not None else 0.0

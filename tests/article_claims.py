@@ -66,7 +66,11 @@ def square_root_rows(plan_of_48_blocks: Rendered) -> list[Row]:
     """A3, traced at the article's size and measured on a processor at a small one."""
     known = workload(plan_of_48_blocks)
     settings = settings_of(plan_of_48_blocks.plan)._replace(
-        pipeline_parallel_size=1, gradient_accumulation_steps=1, micro_batch_size=1
+        pipeline_parallel_size=1,
+        sequence_parallel_size=1,
+        tensor_parallel_size=1,
+        gradient_accumulation_steps=1,
+        micro_batch_size=1,
     )
     none, rule, every = (_activations(known, settings, n) for n in (0, SQUARE_ROOT_INTERVAL, 1))
     more = _seconds(known, settings, SQUARE_ROOT_INTERVAL) / _seconds(known, settings, 0) - 1
@@ -97,12 +101,12 @@ def _less(one: float, other: float) -> str:
 
 
 def _activations(known: Workload, settings: Settings, interval: int) -> int:
-    settings = settings._replace(activation_checkpoint_interval=interval)
+    settings = settings.with_interval(interval)
     return known.memory(settings, 0, 0, known.layers).activations_bytes
 
 
 def _seconds(known: Workload, settings: Settings, interval: int) -> float:
-    settings = settings._replace(activation_checkpoint_interval=interval)
+    settings = settings.with_interval(interval)
     return sum(known.times.layer_seconds(settings))
 
 

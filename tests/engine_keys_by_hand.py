@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 INT: dict[str, Any] = {"type": "int"}
+FLOAT: dict[str, Any] = {"type": "float"}
 BOOL: dict[str, Any] = {"type": "bool"}
 TEXT: dict[str, Any] = {"type": "str"}
 SECTION: dict[str, Any] = {"type": "section"}
@@ -60,9 +61,12 @@ TYPES: dict[str, dict[str, Any]] = {
         "train_batch_size train_micro_batch_size_per_gpu gradient_accumulation_steps",
         {**OPTIONAL_INT, "gt": 0, "checked": True},
     ),
-    "/steps_per_print": OPTIONAL_INT,
-    "/vocabulary_size": OPTIONAL_INT,
-    "/sequence_parallel_size": {**INT, "gt": 0},
+    # runtime/engine.py:3554 and runtime/config.py:718: a remainder; whole numbers are meant, and any does
+    **named("", "steps_per_print vocabulary_size", {**FLOAT, "optional": True, "checked": True}),
+    # runtime/config.py:469: divides the number of ranks
+    "/sequence_parallel_size": {**INT, "gt": 0, "checked": True},
+    # runtime/engine.py:3506, compared with 0; :3809, divides
+    **named("", "gradient_clipping gradient_predivide_factor", {**FLOAT, "checked": True}),
     "/data_parallel_size": {**INT, "gt": 0},
     # runtime/config.py:204-218
     "/communication_data_type": {**choice(*DTYPES, optional=True), "any_case": True, "checked": True},
@@ -80,8 +84,9 @@ TYPES: dict[str, dict[str, Any]] = {
         "checked": True,
     },
     "/datastates_ckpt": ANY,
-    # runtime/config.py:504: wall_clock_breakdown | flops_profiler.enabled
-    "/wall_clock_breakdown": {**BOOL, "checked": True},
+    # runtime/config.py:533: wall_clock_breakdown | flops_profiler.enabled
+    "/wall_clock_breakdown": {**BOOL, "checked": True, "or_number": True},
+    "/flops_profiler/enabled": {**BOOL, "checked": True, "or_number": True},
     "/activation_checkpointing/number_checkpoints": OPTIONAL_INT,
     "/autotuning/arg_mappings": {**DICT, "optional": True},
     "/autotuning/max_train_batch_size": OPTIONAL_INT,
@@ -104,6 +109,8 @@ TYPES: dict[str, dict[str, Any]] = {
         "any_case": True,
         "checked": True,
     },
+    # runtime/model_checkpointing/writer_factory.py:75: the size of a tensor
+    "/checkpoint/writer/io_buffer_size": {**INT, "ge": 0, "checked": True},
     # runtime/config.py:403: `in [True, False]`, which 0 and 1 are as well
     "/checkpoint/parallel_write/pipeline_stage": {**BOOL, "checked": True, "or_number": True},
     # runtime/engine.py:1799: DtypeEnum
@@ -116,7 +123,12 @@ TYPES: dict[str, dict[str, Any]] = {
         "checked": True,
     },
     "/data_efficiency/data_sampling/curriculum_learning/curriculum_metrics": DICT,
-    "/data_efficiency/data_sampling/dynamic_batching/max_batch_size": INT,
+    # runtime/data_pipeline/config.py:100-102: int()
+    **named(
+        "/data_efficiency/data_sampling/dynamic_batching",
+        "max_batch_size min_batch_size",
+        {**INT, "checked": True, "converted": True},
+    ),
     "/data_efficiency/data_sampling/dynamic_batching/max_tokens": INT,
     # module_inject/auto_ep_presets/base.py:107
     **named(
@@ -139,6 +151,9 @@ TYPES: dict[str, dict[str, Any]] = {
     "/optimizer/legacy_fusion": BOOL,
     "/scheduler/type": {**OPTIONAL_TEXT, "checked": True},
     "/scheduler/params": {**DICT, "checked": True},
+    # runtime/pipe/engine.py:217, :135
+    "/pipeline/activation_checkpoint_interval": {**INT, "checked": "pipeline"},
+    **named("/pipeline", "grad_partitioned pipe_partitioned", {**BOOL, "checked": "pipeline"}),
     "/pipeline/stages": {"type": "union", "members": [choice("auto"), INT]},
     # ours: the first layer of each stage, and the end (docs/rendering.md)
     "/pipeline/partition": {"type": "union", "members": [TEXT, {"type": "list", "items": INT}]},
@@ -146,7 +161,9 @@ TYPES: dict[str, dict[str, Any]] = {
     "/torch_autocast/dtype": {**choice(*ANY_DTYPE), "checked": True},
     "/torch_autocast/lower_precision_safe_modules": {"type": "list", "items": TEXT, "checked": True},
 }
-"""`checked`: the engine raises for another type. Else it takes anything, and trips over it later or never."""
+"""`checked`: the engine raises for another type, at the first step at the latest; "pipeline": that of a
+PipelineModule alone. Else it takes anything. `or_number`: 0 and 1 do as well; `converted`: whatever Python's
+int() takes."""
 
 VALIDATED: dict[str, dict[str, Any]] = {
     # runtime/precision_config.py:110-160: validators of the model that its fields do not show

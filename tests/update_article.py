@@ -13,6 +13,8 @@ from pathlib import Path
 from tests.article_claims import pipeline_rows, scale_rows, square_root_rows, unet_rows, workload
 from tests.article_setups import saved_by_plan, saved_words, sections
 from vdsgen.planner.baseline import Baseline, naive_baseline
+from vdsgen.planner.plan_settings import settings_of
+from vdsgen.planner.words import checkpoint_words
 from vdsgen.spec.plan import Plan
 from vdsgen.spec.rendered import Rendered, read_rendered
 
@@ -43,13 +45,20 @@ def hours(plan: Plan) -> str:
 
 
 def choices(plan: Plan) -> str:
-    parallel, interval = plan.parallel, plan.activation_checkpointing.interval
-    checkpoint = "no checkpointing" if not interval else f"a checkpoint every {interval} blocks"
+    parallel = plan.parallel
+    shared = "".join(
+        f" × {size} {name}"
+        for name, size in (
+            ("tensor", parallel.tensor_parallel_size),
+            ("sequence", parallel.sequence_parallel_size),
+        )
+        if size > 1
+    )
     return (
-        f"{parallel.pipeline_parallel_size} pipeline × {parallel.data_parallel_size} data, "
+        f"{parallel.pipeline_parallel_size} pipeline × {parallel.data_parallel_size} data{shared}, "
         f"ZeRO-{plan.zero.stage}, micro-batch {plan.batch.micro_batch_size}, "
-        f"accumulation {plan.batch.gradient_accumulation_steps}, {checkpoint}, {plan.precision.dtype}"
-    ).replace("every 1 blocks", "every block")
+        f"accumulation {plan.batch.gradient_accumulation_steps}, {checkpoint_words(settings_of(plan))}, {plan.precision.dtype}"
+    )
 
 
 def outcome(plan: Plan) -> str:

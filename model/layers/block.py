@@ -15,6 +15,7 @@ from vdsgen.model.layers.convolution import TemporalConvolution
 from vdsgen.model.layers.initial import layer_generator
 from vdsgen.model.layers.modulation import ROWS, gated_residual, modulated
 from vdsgen.model.layers.positions import RotaryTables, Rotation
+from vdsgen.model.layers.sequence_parallel import WHOLE, SequenceRanks, own_patches, whole_frames
 from vdsgen.model.layers.tensor_parallel import ALONE, TensorRanks, column_linear, row_linear
 from vdsgen.spec.architecture import Vdt
 
@@ -53,11 +54,13 @@ class Block(nn.Module):
         layer_index: int,
         rotary: RotaryTables | None,
         ranks: TensorRanks = ALONE,
+        sequence: SequenceRanks = WHOLE,
     ) -> None:
         super().__init__()
         generator = layer_generator(seed, layer_index)
         width, heads = model.hidden_size, model.heads
         self.rotary = rotary
+        self.sequence = sequence
         self.table = nn.Parameter(torch.zeros(ROWS, width))
         self.spatial_attention = SelfAttention(width, heads, generator, ranks)
         self.temporal_attention = SelfAttention(width, heads, generator, ranks)
@@ -69,7 +72,7 @@ class Block(nn.Module):
 
     def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         hidden_BTIJD, modulation_BRD, *context = inputs
-        within, along = self._rotations(hidden_BTIJD)
+        within, along = self.rotations(hidden_BTIJD)
         hidden = hidden_BTIJD.flatten(2, 3)
         # (B, 12, D) -> twelve rows that broadcast over frames and patches, (B, 1, 1, D) each
         rows = (modulation_BRD + self.table)[:, :, None, None].unbind(1)
@@ -83,21 +86,21 @@ class Block(nn.Module):
         hidden = gated_residual(hidden, gate, self.mlp(modulated(hidden, shift, scale)))
         return (hidden.view_as(hidden_BTIJD), modulation_BRD, *context)
 
-    def _rotations(self, hidden_BTIJD: Tensor) -> tuple[Rotation | None, Rotation | None]:
+    def rotations(self, hidden_BTIJD: Tensor) -> tuple[Rotation | None, Rotation | None]:
         """Of patches in their frame, and of frames in their clip."""
         if self.rotary is None:
             return None, None
         frames, rows, columns = hidden_BTIJD.shape[1:4]
-        spatial = self.rotary.spatial(rows, columns, hidden_BTIJD)
+        spatial = self.rotary.spatial(rows * self.sequence.size, columns, hidden_BTIJD)
         return spatial, self.rotary.temporal(frames, hidden_BTIJD)
 
     def _attend_within_frames(
         self, hidden_BTSD: Tensor, rotation: Rotation | None, shift: Tensor, scale: Tensor, gate: Tensor
     ) -> Tensor:
-        x_BTSD = modulated(hidden_BTSD, shift, scale)
+        x_BTSD = whole_frames(self.sequence, modulated(hidden_BTSD, shift, scale))
         # b t s d -> (b t) s d, a view
-        update = self.spatial_attention(x_BTSD.flatten(0, 1), rotation)
-        return gated_residual(hidden_BTSD, gate, update.view_as(hidden_BTSD))
+        update = self.spatial_attention(x_BTSD.flatten(0, 1), rotation).view_as(x_BTSD)
+        return gated_residual(hidden_BTSD, gate, own_patches(self.sequence, update))
 
     def _attend_along_time(
         self, hidden_BTSD: Tensor, rotation: Rotation | None, shift: Tensor, scale: Tensor, gate: Tensor

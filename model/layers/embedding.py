@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from vdsgen.model.layers.initial import Linear, fill_normal, layer_generator
 from vdsgen.model.layers.modulation import ROWS
 from vdsgen.model.layers.positions import LearnedPositions
+from vdsgen.model.layers.sequence_parallel import WHOLE, SequenceRanks
 from vdsgen.spec.architecture import Vdt
 
 TIMESTEP_CHANNELS = 256
@@ -93,9 +94,10 @@ class Embed(nn.Module):
     dtype of the weights. The hidden state's own shape tells later layers the size of the clips.
     """
 
-    def __init__(self, model: Vdt, seed: int, layer_index: int) -> None:
+    def __init__(self, model: Vdt, seed: int, layer_index: int, sequence: SequenceRanks = WHOLE) -> None:
         super().__init__()
         generator = layer_generator(seed, layer_index)
+        self.sequence = sequence
         self.patch_size = model.patch_size
         self.condition = model.condition
         self.patches = Linear(model.in_channels * model.patch_size**2, model.hidden_size, generator)
@@ -117,7 +119,8 @@ class Embed(nn.Module):
         patches = patchified(noised_BCTHW.to(self.patches.weight.dtype), self.patch_size)
         hidden_BTSD: Tensor = self.patches(patches)
         if self.positions is not None:
-            hidden_BTSD = self.positions(hidden_BTSD)
+            first_patch = self.sequence.rank * hidden_BTSD.shape[2]
+            hidden_BTSD = self.positions(hidden_BTSD, first_patch)
         class_B = condition[0] if self.condition == "class" else None
         frames, height, width = noised_BCTHW.shape[2:]
         grid = (height // self.patch_size, width // self.patch_size)

@@ -120,6 +120,8 @@ class LearnedPositions(nn.Module):
         fill_normal(self.frames, 0.02, generator)
         fill_normal(self.patches, 0.02, generator)
 
-    def forward(self, hidden_BTSD: Tensor) -> Tensor:
+    def forward(self, hidden_BTSD: Tensor, first_patch: int = 0) -> Tensor:
+        """`first_patch` of the frame is the first one here."""
         frames, patches = hidden_BTSD.shape[1:3]
-        return hidden_BTSD + self.frames[:frames, None] + self.patches[:patches]
+        own = self.patches[first_patch : first_patch + patches]
+        return hidden_BTSD + self.frames[:frames, None] + own

@@ -46,16 +46,17 @@ class Way(NamedTuple):
     micro_batch: int
     interval: int
     precision: str = "fp32"
+    sequence: int = 1
 
     @property
     def data(self) -> int:
-        return RANKS // self.pipeline
+        return RANKS // self.pipeline // self.sequence
 
     @property
     def name(self) -> str:
-        return (
-            f"{self.pipeline}x{self.data}-z{self.zero}-mb{self.micro_batch}-i{self.interval}-{self.precision}"
-        )
+        shared = f"x{self.sequence}s" if self.sequence > 1 else ""
+        batch = f"mb{self.micro_batch}-i{self.interval}"
+        return f"{self.pipeline}x{self.data}{shared}-z{self.zero}-{batch}-{self.precision}"
 
 
 PLANS = (
@@ -75,9 +76,12 @@ PLANS = (
     Way(4, 1, 2, 0, "bf16"),
     Way(1, 3, 1, 1),
     Way(4, 0, 4, 0),
+    Way(1, 1, 1, 0, sequence=2),
+    Way(2, 0, 1, 0, sequence=2),
+    Way(1, 0, 2, 1, sequence=4),
 )
-"""Pipeline x data x ZeRO stage x micro-batch x interval x precision, mixed so that a few of them, too, span
-what there is."""
+"""Pipeline x data (x ranks that share clips) x ZeRO stage x micro-batch x interval x precision, mixed so that
+a few of them, too, span what there is."""
 
 
 class Row(NamedTuple):
@@ -135,6 +139,7 @@ def render(ways: Sequence[Way], lab: Lab, folder: Path) -> dict[str, dict[str, f
             "training.precision": way.precision,
             "constraints.pipeline_parallel_size": way.pipeline,
             "constraints.data_parallel_size": way.data,
+            "constraints.sequence_parallel_size": way.sequence,
             "constraints.zero_stage": way.zero,
             "constraints.micro_batch_size": way.micro_batch,
             "constraints.activation_checkpoint_interval": way.interval,

@@ -21,7 +21,7 @@ from tests.cost.matrix_predictions import (
     has_a_device,
     measurements,
 )
-from vdsgen.cost.model_states import engine_optimizer
+from vdsgen.cost.engine_optimizer import engine_optimizer
 from vdsgen.cost.settings import Settings
 from vdsgen.files import write_atomically
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.peers_inputs import workload_for
-from vdsgen.cost.activations import LayerBytes, layer_bytes
+from vdsgen.cost.layer_bytes import LayerBytes, layer_bytes
 from vdsgen.cost.settings import BYTES_PER_ELEMENT
 from vdsgen.planner.workload import Workload
 from vdsgen.spec.experiment import Dtype
@@ -74,7 +74,7 @@ def arguments(on: Workload, folder: Path) -> types.SimpleNamespace:
 def write_profiles(on: Workload, folder: Path, tokens: int) -> None:
     """Layers, activations and links in its own files."""
     folder.mkdir(exist_ok=True)
-    times = on.times.layers(1, DTYPE)  # type: ignore[union-attr]
+    times = on.times.whole.micro_batch.layers(1, DTYPE)  # type: ignore[union-attr]
     held = layer_bytes(on.profile, on.geometry, 1, DTYPE)
     block, others = _split(on, times), _split(on, held)
     seconds = [one.forward_seconds for one in block[0]], [one.forward_seconds for one in block[1]]

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from tests.cost.engine_cases import case_of, sizes_of
-from vdsgen.cost.activations import LayerBytes, stage_tensors
 from vdsgen.cost.gradients import gradient_growth
+from vdsgen.cost.layer_bytes import LayerBytes
 from vdsgen.cost.model_states import model_states
 from vdsgen.cost.settings import Settings
+from vdsgen.cost.stage_tensors import stage_tensors
 from vdsgen.cost.timeline import StageTimeline
 from vdsgen.profile import ledger
 from vdsgen.profile.trace import Kind, empty_layer, empty_tensors, trace_layer

@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from vdsgen.cost import engine_defaults as defaults
-from vdsgen.cost.model_states import ModelStates, StageSizes, engine_optimizer, model_states
+from vdsgen.cost.engine_optimizer import engine_optimizer
+from vdsgen.cost.model_states import model_states
 from vdsgen.cost.settings import Settings
+from vdsgen.cost.stage_sizes import StageSizes
+from vdsgen.cost.state_bytes import ModelStates
 from vdsgen.spec.experiment import Dtype
 
 BUCKET_ELEMENTS = 40_000

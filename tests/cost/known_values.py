@@ -17,8 +17,8 @@ import torch
 from tests.cost.engine_cases import sizes_of
 from tests.cost.matrix_cases import matrix
 from tests.cost.matrix_predictions import Cost, layer_shapes
-from vdsgen.cost.model_states import StageSizes
 from vdsgen.cost.settings import Settings
+from vdsgen.cost.stage_sizes import StageSizes
 from vdsgen.spec.plan import Offload
 
 
@@ -45,13 +45,13 @@ def wrong_values(cost: Cost) -> Iterator[str]:
         yield "bytes of a norm's element"
     shapes = layer_shapes()
     for frozen in (0, 3):
-        sizes = cost.model_states.StageSizes.of(profile(frozen), range(len(shapes)))
+        sizes = cost.stage_sizes.StageSizes.of(profile(frozen), range(len(shapes)))
         trained = [shape for layer in shapes for shape in layer[: len(layer) - frozen]]
         everything = sizes_of([shape for layer in shapes for shape in layer])
         if sizes != sizes_of(trained)._replace(parameters=everything.parameters):
             yield f"sizes of a model with {frozen} frozen parameters a layer"
     everything_frozen = max(map(len, shapes))
-    sizes = cost.model_states.StageSizes.of(profile(everything_frozen), range(len(shapes)))
+    sizes = cost.stage_sizes.StageSizes.of(profile(everything_frozen), range(len(shapes)))
     if sizes[1:] != (0, 0, ()):
         yield "sizes of a model that trains nothing"
     for settings in padded_settings():
@@ -64,7 +64,7 @@ def wrong_values(cost: Cost) -> Iterator[str]:
             yield f"reserve beside {tensors} bytes"
     if cost.memory.reserve_bytes(10**9, 1000, 0.25, False) != 250:
         yield "a reserve that the lab gives"
-    if cost.model_states.StageSizes(5, 0, 0, ()).straddling_elements != 0:
+    if cost.stage_sizes.StageSizes(5, 0, 0, ()).straddling_elements != 0:
         yield "a straddling parameter of a stage that trains none"
 
 
@@ -190,7 +190,7 @@ def wrong_offload(cost: Cost) -> Iterator[str]:
     host gets, and how much less is held after forward and at the peaks of forward and backward."""
     output = [2 * WIDE, 2 * WIDE, 2 * WIDE, 2 * WIDE, WIDE]
     layers = [
-        cost.activations.LayerBytes(saved=0, output=size, side=0, forward_transient=0, backward_transient=0)
+        cost.layer_bytes.LayerBytes(saved=0, output=size, side=0, forward_transient=0, backward_transient=0)
         for size in output
     ]
     for start in (0, 1):

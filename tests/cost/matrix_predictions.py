@@ -14,9 +14,20 @@ import torch
 from tests.cost.activation_cases import GEOMETRY, MODEL, on_this_processor
 from tests.cost.engine_cases import sizes_of
 from tests.cost.matrix_cases import PARTITIONS, MatrixCase, matrix, scaled_defaults
-from vdsgen.cost import activations, engine_defaults, gradients, host_memory, memory, model_states, reduction
-from vdsgen.cost.model_states import StageSizes
+from vdsgen.cost import (
+    activations,
+    engine_defaults,
+    engine_optimizer,
+    gradients,
+    host_memory,
+    layer_bytes,
+    memory,
+    model_states,
+    reduction,
+)
+from vdsgen.cost import stage_sizes as cost_stage_sizes
 from vdsgen.cost.settings import BYTES_PER_ELEMENT, Settings
+from vdsgen.cost.stage_sizes import StageSizes
 from vdsgen.profile.trace import LAYER_INDEX, Kind, empty_layer, empty_tensors
 from vdsgen.spec.plan import Offload
 
@@ -30,8 +41,11 @@ class Cost(NamedTuple):
     engine_defaults: ModuleType = engine_defaults
     host_memory: ModuleType = host_memory
     reduction: ModuleType = reduction
+    stage_sizes: ModuleType = cost_stage_sizes
+    engine_optimizer: ModuleType = engine_optimizer
     model_states: ModuleType = model_states
     gradients: ModuleType = gradients
+    layer_bytes: ModuleType = layer_bytes
     activations: ModuleType = activations
     memory: ModuleType = memory
 
@@ -98,7 +112,7 @@ def compared(cost: Cost = Cost(), known: dict[str, Any] | None = None) -> Iterat
                     case,
                     stage,
                     answer["optimizer"],
-                    cost.model_states.engine_optimizer(case.settings),
+                    cost.engine_optimizer.engine_optimizer(case.settings),
                     measured(bytes_),
                     predicted(case.settings, stage, cost),
                 )
@@ -106,7 +120,7 @@ def compared(cost: Cost = Cost(), known: dict[str, Any] | None = None) -> Iterat
 
 def allowed(settings: Settings, cost: Cost = Cost()) -> bool:  # noqa: B008
     try:
-        cost.model_states.engine_optimizer(settings)
+        cost.engine_optimizer.engine_optimizer(settings)
     except ValueError:
         return False
     return True
@@ -146,7 +160,7 @@ def predicted(settings: Settings, stage: int, cost: Cost = Cost()) -> Bytes:  # 
         )
         for largest in largest_parameters()
     ]
-    layers = cost.activations.with_reduction(on_this_processor(DTYPES[settings.dtype]), momentary)
+    layers = cost.layer_bytes.with_reduction(on_this_processor(DTYPES[settings.dtype]), momentary)
     activations = cost.activations.stage_activations(layers, settings, stage, start, stop, growth=growth)
     peaks = cost.memory.peak_moments(states, growth, activations, settings)
     idle = peaks.stepping_bytes - states.gradients_bytes - states.workspace_bytes

@@ -17,12 +17,15 @@ from tests.cost.activation_cases import (
     timeline_of,
 )
 from tests.cost.conftest import EngineRuns
-from vdsgen.cost.activations import LayerBytes, StageActivations, stage_activations, stage_tensors
+from vdsgen.cost.activations import StageActivations, stage_activations
+from vdsgen.cost.engine_optimizer import engine_optimizer
 from vdsgen.cost.gradients import GradientGrowth, gradient_growth
+from vdsgen.cost.layer_bytes import LayerBytes
 from vdsgen.cost.memory import peak_tensor_bytes
-from vdsgen.cost.model_states import ModelStates, engine_optimizer
 from vdsgen.cost.schedule import buffers_in_flight
 from vdsgen.cost.settings import BYTES_PER_ELEMENT, Settings
+from vdsgen.cost.stage_tensors import stage_tensors
+from vdsgen.cost.state_bytes import ModelStates
 from vdsgen.cost.timeline import StageTimeline
 from vdsgen.spec.experiment import Dtype
 

@@ -12,7 +12,7 @@ from tests.benchmarks.engine_matrix import measure
 from tests.cost.known_values import wrong_values
 from tests.cost.matrix_cases import MatrixCase, matrix
 from tests.cost.matrix_predictions import Cost, allowed, is_refused, is_same, measurements, misses
-from vdsgen.cost.model_states import engine_optimizer
+from vdsgen.cost.engine_optimizer import engine_optimizer
 
 
 def test_every_case_is_measured_with_the_installed_releases() -> None:

@@ -17,9 +17,10 @@ from vdsgen.cost.memory import (
     MemoryModel,
     stage_memory,
 )
-from vdsgen.cost.model_states import StageSizes, engine_optimizer, model_states
+from vdsgen.cost.model_states import model_states
 from vdsgen.cost.schedule import buffers_in_flight
 from vdsgen.cost.settings import Settings
+from vdsgen.cost.stage_sizes import StageSizes
 from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.profile import ModelProfile
 
@@ -191,13 +192,6 @@ def test_the_reserve_is_the_labs_fraction_or_context_and_fragmentation() -> None
     assert reserve(0.0) == 0
     assert reserve() == DEVICE_CONTEXT_BYTES + round(FRAGMENTATION_FRACTION * tensors)
     assert reserve(on_host=True) == HOST_PROCESS_BYTES + round(FRAGMENTATION_FRACTION * tensors)
-
-
-def test_what_the_engine_refuses_is_refused() -> None:
-    with pytest.raises(ValueError, match="ZeRO-2 with a pipeline: refused"):
-        engine_optimizer(SETTINGS._replace(zero_stage=2))
-    with pytest.raises(ValueError, match="fp32 sums of fp16 gradients without ZeRO: refused"):
-        engine_optimizer(SETTINGS._replace(gradient_accumulation_dtype="fp32"))
 
 
 MIB = 2**20

@@ -15,9 +15,11 @@ from tests.cost.engine_cases import (
     is_allowed,
 )
 from vdsgen.cost import engine_defaults
-from vdsgen.cost.model_states import StageSizes, engine_optimizer, model_states
+from vdsgen.cost.engine_optimizer import engine_optimizer
+from vdsgen.cost.model_states import model_states
 from vdsgen.cost.reduction import momentary_bytes
 from vdsgen.cost.settings import Settings
+from vdsgen.cost.stage_sizes import StageSizes
 from vdsgen.spec.experiment import Dtype
 
 TOLERANCE = 0.01
@@ -116,6 +118,8 @@ settings_strategy = st.builds(
     gradient_accumulation_dtype=st.sampled_from(DTYPES),
     reduce_bucket_elements=st.integers(1, 10**9),
     allgather_bucket_elements=st.integers(1, 10**9),
+    tensor_parallel_size=st.just(1),
+    sequence_parallel_size=st.sampled_from([1, 2, 4]),
 ).filter(lambda settings: settings.gradient_accumulation_dtype in (settings.dtype, "fp32"))
 
 

@@ -10,6 +10,7 @@ from tests.article_setups import LEAST_SECONDS, SETUPS, difference_sentences, se
 from tests.update_article import PAGE, page
 from vdsgen.planner.compare import PARTS
 from vdsgen.planner.explanations.differences import Planned, differences
+from vdsgen.planner.space import layout_of
 
 
 def test_article_page_is_fresh() -> None:
@@ -27,7 +28,7 @@ def test_every_difference_is_tried_both_ways(plans: tuple[Planned, Planned]) -> 
     article, ours = plans
     told = {one.choice: one for one in differences(article, ours)}
     mine, theirs = ours.candidate.settings, article.candidate.settings
-    assert ("layout" in told) == (mine.pipeline_parallel_size != theirs.pipeline_parallel_size)
+    assert ("layout" in told) == (layout_of(mine) != layout_of(theirs))
     assert ("precision" in told) == (mine.dtype != theirs.dtype)
     assert ("ZeRO stage" in told) == (mine.zero_stage != theirs.zero_stage)
     for choice, one in told.items():

@@ -1,6 +1,7 @@
 """One rank of a layout test: trains a tiny model for a few steps on the real engine, under several configs.
 
-Reads a job from standard input: {"cases": [...]} with one case after another on the same process group.
+Reads a job from standard input: {"cases": [...]} with one case after another on the same process group, and
+`frames`, where clips have another number of latent frames.
 Prints, as its last line, a list with one result a case.
 """
 
@@ -40,17 +41,19 @@ SEED = 7
 GLOBAL_BATCH = 4
 
 
-def sample(index: int) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+def sample(index: int, geometry: Geometry = GEOMETRY) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
     """Sample `index` of the data order, from nothing but its index."""
     generator = torch.Generator().manual_seed(1000 + index)
-    shape = (MODEL.in_channels, GEOMETRY.frames, GEOMETRY.latent_height, GEOMETRY.latent_width)
+    shape = (MODEL.in_channels, geometry.frames, geometry.latent_height, geometry.latent_width)
     latents = torch.randn(shape, generator=generator)
-    text = torch.randn(GEOMETRY.text_tokens, MODEL.text_hidden_size, generator=generator)
-    pair = training_pair(latents, generator, Diffusion(), GEOMETRY)
+    text = torch.randn(geometry.text_tokens, MODEL.text_hidden_size, generator=generator)
+    pair = training_pair(latents, generator, Diffusion(), geometry)
     return (pair.noised, pair.timestep, text), pair.target
 
 
-def batches(engine: TrainingEngine, micro_batch_size: int, accumulation: int) -> Iterator[Batch]:
+def batches(
+    engine: TrainingEngine, micro_batch_size: int, accumulation: int, geometry: Geometry = GEOMETRY
+) -> Iterator[Batch]:
     """Micro-batches of this rank: the same global batch in every layout."""
     step = 0
     while True:
@@ -60,9 +63,9 @@ def batches(engine: TrainingEngine, micro_batch_size: int, accumulation: int) ->
                 + micro * micro_batch_size * engine.data_parallel_size
                 + engine.data_parallel_rank * micro_batch_size
             )
-            samples = [sample(first + i) for i in range(micro_batch_size)]
+            samples = [sample(first + i, geometry) for i in range(micro_batch_size)]
             inputs = tuple(torch.stack(column) for column in zip(*(s[0] for s in samples), strict=True))
-            yield inputs, torch.stack([s[1] for s in samples])
+            yield engine.own_rows((inputs, torch.stack([s[1] for s in samples])))
         step += 1
 
 
@@ -131,16 +134,17 @@ def recorded_segments(engine: TrainingEngine) -> set[tuple[int, int]]:
     return found
 
 
-def run_case(case: dict[str, Any]) -> dict[str, Any]:
+def run_case(case: dict[str, Any], geometry: Geometry) -> dict[str, Any]:
     config = case["config"]
     if case.get("uncorrected"):
         without_corrections()
     # The CPU accelerator refuses fp16 although torch computes in it: this is what lets the engine's
     # loss scaling run here.
     get_accelerator().is_fp16_supported = lambda: "fp16" in config
-    engine = build_engine(config, MODEL, GEOMETRY, SEED)
+    engine = build_engine(config, MODEL, geometry, SEED)
     segments = recorded_segments(engine)
-    data = batches(engine, config["train_micro_batch_size_per_gpu"], config["gradient_accumulation_steps"])
+    micro, accumulation = config["train_micro_batch_size_per_gpu"], config["gradient_accumulation_steps"]
+    data = batches(engine, micro, accumulation, geometry)
     steps = []
     for _ in range(case["steps"]):
         loss = engine.train_step(data)
@@ -151,7 +155,7 @@ def run_case(case: dict[str, Any]) -> dict[str, Any]:
                 "loss_scale": engine.loss_scale,
             }
         )
-    probe = [sample(index) for index in range(3)]
+    probe = [sample(index, geometry) for index in range(3)]
     inputs = tuple(torch.stack(column) for column in zip(*(s[0] for s in probe), strict=True))
     prediction = engine.predict(inputs)
     after = weights(engine)
@@ -172,7 +176,8 @@ def main() -> None:
     job = json.load(sys.stdin)
     torch.set_num_threads(1)
     start_nowhere_at_zero()
-    results = [run_case(case) for case in job["cases"]]
+    geometry = GEOMETRY._replace(frames=job.get("frames", GEOMETRY.frames))
+    results = [run_case(case, geometry) for case in job["cases"]]
     print(flush=True)
     print(json.dumps(results), flush=True)
 

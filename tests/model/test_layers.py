@@ -91,7 +91,7 @@ def attention_part(block: Block, inputs: tuple[Tensor, ...], first_row: int) -> 
     """One of the two attentions with its modulation, as a module of the hidden state (B, T, S, D) alone."""
     rows = (inputs[1] + block.table)[:, :, None, None].unbind(1)
     attend = block._attend_within_frames if first_row == 0 else block._attend_along_time
-    rotation = block._rotations(inputs[0])[0 if first_row == 0 else 1]
+    rotation = block.rotations(inputs[0])[0 if first_row == 0 else 1]
 
     class Part(nn.Module):
         def forward(self, hidden: Tensor) -> Tensor:

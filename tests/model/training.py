@@ -82,7 +82,8 @@ def render_tiny(
     """Four processor ranks, 2 pipeline x 2 data, fp32, unless told otherwise."""
     values: dict[str, Any] = {"pipeline": 2, "data": 2, "zero_stage": 1, "dtype": "fp32", "accumulation": 2}
     values |= plan
-    pool = pool_of(1, values["pipeline"] * values["data"] * values.get("tensor", 1), gpu="cpu")
+    ranks = values["pipeline"] * values["data"] * values.get("tensor", 1) * values.get("sequence", 1)
+    pool = pool_of(1, ranks, gpu="cpu")
     files = render_plan(plan_of(pool=pool, **values), tiny_experiment(videos, buckets, **(training or {})))
     directory.mkdir(parents=True)
     for name, content in files.items():

@@ -14,6 +14,7 @@ from vdsgen.planner.choices.offload import offload_choices
 from vdsgen.planner.host_memory import host_miss
 from vdsgen.planner.space import bucket_elements
 from vdsgen.planner.workload import Workload
+from vdsgen.spec.architecture import Vdt
 from vdsgen.spec.experiment import Dtype
 
 
@@ -23,15 +24,23 @@ def every_settings(on: Workload) -> list[Settings]:
     world, total = on.pool.world_size, training.global_batch_size
     bucket = bucket_elements(on)
     found = []
-    for stages, data, zero, micro, steps in product(
-        range(1, world + 1), range(1, world + 1), range(4), range(1, total + 1), range(1, total + 1)
+    per_node = on.pool.gpus_per_node
+    for stages, data, sequence, zero, micro, steps in product(
+        range(1, world + 1),
+        range(1, world + 1),
+        shared_samples(on),
+        range(4),
+        range(1, total + 1),
+        range(1, total + 1),
     ):
         accumulation: Dtype = "bf16" if zero == 0 else "fp32"
-        per_node = on.pool.gpus_per_node
-        startable = stages * data <= per_node or stages * data % per_node == 0
+        ranks = stages * data * sequence
+        startable = ranks <= per_node or ranks % per_node == 0
+        on_one_node = ranks <= per_node or per_node % sequence == 0
         if (
-            stages * data > world
+            ranks > world
             or not startable
+            or not on_one_node
             or stages > on.blocks
             or micro * steps * data != total
             or (stages > 1 and zero > 1)
@@ -39,13 +48,25 @@ def every_settings(on: Workload) -> list[Settings]:
             or pins.pipeline_parallel_size not in (None, stages)
         ):
             continue
-        plain = Settings(stages, data, zero, micro, steps, 0, "bf16", accumulation, bucket, bucket)
+        plain = Settings(
+            stages, data, zero, micro, steps, 0, "bf16", accumulation, bucket, bucket,
+            sequence_parallel_size=sequence,
+        )  # fmt: skip
         found += [
             one
             for offloaded, _ in offload_choices(on, plain, tuple(range(on.blocks + 1)))
             for one in communication_choices(on, offloaded)
         ]
     return found
+
+
+def shared_samples(on: Workload) -> list[int]:
+    """Ranks that share a sample, whether or not as many data ranks would do better."""
+    (geometry,), model = on.geometries, on.experiment.model
+    assert isinstance(model, Vdt)
+    rows = geometry.latent_height // model.patch_size
+    most = on.pool.gpus_per_node
+    return [size for size in range(1, most + 1) if rows % size == 0 and geometry.frames % size == 0]
 
 
 def reference(on: Workload, settings: Settings) -> Reference:

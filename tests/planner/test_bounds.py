@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf
+from math import gcd, inf
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +14,7 @@ from vdsgen.cost.schedule import StageTimes, simulate
 from vdsgen.planner.bounds import layout_bound, settings_bound, shares_of_a_pipeline
 from vdsgen.planner.earliest import Earliest, common_lower_bound, step_lower_bound
 from vdsgen.planner.place import Placed, fastest
-from vdsgen.planner.space import Layout
+from vdsgen.planner.space import layout_of
 from vdsgen.planner.stages import Stages
 
 
@@ -26,7 +26,7 @@ from vdsgen.planner.stages import Stages
     hidden=st.sampled_from([256, 1024]),
     gb_per_second=st.sampled_from([0.2, 2.0, 20.0]),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_no_plan_is_faster_than_its_bounds_and_the_best_boundaries_are_found(
     blocks: int, gpus: int, global_batch_size: int, memory_gib: float, hidden: int, gb_per_second: float
 ) -> None:
@@ -37,11 +37,12 @@ def test_no_plan_is_faster_than_its_bounds_and_the_best_boundaries_are_found(
         blocks, hidden, on=of.model_copy(update={"intra_node": link}), global_batch_size=global_batch_size
     )
     for one in every_settings(on):
+        if gcd(one.sequence_parallel_size, one.micro_batch_size) > 1:
+            continue  # not searched
         best = reference(on, one)
         if best.seconds == inf:
             continue
-        layout = Layout(one.pipeline_parallel_size, one.data_parallel_size)
-        assert layout_bound(on, layout) <= settings_bound(on, one) * (1 + 1e-9)
+        assert layout_bound(on, layout_of(one)) <= settings_bound(on, one) * (1 + 1e-9)
         assert settings_bound(on, one) <= best.seconds * (1 + 1e-9)
         plain = not best.settings.offload_activations  # which is not asked for where nothing is kept
         stages = Stages(on, best.settings, plain=plain, recomputed=True)

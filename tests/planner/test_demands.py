@@ -48,7 +48,10 @@ IMPOSSIBLE: list[tuple[dict[str, Any], list[str]]] = [
         ["a step sees 8 samples on 4 GPUs", "16"],
     ),
     (
-        {"global_batch_size": 6, "constraints": {"micro_batch_size": 2, "pipeline_parallel_size": 1}},
+        {
+            "global_batch_size": 6,
+            "constraints": {"micro_batch_size": 2, "pipeline_parallel_size": 1, "sequence_parallel_size": 1},
+        },
         ["6", "8", "4 GPUs"],
     ),
     ({"precision": "bf16"}, ["bf16", "gpu-has-bf16"]),
@@ -77,8 +80,11 @@ def test_all_gpus_are_used_unless_the_global_batch_is_smaller() -> None:
     few = whole_pool_layouts(workload(8, 256, global_batch_size=2))
     assert {layout.world_size for layout in few} == {1, 2, 4}
     assert all(2 % layout.data_parallel_size == 0 for layout in few)
-    # One block cannot be cut, and one clip cannot be shared.
+    # One block cannot be cut; one clip can, unless that is forbidden.
     plan = make_plan(experiment(1, 256, global_batch_size=1), pool(), profile(1, 256))
+    assert (plan.parallel.world_size, plan.parallel.sequence_parallel_size) == (4, 4)
+    whole = experiment(1, 256, global_batch_size=1, constraints={"sequence_parallel_size": 1})
+    plan = make_plan(whole, pool(), profile(1, 256))
     assert plan.parallel.world_size == 1
     assert any("1 of 4 GPUs" in reason for reason in plan.reasons)
 

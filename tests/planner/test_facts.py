@@ -77,7 +77,7 @@ def test_what_the_engine_does_is_legal(changes: dict[str, Any]) -> None:
         ({"hierarchical_partition_size": 2}, "zeropp-stage-3"),
         ({"zero_stage": 3, "hierarchical_partition_size": 3}, "hpz-divides-world"),
         ({"tensor_parallel_size": 3}, "tensor-heads"),
-        ({"sequence_parallel_size": 3}, "sequence-heads"),
+        ({"sequence_parallel_size": 3}, "sequence-rows"),
         ({"allgather_bucket_elements": 1001}, "allgather-bucket-even"),
         ({"activation_checkpoint_interval": 9}, "interval-within-blocks"),
         ({"stage_checkpoint_intervals": (9,)}, "interval-within-blocks"),

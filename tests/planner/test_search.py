@@ -38,7 +38,7 @@ def run(on: Workload) -> Search:
     memory_gib=st.floats(1.1, 3.0),
     hidden=st.sampled_from([256, 512, 1024]),
 )
-@hypothesis_settings(max_examples=25, deadline=None)
+@hypothesis_settings(max_examples=16, deadline=None)
 def test_no_plan_beats_the_planners_choice(
     blocks: int, gpus: int, nodes: int, global_batch_size: int, memory_gib: float, hidden: int
 ) -> None:
@@ -68,14 +68,15 @@ def test_no_plan_beats_the_planners_choice(
         if one.settings.world_size == whole or one.seconds < all_of_them / (1 + SIMPLER_WITHIN)
     ]
     assert found == pytest.approx(min(one.seconds for one in allowed), rel=1e-9)
-    # The rule: of all that are within 1 % of the fastest no idle GPUs, nothing offloaded, less pipeline, less
-    # ZeRO, no checkpointing.
+    # The rule: of all that are within 1 % of the fastest no idle GPUs, nothing offloaded, less pipeline,
+    # fewer ranks to a sample, less ZeRO, no checkpointing.
     simplest = min(
         (
             -one.settings.world_size,
             one.settings.offloaded_parts,
             one.settings.pipeline_parallel_size,
             one.settings.tensor_parallel_size,
+            one.settings.sequence_parallel_size,
             one.settings.zero_stage,
             one.settings.communication_changes,
             again,
@@ -84,7 +85,7 @@ def test_no_plan_beats_the_planners_choice(
         for again, seconds in ((0, one.plain_seconds), (1, one.seconds))
         if seconds <= found * (1 + SIMPLER_WITHIN) * (1 - 1e-9)
     )
-    assert winner.simplicity[:7] <= simplest
+    assert winner.simplicity[:8] <= simplest
 
 
 def test_every_candidate_is_counted_once() -> None:

@@ -7,7 +7,7 @@ from statistics import median
 
 import pytest
 
-from vdsgen.cost import activations as cost_activations
+from vdsgen.cost import layer_bytes as cost_layer_bytes
 from vdsgen.cost import memory as cost_memory
 from vdsgen.cost import rates as cost_rates
 from vdsgen.published.compare import Outcome, compared, outcome_of
@@ -80,14 +80,14 @@ def worst_clean_error() -> float:
 def test_a_wrong_coefficient_of_memory_breaks_the_3_percent(monkeypatch: pytest.MonkeyPatch) -> None:
     assert worst_clean_error() < 0.03
     with monkeypatch.context() as wrong:
-        wrong.setattr("vdsgen.cost.model_states.MASTER_AND_MOMENTS", 8)
+        wrong.setattr("vdsgen.cost.whole_states.MASTER_AND_MOMENTS", 8)
         assert worst_clean_error() > 0.03
     with monkeypatch.context() as wrong:
         in_flight = "vdsgen.published.stages.buffers_in_flight"
         wrong.setattr(in_flight, lambda stage, stages, steps: min(stages, steps))
         assert worst_clean_error() > 0.03
     with monkeypatch.context() as wrong:
-        doubled = cost_activations.layer_bytes
+        doubled = cost_layer_bytes.layer_bytes
         wrong.setattr(
             "vdsgen.published.decoder_case.layer_bytes",
             lambda *given: tuple(one._replace(saved=2 * one.saved) for one in doubled(*given)),

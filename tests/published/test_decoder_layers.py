@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vdsgen.cost.activations import LayerBytes, layer_bytes
+from vdsgen.cost.layer_bytes import LayerBytes, layer_bytes
 from vdsgen.published.decoder import Decoder
 from vdsgen.published.decoder_layers import Block2021, attend, build
 from vdsgen.published.decoder_profile import decoder_geometry, decoder_profile

@@ -89,9 +89,10 @@ def plan_of(
     depth: int = 4,
     pool: Pool | None = None,
     tensor: int = 1,
+    sequence: int = 1,
     **changes: Any,
 ) -> Plan:
-    layers = depth + 2
+    layers, world = depth + 2, pipeline * data * tensor * sequence
     bounds = [round(index * layers / pipeline) for index in range(pipeline + 1)]
     memory = StageMemory(
         parameters_bytes=3 * GIB,
@@ -111,17 +112,18 @@ def plan_of(
                 experiment_sha256="e" * 64,
                 lab_sha256="1" * 64,
                 profile_sha256="f" * 64,
-                pool=pool or pool_of(1, pipeline * data * tensor),
+                pool=pool or pool_of(1, world),
             ),
             "model": PlannedModel(
                 name="vdt-small", parameters=1_234_567, trainable_parameters=1_234_567, layers=layers
             ),
             "pool": (pool or pool_of(1, 1)).name,
             "parallel": Parallel(
-                world_size=pipeline * data * tensor,
+                world_size=world,
                 pipeline_parallel_size=pipeline,
                 data_parallel_size=data,
                 tensor_parallel_size=tensor,
+                sequence_parallel_size=sequence,
             ),
             "batch": Batch(
                 micro_batch_size=micro_batch_size,

@@ -30,7 +30,7 @@ from vdsgen.spec.plan import ActivationCheckpointing, Plan
 
 def legal_plans() -> list[Plan]:
     """Every engine mode: pipeline or not, each ZeRO stage that it allows, blocks whole or shared, each
-    precision."""
+    precision; and samples shared."""
     plans = []
     modes = [(1, 0, 1), (1, 1, 1), (1, 2, 1), (1, 3, 1), (2, 0, 1), (2, 1, 1), (1, 3, 2), (2, 1, 2)]
     for pipeline, stage, tensor in modes:
@@ -47,7 +47,8 @@ def legal_plans() -> list[Plan]:
                     accumulation_dtype=dtype if accumulation == "model" else accumulation,
                 )
             )
-    return [*plans, with_offloaded_activations(plans[-1])]
+    sequence = plan_of(pipeline=2, data=2, sequence=2, zero_stage=1, dtype="bf16", accumulation_dtype="fp32")
+    return [*plans, with_offloaded_activations(plans[-1]), sequence]
 
 
 def with_offloaded_activations(plan: Plan) -> Plan:
@@ -57,8 +58,11 @@ def with_offloaded_activations(plan: Plan) -> Plan:
 
 def plan_id(plan: Plan) -> str:
     precision = plan.precision
+    parallel = plan.parallel
+    sequence = parallel.sequence_parallel_size
     return (
-        f"pp{plan.parallel.pipeline_parallel_size}-tp{plan.parallel.tensor_parallel_size}-zero{plan.zero.stage}-{precision.dtype}"
+        f"pp{parallel.pipeline_parallel_size}-tp{parallel.tensor_parallel_size}"
+        f"{f'-sp{sequence}' if sequence > 1 else ''}-zero{plan.zero.stage}-{precision.dtype}"
         f"-{precision.gradient_accumulation_dtype}"
         f"{'-offloaded' if plan.activation_checkpointing.offload else ''}"
     )

@@ -23,6 +23,7 @@ GOOD = Facts(
     data_parallel_size=4,
     tensor_parallel_size=1,
     sequence_parallel_size=1,
+    ulysses_parallel_size=1,
     global_batch_size=16,
     micro_batch_size=1,
     gradient_accumulation_steps=4,
@@ -105,7 +106,9 @@ GOOD = Facts(
         partition_activations=False, contiguous_memory_optimization=False, number_checkpoints=0,
         synchronize_checkpoint_boundary=False, profile=False, configured=False,
     ),
-    saving=groups.SavingFacts(tag_validation="Warn", load_universal=False, resumed_data_parallel_size=4),
+    saving=groups.SavingFacts(
+        tag_validation="Warn", load_universal=False, writer=False, resumed_data_parallel_size=4
+    ),
     compile=groups.CompileFacts(
         deepcompile=False, autoep_non_moe=False, offload_activation=False, offload_opt_states=False,
         offload_parameters=False,
@@ -117,7 +120,7 @@ GOOD = Facts(
     model=groups.ModelFacts(
         parameters=2_000_000_000, trainable_parameters=2_000_000_000, heads=16, key_value_heads=16,
         mlp_hidden_size=4096,
-        tokens=4096, mixture_of_experts=False,
+        tokens=4096, patch_rows=(16, 32), latent_frames=(16, 16), mixture_of_experts=False,
     ),
     machine=groups.MachineFacts(
         accelerator="cuda", gpu_memory_bytes=24 * GIB, gpus_per_node=4, torch_version=(2, 13),
@@ -152,7 +155,7 @@ STAGE_3 = {"zero_stage": 3}
 NVME = {"offload.optimizer": "nvme", "offload.optimizer_nvme_path": "/mnt", "zero_stage": 3}
 DEEPCOMPILE = {"compile.deepcompile": True}
 SEQUENCE = {
-    "sequence_parallel_size": 2, "data_parallel_size": 2, "global_batch_size": 8,
+    "sequence_parallel_size": 2, "ulysses_parallel_size": 2, "data_parallel_size": 2, "global_batch_size": 8,
     "saving.resumed_data_parallel_size": 2,
 }  # fmt: skip
 ZENFLOW = {
@@ -213,8 +216,11 @@ LAYOUT: dict[str, Broken] = {
     "tensor-heads": ({"tensor_parallel_size": 3}, ("3", "16")),
     "tensor-columns": ({"tensor_parallel_size": 3}, ("3", "4096")),
     "tensor-within-node": ({"tensor_parallel_size": 8}, ("8", "4")),
-    "sequence-divides-world": ({"sequence_parallel_size": 3}, ("3", "4")),
-    "sequence-heads": ({"sequence_parallel_size": 3}, ("3", "16")),
+    "sequence-rows": (SEQUENCE | {"model.patch_rows": (16, 15)}, ("2", "15")),
+    "sequence-frames": (SEQUENCE | {"model.latent_frames": (5,)}, ("2", "5")),
+    "sequence-within-node": (SEQUENCE | {"tensor_parallel_size": 4}, ("2", "4")),
+    "sequence-divides-world": ({"ulysses_parallel_size": 3}, ("3", "4")),
+    "sequence-heads": ({"ulysses_parallel_size": 3}, ("3", "16")),
     "sequence-key-value-heads": (SEQUENCE | {"model.key_value_heads": 3}, ("2", "3")),
     "sequence-tokens": (SEQUENCE | {"model.tokens": 4095}, ("2", "4095")),
     "experts-zero-3": (STAGE_3 | {"model.mixture_of_experts": True}, ("3",)),
@@ -269,7 +275,7 @@ PRECISION: dict[str, Broken] = {
         ("torch_adam", "AdamW"),
     ),
     "loss-scale-not-negative": ({"precision.loss_scale": -2.0}, ("-2",)),
-    "loss-scale-start-finite": (FP16 | {"precision.initial_scale_power": 5000}, ("5000",)),
+    "loss-scale-start-finite": (FP16 | {"precision.initial_scale_power": 64}, ("64", "63")),
     "loss-scale-window": (FP16 | {"precision.loss_scale_window": 0}, ("0",)),
     "loss-scale-minimum": (FP16 | {"precision.min_loss_scale": 0}, ("0",)),
     "loss-scale-initial": (FP16 | {"precision.initial_scale_power": 16}, ("16", "8 skipped steps")),
@@ -373,6 +379,7 @@ ZERO: dict[str, Broken] = {
         {"+given": "/zero_optimization/offload_optimizer/cpuadam_cores_perc"}, ("cpuadam_cores_perc",),
     ),
     "zenflow-offload": (ZENFLOW | {"offload.optimizer": "none"}, ("offload",)),
+    "zenflow-optimizer": (ZENFLOW | {"zero_stage": 0}, ("ZeRO",)),
     "zenflow-strategy": (ZENFLOW | {"zenflow.select_strategy": "often"}, ("often",)),
     "zenflow-auto-interval": (ZENFLOW | {"zenflow.select_strategy": "auto"}, ("auto", "8")),
     "zenflow-interval": (ZENFLOW | {"zenflow.select_interval": "auto"}, ("step", "auto")),
@@ -405,6 +412,7 @@ REST: dict[str, Broken] = {
     "allreduce-sum-deepcompile": (
         DEEPCOMPILE | {"communication.allreduce_op": "sum"}, ("sum", "DeepCompile"),
     ),
+    "predivide-zero": ({"zero_stage": 0, "communication.predivide_factor": 0.0}, ("0",)),
     "predivide-reduce-scatter": ({"communication.predivide_factor": 2.0}, ("2", "reduce_scatter")),
     "prescale-reduce-scatter": ({"communication.prescale_gradients": True}, ("2", "reduce_scatter")),
     "predivide-prescale": (
@@ -512,6 +520,7 @@ REST: dict[str, Broken] = {
     ),
     "checkpoint-tags": ({"saving.tag_validation": "Perhaps"}, ("Perhaps",)),
     "checkpoint-parallel-write": ({"saving.parallel_write_pipeline": "yes"}, ("yes",)),
+    "checkpoint-writer-unit": ({"saving.writer": True}, ("data_parallel", "2")),
     "resume-same-ranks": ({"saving.resumed_data_parallel_size": 8}, ("8", "4", "2")),
     "deepcompile-zero": (DEEPCOMPILE | {"zero_stage": 0}, ("0",)),
     "deepcompile-managed-accumulation": (
@@ -536,6 +545,11 @@ REST: dict[str, Broken] = {
     "deepcompile-autosp-stage": (DEEPCOMPILE | {"compile.passes": ("autosp",)}, ("2",)),
     "deepcompile-eager-experts": (DEEPCOMPILE | {"compile.autoep_non_moe": True}, ("autoep_non_moe",)),
     "deepcompile-on": ({"+given": "/compile /compile/double_buffer"}, ("double_buffer",)),
+    "steps-per-print-zero": ({"monitoring.steps_per_print": 0}, ("0",)),
+    "pipeline-stages-timed": (PIPELINE | {"monitoring.wall_clock_breakdown": True}, ("2",)),
+    "pipeline-timed-steps": (
+        {"pipeline.is_pipeline": True, "monitoring.flops_profiler": True}, ("flops_profiler", "not set"),
+    ),
     "wall-clock-breakdown": ({"monitoring.wall_clock_breakdown": True}, ("true",)),
     "flops-profiler-clock": ({"monitoring.flops_profiler": True}, ("wall_clock_breakdown",)),
     "comms-logger": ({"monitoring.comms_logger": True}, ("true",)),

@@ -141,7 +141,13 @@ REFUSED: dict[str, list[Case]] = {
     "loss-scale-window": [built(2, "fp32", fp16={"enabled": True, "loss_scale_window": 0})],
     "loss-scale-minimum": [built(2, "fp32", fp16={"enabled": True, "min_loss_scale": 0})],
     "loss-scale-start-finite": [
-        built(2, "fp32", fp16={"enabled": True, "initial_scale_power": 2000}) | {"steps": 1}
+        built(2, "fp32", fp16={"enabled": True, "initial_scale_power": 64}) | {"steps": 1},
+        built(0, "fp32", fp16={"enabled": True, "initial_scale_power": 1024}) | {"steps": 1},
+    ],
+    "steps-per-print-zero": [built(steps_per_print=0) | {"steps": 1}],
+    "pipeline-timed-steps": [
+        in_pipeline(1, **timed, steps_per_print=None) | {"steps": 1}
+        for timed in ({"wall_clock_breakdown": True}, {"flops_profiler": {"enabled": True}})
     ],
     "zero-stage-exists": [built(4)],
     "allgather-bucket-even": [built(stage, zero={"allgather_bucket_size": 1001}) for stage in (1, 2)],
@@ -190,6 +196,10 @@ REFUSED: dict[str, list[Case]] = {
         )
     ],
     "zenflow-offload": [zenflow(offload="none")],
+    "zenflow-optimizer": [
+        zenflow(0, offload="none") | {"steps": 1},
+        built(1, zero={"zenflow": ZENFLOW}, data_types={"grad_accum_dtype": "fp32"}) | {"steps": 1},
+    ],
     "zenflow-strategy": [zenflow(select_strategy="often")],
     "zenflow-auto-interval": [zenflow(select_strategy="auto")],
     "zenflow-interval": [zenflow(select_interval="auto")],
@@ -209,6 +219,7 @@ REFUSED: dict[str, list[Case]] = {
     "allreduce-sum-stage-3": [built(3, gradient_allreduce_op="sum")],
     "allreduce-sum-zenflow": [built(zero={"zenflow": {}}, gradient_allreduce_op="sum")],
     "allreduce-sum-deepcompile": [built(gradient_allreduce_op="sum", compile={"deepcompile": True})],
+    "predivide-zero": [built(0, "fp32", gradient_predivide_factor=0) | {"steps": 1}],
     "predivide-reduce-scatter": [built(stage, gradient_predivide_factor=2.0) for stage in (2, 3)],
     "prescale-reduce-scatter": [built(stage, prescale_gradients=True) for stage in (2, 3)],
     "optimizer-exists": [built(optimizer={"type": "sgd", "params": {"lr": 0.1}})],
@@ -343,6 +354,8 @@ NOT_REFUSED_HERE: dict[str, str] = {
     "sequence-tokens": "raised by the data loader of sequence parallel ranks",
     "autotp-liger": "raised while a model is split between two ranks",
     "zenflow-torch": "the torch that is installed is newer",
+    "pipeline-stages-timed": "needs two stages: tests/review/lint/disagreements.py has cases",
+    "checkpoint-writer-unit": "pipelines leave groups behind in this process: a case is in disagreements.py",
     "deepcompile-one-offload": "comes after DeepCompile's CUDA operator is built",
 }
 """Rules whose source cannot run here, and why; the text at the source line is looked for all the same."""

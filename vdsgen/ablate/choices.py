@@ -112,9 +112,10 @@ def fingerprint_of(files: Mapping[str, bytes], experiment: Experiment) -> str:
 def settings_name(settings: Settings) -> str:
     """`pp2-dp2-zero1-mb1x4-ckpt3-bf16`: no word of it means anything but its setting."""
     interval = settings.activation_checkpoint_interval
-    tensor = f"tp{settings.tensor_parallel_size}-" if settings.tensor_parallel_size > 1 else ""
+    sharing = (("tp", settings.tensor_parallel_size), ("sp", settings.sequence_parallel_size))
+    shared = "".join(f"{name}{size}-" for name, size in sharing if size > 1)
     return (
-        f"pp{settings.pipeline_parallel_size}-dp{settings.data_parallel_size}-{tensor}zero{settings.zero_stage}-"
+        f"pp{settings.pipeline_parallel_size}-dp{settings.data_parallel_size}-{shared}zero{settings.zero_stage}-"
         f"mb{settings.micro_batch_size}x{settings.gradient_accumulation_steps}-"
         f"{f'ckpt{interval}' if interval else 'nockpt'}-{settings.dtype}"
     )

@@ -19,6 +19,7 @@ COMMUNICATION_PARTS = (
     "gather_seconds",
     "offload_seconds",
     "tensor_seconds",
+    "sequence_seconds",
 )
 OPTIMIZER_PARTS = ("optimizer_seconds",)
 

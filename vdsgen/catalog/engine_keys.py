@@ -22,7 +22,8 @@ class EngineKey(NamedTuple):
     name: str
     kind: Mapping[str, Any]
     """Its type: a word under `type`; `choices`, `items`, `members`, `optional` and limits where it has them;
-    `checked` where the engine raises for another type though no pydantic model holds the key."""
+    `checked` where the engine raises for another type though no pydantic model holds the key ("pipeline": the
+    engine of a PipelineModule alone), `converted` where it does so for what int() does not take."""
     default: Any = None
     section: str | None = None
     """JSON pointer of the section that its value is."""

@@ -14,6 +14,7 @@ READ_BY_THE_TRAINER: Mapping[str, frozenset[str]] = {
             "plain_layers",
             "offload_activations",
             "tensor_parallel_size",
+            "sequence_parallel_size",
         }
     ),
     "vdsgen": frozenset({"gradient_compression"}),

@@ -2,8 +2,9 @@
 
 Ranks are laid out as DeepSpeed's PipeModelDataParallelTopology does (pipe/topology.py:243): row-major over
 the axes (pipe, data, model), so ranks that share blocks are neighbours, those of a data-parallel group are
-tensor_parallel_size apart, and the next stage's peer is as many ranks away as a stage has. Without tensor
-parallelism that is PipeDataParallelTopology (:232). Rank r sits on node r // gpus_per_node.
+tensor_parallel_size apart (those of them that share samples come first), and the next stage's peer is as many
+ranks away as a stage has. Without tensor parallelism that is PipeDataParallelTopology (:232). Rank r sits on
+node r // gpus_per_node.
 
 Collectives are bandwidth-optimal rings (Patarasso and Yuan 2009, doi 10.1016/j.jpdc.2008.09.002):
 an all-reduce moves 2 (n - 1) / n of the data over each link, a gather or a scatter half of that.
@@ -20,7 +21,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from vdsgen.cost.model_states import engine_optimizer
+from vdsgen.cost.engine_optimizer import engine_optimizer
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.wire import gradient_bytes, parameter_bytes
 from vdsgen.spec.calibration import Calibration, middle
@@ -120,6 +121,21 @@ class Topology(NamedTuple):
         assert on_one_node, "tensor ranks are on one node"
         return self.collectives.get(collective, _path(self.intra_node, 1))
 
+    def sequence_exchange_seconds(self, settings: Settings, volume_bytes: float) -> float:
+        """An all-to-all of `volume_bytes` a rank between the ranks that share samples: every tensor-parallel
+        place has a group, all of them neighbours on one node, and all exchange at the same time."""
+        ranks, tensor = settings.sequence_parallel_size, settings.tensor_parallel_size
+        if ranks == 1:
+            return 0.0
+        inner = _path(self.intra_node, 1)
+        slowest = (ranks - 1) / ranks * volume_bytes / inner.bytes_per_second
+        behind = self.gpus_per_switch
+        if 1 < behind < ranks * tensor:
+            outside = ranks - max(1, behind // tensor)
+            leaving = behind * outside / ranks * volume_bytes
+            slowest = max(slowest, leaving / inner.bytes_per_second)
+        return slowest + (ranks - 1) * inner.latency_seconds
+
     def stage_boundary(self, settings: Settings, stage: int) -> Path:
         """The path from `stage` to the next: every rank sends at the same time, each the whole hidden state
         (render/engine_config.py, pipeline_section).
@@ -146,7 +162,7 @@ class Topology(NamedTuple):
         each sends all but k shares outside, where a ring crosses once: an all-to-all loads a link between
         nodes k times as much. Groups of other stages do the same at the same time.
         """
-        ranks, size = settings.data_parallel_size, settings.stage_ranks
+        ranks, size = settings.sequence_data_parallel_size, settings.stage_ranks
         if ranks == 1 or volume_bytes == 0:
             return 0.0
         inner = _path(self.intra_node, 1)
@@ -311,7 +327,10 @@ def reduction_seconds(traffic: StepTraffic, path: Path, settings: Settings) -> f
     elements = traffic.reduce_bytes / gradient_bytes(settings)
     buckets = _buckets(elements, settings.reduce_bucket_elements)
     return path.ring_seconds(
-        settings.data_parallel_size, traffic.reduce_bytes, passes=traffic.reduce_passes, messages=buckets
+        settings.sequence_data_parallel_size,
+        traffic.reduce_bytes,
+        passes=traffic.reduce_passes,
+        messages=buckets,
     )
 
 
@@ -326,19 +345,19 @@ def quantised_reduction_seconds(
     if settings.gradient_compression == "int8":
         pieces = _buckets(volume / gradient_bytes(settings), PIECE_ELEMENTS)
         ring = topology.data_group(settings, stage, "all_gather").ring_seconds(
-            settings.data_parallel_size, volume, passes=1, messages=pieces
+            settings.sequence_data_parallel_size, volume, passes=1, messages=pieces
         )
         return topology.exchange_seconds(settings, stage, volume) + ring
     inside = topology.gpus_per_node
     node = topology.neighbours(inside).ring_seconds(inside, volume, passes=1)
     between = topology.data_group(settings, stage, "reduce_scatter")
-    return node + between.ring_seconds(settings.data_parallel_size // inside, volume, passes=1)
+    return node + between.ring_seconds(settings.sequence_data_parallel_size // inside, volume, passes=1)
 
 
 def gather_seconds(traffic: StepTraffic, path: Path, settings: Settings) -> float:
     """Seconds of one gather of a stage's parameters."""
     return path.ring_seconds(
-        settings.data_parallel_size, traffic.gather_bytes, passes=1, messages=traffic.gather_messages
+        settings.sequence_data_parallel_size, traffic.gather_bytes, passes=1, messages=traffic.gather_messages
     )
 
 

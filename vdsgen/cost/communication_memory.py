@@ -6,15 +6,13 @@ model's element, a of the accumulation's, c of what gradients travel in.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from vdsgen.cost import engine_defaults as defaults
+from vdsgen.cost.engine_optimizer import EngineOptimizer
 from vdsgen.cost.settings import BYTES_PER_ELEMENT, Settings
+from vdsgen.cost.stage_sizes import StageSizes
+from vdsgen.cost.state_bytes import ModelStates
 from vdsgen.spec.compression import BLOCK_ELEMENTS, ERROR_BYTES, PIECE_ELEMENTS, SCALE_BYTES
 from vdsgen.spec.experiment import Dtype
-
-if TYPE_CHECKING:
-    from vdsgen.cost.model_states import EngineOptimizer, ModelStates, StageSizes
 
 WORK_BYTES = 4 + 4 + 1 + SCALE_BYTES / BLOCK_ELEMENTS
 """An element of the piece that is exchanged: its fp32 copy, its quotient and its code, all at once
@@ -26,7 +24,7 @@ def with_communication(
 ) -> ModelStates:
     """The states of an engine that sends what these settings say; as they are where it sends what it does by
     itself."""
-    if settings.data_parallel_size == 1:
+    if settings.sequence_data_parallel_size == 1:
         return states
     if settings.zero_stage == 3:
         states = _zero_plus_plus(states, sizes, settings)
@@ -41,7 +39,7 @@ def _reduced_elements(sizes: StageSizes, settings: Settings, optimizer: EngineOp
     t, m = sizes.trainable_parameters, sizes.largest_parameter
     match optimizer:
         case "BF16_Optimizer":
-            return _rounded_up(t, 2 * settings.data_parallel_size)
+            return _rounded_up(t, 2 * settings.sequence_data_parallel_size)
         case "AdamW" | "FP16_UnfusedOptimizer":
             return min(t, defaults.ALLREDUCE_BUCKET_ELEMENTS + m)
         case _:
@@ -53,7 +51,7 @@ def _compressed(
 ) -> ModelStates:
     """int8: errors are a state like moments, of all gradients and of this rank's chunk; one piece at a time
     is worked on. Gradients are never cast to what they would have travelled in."""
-    t, d = sizes.trainable_parameters, settings.data_parallel_size
+    t, d = sizes.trainable_parameters, settings.sequence_data_parallel_size
     bucket = _reduced_elements(sizes, settings, optimizer)
     whole = bucket if optimizer == "BF16_Optimizer" else t
     errors = ERROR_BYTES * (whole + _rounded_up(-(-whole // d), BLOCK_ELEMENTS))
@@ -96,7 +94,7 @@ def _zero_plus_plus(states: ModelStates, sizes: StageSizes, settings: Settings) 
     (zero/partition_parameters.py:1912). Quantised weights: what is gathered ahead comes as int8, and is then
     there as fp16 beside it (:1485, :772). Quantised gradients: codes of one gradient, twice
     (comm/coalesced_collectives.py:60)."""
-    w, d = settings.element_bytes, settings.data_parallel_size
+    w, d = settings.element_bytes, settings.sequence_data_parallel_size
     found = states
     if settings.hierarchical_partition_size > 1:
         ranks = settings.hierarchical_partition_size

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from vdsgen.cost import engine_defaults as defaults
-from vdsgen.cost.model_states import ModelStates, engine_optimizer
+from vdsgen.cost.engine_optimizer import engine_optimizer
 from vdsgen.cost.settings import BYTES_PER_ELEMENT, Settings
+from vdsgen.cost.state_bytes import ModelStates
 
 
 class GradientGrowth(NamedTuple):
@@ -99,12 +100,12 @@ def gradient_growth(
 def _gathers(settings: Settings) -> bool:
     """Whether ZeRO-3 gathers what a recomputed segment then holds: a share that is the whole parameter is no
     copy."""
-    shared = settings.data_parallel_size > 1 or settings.offload_parameters != "none"
+    shared = settings.sequence_data_parallel_size > 1 or settings.offload_parameters != "none"
     return shared and settings.checkpoints
 
 
 def _room_bytes(settings: Settings, parameters: int) -> int:
-    """Gathered and gathered ahead, as model_states.py counts them."""
+    """Gathered and gathered ahead, as zero_3_states.py counts them."""
     live = max(defaults.STAGE3_MAX_LIVE_PARAMETERS, defaults.STAGE3_MAX_REUSE_DISTANCE)
     ahead = defaults.STAGE3_PREFETCH_BUCKET_ELEMENTS
     return settings.element_bytes * (min(parameters, live) + min(parameters, ahead))

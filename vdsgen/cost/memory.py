@@ -10,18 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from vdsgen.cost.activations import (
-    LayerBytes,
-    StageActivations,
-    layer_bytes,
-    stage_activations,
-    stage_tensors,
-    with_reduction,
-)
+from vdsgen.cost.activations import StageActivations, stage_activations
 from vdsgen.cost.gradients import GradientGrowth, gradient_growth
-from vdsgen.cost.model_states import ModelStates, StageSizes, model_states
+from vdsgen.cost.layer_bytes import LayerBytes, layer_bytes, with_reduction
+from vdsgen.cost.model_states import model_states
 from vdsgen.cost.reduction import momentary_bytes
 from vdsgen.cost.settings import Settings
+from vdsgen.cost.stage_sizes import StageSizes
+from vdsgen.cost.stage_tensors import stage_tensors
+from vdsgen.cost.state_bytes import ModelStates
 from vdsgen.cost.timeline import StageTimeline
 from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.experiment import Dtype
@@ -78,14 +75,14 @@ class MemoryModel:
         *,
         tensor_parallel_size: int = 1,
     ) -> None:
-        """`profile` is one rank's part of the model, where several share its blocks."""
-        self._tensor_parallel_size = tensor_parallel_size
-        self._parts: dict[int, MemoryModel] = {}
+        """`profile` and `geometries` are one rank's part, where several share blocks or samples."""
+        self._parts: dict[tuple[int, int], MemoryModel] = {}
         self.profile = profile
         self.geometries: tuple[Geometry, ...] = (
             (geometries,) if isinstance(geometries, Geometry) else tuple(geometries)
         )
         assert self.geometries, "memory of samples of no size"
+        self._shared = (tensor_parallel_size, self.geometries[0].sequence_parallel_size)
         self._layers: dict[tuple[int, Dtype, tuple[int, ...]], list[tuple[LayerBytes, ...]]] = {}
         self._sizes: dict[tuple[int, int], StageSizes] = {}
         types = profile.layer_types
@@ -100,16 +97,20 @@ class MemoryModel:
         self._distinct_largest = tuple(sorted(set(self._largest)))
 
     def _part(self, settings: Settings) -> MemoryModel:
-        """What each rank holds where several share blocks. Raises ValueError for a number that was not
-        traced."""
-        size = settings.tensor_parallel_size
-        if size == self._tensor_parallel_size:
+        """What each rank holds where several share blocks or samples. Raises ValueError for a number that was
+        not traced."""
+        shared = (settings.tensor_parallel_size, settings.sequence_parallel_size)
+        if shared == self._shared:
             return self
-        if size not in self._parts:
-            self._parts[size] = MemoryModel(
-                self.profile.shared_by(size), self.geometries, tensor_parallel_size=size
+        part = self._parts.get(shared)
+        if part is None:
+            tensor, sequence = shared
+            part = self._parts[shared] = MemoryModel(
+                self.profile.shared_by(tensor),
+                [one._replace(sequence_parallel_size=sequence) for one in self.geometries],
+                tensor_parallel_size=tensor,
             )
-        return self._parts[size]
+        return part
 
     def states(self, settings: Settings, start: int, stop: int) -> ModelStates:
         """Raises ValueError for settings that the engine refuses."""

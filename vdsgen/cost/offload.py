@@ -83,7 +83,7 @@ def offload_traffic_bytes(settings: Settings, parameters: int, trainable_paramet
     - ZeRO-3 with offloaded parameters: the own share goes up for every gather
       (zero/partition_parameters.py:1360), twice a micro-batch; the update then stays in host memory.
     """
-    ranks = settings.data_parallel_size
+    ranks = settings.sequence_data_parallel_size
     micro_batches = settings.gradient_accumulation_steps
     own = trainable_parameters / ranks
     total = 0.0
@@ -108,7 +108,7 @@ def flash_traffic_bytes(
     host memory."""
     if settings.zero_stage < 3:
         return 0.0, 0.0
-    ranks = settings.data_parallel_size
+    ranks = settings.sequence_data_parallel_size
     read = written = 0.0
     if settings.offload_optimizer == "nvme":
         read = written = trainable_parameters / ranks * (SWAPPED_STATE_BYTES + SWAPPED_GRADIENT_BYTES)
@@ -128,7 +128,7 @@ def offload_seconds(
     traffic += read / host.flash_read_bytes_per_second + written / host.flash_write_bytes_per_second
     if settings.offload_optimizer == "none":
         return traffic, 0.0
-    own = trainable_parameters / settings.data_parallel_size
+    own = trainable_parameters / settings.sequence_data_parallel_size
     update = CPU_ADAM_BYTES + (4 + settings.element_bytes if settings.element_bytes != 4 else 0)
     return traffic, own * update / host.memory_bytes_per_second
 

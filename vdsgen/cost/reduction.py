@@ -33,7 +33,7 @@ def momentary_bytes(settings: Settings, largest: int, trainable: int) -> int:
     if stage == 2:
         reduced = w * bucket + cast * largest if cast else 0
         return max(reduced, NORM_ELEMENT_BYTES * largest if offloaded else 0)
-    d = settings.data_parallel_size
+    d = settings.sequence_data_parallel_size
     fetched = (a + NORM_ELEMENT_BYTES) * -(-largest // d) if offloaded else 0
     if not cast:
         return w * bucket + fetched

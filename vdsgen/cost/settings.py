@@ -60,6 +60,12 @@ class Settings(NamedTuple):
         )
 
     @property
+    def sequence_data_parallel_size(self) -> int:
+        """Ranks that hold the same part of the model, each for another sample or part of one: the engine's
+        data-parallel ranks, over which ZeRO spreads its states and gradients are averaged."""
+        return self.data_parallel_size * self.sequence_parallel_size
+
+    @property
     def stage_ranks(self) -> int:
         """Ranks of one pipeline stage."""
         return self.world_size // self.pipeline_parallel_size

@@ -22,6 +22,7 @@ class StepSplit(NamedTuple):
     data_seconds: float
     overhead_seconds: float
     tensor_seconds: float
+    sequence_seconds: float
 
 
 class StepTime(NamedTuple):
@@ -56,6 +57,8 @@ class StepTime(NamedTuple):
     """Of every step, whatever the plan: what an ablation found that the other parts do not explain."""
     tensor_seconds: float = 0.0
     """Collectives between ranks that share blocks, recomputation's included, on the average stage."""
+    sequence_seconds: float = 0.0
+    """The same between ranks that share samples."""
 
     @property
     def step_seconds(self) -> float:
@@ -72,10 +75,9 @@ class StepTime(NamedTuple):
     def predicted(self) -> Predicted:
         """The plan's figures. The bubble is relative to the pipeline's time were transfers free."""
         step = self.step_seconds
-        pipeline = self.compute_seconds + self.recompute_seconds + self.tensor_seconds + self.bubble_seconds
-        communication = (
-            self.transfer_seconds + self.reduction_seconds + self.gather_seconds + self.tensor_seconds
-        )
+        exchanged = self.tensor_seconds + self.sequence_seconds
+        pipeline = self.compute_seconds + self.recompute_seconds + exchanged + self.bubble_seconds
+        communication = self.transfer_seconds + self.reduction_seconds + self.gather_seconds + exchanged
         return Predicted(
             step_seconds=step,
             samples_per_second=self.samples / step,

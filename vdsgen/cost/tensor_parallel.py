@@ -17,7 +17,7 @@ from vdsgen.spec.profile import LayerType
 
 
 class Exchange(NamedTuple):
-    """One micro-batch through one layer."""
+    """One micro-batch through one layer, between the ranks that share it or its samples."""
 
     forward_seconds: float
     backward_seconds: float
@@ -26,6 +26,11 @@ class Exchange(NamedTuple):
     def slowed(self, factor: float) -> Exchange:
         """The same in `factor` times the time."""
         return Exchange(factor * self.forward_seconds, factor * self.backward_seconds)
+
+    def plus(self, other: Exchange) -> Exchange:
+        return Exchange(
+            self.forward_seconds + other.forward_seconds, self.backward_seconds + other.backward_seconds
+        )
 
     def seconds(self, *, recompute: bool) -> float:
         return self.forward_seconds * (2 if recompute else 1) + self.backward_seconds

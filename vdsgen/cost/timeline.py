@@ -5,7 +5,7 @@ step before. Instructions are the engine's own (`instructions.py`). A moment is 
 of a recomputation or of a backward at its peak, or one other instruction. Files and lines are of
 DeepSpeed 0.19.8, below deepspeed/runtime.
 
-`StageTensors` (activations.py) says what each piece is and where the engine holds it; here is when. The
+`StageTensors` (stage_tensors.py) says what each piece is and where the engine holds it; here is when. The
 search asks `memory.peak_tensor_bytes` instead, which is the maximum of this in one formula.
 
 Coarser than the truth: a layer's own gradients count from the end of its backward; without its graph
@@ -17,12 +17,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from vdsgen.cost.activations import StageTensors
 from vdsgen.cost.gradients import GradientGrowth
 from vdsgen.cost.instructions import Instruction, Name, instructions
-from vdsgen.cost.model_states import ModelStates
 from vdsgen.cost.schedule import buffers_in_flight
 from vdsgen.cost.settings import Settings
+from vdsgen.cost.stage_tensors import StageTensors
+from vdsgen.cost.state_bytes import ModelStates
 from vdsgen.spec.plan import PeakMoment
 
 COMPONENTS = (

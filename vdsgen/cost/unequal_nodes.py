@@ -80,6 +80,12 @@ class UnequalTopology:
             self._known[key] = slowest([self._ring(ring, nothing, collective) for ring in rings])
         return self._known[key]
 
+    def sequence_exchange_seconds(self, settings: Settings, volume_bytes: float) -> float:
+        """On the node that is slowest at it; see Topology.sequence_exchange_seconds."""
+        used = self._nodes[: settings.world_size]
+        each = {node.number: node.links for node in used}
+        return max(links.sequence_exchange_seconds(settings, volume_bytes) for links in each.values())
+
     def stage_boundary(self, settings: Settings, stage: int) -> Path:
         """The path of the slowest flow from `stage` to the next; see Topology.stage_boundary."""
         key = (*_sizes(settings), stage, "boundary")
@@ -166,10 +172,10 @@ def slowest(paths: list[Path]) -> Path:
 def _rings(settings: Settings, stage: int) -> Iterator[range]:
     """The ranks of each data-parallel group of a stage; ranks that share a layer are neighbours."""
     size = settings.world_size // settings.pipeline_parallel_size
-    shared = size // settings.data_parallel_size
+    shared = size // settings.sequence_data_parallel_size
     for at in range(shared):
         yield range(stage * size + at, (stage + 1) * size, shared)
 
 
 def _sizes(settings: Settings) -> tuple[int, int, int]:
-    return settings.world_size, settings.pipeline_parallel_size, settings.data_parallel_size
+    return settings.world_size, settings.pipeline_parallel_size, settings.sequence_data_parallel_size

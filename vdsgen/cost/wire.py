@@ -48,7 +48,7 @@ def reduction_memory_bytes(settings: Settings) -> float:
     if settings.gradient_compression == "int8":
         quantising = 4 + 16 + 5 + 9 + 10
         sent = accumulated + 2 + 4 + quantising
-        return sent + 9 + (4 + quantising) / settings.data_parallel_size + 5 + 4 + accumulated
+        return sent + 9 + (4 + quantising) / settings.sequence_data_parallel_size + 5 + 4 + accumulated
     if settings.zero_quantized_gradients:
         return 2 + 4 * QUANTIZED_GRADIENT_BYTES
     natural, sent_as = settings.element_bytes, gradient_bytes(settings)
@@ -63,4 +63,4 @@ def gather_memory_bytes(settings: Settings) -> float:
         return 0.0
     width = settings.element_bytes
     share = (width + 2 if settings.dtype != "fp16" else 0) + 2 + 1
-    return share / settings.data_parallel_size + 3 + (2 + width if settings.dtype != "fp16" else 0)
+    return share / settings.sequence_data_parallel_size + 3 + (2 + width if settings.dtype != "fp16" else 0)

@@ -57,7 +57,7 @@ def layout_bound(workload: Workload, layout: Layout) -> float:
     training, pins = workload.experiment.training, workload.experiment.constraints
     stages = layout.pipeline_parallel_size
     best = inf
-    for micro, steps in batch_splits(training.global_batch_size, layout.data_parallel_size, pins):
+    for micro, steps in batch_splits(training.global_batch_size, layout, pins):
         shares = shares_of_a_pipeline(stages, steps) / stages
         for dtype in dtypes(training, workload.pool):
             for zero_stage in range(4):

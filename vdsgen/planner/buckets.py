@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from vdsgen.cost.model_states import engine_optimizer
+from vdsgen.cost.engine_optimizer import engine_optimizer
 from vdsgen.cost.settings import Settings
 from vdsgen.planner.place import Placed
 from vdsgen.planner.workload import Workload

@@ -31,7 +31,7 @@ def communication_reason(workload: Workload, winner: Candidate) -> str:
             f"{_beside(workload, plain, winner)}."
         )
     spent = winner.time.reduction_seconds + winner.time.gather_seconds
-    if settings.data_parallel_size == 1 or spent < WEIGHS * winner.time.step_seconds:
+    if settings.sequence_data_parallel_size == 1 or spent < WEIGHS * winner.time.step_seconds:
         return ""
     head = (
         f"Gradients and parameters between data ranks take {seconds(spent)} of the step "

@@ -34,6 +34,7 @@ PARTS = {
     "recompute_seconds": "recomputation",
     "bubble_seconds": "the pipeline's bubble",
     "tensor_seconds": "exchange between tensor ranks",
+    "sequence_seconds": "exchange between sequence ranks",
     "transfer_seconds": "transfers between stages",
     "reduction_seconds": "reducing gradients",
     "gather_seconds": "gathering parameters",

@@ -7,13 +7,12 @@ from typing import NoReturn
 
 from vdsgen.errors import InputError, Problem
 from vdsgen.planner.choices.offload import offload_problems
-from vdsgen.planner.facts import machine_facts
+from vdsgen.planner.facts import machine_facts, shape_facts
 from vdsgen.planner.space import Layout, batch_splits, divisors, layouts
 from vdsgen.planner.workload import Workload
-from vdsgen.rules.facts import Facts, ModelFacts
+from vdsgen.rules.facts import Facts
 from vdsgen.rules.registry import forbidding_rules
 from vdsgen.rules.rule import violations
-from vdsgen.spec.architecture import Vdt
 from vdsgen.spec.experiment import Constraints
 
 
@@ -29,7 +28,7 @@ def whole_pool_layouts(workload: Workload) -> list[Layout]:
     stages, data = pins.pipeline_parallel_size, pins.data_parallel_size
     total = workload.experiment.training.global_batch_size
     if stages is not None and data is not None:
-        ranks = stages * data * (pins.tensor_parallel_size or 1)
+        ranks = stages * data * _shared_by(pins)[0]
         return _usable_layouts(workload, ranks) or _refuse(workload)
     if total < world:
         # Part of the pool may well be faster than long pipelines over all of it.
@@ -51,22 +50,17 @@ def _refuse(workload: Workload) -> NoReturn:
 def _usable_layouts(workload: Workload, world_size: int) -> list[Layout]:
     """The layouts of so many ranks that the global batch can be shared over."""
     pins, total = workload.experiment.constraints, workload.experiment.training.global_batch_size
-    return [
-        layout
-        for layout in layouts(workload, world_size, pins)
-        if batch_splits(total, layout.data_parallel_size, pins)
-    ]
+    return [layout for layout in layouts(workload, world_size, pins) if batch_splits(total, layout, pins)]
 
 
 def _contradictions(workload: Workload) -> list[Problem]:
     """Pins that break a rule by themselves."""
     training, pins = workload.experiment.training, workload.experiment.constraints
     precision = training.precision
-    model = workload.experiment.model
-    assert isinstance(model, Vdt), "the model is resolved before plans are made"
     known = Facts(
         pipeline_parallel_size=pins.pipeline_parallel_size,
         tensor_parallel_size=pins.tensor_parallel_size,
+        sequence_parallel_size=pins.sequence_parallel_size,
         zero_stage=pins.zero_stage,
         activation_checkpoint_interval=pins.activation_checkpoint_interval,
         fp16_enabled=None if precision == "auto" else precision == "fp16",
@@ -77,7 +71,7 @@ def _contradictions(workload: Workload) -> list[Problem]:
         gpu_has_bf16=workload.has_rate("bf16"),
         blocks=workload.blocks,
         machine=machine_facts(workload),
-        model=ModelFacts(heads=model.heads, mlp_hidden_size=model.mlp_hidden_size),
+        model=shape_facts(workload),
     )
     problems = [
         Problem(
@@ -105,14 +99,23 @@ def _tensor_problems(workload: Workload, pins: Constraints) -> list[Problem]:
     ]
 
 
+def _shared_by(pins: Constraints) -> tuple[int, str]:
+    """Ranks that pins say share a block or a sample, and the words for them."""
+    ranks, words = 1, ""
+    for name, pinned in (("tensor", pins.tensor_parallel_size), ("sequence", pins.sequence_parallel_size)):
+        ranks *= pinned or 1
+        words += f" x {name} {pinned}" if pinned else ""
+    return ranks, words
+
+
 def _layout_problems(workload: Workload, pins: Constraints) -> list[Problem]:
     world = workload.pool.world_size
     pool = f"pool {workload.pool.name} has {world} GPUs"
-    stages, data, tensor = pins.pipeline_parallel_size, pins.data_parallel_size, pins.tensor_parallel_size
+    stages, data = pins.pipeline_parallel_size, pins.data_parallel_size
+    shared, sharing = _shared_by(pins)
     if stages is not None and data is not None:
-        size = stages * data * (tensor or 1)
+        size = stages * data * shared
         if size > world or not workload.is_startable(size):
-            sharing = f" x tensor {tensor}" if tensor else ""
             return [
                 Problem(
                     f"pipeline {stages} x data {data}{sharing} is {size} ranks, {pool}",
@@ -124,12 +127,11 @@ def _layout_problems(workload: Workload, pins: Constraints) -> list[Problem]:
     problems = []
     most = {"pipeline_parallel_size": workload.blocks, "data_parallel_size": world}
     for key, pinned in (("pipeline_parallel_size", stages), ("data_parallel_size", data)):
-        if pinned is not None and world % (pinned * (tensor or 1)):
+        if pinned is not None and world % (pinned * shared):
             if world % pinned == 0:
                 problems.append(
                     Problem(
-                        f"{pinned} x tensor {tensor} does not divide the {world} GPUs of pool "
-                        f"{workload.pool.name}",
+                        f"{pinned}{sharing} does not divide the {world} GPUs of pool {workload.pool.name}",
                         key=f"constraints.{key}",
                         remedy=f"leave one of the two out, or make the product a divisor of {world}",
                     )

@@ -12,6 +12,7 @@ from vdsgen.planner.explain_offload import offload_reasons
 from vdsgen.planner.numerics import accumulation_dtype, dtypes
 from vdsgen.planner.place import Placed, place
 from vdsgen.planner.search import Candidate, Search
+from vdsgen.planner.sharing_reasons import sharing_reasons
 from vdsgen.planner.space import Layout
 from vdsgen.planner.words import (
     checkpoint_words,
@@ -26,11 +27,13 @@ from vdsgen.planner.workload import Workload
 
 
 def reasons(workload: Workload, found: Search, winner: Candidate) -> tuple[str, ...]:
-    """One sentence each: the layout, ZeRO, checkpointing, micro-batch, precision, and what binds."""
+    """One sentence each: the layout, what ranks share, ZeRO, checkpointing, micro-batch, precision, and what
+    binds."""
     return tuple(
         sentence
         for sentence in (
             *_layout_reasons(workload, found, winner),
+            *sharing_reasons(workload, winner),
             _zero_reason(workload, winner),
             *_checkpoint_reasons(workload, winner),
             *offload_reasons(workload, winner),

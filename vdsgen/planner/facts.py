@@ -35,6 +35,7 @@ def facts(workload: Workload, settings: Settings) -> Facts:
         data_parallel_size=settings.data_parallel_size,
         tensor_parallel_size=settings.tensor_parallel_size,
         sequence_parallel_size=settings.sequence_parallel_size,
+        ulysses_parallel_size=1,
         global_batch_size=training.global_batch_size,
         micro_batch_size=settings.micro_batch_size,
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
@@ -127,11 +128,20 @@ def machine_facts(workload: Workload) -> MachineFacts:
 
 
 def _model(workload: Workload) -> ModelFacts:
-    model, geometry = workload.experiment.model, workload.geometry
-    return ModelFacts(
+    return shape_facts(workload)._replace(
         parameters=workload.profile.parameters,
         trainable_parameters=workload.profile.trainable_parameters,
-        heads=model.heads if isinstance(model, Vdt) else None,
-        mlp_hidden_size=model.mlp_hidden_size if isinstance(model, Vdt) else None,
-        tokens=geometry.frames * geometry.patches,
+    )
+
+
+def shape_facts(workload: Workload) -> ModelFacts:
+    """What ranks may have to share evenly."""
+    model, geometries = workload.experiment.model, workload.geometries
+    assert isinstance(model, Vdt), "the model is resolved before plans are made"
+    return ModelFacts(
+        heads=model.heads,
+        mlp_hidden_size=model.mlp_hidden_size,
+        tokens=geometries[0].frames * geometries[0].patches,
+        patch_rows=tuple(one.latent_height // model.patch_size for one in geometries),
+        latent_frames=tuple(one.frames for one in geometries),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 
-from vdsgen.planner.choices.degrees import shares_a_node, tensor_parallel_sizes
+from vdsgen.planner.choices.degrees import sequence_parallel_sizes, shares_a_node, tensor_parallel_sizes
 from vdsgen.planner.space import Layout, divisors
 from vdsgen.planner.workload import Workload
 
@@ -23,15 +23,16 @@ def part_pool_layouts(workload: Workload) -> list[Layout]:
     sizes = product(
         divisors(workload.experiment.training.global_batch_size),
         tensor_parallel_sizes(workload),
+        sequence_parallel_sizes(workload),
         range(1, workload.blocks + 1),
     )
-    for data, tensor, stages in sizes:
+    for data, tensor, sequence, stages in sizes:
         if pins.data_parallel_size not in (None, data) or pins.pipeline_parallel_size not in (None, stages):
             continue
-        layout = Layout(stages, data, tensor)
+        layout = Layout(stages, data, tensor, sequence)
         if (
             layout.world_size < world
-            and shares_a_node(workload, layout.world_size, tensor)
+            and shares_a_node(workload, layout.world_size, tensor * sequence)
             and workload.is_startable(layout.world_size)
         ):
             found.append(layout)

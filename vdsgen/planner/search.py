@@ -43,14 +43,15 @@ class Candidate(NamedTuple):
 
     @property
     def simplicity(self) -> tuple[int, ...]:
-        """No idle GPUs, nothing offloaded, less pipeline, fewer ranks to a block, less ZeRO, exact
-        communication, no checkpointing; then the emptier GPU. Smaller is simpler."""
+        """No idle GPUs, nothing offloaded, less pipeline, fewer ranks to a block and to a sample, less
+        ZeRO, exact communication, no checkpointing; then the emptier GPU. Smaller is simpler."""
         settings = self.settings
         return (
             -settings.world_size,
             settings.offloaded_parts,
             settings.pipeline_parallel_size,
             settings.tensor_parallel_size,
+            settings.sequence_parallel_size,
             settings.zero_stage,
             settings.communication_changes,
             int(settings.checkpoints),
@@ -164,7 +165,6 @@ class _Searching:
                 best_two[:] = sorted([*best_two, candidate.time.step_seconds])[:2]
                 if fitting.fastest is None or _faster(candidate, fitting.fastest):
                     fitting.fastest = candidate
-        result.feasible += fitting.count
 
     def _worth_timing(self, best_two: list[float]) -> float:
         """What a step may take of a pipeline size whose two best steps are known: as long as its best; where
@@ -203,7 +203,7 @@ class _Searching:
     def _count(self, layout: Layout) -> None:
         """Candidates of a layout that is surely slower, without what offload and communication may vary."""
         training, pins = self.workload.experiment.training, self.workload.experiment.constraints
-        splits = batch_splits(training.global_batch_size, layout.data_parallel_size, pins)
+        splits = batch_splits(training.global_batch_size, layout, pins)
         count = len(splits) * len(dtypes(training, self.workload.pool))
         count *= len(ZERO_STAGES) if pins.zero_stage is None else 1
         count *= len(intervals(self.workload, layout.pipeline_parallel_size, pins))
@@ -337,6 +337,7 @@ def search(
             progress(len(whole) + done, len(layouts))
         searching.part_pool(layout, bound)
     result = searching.result
+    result.feasible = sum(tally.count for tally in result.fitting.values())
     if searching.found:
         winner = simplest_of_the_best(searching.found, searching.value)
         others = (one for one in searching.found if one is not winner)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
+from math import gcd
 from typing import NamedTuple
 
 from vdsgen.cost.settings import Settings
 from vdsgen.planner.choices.communication import communication_choices
-from vdsgen.planner.choices.degrees import shares_a_node, tensor_parallel_sizes
+from vdsgen.planner.choices.degrees import (
+    sequence_parallel_sizes,
+    shares_a_node,
+    tensor_parallel_sizes,
+)
 from vdsgen.planner.choices.offload import offload_choices
 from vdsgen.planner.numerics import accumulation_dtype, dtypes
 from vdsgen.planner.workload import Workload
@@ -48,6 +53,16 @@ class Layout(NamedTuple):
         return text
 
 
+def layout_of(settings: Settings) -> Layout:
+    """How a candidate's ranks are shared."""
+    return Layout(
+        settings.pipeline_parallel_size,
+        settings.data_parallel_size,
+        settings.tensor_parallel_size,
+        settings.sequence_parallel_size,
+    )
+
+
 class Family(NamedTuple):
     """Candidates that differ in nothing but their checkpoint interval."""
 
@@ -68,26 +83,35 @@ def divisors(number: int) -> list[int]:
 def layouts(workload: Workload, world_size: int, pins: Constraints) -> list[Layout]:
     """Layouts of so many ranks that pins allow, with at most as many stages as blocks."""
     return [
-        Layout(stages, world_size // tensor // stages, tensor)
-        for tensor in tensor_parallel_sizes(workload)
-        if world_size % tensor == 0 and shares_a_node(workload, world_size, tensor)
-        for stages in divisors(world_size // tensor)
+        Layout(stages, world_size // tensor // sequence // stages, tensor, sequence)
+        for tensor, sequence in product(tensor_parallel_sizes(workload), sequence_parallel_sizes(workload))
+        if world_size % (tensor * sequence) == 0 and shares_a_node(workload, world_size, tensor * sequence)
+        for stages in divisors(world_size // tensor // sequence)
         if stages <= workload.blocks
         and pins.pipeline_parallel_size in (None, stages)
-        and pins.data_parallel_size in (None, world_size // tensor // stages)
+        and pins.data_parallel_size in (None, world_size // tensor // sequence // stages)
     ]
 
 
-def batch_splits(global_batch_size: int, data_parallel_size: int, pins: Constraints) -> list[tuple[int, int]]:
-    """(micro-batch size, accumulation steps) whose product is exact, small micro-batches first."""
-    if global_batch_size % data_parallel_size:
+def batch_splits(global_batch_size: int, layout: Layout, pins: Constraints) -> list[tuple[int, int]]:
+    """(micro-batch size, accumulation steps) whose product is exact, small micro-batches first.
+
+    Ranks share samples only where there are not enough of them: of s ranks that share b samples and a common
+    divisor g, s / g could share b / g samples, with g times as many data ranks. Each rank would then have as
+    many tokens as before, and would exchange less: that is faster and needs no more memory, and is searched
+    unless pins forbid it.
+    """
+    if global_batch_size % layout.data_parallel_size:
         return []
-    share = global_batch_size // data_parallel_size
+    share, sequence = global_batch_size // layout.data_parallel_size, layout.sequence_parallel_size
+    settled = (pins.sequence_parallel_size, pins.data_parallel_size, pins.micro_batch_size)
+    free = settled == (None, None, None)
     return [
         (micro, share // micro)
         for micro in divisors(share)
         if pins.micro_batch_size in (None, micro)
         and pins.gradient_accumulation_steps in (None, share // micro)
+        and not (free and gcd(micro, sequence) > 1)
     ]
 
 
@@ -111,7 +135,7 @@ def families(workload: Workload, candidates: list[Layout]) -> Iterator[Family]:
     zero_stages = ZERO_STAGES if pins.zero_stage is None else (pins.zero_stage,)
     for layout in candidates:
         tried = intervals(workload, layout.pipeline_parallel_size, pins)
-        splits = batch_splits(training.global_batch_size, layout.data_parallel_size, pins)
+        splits = batch_splits(training.global_batch_size, layout, pins)
         for dtype, zero_stage, (micro, steps) in product(
             dtypes(training, workload.pool), zero_stages, splits
         ):

@@ -111,6 +111,7 @@ def time_table(time: StepTime) -> Table:
         ("recomputation", time.recompute_seconds),
         ("pipeline bubble", time.bubble_seconds),
         ("tensor-parallel exchange", time.tensor_seconds),
+        ("sequence-parallel exchange", time.sequence_seconds),
         ("stage transfers", time.transfer_seconds),
         ("gradient reduction", time.reduction_seconds),
         ("parameter gathers", time.gather_seconds),

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils.checkpoint import checkpoint
 
+from vdsgen.model.layers.block import Block
 from vdsgen.model.layers.modulation import ROWS
+from vdsgen.model.layers.sequence_parallel import WHOLE, SequenceRanks
 from vdsgen.model.layers.tensor_parallel import ALONE, TensorRanks
 from vdsgen.model.pipeline import layer_specs
 from vdsgen.profile.kernels import ChosenAttention
@@ -85,14 +87,19 @@ def empty_tensors() -> Iterator[None]:
 
 
 def empty_layer(
-    model: Vdt, geometry: Geometry, kind: Kind, dtype: torch.dtype, ranks: TensorRanks = ALONE
+    model: Vdt,
+    geometry: Geometry,
+    kind: Kind,
+    dtype: torch.dtype,
+    ranks: TensorRanks = ALONE,
+    sequence: SequenceRanks = WHOLE,
 ) -> nn.Module:
     """A layer, or a rank's share of it, with weights in `dtype` and an accumulator for each gradient, on the
     current device."""
     default = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
-        layer: nn.Module = layer_specs(model, geometry, 0, ranks)[LAYER_INDEX[kind]].build()
+        layer: nn.Module = layer_specs(model, geometry, 0, ranks, sequence)[LAYER_INDEX[kind]].build()
     finally:
         torch.set_default_dtype(default)
     for parameter in layer.parameters():
@@ -265,8 +272,6 @@ def _handed_over(tensors: list[Tensor]) -> list[Tensor]:
 
 def _shared_tables(layer: nn.Module, hidden: Tensor) -> tuple[Tensor, ...]:
     """Rotary tables: made once, and read by every layer."""
-    rotary = getattr(layer, "rotary", None)
-    if rotary is None:
+    if not isinstance(layer, Block):
         return ()
-    frames, rows, columns = hidden.shape[1:4]
-    return (*rotary.spatial(rows, columns, hidden), *rotary.temporal(frames, hidden))
+    return tuple(table for rotation in layer.rotations(hidden) for table in rotation or ())

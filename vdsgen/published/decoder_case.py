@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal, NamedTuple
 
-from vdsgen.cost.activations import layer_bytes
+from vdsgen.cost.layer_bytes import layer_bytes
 from vdsgen.cost.settings import Settings
 from vdsgen.published.decoder import Decoder, Style
 from vdsgen.published.decoder_profile import decoder_geometry, decoder_profile

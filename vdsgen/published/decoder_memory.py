@@ -5,7 +5,9 @@ from __future__ import annotations
 from math import prod
 from typing import NamedTuple
 
-from vdsgen.cost.model_states import StageSizes, engine_optimizer, model_states
+from vdsgen.cost.engine_optimizer import engine_optimizer
+from vdsgen.cost.model_states import model_states
+from vdsgen.cost.stage_sizes import StageSizes
 from vdsgen.published.decoder_case import BOUNDARIES, DecoderCase
 from vdsgen.published.recipes import FSDP_GATHERED_BYTES, FSDP_REDUCED_BYTES
 from vdsgen.published.stages import Stage, activations

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vdsgen.cost.activations import LayerBytes, layer_bytes, stage_activations
+from vdsgen.cost.activations import stage_activations
 from vdsgen.cost.engine_defaults import STAGE3_MAX_LIVE_PARAMETERS
+from vdsgen.cost.layer_bytes import LayerBytes, layer_bytes
 from vdsgen.cost.memory import MemoryModel
 from vdsgen.cost.settings import Settings
 from vdsgen.published.diffusion_case import DiffusionCase

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from vdsgen.cost.activations import LayerBytes, stage_activations
+from vdsgen.cost.activations import stage_activations
+from vdsgen.cost.layer_bytes import LayerBytes
 from vdsgen.cost.schedule import buffers_in_flight
 from vdsgen.cost.settings import Settings
 

@@ -66,6 +66,8 @@ def pipeline_section(plan: Plan) -> dict[str, Any]:
             "pipe_partitioned": False,
             "grad_partitioned": False,
         }
+    if plan.parallel.sequence_parallel_size > 1:
+        section["sequence_parallel_size"] = plan.parallel.sequence_parallel_size
     return section
 
 

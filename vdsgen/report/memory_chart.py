@@ -109,7 +109,13 @@ def chart_of(directory: Path) -> str:
 
 
 def _stage_label(plan: Plan, index: int) -> str:
-    layout = f"{plan.parallel.pipeline_parallel_size} x {plan.parallel.data_parallel_size}"
+    parallel = plan.parallel
+    layout = f"{parallel.pipeline_parallel_size} x {parallel.data_parallel_size}"
+    for name, size in (
+        ("tensor", parallel.tensor_parallel_size),
+        ("sequence", parallel.sequence_parallel_size),
+    ):
+        layout += f" x {size} {name}" if size > 1 else ""
     return f"plan ({layout})" if len(plan.stages) == 1 else f"plan ({layout}), stage {index}"
 
 

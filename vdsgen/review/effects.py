@@ -46,7 +46,7 @@ DS_CONFIG = _in(
     _keys("train_batch_size", "numerics", "speed"),
     _keys("train_micro_batch_size_per_gpu gradient_accumulation_steps", "memory", "speed"),
     _keys("pipeline.stages pipeline.partition", "memory", "speed"),
-    _keys("pipeline.tensor_parallel_size", "memory", "speed"),
+    _keys("pipeline.tensor_parallel_size pipeline.sequence_parallel_size", "memory", "speed"),
     _keys(
         "pipeline.pipe_partitioned pipeline.grad_partitioned",
         "speed",
@@ -184,7 +184,7 @@ PLAN = _in(
     _same("parallel.pipeline_parallel_size", "pipeline.stages", "memory", "speed"),
     _keys("parallel.data_parallel_size", "memory", "speed"),
     _same("parallel.tensor_parallel_size", "pipeline.tensor_parallel_size", "memory", "speed"),
-    _keys("parallel.sequence_parallel_size", "memory", "speed"),
+    _same("parallel.sequence_parallel_size", "pipeline.sequence_parallel_size", "memory", "speed"),
     _same("batch.micro_batch_size", "train_micro_batch_size_per_gpu", "memory", "speed"),
     _same("batch.gradient_accumulation_steps", "gradient_accumulation_steps", "memory", "speed"),
     _same("batch.global_batch_size", "train_batch_size", "numerics", "speed"),

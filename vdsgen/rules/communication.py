@@ -55,6 +55,15 @@ def _sums_with_deepcompile(facts: Facts) -> str | None:
     )
 
 
+def _divides_by_zero(facts: Facts) -> str | None:
+    communication = facts.communication
+    if communication.predivide_factor != 0 or communication.prescale_gradients is not False:
+        return None
+    if communication.allreduce_op != "mean" or not (facts.zero_stage == 0 or facts.uses_bf16_optimizer):
+        return None
+    return f"gradient_predivide_factor is 0 at ZeRO stage {facts.zero_stage}"
+
+
 def _scatters_means(facts: Facts) -> bool:
     """Whether stage 2 or 3 reduce-scatters averages; stage 1 all-reduces whatever is set."""
     if facts.zero_stage not in (2, 3) or not facts.zero.reduce_scatter:
@@ -88,7 +97,7 @@ def _factor_with_prescale(facts: Facts) -> str | None:
 
 
 def _dtype_with_sequence_ranks(facts: Facts) -> str | None:
-    ranks, dtype = facts.sequence_parallel_size, facts.communication.dtype
+    ranks, dtype = facts.ulysses_parallel_size, facts.communication.dtype
     other = facts.communication.sequence_parallel_dtype
     if not dtype or dtype not in DTYPES or ranks is None or ranks == 1 or other in (None, dtype):
         return None
@@ -181,6 +190,17 @@ RULES = (
         keys=(OPERATION,),
         fix=removal(OPERATION),
         needs=("communication", "compile"),
+    ),
+    Rule(
+        id="predivide-zero",
+        summary="Gradients are divided by gradient_predivide_factor.",
+        check=_divides_by_zero,
+        remedy="take gradient_predivide_factor out",
+        source="runtime/engine.py:3809",
+        engine_message="division by zero",
+        keys=(FACTOR,),
+        fix=removal(FACTOR),
+        needs=("communication",),
     ),
     Rule(
         id="predivide-reduce-scatter",

@@ -194,6 +194,10 @@ class SavingFacts(NamedTuple):
     load_universal: bool | None = None
     parallel_write_pipeline: Any = None
     """`checkpoint.parallel_write.pipeline_stage` as written."""
+    writer: bool | None = None
+    """Whether there is a `checkpoint.writer`."""
+    writer_unit: str | None = None
+    """`checkpoint.writer.data_parallel`."""
     resumed_data_parallel_size: int | None = None
     """Of the run that wrote the checkpoint that this one resumes from."""
 
@@ -241,6 +245,10 @@ class ModelFacts(NamedTuple):
     mlp_hidden_size: int | None = None
     tokens: int | None = None
     """Of one sample."""
+    patch_rows: tuple[int, ...] | None = None
+    """Rows of patches in a frame, of each size of clips."""
+    latent_frames: tuple[int, ...] | None = None
+    """Of each size of clips."""
     mixture_of_experts: bool | None = None
 
 
@@ -266,6 +274,10 @@ class Facts(NamedTuple):
     data_parallel_size: int | None = None
     tensor_parallel_size: int | None = None
     sequence_parallel_size: int | None = None
+    """Ranks that share each sample, in whatever way."""
+    ulysses_parallel_size: int | None = None
+    """`sequence_parallel_size` at the top level: the engine's own, of DeepSpeed-Ulysses. The trainer of this
+    project shares samples in a way of its own (`pipeline.sequence_parallel_size`) and has none."""
     global_batch_size: int | None = None
     micro_batch_size: int | None = None
     gradient_accumulation_steps: int | None = None

@@ -8,8 +8,9 @@ from vdsgen.rules.rule import REMOVE, Rule
 
 SCALE = "/fp16/loss_scale"
 POWER = "/fp16/initial_scale_power"
-LARGEST_POWER = 1023
-"""Of two, in a Python float."""
+LARGEST_POWER, LARGEST_POWER_UNDER_ZERO = 1023, 63
+"""Of two: in the float that divides gradients without ZeRO (runtime/fp16/unfused_optimizer.py:248), and in
+the whole number that ZeRO multiplies a tensor with, which torch takes as 64 bits."""
 WINDOW = "/fp16/loss_scale_window"
 LEAST = "/fp16/min_loss_scale"
 HYSTERESIS = below("/fp16", "hysteresis consecutive_hysteresis")
@@ -92,15 +93,17 @@ def _hysteresis_without_zero(facts: Facts) -> str | None:
 
 def _starts_finite(facts: Facts) -> str | None:
     power = facts.precision.initial_scale_power
-    if power is None or power <= LARGEST_POWER or not _is_dynamic(facts):
+    largest = LARGEST_POWER_UNDER_ZERO if facts.zero_stage else LARGEST_POWER
+    if power is None or power <= largest or not _is_dynamic(facts):
         return None
-    return f"fp16.initial_scale_power is {power}"
+    return f"fp16.initial_scale_power is {power}, at ZeRO's stage {facts.zero_stage or 0}: {largest} at most"
 
 
 RULES = (
     Rule(
         id="loss-scale-start-finite",
-        summary="The first loss scale, 2 to the power of initial_scale_power, fits a float.",
+        summary="The first loss scale, 2 to the power of initial_scale_power, is one to compute with: 2^63 "
+        "at most with ZeRO, 2^1023 without.",
         check=_starts_finite,
         remedy="set fp16.initial_scale_power to 9, as the article does",
         source="runtime/fp16/loss_scaler.py:161",

@@ -77,29 +77,55 @@ def _tensor_ranks_share_a_node(facts: Facts) -> str | None:
     return f"tensor parallel size {ranks} does not divide the {gpus} GPUs of a node"
 
 
+def _not_shared(ranks: int | None, counts: tuple[int, ...] | None, what: str) -> str | None:
+    for count in counts or ():
+        if ranks is not None and count % ranks:
+            return f"sequence parallel size {ranks} does not divide the clips' {count} {what}"
+    return None
+
+
+def _sequence_ranks_share_rows(facts: Facts) -> str | None:
+    return _not_shared(facts.sequence_parallel_size, facts.model.patch_rows, "rows of patches")
+
+
+def _sequence_ranks_share_frames(facts: Facts) -> str | None:
+    return _not_shared(facts.sequence_parallel_size, facts.model.latent_frames, "latent frames")
+
+
+def _sequence_ranks_share_a_node(facts: Facts) -> str | None:
+    sequence, gpus, world = facts.sequence_parallel_size, facts.machine.gpus_per_node, facts.world_size
+    if sequence is None or sequence == 1 or gpus is None:
+        return None
+    ranks = sequence * (facts.tensor_parallel_size or 1)
+    if gpus % ranks == 0 or (ranks <= gpus and (world is None or world <= gpus)):
+        return None
+    tensor = f" x tensor {facts.tensor_parallel_size}" if ranks > sequence else ""
+    return f"sequence parallel size {sequence}{tensor} does not divide the {gpus} GPUs of a node"
+
+
 def _sequence_divides_world(facts: Facts) -> str | None:
-    ranks, world = facts.sequence_parallel_size, facts.world_size
+    ranks, world = facts.ulysses_parallel_size, facts.world_size
     if ranks is None or ranks <= 1 or world is None or world % ranks == 0:
         return None
     return f"{ranks} sequence parallel ranks do not divide {world} ranks"
 
 
 def _sequence_ranks_share_heads(facts: Facts) -> str | None:
-    ranks, heads = facts.sequence_parallel_size, facts.model.heads
+    ranks, heads = facts.ulysses_parallel_size, facts.model.heads
     if ranks is None or ranks <= 1 or heads is None or heads % ranks == 0:
         return None
     return f"{ranks} sequence parallel ranks do not divide {heads} attention heads"
 
 
 def _sequence_ranks_share_keys(facts: Facts) -> str | None:
-    ranks, heads = facts.sequence_parallel_size, facts.model.key_value_heads
+    ranks, heads = facts.ulysses_parallel_size, facts.model.key_value_heads
     if ranks is None or ranks <= 1 or heads is None or heads % ranks == 0 or ranks % heads == 0:
         return None
     return f"{ranks} sequence parallel ranks and {heads} key-value heads: neither divides the other"
 
 
 def _sequence_ranks_share_tokens(facts: Facts) -> str | None:
-    ranks, tokens = facts.sequence_parallel_size, facts.model.tokens
+    ranks, tokens = facts.ulysses_parallel_size, facts.model.tokens
     if ranks is None or ranks <= 1 or tokens is None or tokens % ranks == 0:
         return None
     return f"{ranks} sequence parallel ranks do not divide {tokens} tokens"
@@ -203,8 +229,38 @@ RULES = (
         needs=("machine",),
     ),
     Rule(
+        id="sequence-rows",
+        summary="Sequence parallel ranks share the rows of patches of a frame evenly.",
+        check=_sequence_ranks_share_rows,
+        remedy="use a sequence parallel size that divides them, or clips of another height",
+        source="model/layers/sequence_parallel.py, check_sequence_ranks",
+        severity="ours",
+        needs=("model",),
+    ),
+    Rule(
+        id="sequence-frames",
+        summary="Sequence parallel ranks share the latent frames evenly: each attends within some of them.",
+        check=_sequence_ranks_share_frames,
+        remedy="use a sequence parallel size that divides them, or clips of another length",
+        source="model/layers/sequence_parallel.py, check_sequence_ranks",
+        severity="ours",
+        needs=("model",),
+    ),
+    Rule(
+        id="sequence-within-node",
+        summary=(
+            "Sequence parallel ranks, and the tensor parallel ones of each, are on one node: they exchange "
+            "the hidden state in every block, and nothing hides it."
+        ),
+        check=_sequence_ranks_share_a_node,
+        remedy="use sizes whose product divides the GPUs of a node",
+        source="vdsgen/cost/communication.py, sequence_exchange_seconds",
+        severity="ours",
+        needs=("machine",),
+    ),
+    Rule(
         id="sequence-divides-world",
-        summary="Sequence parallel ranks divide the ranks of the job.",
+        summary="Ulysses sequence parallel ranks divide the ranks of the job.",
         check=_sequence_divides_world,
         remedy="use a size that divides the number of ranks",
         source="runtime/sequence_parallel/parallel_state_sp.py:37",
@@ -213,7 +269,7 @@ RULES = (
     ),
     Rule(
         id="sequence-heads",
-        summary="Sequence parallel ranks share the attention heads evenly.",
+        summary="Ulysses sequence parallel ranks share the attention heads evenly.",
         check=_sequence_ranks_share_heads,
         remedy="use a size that divides the heads",
         source="runtime/sequence_parallel/ulysses_sp.py:148",
@@ -223,7 +279,9 @@ RULES = (
     ),
     Rule(
         id="sequence-key-value-heads",
-        summary="Sequence parallel ranks share the key-value heads evenly, or key-value heads the ranks.",
+        summary=(
+            "Ulysses sequence parallel ranks share the key-value heads evenly, or key-value heads the ranks."
+        ),
         check=_sequence_ranks_share_keys,
         remedy="use a size that divides the key-value heads, or a multiple of them",
         source="runtime/sequence_parallel/ulysses_sp.py:150",
@@ -233,7 +291,7 @@ RULES = (
     ),
     Rule(
         id="sequence-tokens",
-        summary="Sequence parallel ranks share the tokens of a sample evenly.",
+        summary="Ulysses sequence parallel ranks share the tokens of a sample evenly.",
         check=_sequence_ranks_share_tokens,
         remedy="use a size that divides the tokens, or clips of another size",
         source="runtime/sequence_parallel/ulysses_sp.py:707",

@@ -10,6 +10,9 @@ TAGS = "/checkpoint/tag_validation"
 UNIVERSAL = "/checkpoint/load_universal"
 WRITING = "/checkpoint/parallel_write/pipeline_stage"
 
+WRITER = "/checkpoint/writer"
+UNIT = f"{WRITER}/data_parallel"
+
 
 def _tags_are_known(facts: Facts) -> str | None:
     validation = facts.saving.tag_validation
@@ -21,6 +24,16 @@ def _tags_are_known(facts: Facts) -> str | None:
 def _writing_is_boolean(facts: Facts) -> str | None:
     value = facts.saving.parallel_write_pipeline
     return None if value in (None, True, False) else f"checkpoint.parallel_write.pipeline_stage is {value!r}"
+
+
+def _writer_has_a_unit(facts: Facts) -> str | None:
+    if not facts.saving.writer or facts.saving.writer_unit is not None:
+        return None
+    if facts.pipeline.is_pipeline is not False:
+        return None
+    if facts.zero_stage in (None, 3) or facts.model.mixture_of_experts or facts.tensor_parallel.autotp_size:
+        return None
+    return f"checkpoint.writer without data_parallel at ZeRO stage {facts.zero_stage}"
 
 
 def _same_ranks(facts: Facts) -> str | None:
@@ -52,6 +65,20 @@ RULES = (
         keys=(WRITING,),
         fix=removal(WRITING),
         needs=("saving",),
+    ),
+    Rule(
+        id="checkpoint-writer-unit",
+        summary=(
+            "A plain engine's checkpoint writer is told what writes in parallel: without, it asks for a rank "
+            "that it was not given."
+        ),
+        check=_writer_has_a_unit,
+        remedy="set checkpoint.writer.data_parallel to replica, socket or machine, or take the writer out",
+        source="runtime/model_checkpointing/data_parallel_writer_factory.py:95",
+        engine_message="has no attribute 'dp_rank'",
+        keys=(WRITER, UNIT),
+        fix=setting(UNIT, "replica"),
+        needs=("pipeline", "saving"),
     ),
     Rule(
         id="resume-same-ranks",

@@ -21,6 +21,16 @@ def _offloads(facts: Facts) -> str | None:
     return "ZenFlow without optimizer offload" if facts.offload.optimizer == "none" else None
 
 
+def _has_an_optimizer(facts: Facts) -> str | None:
+    if not facts.zenflow.present or facts.pipeline.is_pipeline is not False:
+        return None
+    if facts.zero_stage == 0:
+        return "ZenFlow without ZeRO"
+    if facts.zero_stage == 1 and facts.uses_bf16_optimizer:
+        return "ZenFlow at ZeRO stage 1 with bf16 and fp32 gradient accumulation"
+    return None
+
+
 def _strategy(facts: Facts) -> str | None:
     strategy = facts.zenflow.select_strategy
     return None if strategy is None or strategy in STRATEGIES else f"zenflow.select_strategy is {strategy!r}"
@@ -101,6 +111,17 @@ RULES = (
         keys=(SECTION, "/zero_optimization/offload_optimizer"),
         fix=removal(SECTION),
         needs=("zenflow",),
+    ),
+    Rule(
+        id="zenflow-optimizer",
+        summary="ZenFlow has optimizers for ZeRO's stages 1 to 3, and none for BF16_Optimizer.",
+        check=_has_an_optimizer,
+        remedy="use ZeRO stage 2 or 3, or take zenflow out",
+        source="runtime/engine.py:3606",
+        engine_message="object has no attribute",
+        keys=(SECTION, "/zero_optimization/stage"),
+        fix=removal(SECTION),
+        needs=("zenflow", "pipeline"),
     ),
     Rule(
         id="zenflow-strategy",

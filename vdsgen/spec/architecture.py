@@ -81,3 +81,5 @@ class Geometry(NamedTuple):
     """Length of the text condition (L), 0 where there is none."""
     latent_height: int
     latent_width: int
+    sequence_parallel_size: int = 1
+    """Ranks that share the sample, each with its part of the rows of patches."""

@@ -260,6 +260,8 @@ class Constraints(Spec):
     activation_checkpoint_interval: NonNegativeInt | None = None
     """Blocks a checkpoint segment, on all stages; 0 for no checkpointing."""
     tensor_parallel_size: PositiveInt | None = None
+    sequence_parallel_size: PositiveInt | None = None
+    """Ranks that share each clip: divides its latent frames and its rows of patches."""
     offload_optimizer: Literal["none", "cpu", "nvme"] | None = None
     offload_parameters: Literal["none", "cpu", "nvme"] | None = None
     offload_activations: bool | None = None

@@ -172,6 +172,7 @@ class TimeSplit(Spec):
     overhead_seconds: NonNegativeFloat = 0.0
     """Of every step, where an ablation measured it."""
     tensor_seconds: NonNegativeFloat = 0.0
+    sequence_seconds: NonNegativeFloat = 0.0
     """Between ranks that share blocks."""
 
 

@@ -36,19 +36,28 @@ def _tiled(length: int) -> int:
     return -(-length // ATTENTION_TILE) * ATTENTION_TILE
 
 
+def _sharing(monomial: str, ranks: int) -> int:
+    return ranks if "S" in monomial or "s" in monomial else 1
+
+
 class Polynomial(Spec):
     """A sum of monomials with integer coefficients, exact at every geometry.
 
     Keys are products of variables, one letter each, such as `BTSS`; the constant's key is `1`. B is the
     micro-batch size, T latent frames, S patches a frame, L text tokens, R the rank of adapters. Lower-case
     t, s, l, n and j are T, S, L, T * S and T * S + L rounded up to ATTENTION_TILE.
+
+    Of ranks that share a sample each has its part of everything that grows with the patches: they split the
+    sequences that attend side by side, not those within one (model/layers/sequence_parallel.py), so a
+    monomial with S or s is shared, and n counts a rank's own tokens.
     """
 
     terms: dict[str, int]
 
     def at(self, micro_batch_size: int, geometry: Geometry, rank: int = 0) -> int:
         """Its value; `rank` is R, of profiles with adapters whose rank is still open."""
-        tokens = geometry.frames * geometry.patches
+        ranks = geometry.sequence_parallel_size
+        tokens = geometry.frames * geometry.patches // ranks
         values = {
             "1": 1,
             "B": micro_batch_size,
@@ -63,7 +72,7 @@ class Polynomial(Spec):
             "R": rank,
         }
         return sum(
-            coefficient * math.prod(values[letter] for letter in monomial)
+            coefficient * math.prod(values[letter] for letter in monomial) // _sharing(monomial, ranks)
             for monomial, coefficient in self.terms.items()
         )
 

@@ -39,15 +39,26 @@ class Layout(Spec):
     dtype: Dtype
     tensor_parallel_size: PositiveInt = 1
     """Ranks that share each block."""
+    sequence_parallel_size: PositiveInt = 1
+    """Ranks that share each sample."""
 
     @property
     def world_size(self) -> int:
-        return self.pipeline_parallel_size * self.data_parallel_size * self.tensor_parallel_size
+        return self.pipeline_parallel_size * self.stage_ranks
+
+    @property
+    def sequence_data_parallel_size(self) -> int:
+        """Ranks that hold the same part of the model."""
+        return self.data_parallel_size * self.sequence_parallel_size
+
+    @property
+    def stage_ranks(self) -> int:
+        return self.sequence_data_parallel_size * self.tensor_parallel_size
 
     def stage_of(self, rank: int) -> int:
-        """Ranks that share blocks are neighbours, then come the data ranks of a stage
-        (runtime/pipe/topology.py:243, axes pipe, data, model)."""
-        return rank // (self.data_parallel_size * self.tensor_parallel_size)
+        """Ranks that share blocks are neighbours, then come those that share samples, then the data ranks of
+        a stage (runtime/pipe/topology.py:243, axes pipe, data, model)."""
+        return rank // self.stage_ranks
 
     def reads_clips(self, rank: int) -> bool:
         """Only the first and the last stage of a pipeline see clips."""
@@ -55,16 +66,23 @@ class Layout(Spec):
 
     def __str__(self) -> str:
         stages = f", stages at layers {list(self.partition)}" if self.partition else ""
-        tensor = f" x {self.tensor_parallel_size} tensor" if self.tensor_parallel_size > 1 else ""
+        shared = "".join(
+            f" x {size} {name}"
+            for name, size in (
+                ("tensor", self.tensor_parallel_size),
+                ("sequence", self.sequence_parallel_size),
+            )
+            if size > 1
+        )
         return (
-            f"{self.pipeline_parallel_size} pipeline x {self.data_parallel_size} data{tensor}, "
+            f"{self.pipeline_parallel_size} pipeline x {self.data_parallel_size} data{shared}, "
             f"ZeRO-{self.zero_stage}, {self.dtype}{stages}"
         )
 
 
 def layout_of(ds_config: Mapping[str, Any]) -> Layout:
     """The layout that a ds_config.json asks for; ranks follow from its three batch sizes, its stages and the
-    ranks that share each block.
+    ranks that share each block and each sample.
 
     Raises VdsgenError where a figure is missing or the batch sizes do not divide.
     """
@@ -87,6 +105,7 @@ def layout_of(ds_config: Mapping[str, Any]) -> Layout:
             partition=tuple(pipeline.get("partition") or ()) if stages != 1 else (),
             dtype=_dtype(ds_config),
             tensor_parallel_size=pipeline.get("tensor_parallel_size", 1),
+            sequence_parallel_size=pipeline.get("sequence_parallel_size", 1),
         )
     except (ValidationError, TypeError) as error:
         raise VdsgenError(f"ds_config.json: {error}") from error

@@ -92,7 +92,7 @@ def traced_ranks(layout: Layout) -> tuple[int, ...]:
     longest (zero/stage_1_and_2.py:1268, :2192); the first one's has the embedding's large parameters, which
     the step casts (:2684). In every other mode the first needs as much as any.
     """
-    last = layout.data_parallel_size - 1
+    last = layout.sequence_data_parallel_size - 1
     return (0, last) if layout.zero_stage == 2 and last > 0 else (0,)
 
 
@@ -156,7 +156,7 @@ def _check_offload(rendered: Rendered) -> None:
                 f"engine's compiled reader and writer need memory with contents",
                 remedy="verify the same plan with the offload to cpu",
             )
-    if places["offload_param"] == "cpu" and rendered.layout.data_parallel_size == 1:
+    if places["offload_param"] == "cpu" and rendered.layout.sequence_data_parallel_size == 1:
         raise VdsgenError(
             f"{rendered.path}: ds_config.json offloads one rank's parameters (offload_param), which cannot "
             f"be traced: a GPU gets copies of them, and this processor computes on them where they are",

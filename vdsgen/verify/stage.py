@@ -48,8 +48,9 @@ def trace_stage(
     Once a process. Raises VdsgenError where the config contradicts the model.
     """
     layout = layout_of(ds_config)
-    # Ranks that share blocks hold equally much: the first of them stands for all.
-    neighbours = stage * layout.data_parallel_size + data_rank
+    # Ranks that share blocks hold equally much: the first of them stands for all. Ranks that share samples
+    # are data ranks to the engine.
+    neighbours = stage * layout.sequence_data_parallel_size + data_rank
     join_fake_group(neighbours * layout.tensor_parallel_size, layout.world_size)
     gc.freeze()  # what imports left behind need not be searched each time the engine collects garbage
     report(JOINED)
@@ -63,7 +64,8 @@ def trace_without_memory(
     layout = layout_of(ds_config)
     micro = int(ds_config["train_micro_batch_size_per_gpu"])
     books = LiveBytes(hidden_temporary_bytes)
-    with without_memory(books, handed_on(model, geometry, micro, DTYPES[layout.dtype])):
+    rows = own_rows(geometry, layout.sequence_parallel_size)
+    with without_memory(books, handed_on(model, rows, micro, DTYPES[layout.dtype])):
         return trace_rank(ds_config, model, geometry, stage, books, report)
 
 
@@ -86,7 +88,8 @@ def trace_rank(
     training = build_engine(capped(ds_config, layout, micro_batches), model, geometry, seed=0)
     build_peak = books.peak_bytes
     marks = Marks(training, books)
-    batches = empty_batches(model, geometry, micro, micro_batches + 1, report)
+    sharing = layout.sequence_parallel_size
+    batches = empty_batches(model, geometry, micro, micro_batches + 1, report, sharing)
     set_micro_batches(training, 1)
     training.train_step(batches)
     set_micro_batches(training, micro_batches)
@@ -99,7 +102,7 @@ def trace_rank(
     states = sum(marks.states[name] for name in ("parameters", "gradients", "optimizer"))
     return StageTrace(
         stage=stage,
-        data_ranks=(training.data_parallel_rank,),
+        data_ranks=(training.sequence_data_parallel_rank,),
         layers=_layers(training, layout, stage, model),
         optimizer_class=type(training.engine.optimizer).__name__,
         micro_batches=micro_batches,
@@ -137,13 +140,27 @@ def set_micro_batches(training: TrainingEngine, count: int) -> None:
 
 
 def empty_batches(
-    model: Vdt, geometry: Geometry, micro_batch_size: int, count: int, report: Report
+    model: Vdt, geometry: Geometry, micro_batch_size: int, count: int, report: Report, sharing: int = 1
 ) -> Iterator[Batch]:
-    """`count` micro-batches as the loader gives them."""
+    """`count` micro-batches as one of `sharing` ranks that share samples trains on them. Keeps none itself:
+    the loader's are host memory, and here, where the device is the host, one that were kept would count as
+    the device's."""
+    rows = own_rows(geometry, sharing)
     for index in range(count):
         report(BUILT + (1 - BUILT) * index / count)
-        inputs = empty_inputs(model, micro_batch_size, geometry, "embed", torch.float32)
-        yield inputs, torch.empty_like(inputs[0])
+        yield _empty_batch(model, rows, micro_batch_size)
+
+
+def _empty_batch(model: Vdt, geometry: Geometry, micro_batch_size: int) -> Batch:
+    inputs = empty_inputs(model, micro_batch_size, geometry, "embed", torch.float32)
+    return inputs, torch.empty_like(inputs[0])
+
+
+def own_rows(geometry: Geometry, sharing: int) -> Geometry:
+    """What each of `sharing` ranks that share samples has of a clip."""
+    return geometry._replace(
+        latent_height=geometry.latent_height // sharing, patches=geometry.patches // sharing
+    )
 
 
 def _layers(training: TrainingEngine, layout: Layout, stage: int, model: Vdt) -> tuple[int, int]:

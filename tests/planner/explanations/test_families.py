@@ -94,7 +94,7 @@ def test_a_rule_is_told_with_both_values() -> None:
 
 def test_what_does_not_fit_says_where_and_what() -> None:
     pins = {"offload_optimizer": "none"}
-    workload, winner, _, _ = case(8, memory_gib=2.5, global_batch_size=4, constraints=pins)
+    workload, winner, _, _ = case(8, memory_gib=2.3, global_batch_size=4, constraints=pins)
     misses = [one for one in nearest_misses(workload, winner) if one.outcome == "out_of_memory"]
     assert misses
     for one in misses:

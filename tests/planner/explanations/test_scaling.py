@@ -82,7 +82,7 @@ def test_links_carry_all_of_a_plans_traffic(nodes: int) -> None:
     workload, winner, _, _ = case(8, nodes=nodes, memory_gib=3.0)
     loads = link_loads(workload, winner)
     time = winner.time
-    expected = time.transfer_seconds + time.reduction_seconds + time.gather_seconds
+    expected = time.transfer_seconds + time.reduction_seconds + time.gather_seconds + time.sequence_seconds
     assert sum(load.total_seconds for load in loads) == pytest.approx(expected, rel=1e-6)
     settings_ = winner.settings
     volumes = sent_bytes(workload, winner)

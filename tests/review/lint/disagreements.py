@@ -42,14 +42,49 @@ ONCE_ACCEPTED: dict[str, str] = {
     "a loss scale beyond a float": config(
         fp16={**FP16, "initial_scale_power": 500_000}, zero_optimization={"stage": 1}
     ),
+    "a loss scale beyond what ZeRO multiplies with": config(
+        fp16={**FP16, "initial_scale_power": 500}, zero_optimization={"stage": 2}
+    ),
     "curriculum learning without metrics": config(
         data_efficiency={"data_sampling": {"curriculum_learning": {"enabled": True}}}
     ),
     "random layerwise token dropping without layers": config(data_efficiency={"enabled": True, **ltd()}),
     "a number where true or false is asked": config(checkpoint={"parallel_write": {"pipeline_stage": 4.0}}),
+    "ZenFlow without ZeRO": config(zero_optimization={"stage": 0, "zenflow": {"update_interval": 1}}),
+    "progress every 0 steps": config(steps_per_print=0),
+    'progress every "10" steps': config(steps_per_print="10"),
+    "a vocabulary in quotes": config(vocabulary_size="50257"),
+    "clipping of null": config(gradient_clipping=None),
+    "a division of gradients by 0": config(gradient_predivide_factor=0),
+    "sequence parallelism of text": config(sequence_parallel_size="2"),
+    "profiling of text": config(flops_profiler={"enabled": "yes"}),
+    "a batch that is no number": config(
+        data_efficiency={"data_sampling": {"dynamic_batching": {"max_batch_size": "all"}}}
+    ),
+    "a checkpoint writer that nothing writes in parallel": config(
+        checkpoint={"writer": {"decoupled": False}}
+    ),
     "a batch size of null": config(train_micro_batch_size_per_gpu=None),
 }
 """DeepSpeed refuses them, and lint had no error."""
+
+FIRST_STEP_REFUSED: dict[str, tuple[str, int, int]] = {
+    "a loss scale beyond a float in a pipeline of one rank": (
+        config(fp16={**FP16, "initial_scale_power": 4096}), 1, 1,
+    ),
+    "a loss scale beyond a float in a pipeline of two stages": (
+        config(fp16={**FP16, "initial_scale_power": 4096}), 4, 2,
+    ),
+    "a loss scale beyond a float after a thousand micro-batches": (
+        config(fp16={**FP16, "initial_scale_power": 4096}, gradient_accumulation_steps=1000), 1, 0,
+    ),
+    "gradients divided by text": (config(gradient_predivide_factor="2"), 1, 0),
+    "timing a pipeline of one rank that prints no progress": (config(wall_clock_breakdown=True), 1, 1),
+    "timing two stages": (config(wall_clock_breakdown=True, steps_per_print=10), 4, 2),
+    "profiling two stages": (config(flops_profiler={"enabled": True}, steps_per_print=10), 4, 2),
+}  # fmt: skip
+"""Text, ranks and stages. DeepSpeed initialises, and refuses at the first step, which the oracle once did not
+run: it took lint's errors for false alarms, and saw nothing where lint had none."""
 
 ONCE_REFUSED: dict[str, str] = {
     "contiguous checkpoints that nobody configures": config(
@@ -58,6 +93,8 @@ ONCE_REFUSED: dict[str, str] = {
     "elastic checkpoints at stage 3": config(zero_optimization={"stage": 3, "elastic_checkpoint": True}),
     "loading in turn at stage 1": config(zero_optimization={"stage": 1, "pipeline_loading_checkpoint": True}),
     "1 where true or false is asked": config(checkpoint={"parallel_write": {"pipeline_stage": 1}}),
+    "1 where the clock is switched": config(wall_clock_breakdown=1),
+    "whole micro-batches as true": config(gradient_accumulation_steps=True),
     "one leaf module as text": config(zero_optimization={"stage": 3, "leaf_module": {"names": "a"}}),
 }
 """DeepSpeed takes them, and lint had an error. Some of them stop it later, at a checkpoint."""
@@ -69,5 +106,8 @@ STILL_REFUSED: dict[str, str] = {
 
 
 def cases() -> dict[str, Case]:
-    named = {**ONCE_ACCEPTED, **ONCE_REFUSED}
-    return {name: Case(text, 1, 0, names_no_optimizer(text), name) for name, text in named.items()}
+    named = {name: (text, 1, 0) for name, text in {**ONCE_ACCEPTED, **ONCE_REFUSED}.items()}
+    return {
+        name: Case(text, ranks, stages, names_no_optimizer(text), name)
+        for name, (text, ranks, stages) in {**named, **FIRST_STEP_REFUSED}.items()
+    }

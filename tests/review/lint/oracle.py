@@ -17,8 +17,10 @@ ROOT = Path(__file__).parent.parent.parent.parent
 OBSTACLES: Mapping[str, str] = {
     "no CUDA kernel": r"FusedLamb|fused_lamb|FusedLion|fused_lion|only supported for CUDA"
     r"|NotImplementedBuilder|not been implemented on CPU"
-    r"|CUDA_HOME|does not have an accelerator|SuperOffload|torch not compiled with CUDA",
-    "a package that is not installed": r"No module named|wandb|comet_ml|Install mup|MuAdam|MuSGD",
+    r"|CUDA_HOME|does not have an accelerator|SuperOffload|[Tt]orch not compiled with CUDA"
+    r"|Cannot access accelerator device when none is available",
+    "a package that is not installed": r"No module named|Please install DataStates|wandb|comet_ml"
+    r"|Install mup|MuAdam|MuSGD",
     "no NVMe library": r"async_io|libaio|Unable to JIT load the async|aio_handle|AsyncIO",
     "an operator that has to be compiled": r"operators are not compiled here|failed to build/load",
     "a model that AutoTP does not know": r"Not able to determine model policy",

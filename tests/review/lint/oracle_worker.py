@@ -12,6 +12,7 @@ supported, as a GPU would. Each case runs in a fork of it, so that none sees wha
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import select
@@ -25,8 +26,8 @@ from typing import Any
 import torch
 
 LONGEST_SECONDS = 20
-MOST_STEPS = 16
-"""Micro-batches that are worth running; configs of more only initialise."""
+MOST_MICRO_BATCHES = 16
+"""That are worth running: configs of more train a step of fewer."""
 SIZE = 8
 
 
@@ -36,12 +37,11 @@ def judge(path: Path, stages: int, client_optimizer: bool) -> dict[str, Any] | N
     try:
         engine, module = build(path, stages, client_optimizer)
         phase = "step"
-        if stages == 0 and engine.gradient_accumulation_steps() <= MOST_STEPS:
-            dtype = next(module.parameters()).dtype
-            for _ in range(engine.gradient_accumulation_steps()):
-                batch = torch.ones(2, SIZE, dtype=dtype)
-                engine.backward(engine(batch).float().square().mean())
-                engine.step()
+        inputs = torch.ones(2, SIZE, dtype=next(module.parameters()).dtype)
+        if stages:
+            train_pipeline(engine, inputs)
+        else:
+            train(engine, inputs)
     except BaseException as error:
         return {"error": f"{type(error).__name__}: {error}", "phase": phase, "frame": _frame(error)}
     return None
@@ -64,6 +64,25 @@ def build(path: Path, stages: int, client_optimizer: bool = False) -> tuple[Any,
         model=module, optimizer=optimizer, model_parameters=parameters, config=str(path)
     )
     return engine, module
+
+
+def train(engine: Any, inputs: torch.Tensor) -> None:
+    """A step."""
+    micro_batches = engine.gradient_accumulation_steps()
+    if micro_batches > MOST_MICRO_BATCHES:
+        micro_batches = 1
+        if engine.managed_gradient_accumulation():  # else step() ends it anyway
+            engine.set_gradient_accumulation_boundary(True)
+    for _ in range(micro_batches):
+        engine.backward(engine(inputs).float().square().mean())
+        engine.step()
+
+
+def train_pipeline(engine: Any, inputs: torch.Tensor) -> None:
+    """A step of this rank's stage, the first: what its neighbour would send is zeros. The dynamic loss scale,
+    among others, is read in a step and not before."""
+    engine.micro_batches = min(engine.micro_batches, MOST_MICRO_BATCHES)
+    engine.train_batch(itertools.repeat((inputs, torch.zeros_like(inputs))))
 
 
 def _frame(error: BaseException) -> str:
@@ -144,6 +163,7 @@ def main() -> None:
 
     # Muon compiles its arithmetic, which takes longer than all the rest.
     os.environ.update(DS_ACCELERATOR="cpu", TORCHDYNAMO_DISABLE="1")
+    os.environ.update(CROSS_RANK="0", CROSS_SIZE="1")  # DeepSpeed's launcher sets them: this node, of so many
     join_fake_group(0, int(sys.argv[1]))
     if "--compile" not in sys.argv:
         without_compiling()

@@ -21,6 +21,15 @@ def test_what_lint_once_let_through_is_an_error(name: str) -> None:
     assert lint_errors(disagreements.cases()[name])
 
 
+@pytest.mark.slow
+def test_what_the_first_step_refuses_is_refused() -> None:
+    """Also in a pipeline, and with more micro-batches than are worth running."""
+    cases = [disagreements.cases()[name] for name in disagreements.FIRST_STEP_REFUSED]
+    for verdict in verdicts(cases, judged(cases)):
+        assert verdict.outcome.phase == "step", verdict
+        assert verdict.explained, verdict
+
+
 @pytest.mark.parametrize("name", disagreements.ONCE_REFUSED)
 def test_what_lint_once_refused_is_none(name: str) -> None:
     assert lint_errors(disagreements.cases()[name]) == ()

@@ -23,7 +23,7 @@ def communication_choices(workload: Workload, settings: Settings) -> tuple[Setti
     Where pins ask for what the engine would ignore or corrupt, there is no candidate at all; where they ask
     for what the trainer refuses, a rule says so.
     """
-    if settings.data_parallel_size == 1 and not _pinned(workload):
+    if settings.sequence_data_parallel_size == 1 and not _pinned(workload):
         return (settings,)
     found = [
         settings._replace(hierarchical_partition_size=ranks, **sent)  # type: ignore[arg-type]
@@ -67,11 +67,9 @@ def _partition_refusal(workload: Workload, settings: Settings) -> str | None:
         return None
     if settings.zero_stage != 3:
         return f"ZeRO++'s second copy of the parameters is ZeRO-3's; ZeRO-{settings.zero_stage} ignores it"
-    if settings.data_parallel_size % ranks or ranks > workload.pool.gpus_per_node:
-        return (
-            f"a second copy over {ranks} ranks must divide {settings.data_parallel_size} and lie within a "
-            f"node of {workload.pool.gpus_per_node}"
-        )
+    together, per_node = settings.sequence_data_parallel_size, workload.pool.gpus_per_node
+    if together % ranks or ranks > per_node:
+        return f"a second copy over {ranks} ranks must divide {together} and lie within a node of {per_node}"
     return None
 
 
@@ -102,7 +100,7 @@ def _quantizing_refusal(workload: Workload, settings: Settings) -> str | None:
 
 def _shares_are_whole_eights(workload: Workload, settings: Settings) -> bool:
     return all(
-        -(-size // settings.data_parallel_size) % 8 == 0
+        -(-size // settings.sequence_data_parallel_size) % 8 == 0
         for layer in workload.profile.layer_types.values()
         for size in layer.parameter_sizes
         if size > STAGE3_PARAM_PERSISTENCE_THRESHOLD
@@ -118,7 +116,7 @@ def _partition_sizes(workload: Workload, settings: Settings) -> tuple[int, ...]:
         return (pinned,)
     per_node = workload.pool.gpus_per_node
     wins = settings.zero_stage == 3 and settings.world_size > per_node > 1
-    return (1, per_node) if wins and settings.data_parallel_size % per_node == 0 else (1,)
+    return (1, per_node) if wins and settings.sequence_data_parallel_size % per_node == 0 else (1,)
 
 
 def _ways_to_send(workload: Workload, settings: Settings) -> Iterator[dict[str, object]]:

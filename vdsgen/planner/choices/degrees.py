@@ -1,8 +1,11 @@
-"""How many ranks may share a layer."""
+"""How many ranks may share a layer, or a sample."""
 
 from __future__ import annotations
 
+from math import gcd
+
 from vdsgen.planner.workload import Workload
+from vdsgen.spec.architecture import Vdt
 
 
 def tensor_parallel_sizes(workload: Workload) -> tuple[int, ...]:
@@ -18,6 +21,24 @@ def tensor_parallel_sizes(workload: Workload) -> tuple[int, ...]:
     if pinned is not None:
         return (pinned,) if pinned in known else ()
     return tuple(size for size in known if size <= _nodes(workload)[0])
+
+
+def sequence_parallel_sizes(workload: Workload) -> tuple[int, ...]:
+    """Ranks that may share each sample, rising: as many as divide the rows of patches and the frames of all
+    clips, and a node has GPUs for (their exchanges are never hidden). A pin is tried as it is."""
+    pinned = workload.experiment.constraints.sequence_parallel_size
+    if pinned is not None:
+        return (pinned,)
+    model = workload.experiment.model
+    assert isinstance(model, Vdt), "the model is resolved before plans are made"
+    shared = gcd(
+        *(
+            count
+            for one in workload.geometries
+            for count in (one.frames, one.latent_height // model.patch_size)
+        )
+    )
+    return tuple(size for size in range(1, _nodes(workload)[0] + 1) if shared % size == 0)
 
 
 def shares_a_node(workload: Workload, world_size: int, ranks: int) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from itertools import product
 from typing import NamedTuple, TypeVar
 
-from vdsgen.cost.model_states import engine_optimizer
+from vdsgen.cost.engine_optimizer import engine_optimizer
 from vdsgen.cost.settings import Settings
 from vdsgen.errors import Problem
 from vdsgen.planner.workload import Workload

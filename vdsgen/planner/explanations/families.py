@@ -18,7 +18,7 @@ from vdsgen.planner.demands import whole_pool_layouts
 from vdsgen.planner.numerics import loses_sums
 from vdsgen.planner.place import Miss
 from vdsgen.planner.search import Candidate, Search, search
-from vdsgen.planner.space import ZERO_STAGES, Layout, divisors
+from vdsgen.planner.space import ZERO_STAGES, Layout, divisors, layout_of
 from vdsgen.planner.words import communication_words, interval_words, miss_words, settings_words
 from vdsgen.planner.workload import Workload
 from vdsgen.spec.experiment import Dtype
@@ -73,16 +73,6 @@ def families(workload: Workload, chosen: Settings) -> Iterator[Family]:
             training = workload.experiment.training.model_copy(update={"precision": dtype})
             experiment = workload.experiment.model_copy(update={"training": training})
             yield Family(dtype, changed(workload, experiment=experiment), None, _any)
-
-
-def layout_of(settings: Settings) -> Layout:
-    """How a candidate's ranks are shared."""
-    return Layout(
-        settings.pipeline_parallel_size,
-        settings.data_parallel_size,
-        settings.tensor_parallel_size,
-        settings.sequence_parallel_size,
-    )
 
 
 def _micro_batches(workload: Workload, chosen: Settings) -> Iterator[Family]:

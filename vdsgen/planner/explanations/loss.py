@@ -45,7 +45,7 @@ def bubble_of(settings: Settings, time: StepTime) -> Bubble:
     """Filling and draining p equal stages takes p - 1 micro-batches (arXiv 2104.04473, section 2.2.1); what
     the simulation waits beyond that, it waits for stages that are longer than others. Ranks that share a
     processor lend each other their cores, and wait less than this formula: then all is filling."""
-    busy = time.compute_seconds + time.recompute_seconds + time.tensor_seconds
+    busy = time.compute_seconds + time.recompute_seconds + time.tensor_seconds + time.sequence_seconds
     equal = (settings.pipeline_parallel_size - 1) / settings.gradient_accumulation_steps * busy
     filling = min(time.bubble_seconds, equal)
     return Bubble(filling, time.bubble_seconds - filling)

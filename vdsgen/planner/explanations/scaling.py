@@ -10,11 +10,11 @@ from vdsgen.planner.again import best_candidate, changed
 from vdsgen.planner.demands import whole_pool_layouts
 from vdsgen.planner.explanations import changes
 from vdsgen.planner.explanations.changes import LinkKey, link_of
-from vdsgen.planner.explanations.families import layout_of, unpinned_layout
+from vdsgen.planner.explanations.families import unpinned_layout
 from vdsgen.planner.explanations.loss import loss, spent
 from vdsgen.planner.explanations.traffic import link_loads, link_words, sent_bytes
 from vdsgen.planner.search import Candidate
-from vdsgen.planner.space import Layout
+from vdsgen.planner.space import Layout, layout_of
 from vdsgen.planner.words import changed_words, settings_words
 from vdsgen.planner.workload import Workload
 from vdsgen.spec.explanations import Mend, ScalePoint, Scaling

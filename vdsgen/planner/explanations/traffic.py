@@ -16,6 +16,7 @@ from vdsgen.spec.lab import Pool
 LINKS: tuple[LinkKey, ...] = ("intra_node", "inter_node", "host_link")
 TRAFFIC = {
     "tensor_seconds": "exchange between tensor ranks",
+    "sequence_seconds": "exchange between sequence ranks",
     "transfer_seconds": "transfers between stages",
     "reduction_seconds": "gradient reduction",
     "gather_seconds": "parameter gathers",
@@ -73,7 +74,7 @@ def sent_bytes(workload: Workload, winner: Candidate) -> dict[str, float]:
     whole, because they are small, are counted as gathered.
     """
     settings, partition = winner.settings, winner.placed.partition
-    ranks = settings.data_parallel_size
+    ranks = settings.sequence_data_parallel_size
     ring = (ranks - 1) / ranks
     types = [workload.profile.layer_types[name] for name in workload.profile.layers]
     sent = {"reduction_seconds": 0.0, "gather_seconds": 0.0}
@@ -95,10 +96,8 @@ def _transferred(workload: Workload, winner: Candidate) -> float:
     settings, times = winner.settings, workload.times
     models = times.models if isinstance(times, MeanStepTimeModel) else [times]
     at = [boundary - 1 for boundary in winner.placed.partition[1:-1]]
-    volumes = [
-        max(model.boundary_bytes(settings.micro_batch_size, settings.dtype)[layer] for layer in at)
-        for model in models
-    ]
+    handed_on = [model.boundary_bytes(settings) for model in models]
+    volumes = [max(layers[layer] for layer in at) for layers in handed_on]
     return 2 * settings.gradient_accumulation_steps * sum(volumes) / len(volumes)
 
 

@@ -40,7 +40,7 @@ def facts_of(values: Values, context: Context) -> Facts:
     get = values.get
     stage = get("/zero_optimization/stage")
     fp16, bf16 = get("/fp16/enabled"), get("/bf16/enabled")
-    tensor, sequence = _tensor_parallel(values, context), get("/sequence_parallel_size") or 1
+    tensor, sequence = _tensor_parallel(values, context), _sequence_parallel(values, context)
     data = _data_parallel(context, tensor, sequence)
     batch = batch_sizes(values, data)
     plan = context.plan
@@ -51,6 +51,7 @@ def facts_of(values: Values, context: Context) -> Facts:
         data_parallel_size=data,
         tensor_parallel_size=tensor,
         sequence_parallel_size=sequence,
+        ulysses_parallel_size=get("/sequence_parallel_size") or 1,
         global_batch_size=batch.total,
         micro_batch_size=batch.micro,
         gradient_accumulation_steps=batch.accumulation,
@@ -74,6 +75,8 @@ def facts_of(values: Values, context: Context) -> Facts:
             tag_validation=get("/checkpoint/tag_validation"),
             load_universal=get("/checkpoint/load_universal"),
             parallel_write_pipeline=get("/checkpoint/parallel_write/pipeline_stage"),
+            writer=values.written.get("/checkpoint/writer") is not None,
+            writer_unit=get("/checkpoint/writer/data_parallel"),
         ),
         compile=_compile(values),
         tensor_parallel=_autotp(values),
@@ -96,6 +99,12 @@ def _tensor_parallel(values: Values, context: Context) -> int | None:
         return context.plan.parallel.tensor_parallel_size
     autotp = values.get("/tensor_parallel/autotp_size")
     return None if autotp is None else max(1, autotp)
+
+
+def _sequence_parallel(values: Values, context: Context) -> int:
+    if context.plan is not None:
+        return context.plan.parallel.sequence_parallel_size
+    return values.get("/sequence_parallel_size") or 1
 
 
 def _data_parallel(context: Context, tensor: int | None, sequence: int) -> int | None:

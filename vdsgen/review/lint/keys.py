@@ -10,7 +10,7 @@ from vdsgen.catalog.engine_keys import EngineKey, EngineSection, engine_section
 from vdsgen.catalog.trainer_keys import READ_BY_THE_TRAINER
 from vdsgen.review.lint.document import Document, Entry, Node, Path, pointer
 from vdsgen.review.lint.finding import Finding, finding_at, move, remove, replace
-from vdsgen.review.lint.kinds import WrongValueError, coerced, expected, is_plainly, written
+from vdsgen.review.lint.kinds import WrongValueError, coerced, expected, is_plainly, taken, written
 from vdsgen.spec.suggest import did_you_mean
 
 AUTO = "auto"
@@ -59,6 +59,8 @@ class Walk:
     """Transformers or Accelerate put numbers in the place of "auto" before the engine sees the config."""
     our_trainer: bool = False
     """The bundled training entrypoint reads the config too: its keys are none of the engine's."""
+    is_pipeline: bool = False
+    """The model is known to be a PipelineModule."""
     values: Values = field(default_factory=Values)
     findings: list[Finding] = field(default_factory=list)
     unknown_keys: int = 0
@@ -191,7 +193,7 @@ class Walk:
                 '"auto" is for Transformers and Accelerate, which fill it in: DeepSpeed itself takes it for '
                 "text"
             )
-            refused = section.pointer == "" or key.kind.get("checked")
+            refused = section.pointer == "" or self.is_checked(key)
             level = "error" if refused else "warning"
             self.add(path, "auto-as-text", level, message, remedy=remedy, source=CONFIG)
         if section.model is None:
@@ -236,10 +238,23 @@ class Walk:
         if is_plainly(key.kind, value):
             self.values.written[name] = value
             return
-        self.wrong(key, value, path, name, "error" if key.kind.get("checked") else "warning")
+        try:
+            self.values.written[name] = taken(key.kind, value)
+        except WrongValueError:
+            self.wrong(key, value, path, name, "error" if self.is_checked(key) else "warning")
+        else:
+            self.not_plain(key, value, path, "warning")
+
+    def is_checked(self, key: EngineKey) -> bool:
+        """Whether the engine raises for a value of another type."""
+        checked = key.kind.get("checked", False)
+        return self.is_pipeline if checked == "pipeline" else bool(checked)
 
     def wrong(self, key: EngineKey, value: Any, path: Path, name: str, level: str) -> None:
         self.values.wrong.add(name)
+        self.not_plain(key, value, path, level)
+
+    def not_plain(self, key: EngineKey, value: Any, path: Path, level: str) -> None:
         message = f"expected {expected(key.kind)}, given {written(value)}"
         fix = _wrong_fix(key, value, path)
         remedy = f"write {written(fix[0]['value'])}" if fix else None

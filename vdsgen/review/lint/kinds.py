@@ -121,6 +121,22 @@ def _within(kind: Kind, value: float) -> bool:
     )
 
 
+def taken(kind: Kind, value: Any) -> Any:
+    """What the engine's own code, which has no types, makes of a value that is not plainly of its type: true
+    is 1, and what is asked by `if` is true or false. Raises WrongValueError where that is not known."""
+    word = kind["type"]
+    if word == "bool" and not kind.get("checked"):
+        return bool(value)
+    if word in ("int", "float") and isinstance(value, bool) and _within(kind, value):
+        return int(value)
+    if kind.get("converted"):
+        try:
+            return int(value)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise WrongValueError from error
+    raise WrongValueError
+
+
 def expected(kind: Kind) -> str:
     """`a whole number above 0`, `'none', 'cpu' or 'nvme'`."""
     if kind["type"] == "union":

@@ -18,7 +18,12 @@ from vdsgen.review.lint.rules import rule_findings
 def lint(content: bytes, file: str, context: Context) -> Linted:
     """Raises InputError with line and column where the content is no config at all."""
     document = read_document(content, file)
-    walk = Walk(document, auto_filled=context.auto_filled, our_trainer=context.plan is not None)
+    walk = Walk(
+        document,
+        auto_filled=context.auto_filled,
+        our_trainer=context.plan is not None,
+        is_pipeline=context.is_pipeline is True,
+    )
     walk.run()
     rules = rule_findings(document, facts_of(walk.values, context), context)
     found = [*_loose(document), *walk.findings, *rules, *incomplete_parts(document, walk.values)]

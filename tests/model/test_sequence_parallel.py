@@ -1,0 +1,154 @@
+"""Sequence parallelism, alone and with pipeline, data and tensor parallelism, trains as one process does.
+
+Every case runs on DeepSpeed's real engine over gloo. In fp32 results agree to rounding, as those of tensor
+parallelism do (tests/model/test_tensor_parallel.py): gradients of a sample's parts are added in another
+order.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.model.ranks import run_ranks
+from tests.model.test_layouts import FP16, FP32_ACCUMULATION, STEPS, config, furthest
+from tests.model.training import launch, render_tiny, write_clips
+from vdsgen.model.metrics import read_metrics
+from vdsgen.spec.experiment import Saving
+from vdsgen.spec.run import read_checkpoints
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
+
+FRAMES = 4
+BF16: dict[str, Any] = {"bf16": {"enabled": True}}
+
+
+def shared(stages: int, data: int, sequence: int = 2, tensor: int = 1, **settings: Any) -> dict[str, Any]:
+    """A config whose samples are shared between `sequence` ranks."""
+    made = config(stages, data, **settings)
+    made["pipeline"] |= {"sequence_parallel_size": sequence}
+    if tensor > 1:
+        made["pipeline"] |= {
+            "tensor_parallel_size": tensor,
+            "pipe_partitioned": False,
+            "grad_partitioned": False,
+        }
+    return made
+
+
+CASES: dict[int, dict[str, dict[str, Any]]] = {
+    1: {"one": config(1, 1)},
+    2: {
+        "sequence 2": shared(1, 1),
+        "sequence 2 checkpointed": shared(1, 1, interval=3),
+        "sequence 2 ZeRO-1": shared(1, 1, zero=1),
+        "sequence 2 ZeRO-3 checkpointed": shared(1, 1, zero=3, interval=2),
+        "sequence 2 bf16": shared(1, 1, interval=2, **BF16),
+        "sequence 2 fp16": shared(1, 1, fp16=FP16),
+    },
+    4: {
+        "sequence 4 ZeRO-2": shared(1, 1, 4, zero=2),
+        "data 2 x sequence 2 ZeRO-2 checkpointed": shared(1, 2, zero=2, interval=3),
+        "data 2 x sequence 2 ZeRO-3": shared(1, 2, zero=3),
+        "pipeline 2 x sequence 2": shared(2, 1),
+        "pipeline 2 x sequence 2 ZeRO-1 bf16": shared(2, 1, zero=1, interval=1, **BF16, **FP32_ACCUMULATION),
+        "sequence 2 x tensor 2 ZeRO-1": shared(1, 1, tensor=2, zero=1),
+    },
+    8: {
+        "pipeline 2 x data 2 x sequence 2": shared(2, 2, interval=2),
+        "pipeline 2 x sequence 2 x tensor 2 bf16": shared(2, 1, tensor=2, **BF16),
+    },
+}
+NAMES = [name for cases in CASES.values() for name in cases if name != "one"]
+HALF = [name for name in NAMES if "16" in name]
+FP32 = [name for name in NAMES if name not in HALF]
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, list[dict[str, Any]]]:
+    """What each rank said of each case."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for world_size, cases in CASES.items():
+        jobs = [{"config": case, "steps": STEPS} for case in cases.values()]
+        job = {"cases": jobs, "frames": FRAMES}
+        by_rank = run_ranks("tests.model.layout_worker", world_size, job)
+        for index, name in enumerate(cases):
+            found[name] = [answers[index] for answers in by_rank]
+    return found
+
+
+@pytest.mark.parametrize("name", FP32)
+def test_loss_gradient_norm_and_weights_are_those_of_one_process(
+    results: dict[str, list[dict[str, Any]]], name: str
+) -> None:
+    reference = results["one"]
+    for answer in results[name]:
+        for step, expected in zip(answer["steps"], reference[0]["steps"], strict=True):
+            assert step["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+            assert step["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-4)
+    assert furthest(results[name], reference) < 1e-5
+
+
+@pytest.mark.parametrize("name", HALF)
+def test_half_precision_follows_one_process(results: dict[str, list[dict[str, Any]]], name: str) -> None:
+    reference = results["one"]
+    for answer in results[name]:
+        for step, expected in zip(answer["steps"], reference[0]["steps"], strict=True):
+            assert step["loss"] == pytest.approx(expected["loss"], rel=2e-2)
+            assert step["grad_norm"] == pytest.approx(expected["grad_norm"], rel=2e-2)
+    assert furthest(results[name], reference) < (0.2 if "bf16" in name else 0.02)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_all_ranks_tell_the_same_and_predict_the_same(
+    results: dict[str, list[dict[str, Any]]], name: str
+) -> None:
+    expected = results["one"][0]["prediction"]
+    near: dict[str, Any] = {"rel": 0.05, "abs": 0.2} if name in HALF else {"rel": 1e-3, "abs": 1e-4}
+    for answer in results[name]:
+        assert answer["steps"] == results[name][0]["steps"]
+        assert answer["prediction"] == pytest.approx(expected, **near)
+
+
+def test_a_rendered_plan_with_sequence_ranks_trains_saves_resumes_and_samples(tmp_path: Path) -> None:
+    """Through `vdsgen launch`: 2 pipeline x 2 sequence ranks; the losses are those of one rank a sample."""
+    write_clips(tmp_path / "clips")
+    training = {"steps": 4, "saving": Saving(every_steps=2, keep=2)}
+    shared, whole = (
+        render_tiny(
+            tmp_path / f"plan-{sequence}",
+            tmp_path / "clips",
+            data=1,
+            sequence=sequence,
+            accumulation=4,
+            training=training,
+        )
+        for sequence in (2, 1)
+    )
+    ended = launch(shared, tmp_path / "run", "--steps", "2")
+    assert ended.code == 0, ended.shown
+    assert "2 pipeline x 1 data x 2 sequence, ZeRO-1, fp32" in ended.shown
+    assert not json.loads((tmp_path / "run" / "summary.json").read_text())["plan"]["edited"]
+    assert (tmp_path / "run" / "samples" / "step-00000002.mp4").exists()
+    complete, incomplete = read_checkpoints(tmp_path / "run")
+    assert not incomplete
+    (record,) = complete.values()
+    assert record.layout.sequence_parallel_size == 2
+    resumed = launch(shared, tmp_path / "run", "--resume")
+    assert resumed.code == 0, resumed.shown
+    assert launch(whole, tmp_path / "whole").code == 0
+    for step, expected in zip(read_metrics(tmp_path / "run"), read_metrics(tmp_path / "whole"), strict=True):
+        assert len(step["peak_memory_bytes"]) == 4 and len(expected["peak_memory_bytes"]) == 2
+        assert step["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+
+
+def test_clips_that_the_ranks_cannot_share_are_refused_before_training(tmp_path: Path) -> None:
+    write_clips(tmp_path / "clips")
+    plan = render_tiny(tmp_path / "plan", tmp_path / "clips", pipeline=1, data=1, sequence=3, accumulation=4)
+    ended = launch(plan, tmp_path / "run")
+    assert ended.code == 2, ended.shown
+    assert "sequence parallel size 3 does not divide the clips'" in ended.shown
+    assert "Traceback" not in ended.shown

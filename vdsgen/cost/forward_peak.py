@@ -1,0 +1,35 @@
+"""The most that a micro-batch holds while a stage's layers run forward."""
+
+from __future__ import annotations
+
+from vdsgen.cost.stage_tensors import StageTensors
+
+
+def forward_peak(tensors: StageTensors, *, offload: bool) -> int:
+    """The most that a micro-batch holds while its layers run one after the other; checkpointed ones save
+    nothing."""
+    own, checkpointed = tensors.own, tensors.checkpointed
+    peak = held = tensors.input_bytes
+    if offload:
+        peak, held = _offloading_forward(tensors)
+    else:
+        held += sum([own[end - 1].output for _, end in tensors.segments])
+        held += sum([layer.side for layer in own[:checkpointed]])
+        peak = held
+    for layer in own[checkpointed:]:
+        held += layer.held
+        peak = max(peak, held + layer.forward_transient)
+    return peak
+
+
+def _offloading_forward(tensors: StageTensors) -> tuple[int, int]:
+    """The most that a micro-batch holds while its segments run, and what it holds after the last: a segment's
+    input goes only when its copy is down, at the segment's end, and the stage's own input when the whole
+    forward is through."""
+    own = tensors.own
+    peak = held = tensors.input_bytes
+    for begin, end in tensors.segments:
+        held += sum([layer.side for layer in own[begin:end]])
+        arrived = tensors.hidden_bytes(begin) if begin else 0  # the first one is in `input_bytes`
+        peak = max(peak, held + arrived + own[end - 1].output)
+    return peak, held + own[tensors.checkpointed - 1].output

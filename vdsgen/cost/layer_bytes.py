@@ -1,0 +1,54 @@
+"""Bytes of one pipeline layer's activations for one micro-batch, from the profile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from vdsgen.spec.architecture import Geometry
+from vdsgen.spec.experiment import Dtype
+from vdsgen.spec.profile import ModelProfile
+
+
+class LayerBytes(NamedTuple):
+    """One layer's bytes for one micro-batch."""
+
+    saved: int
+    output: int
+    side: int
+    forward_transient: int
+    backward_transient: int
+
+    @property
+    def held(self) -> int:
+        """From forward to backward, without checkpointing."""
+        return self.saved + self.output + self.side
+
+
+def layer_bytes(
+    profile: ModelProfile, geometry: Geometry, micro_batch_size: int, dtype: Dtype
+) -> tuple[LayerBytes, ...]:
+    """Every pipeline layer's bytes for one micro-batch."""
+    by_type = {}
+    for name, layer in profile.layer_types.items():
+        costs = layer.single if dtype == "fp32" else layer.half
+        by_type[name] = LayerBytes(
+            saved=costs.saved_bytes.at(micro_batch_size, geometry),
+            output=costs.output_bytes.at(micro_batch_size, geometry),
+            side=costs.side_bytes.at(micro_batch_size, geometry),
+            forward_transient=costs.forward_transient_bytes.at(micro_batch_size, geometry),
+            backward_transient=costs.backward_transient_bytes.at(micro_batch_size, geometry),
+        )
+    return tuple(by_type[name] for name in profile.layers)
+
+
+def with_reduction(layers: Sequence[LayerBytes], momentary: Sequence[int]) -> tuple[LayerBytes, ...]:
+    """The layers, where accumulating or reducing their gradients needs more for a moment than the layers
+    themselves (`reduction.momentary_bytes`). When a weight's gradient is there, the layer has freed about
+    as much as flows."""
+    return tuple(
+        [
+            layer._replace(backward_transient=max(layer.backward_transient, extra))
+            for layer, extra in zip(layers, momentary, strict=True)
+        ]
+    )

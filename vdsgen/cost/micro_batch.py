@@ -1,0 +1,188 @@
+"""Seconds of one micro-batch: each layer's forward and backward, and what a stage that holds it adds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+
+from vdsgen.cost.compute import LayerTimes, accumulation_seconds, costs_of, layer_times, slowest_times
+from vdsgen.cost.devices import Kinds
+from vdsgen.cost.hardware import Hardware, step_factors
+from vdsgen.cost.schedule import StageTimes
+from vdsgen.cost.sequence_parallel import sequence_exchange
+from vdsgen.cost.settings import Settings
+from vdsgen.cost.tensor_parallel import Exchange, exchange
+from vdsgen.spec.architecture import Geometry
+from vdsgen.spec.experiment import Dtype
+from vdsgen.spec.profile import ModelProfile
+
+
+class MicroBatchTimes:
+    """Of one rank's part of a model; remembers layer times, so that many plans are cheap to time."""
+
+    def __init__(self, profile: ModelProfile, geometry: Geometry, hardware: Hardware) -> None:
+        self._profile = profile
+        self._geometry = geometry
+        self._hardware = hardware
+        self._devices = hardware.devices
+        self._exchanges: dict[tuple[int, Dtype], tuple[Exchange, ...]] = {}
+        self._sequence: dict[tuple[int, Dtype], tuple[Exchange, ...]] = {}
+        self._layers: dict[tuple[int, Dtype, Kinds], tuple[LayerTimes, ...]] = {}
+        self._seconds: dict[tuple[object, ...], tuple[float, ...]] = {}
+        self._forward: dict[tuple[int, Dtype, Kinds], tuple[float, ...]] = {}
+        types = [profile.layer_types[name] for name in profile.layers]
+        self._trainable = [0, *accumulate(layer.trainable_parameters for layer in types)]
+
+    def exchanges(self, settings: Settings) -> tuple[Exchange, ...]:
+        """Every layer's collectives between the ranks that share it or its samples, for one micro-batch."""
+        key = (settings.micro_batch_size, settings.dtype)
+        if key not in self._exchanges:
+            factor = self._hardware.factors.communication_factor
+            by_type = {
+                name: exchange(layer, settings, self._geometry, self._hardware.topology).slowed(factor)
+                for name, layer in self._profile.layer_types.items()
+            }
+            own = [by_type[name] for name in self._profile.layers]
+            sequence = self.sequence_exchanges(settings)
+            self._exchanges[key] = tuple(one.plus(other) for one, other in zip(own, sequence, strict=True))
+        return self._exchanges[key]
+
+    def sequence_exchanges(self, settings: Settings) -> tuple[Exchange, ...]:
+        """The part of `exchanges` that is between ranks which share samples."""
+        key = (settings.micro_batch_size, settings.dtype)
+        if key not in self._sequence:
+            factor = self._hardware.factors.communication_factor
+            kinds = range(len(self._devices.views))
+            slowest = min(self._hardware.rates(settings.dtype, kind).bytes_per_second for kind in kinds)
+            by_type = {
+                name: sequence_exchange(
+                    self._profile, name, settings, self._geometry, self._hardware.topology, slowest
+                ).slowed(factor)
+                for name in self._profile.layer_types
+            }
+            self._sequence[key] = tuple(by_type[name] for name in self._profile.layers)
+        return self._sequence[key]
+
+    def layers(self, micro_batch_size: int, dtype: Dtype, kinds: Kinds = (0,)) -> tuple[LayerTimes, ...]:
+        """Every layer's times for one micro-batch, on the slowest of these kinds of GPU."""
+        key = (micro_batch_size, dtype, kinds)
+        if key not in self._layers:
+            if len(kinds) > 1:
+                each = zip(*(self.layers(micro_batch_size, dtype, (kind,)) for kind in kinds), strict=True)
+                self._layers[key] = tuple(slowest_times(times) for times in each)
+                return self._layers[key]
+            factors = step_factors(self._devices.views[kinds[0]])
+            by_type = {
+                name: layer_times(
+                    costs_of(self._profile, name, dtype),
+                    micro_batch_size,
+                    self._geometry,
+                    self._hardware.rates(dtype, kinds[0]),
+                    layer,
+                ).slowed(factors.compute_factor)
+                for name, layer in self._profile.layer_types.items()
+            }
+            self._layers[key] = tuple(by_type[name] for name in self._profile.layers)
+        return self._layers[key]
+
+    def forward_seconds(self, settings: Settings, stage: int = 0) -> tuple[float, ...]:
+        """Each layer's forward for one micro-batch: what of `layer_seconds` comes before backward."""
+        key = (settings.micro_batch_size, settings.dtype, self._devices.of_stage(settings, stage))
+        if key not in self._forward:
+            self._forward[key] = tuple(
+                times.forward_seconds + one.forward_seconds
+                for times, one in zip(self.layers(*key), self.exchanges(settings), strict=True)
+            )
+        return self._forward[key]
+
+    def layer_seconds(self, settings: Settings, stage: int = 0) -> tuple[float, ...]:
+        """What each layer adds to the time of a stage that holds it, for one micro-batch: what a partition
+        balances. `stage` matters where stages have GPUs of several kinds.
+
+        Checkpointing runs every layer's forward again, embedding and final projection included
+        (model/pipeline.py, run_segments); but `stage_seconds` knows of layers that run plainly.
+        """
+        return self._layer_seconds(settings, stage, recompute=settings.checkpoint_interval(stage) > 0)
+
+    def _layer_seconds(self, settings: Settings, stage: int, *, recompute: bool) -> tuple[float, ...]:
+        several = settings.gradient_accumulation_steps > 1
+        accumulation = settings.gradient_accumulation_dtype
+        zero = settings.zero_stage
+        kinds = self._devices.of_stage(settings, stage)
+        key = (settings.micro_batch_size, settings.dtype, accumulation, several, recompute, zero, kinds)
+        if key not in self._seconds:
+            slower = self._hardware.factors.compute_factor
+            every = [self._hardware.rates(settings.dtype, kind) for kind in kinds]
+            engine = {
+                name: self._hardware.engine.layer_seconds(zero, layer)
+                for name, layer in self._profile.layer_types.items()
+            }
+            exchanges = self.exchanges(settings)
+            self._seconds[key] = tuple(
+                times.forward_seconds * (1 + self._hardware.again if recompute else 1)
+                + times.backward_seconds
+                + slower
+                * max(
+                    accumulation_seconds(self._trainable[index + 1] - self._trainable[index], settings, rates)
+                    for rates in every
+                )
+                + slower * engine[self._profile.layers[index]]
+                + exchanges[index].seconds(recompute=recompute)
+                for index, times in enumerate(self.layers(settings.micro_batch_size, settings.dtype, kinds))
+            )
+        return self._seconds[key]
+
+    def stage_seconds(self, settings: Settings, stage: int, start: int, stop: int) -> float:
+        """One micro-batch on `stage` with the layers start to stop - 1, of which it may recompute the first
+        alone."""
+        plainly = start + settings.checkpointed_layers(stage, stop - start)
+        again = self._layer_seconds(settings, stage, recompute=True)[start:plainly]
+        return sum(again) + sum(self._layer_seconds(settings, stage, recompute=False)[plainly:stop])
+
+    def stage_times(self, settings: Settings, partition: Sequence[int]) -> list[StageTimes]:
+        """One micro-batch on each stage. `partition` holds the stages' boundaries, len stages + 1."""
+        stages = []
+        instructions = self.instruction_seconds(settings)
+        for stage, (start, stop) in enumerate(pairwise(partition)):
+            forward = sum(self.forward_seconds(settings, stage)[start:stop])
+            backward = self.stage_seconds(settings, stage, start, stop) - forward
+            stages.append(StageTimes(forward + instructions, backward + instructions))
+        return stages
+
+    def instruction_seconds(self, settings: Settings) -> float:
+        """The engine's own Python in each forward and each backward of a pipeline's stage."""
+        if settings.pipeline_parallel_size == 1:
+            return 0.0
+        return self._hardware.engine.pipeline_seconds / 2 * self._hardware.factors.compute_factor
+
+    def recomputed_seconds(self, settings: Settings, partition: Sequence[int]) -> float:
+        """Forwards that checkpointing runs again, of all stages together, at the speed they first run at."""
+        recomputed = 0.0
+        for stage, (start, stop) in enumerate(pairwise(partition)):
+            if again := settings.checkpointed_layers(stage, stop - start):
+                own = self.layers(
+                    settings.micro_batch_size, settings.dtype, self._devices.of_stage(settings, stage)
+                )
+                recomputed += sum([times.forward_seconds for times in own[start : start + again]])
+        return recomputed
+
+    def exchange_seconds(self, settings: Settings, partition: Sequence[int]) -> tuple[float, float]:
+        """Collectives between ranks that share blocks, and between those that share samples: of all stages
+        together."""
+        sequence = _exchanged(settings, partition, self.sequence_exchanges(settings))
+        return _exchanged(settings, partition, self.exchanges(settings)) - sequence, sequence
+
+    def model_flops(self, settings: Settings) -> float:
+        """Of one micro-batch through all layers, however many ranks share them."""
+        layers = self.layers(settings.micro_batch_size, settings.dtype)
+        return sum(times.model_flops for times in layers)
+
+
+def _exchanged(settings: Settings, partition: Sequence[int], exchanges: Sequence[Exchange]) -> float:
+    """Where each layer has these."""
+    one = 0.0
+    for stage, (start, stop) in enumerate(pairwise(partition)):
+        plainly = start + settings.checkpointed_layers(stage, stop - start)
+        one += sum([layer.seconds(recompute=True) for layer in exchanges[start:plainly]])
+        one += sum([layer.seconds(recompute=False) for layer in exchanges[plainly:stop]])
+    return one

@@ -1,0 +1,136 @@
+"""Which tensors one pipeline stage holds of a micro-batch, and where the engine holds each.
+
+Files and lines are of DeepSpeed 0.19.8, below deepspeed/runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from vdsgen.cost.instructions import pipeline_slots
+from vdsgen.cost.layer_bytes import LayerBytes
+from vdsgen.cost.settings import Settings
+
+
+class StageTensors(NamedTuple):
+    """What one stage is made of, for one micro-batch; everything else follows from it."""
+
+    own: tuple[LayerBytes, ...]
+    """The stage's layers."""
+    received_bytes: int
+    """Hidden state and side tensors from the stage before; 0 on the first."""
+    received_hidden_bytes: int
+    """The hidden state alone."""
+    sent_bytes: int
+    """The same to the next stage; 0 on the last."""
+    side_bytes: int
+    """Side tensors that layers of this stage see."""
+    latents_bytes: int
+    """The noised latents, the target and the prediction are each of this size (fp32)."""
+    slots: int
+    """Of the engine's `pipe_buffers`, used in turn; 1 in one process."""
+    segments: tuple[tuple[int, int], ...]
+    """Checkpoint segments: the first of each one's layers, and one past its last, of the stage's own. Layers
+    after the last segment run plainly."""
+    is_first: bool
+    is_last: bool
+    is_pipeline: bool
+
+    @property
+    def always_bytes(self) -> int:
+        """Alive all through the step, whatever runs.
+
+        Received activations and received gradients share one set of buffers unless the gradients are larger
+        (`_allocate_or_extend_buffers`, pipe/engine.py:1284), and nothing ever frees it. Slots keep the
+        first stage's latents and the last one's targets until they are loaded again (:913, :928). In one
+        process the trainer holds its micro-batch's latents and target.
+        """
+        if not self.is_pipeline:
+            return 2 * self.latents_bytes
+        buffers = self.received_bytes
+        if self.sent_bytes > self.received_bytes:
+            buffers += self.sent_bytes
+        return buffers + (self.is_first + self.is_last) * self.slots * self.latents_bytes
+
+    @property
+    def kept_bytes(self) -> int:
+        """What a slot of the last stage keeps of a micro-batch that is done: backward returns before
+        it forgets the output (pipe/engine.py:800, :866), and the output's graph holds what the micro-batch
+        received, with its gradient."""
+        if not (self.is_pipeline and self.is_last):
+            return 0
+        return 2 * self.received_bytes + self.latents_bytes
+
+    @property
+    def checkpointed(self) -> int:
+        """How many of the stage's first layers are recomputed."""
+        return self.segments[-1][1] if self.segments else 0
+
+    @property
+    def input_bytes(self) -> int:
+        """What a micro-batch's input takes from its forward to its backward.
+
+        A stage works on a clone of what it received (pipe/engine.py:703), which is held as well; of the
+        latents, which `always_bytes` counts, a pipeline's checkpointed segment holds a clone.
+        """
+        if self.is_first:
+            return self.latents_bytes if self.is_pipeline and self.segments else 0
+        return 2 * self.received_bytes
+
+    def stash_bytes(self, *, offload: bool = False) -> int:
+        """What a micro-batch holds from its forward to its backward."""
+        checkpointed = self.checkpointed
+        stash = self.input_bytes + sum([layer.held for layer in self.own[checkpointed:]])
+        stash += sum([self.own[end - 1].output for _, end in self.segments])
+        stash += sum([layer.side for layer in self.own[:checkpointed]])
+        return stash - self.offloaded_bytes if offload else stash
+
+    def hidden_bytes(self, begin: int) -> int:
+        """What leaves the device of the input of a segment that begins with the stage's layer `begin`: its
+        hidden state. Latents stay: slots hold them anyway, and a clone of them is small."""
+        return self.own[begin - 1].output if begin else self.received_hidden_bytes
+
+    @property
+    def offloaded_bytes(self) -> int:
+        """What a micro-batch has in host memory from its forward to its backward."""
+        return sum([self.hidden_bytes(begin) for begin, _ in self.segments])
+
+    @property
+    def arriving_bytes(self) -> int:
+        """The gradient of the stage's output, where it lies in the buffers that are always there."""
+        return 0 if self.is_last else self.own[-1].output
+
+
+def checkpoint_segments(layers: int, interval: int) -> tuple[tuple[int, int], ...]:
+    """First layer of each checkpoint segment of so many layers, and one past its last
+    (PipelineModule.forward, pipe/module.py:373)."""
+    if interval == 0:
+        return ()
+    return tuple([(begin, min(begin + interval, layers)) for begin in range(0, layers, interval)])
+
+
+def stage_tensors(
+    layers: Sequence[LayerBytes], settings: Settings, stage: int, start: int, stop: int
+) -> StageTensors:
+    """The stage that holds the layers start to stop - 1 of `layers`."""
+    stages = settings.pipeline_parallel_size
+    side = sum([layer.side for layer in layers[:stop]])
+    own = tuple(layers[start:stop])
+    received = layers[start - 1].output + side - sum([layer.side for layer in own]) if start else 0
+    is_last = stop == len(layers)
+    return StageTensors(
+        own=own,
+        received_bytes=received,
+        received_hidden_bytes=layers[start - 1].output if start else 0,
+        sent_bytes=0 if is_last else own[-1].output + side,
+        side_bytes=side,
+        latents_bytes=layers[-1].output,
+        slots=pipeline_slots(stage, stages, settings.gradient_accumulation_steps) if stages > 1 else 1,
+        segments=checkpoint_segments(
+            settings.checkpointed_layers(stage, stop - start), settings.checkpoint_interval(stage)
+        ),
+        is_first=start == 0,
+        is_last=is_last,
+        is_pipeline=stages > 1,
+    )
