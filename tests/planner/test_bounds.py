@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.planner.examples import pool, workload
 from tests.planner.reference import every_settings, reference
 from vdsgen.cost.schedule import StageTimes, simulate
-from vdsgen.planner.bounds import layout_bound, settings_bound, shares_of_a_pipeline
+from vdsgen.planner.bounds import LayoutBounds, settings_bound, shares_of_a_pipeline
 from vdsgen.planner.earliest import Earliest, common_lower_bound, step_lower_bound
 from vdsgen.planner.place import Placed, fastest
 from vdsgen.planner.space import layout_of
@@ -42,7 +42,7 @@ def test_no_plan_is_faster_than_its_bounds_and_the_best_boundaries_are_found(
         best = reference(on, one)
         if best.seconds == inf:
             continue
-        assert layout_bound(on, layout_of(one)) <= settings_bound(on, one) * (1 + 1e-9)
+        assert LayoutBounds(on).of(layout_of(one)) <= settings_bound(on, one) * (1 + 1e-9)
         assert settings_bound(on, one) <= best.seconds * (1 + 1e-9)
         plain = not best.settings.offload_activations  # which is not asked for where nothing is kept
         stages = Stages(on, best.settings, plain=plain, recomputed=True)

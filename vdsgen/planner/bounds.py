@@ -6,7 +6,7 @@ from math import inf
 
 from vdsgen.cost.settings import Settings
 from vdsgen.planner.numerics import dtypes
-from vdsgen.planner.space import Layout, batch_splits
+from vdsgen.planner.space import ZERO_STAGES, Layout, batch_splits
 from vdsgen.planner.workload import Workload
 
 
@@ -52,32 +52,60 @@ def settings_bound(workload: Workload, settings: Settings) -> float:
     return times.step_lower_bound(settings, makespan, common)
 
 
-def layout_bound(workload: Workload, layout: Layout) -> float:
-    """Of all settings of one layout: their layers alone, in the fastest batch split and precision."""
-    training, pins = workload.experiment.training, workload.experiment.constraints
-    stages = layout.pipeline_parallel_size
-    best = inf
-    for micro, steps in batch_splits(training.global_batch_size, layout, pins):
-        shares = shares_of_a_pipeline(stages, steps) / stages
-        for dtype in dtypes(training, workload.pool):
-            for zero_stage in range(4):
-                settings = Settings(
-                    pipeline_parallel_size=stages,
-                    data_parallel_size=layout.data_parallel_size,
-                    zero_stage=zero_stage,
-                    micro_batch_size=micro,
-                    gradient_accumulation_steps=1,
-                    activation_checkpoint_interval=0,
-                    dtype=dtype,
-                    gradient_accumulation_dtype=dtype,
-                    reduce_bucket_elements=1,
-                    allgather_bucket_elements=1,
-                    tensor_parallel_size=layout.tensor_parallel_size,
-                    sequence_parallel_size=layout.sequence_parallel_size,
-                )
-                least = sum(least_layer_seconds(workload, settings))
-                best = min(best, workload.times.step_lower_bound(settings, least * shares, 0.0))
-    return best
+class LayoutBounds:
+    """Bounds of many layouts of one workload: what a micro-batch takes at least, most of them share."""
+
+    def __init__(self, workload: Workload) -> None:
+        self._workload = workload
+        training, pins = workload.experiment.training, workload.experiment.constraints
+        self._batch, self._pins = training.global_batch_size, pins
+        self._dtypes = dtypes(training, workload.pool)
+        self._least: dict[tuple[object, ...], float] = {}
+
+    def of(self, layout: Layout) -> float:
+        """Of all settings of one layout: their layers alone, in the fastest batch split and precision."""
+        stages, times = layout.pipeline_parallel_size, self._workload.times
+        best = inf
+        for micro, steps in batch_splits(self._batch, layout, self._pins):
+            shares = shares_of_a_pipeline(stages, steps) / stages
+            settings = self._settings(layout, micro)
+            least = self._least_seconds(settings) * shares
+            best = min(best, times.step_lower_bound(settings, least, 0.0))
+        return best
+
+    def _settings(self, layout: Layout, micro: int) -> Settings:
+        return Settings(
+            pipeline_parallel_size=layout.pipeline_parallel_size,
+            data_parallel_size=layout.data_parallel_size,
+            zero_stage=0,
+            micro_batch_size=micro,
+            gradient_accumulation_steps=1,
+            activation_checkpoint_interval=0,
+            dtype=self._dtypes[0],
+            gradient_accumulation_dtype=self._dtypes[0],
+            reduce_bucket_elements=1,
+            allgather_bucket_elements=1,
+            tensor_parallel_size=layout.tensor_parallel_size,
+            sequence_parallel_size=layout.sequence_parallel_size,
+        )
+
+    def _least_seconds(self, settings: Settings) -> float:
+        """Of one micro-batch through all layers, in any precision and at any ZeRO stage."""
+        devices, stages = self._workload.devices, range(settings.pipeline_parallel_size)
+        key = (
+            settings.micro_batch_size,
+            settings.tensor_parallel_size,
+            settings.sequence_parallel_size,
+            frozenset(devices.of_stage(settings, stage) for stage in stages),
+        )
+        if key not in self._least:
+            variants = [
+                settings._replace(zero_stage=zero, dtype=dtype, gradient_accumulation_dtype=dtype)
+                for dtype in self._dtypes
+                for zero in ZERO_STAGES
+            ]
+            self._least[key] = min(sum(least_layer_seconds(self._workload, one)) for one in variants)
+        return self._least[key]
 
 
 def least_layer_seconds(workload: Workload, settings: Settings) -> tuple[float, ...]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.step_time import StepTime
 from vdsgen.planner.boundaries import TooSlow
-from vdsgen.planner.bounds import layout_bound, settings_bound
+from vdsgen.planner.bounds import LayoutBounds, settings_bound
 from vdsgen.planner.buckets import fitted_buckets, with_small_buckets
 from vdsgen.planner.legality import Legality
 from vdsgen.planner.numerics import dtypes, sets_aside
@@ -321,9 +321,10 @@ def search(
     searching = _Searching(workload, exact_sums=exact_sums, time_all=time_all, by_gpu_seconds=by_gpu_seconds)
     most = max((layout.world_size for layout in layouts), default=0)
     whole = [layout for layout in layouts if layout.world_size == most]
-    parts = [(layout_bound(workload, layout), layout) for layout in layouts if layout.world_size < most]
+    bounds = LayoutBounds(workload)
+    parts = [(bounds.of(layout), layout) for layout in layouts if layout.world_size < most]
     searching.result.layouts = tuple(whole)
-    by_bound = sorted((layout_bound(workload, layout), layout) for layout in whole)
+    by_bound = sorted((bounds.of(layout), layout) for layout in whole)
     for done, (_, layout) in enumerate(by_bound):
         if progress is not None:
             progress(done, len(layouts))
