@@ -80,7 +80,7 @@ def rows(name: str, one: Verified) -> Iterator[str]:
     """One line a stage: planned over traced, the ones beyond tolerance in bold."""
     took = f"{one.wall_seconds:.0f} s ({one.processor_seconds:.0f}), {one.bytes_held / GIB:.2f} GiB"
     for stage in one.found["stages"]:
-        parts = (stage["components"][component] for component in TOLERANCES)
+        parts = (stage["components"].get(component) for component in TOLERANCES)  # host: where offload is
         cells = [_ratio(part) for part in parts]
         peak = f"{stage['components']['peak']['traced_bytes'] / GIB:.2f}"
         head = [name, str(stage["stage"]), stage["optimizer_class"]]
@@ -88,7 +88,9 @@ def rows(name: str, one: Verified) -> Iterator[str]:
         name = took = ""
 
 
-def _ratio(part: dict[str, Any]) -> str:
+def _ratio(part: dict[str, Any] | None) -> str:
+    if part is None:
+        return "-"
     text = "-" if part["ratio"] is None else f"{part['ratio']:.3f}"
     return text if part["within"] else f"**{text}**"
 
