@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from vdsgen.catalog import models, profile_for
 from vdsgen.cost.memory import MemoryModel
 from vdsgen.cost.settings import Settings
-from vdsgen.planner.partition import partition, slowest_seconds
+from vdsgen.planner.partition import partition, slowest_seconds, some_fits
 from vdsgen.spec.architecture import Geometry
 
 
@@ -46,6 +46,7 @@ def test_partition_is_the_best_of_all(data: st.DataObject) -> None:
         for boundaries in all_partitions(is_block, stages)
         if all(fits(stage, start, stop) for stage, (start, stop) in enumerate(pairwise(boundaries)))
     ]
+    assert some_fits(is_block, stages, fits) == bool(feasible)
     found = partition(seconds, is_block, stages, fits)
     if not feasible:
         assert found is None

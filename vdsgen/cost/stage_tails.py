@@ -19,6 +19,7 @@ from vdsgen.cost.communication import (
     step_traffic,
 )
 from vdsgen.cost.compute import optimizer_seconds
+from vdsgen.cost.devices import Kinds
 from vdsgen.cost.engine_overhead import gathered_sizes
 from vdsgen.cost.hardware import Hardware
 from vdsgen.cost.micro_batch import MicroBatchTimes
@@ -44,6 +45,8 @@ class StageTails:
         self._hardware = hardware
         self._micro_batch = micro_batch
         self._transfers = transfers
+        self._waiting: dict[tuple[object, ...], float] = {}
+        """For the offloaded activations of one micro-batch."""
         types = [profile.layer_types[name] for name in profile.layers]
         self._parameters = [0, *accumulate(layer.parameters for layer in types)]
         self._trainable = [0, *accumulate(layer.trainable_parameters for layer in types)]
@@ -114,26 +117,34 @@ class StageTails:
 
     def _activations_seconds(self, settings: Settings, stage: int, start: int, stop: int) -> float:
         """What a step of the stage waits for offloaded activations."""
-        interval = settings.checkpoint_interval(stage)
         plainly = start + settings.checkpointed_layers(stage, stop - start)
         if not settings.offload_activations or plainly == start:
             return 0.0
         kinds = self._hardware.devices.of_stage(settings, stage)
+        hosts = tuple([self._hardware.host(settings, kind) for kind in kinds])
+        interval = settings.checkpoint_interval(stage)
+        key = (settings.micro_batch_size, settings.dtype, kinds, hosts, interval, start, plainly)
+        if key not in self._waiting:
+            segments = self._segments(settings, kinds, interval, range(start, plainly))
+            overlaps = self._hardware.sharing is None
+            self._waiting[key] = max(
+                activation_waiting_seconds(segments, host, overlaps=overlaps) for host in hosts
+            )
+        return settings.gradient_accumulation_steps * self._waiting[key]
+
+    def _segments(
+        self, settings: Settings, kinds: Kinds, interval: int, recomputed: range
+    ) -> list[SegmentWork]:
         layers = self._micro_batch.layers(settings.micro_batch_size, settings.dtype, kinds)
         hidden = self._transfers.hidden_bytes(settings.micro_batch_size, settings.dtype)
         segments = []
-        for begin in range(start, plainly, interval):
-            part = layers[begin : min(begin + interval, plainly)]
+        for begin in recomputed[::interval]:
+            part = layers[begin : min(begin + interval, recomputed.stop)]
             forward = sum([times.forward_seconds for times in part])
             backward = sum([times.backward_seconds for times in part])
             received = hidden[begin - 1] if begin else 0.0  # latents stay
             segments.append(SegmentWork(received, forward, backward + self._hardware.again * forward))
-        overlaps = self._hardware.sharing is None
-        waiting = [
-            activation_waiting_seconds(segments, self._hardware.host(settings, kind), overlaps=overlaps)
-            for kind in kinds
-        ]
-        return settings.gradient_accumulation_steps * max(waiting)
+        return segments
 
     def _optimizer(self, settings: Settings, trainable: int, kind: int) -> float:
         ranks = settings.sequence_data_parallel_size if shards_optimizer(settings) else 1
