@@ -241,6 +241,10 @@ PRECISION: dict[str, Broken] = {
     "half-precision-used": (
         {"bf16_enabled": False, "gradient_accumulation_dtype": "fp32"}, ("fp32", "rtx-4090"),
     ),
+    "autocast-fp16-stages": (
+        PIPELINE
+        | {"zero_stage": 0, "precision.autocast_enabled": True, "precision.autocast_dtype": "fp16"}, ("2",),
+    ),
     "autocast-with-half-precision": ({"precision.autocast_enabled": True}, ("bf16",)),
     "bf16-keys-unread": (
         {"+given": "/bf16/immediate_grad_update"}, ("bf16.immediate_grad_update",),

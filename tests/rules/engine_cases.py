@@ -354,6 +354,7 @@ NOT_REFUSED_HERE: dict[str, str] = {
     "sequence-tokens": "raised by the data loader of sequence parallel ranks",
     "autotp-liger": "raised while a model is split between two ranks",
     "zenflow-torch": "the torch that is installed is newer",
+    "autocast-fp16-stages": "as pipeline-stages-timed",
     "pipeline-stages-timed": "needs two stages: tests/review/lint/disagreements.py has cases",
     "checkpoint-writer-unit": "pipelines leave groups behind in this process: a case is in disagreements.py",
     "deepcompile-one-offload": "comes after DeepCompile's CUDA operator is built",

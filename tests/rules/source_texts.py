@@ -97,6 +97,7 @@ TEXTS: dict[str, str] = {
     "deepcompile-on": "if self.is_deepcompile_enabled():",
     "steps-per-print-zero": "(self.global_steps + 1) % self.steps_per_print() == 0",
     "pipeline-stages-timed": "self._start_timers(self.engine_timers.backward_timers)",
+    "autocast-fp16-stages": "self.torch_autocast_z0_gradscaler.unscale_(self.optimizer)",
     "pipeline-timed-steps": "if self.global_steps % self.steps_per_print() == 0:",
     "zenflow-optimizer": "self.optimizer._sync_selective_optimizer_lr()",
     "wall-clock-breakdown": "self.end_event.synchronize()",

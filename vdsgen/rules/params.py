@@ -127,8 +127,16 @@ def _schedule_is_wrapped(facts: Facts) -> str | None:
     return f"{name} of torch with {f'ZeRO stage {stage}' if stage else dtype}"
 
 
+def _period(params: Mapping[str, Any]) -> str | None:
+    """What the engine counts its steps in, at every one of them: any number but 0."""
+    period = params.get("step_size", 1)
+    return None if _is_number(period) and period else f"step_size is {period!r}"
+
+
 def _schedule_values(facts: Facts) -> str | None:
     name = "" if facts.scheduler.client else facts.scheduler.type or ""
+    if _torch_schedule(facts) == "StepLR":
+        return _period(facts.scheduler.params or {})
     if name not in schedulers.DEEPSPEED or (facts.optimizer.type == "" and not facts.optimizer.client):
         return None
     signature = engine_data()["schedulers"][name]
@@ -202,7 +210,9 @@ RULES = (
     ),
     Rule(
         id="scheduler-param-values",
-        summary="Rates, ratios and total_num_steps of DeepSpeed's schedules are numbers.",
+        summary=(
+            "Rates, ratios and total_num_steps of DeepSpeed's schedules are numbers, and StepLR's step_size."
+        ),
         check=_schedule_values,
         remedy="write numbers",
         source="runtime/lr_schedules.py:743",

@@ -18,6 +18,9 @@ OF_FP16 = below(
 )
 IMMEDIATE = ("/bf16/immediate_grad_update", "/bfloat16/immediate_grad_update")
 
+HALF_NAMES = ("torch.float16", "fp16", "float16", "half")
+"""Of fp16, in `torch_autocast.dtype`."""
+
 
 def _one_half_precision(facts: Facts) -> str | None:
     return "fp16 and bf16 are both enabled" if facts.fp16_enabled and facts.bf16_enabled else None
@@ -90,6 +93,15 @@ def _unread_bf16_keys(facts: Facts) -> tuple[str, ...]:
 def _keys_of_fp16_when_off(facts: Facts) -> str | None:
     found = present(facts, OF_FP16)
     return f"{are(found)} there, and fp16 is not enabled" if found and facts.fp16_enabled is False else None
+
+
+def _autocast_scales_stages(facts: Facts) -> str | None:
+    stages = facts.pipeline_parallel_size
+    if not facts.precision.autocast_enabled or facts.precision.autocast_dtype not in HALF_NAMES:
+        return None
+    if facts.zero_stage != 0 or stages is None or stages < 2:
+        return None
+    return f"torch_autocast in fp16 without ZeRO on {stages} pipeline stages"
 
 
 def _autocast_beside(facts: Facts) -> str | None:
@@ -171,6 +183,20 @@ RULES = (
         keys=("/bf16/enabled",),
         fix=setting("/bf16/enabled", True),
         needs=("precision", "machine"),
+    ),
+    Rule(
+        id="autocast-fp16-stages",
+        summary=(
+            "Without ZeRO, torch_autocast in fp16 has a scaler on each pipeline stage, and what sets it up, "
+            "the loss, is the last stage's."
+        ),
+        check=_autocast_scales_stages,
+        remedy="autocast to bf16, or use ZeRO stage 1",
+        source="runtime/engine.py:3509",
+        engine_message="_scale is None",
+        keys=("/torch_autocast/dtype", "/zero_optimization/stage"),
+        fix=setting("/torch_autocast/dtype", "bf16"),
+        needs=("precision",),
     ),
     Rule(
         id="autocast-with-half-precision",

@@ -64,6 +64,10 @@ ONCE_ACCEPTED: dict[str, str] = {
     "a checkpoint writer that nothing writes in parallel": config(
         checkpoint={"writer": {"decoupled": False}}
     ),
+    "a period in quotes": config(
+        optimizer={"type": "SGD", "params": {"lr": 1e-3}},
+        scheduler={"type": "StepLR", "params": {"step_size": "30"}},
+    ),
     "a batch size of null": config(train_micro_batch_size_per_gpu=None),
 }
 """DeepSpeed refuses them, and lint had no error."""
@@ -81,6 +85,9 @@ FIRST_STEP_REFUSED: dict[str, tuple[str, int, int]] = {
     "gradients divided by text": (config(gradient_predivide_factor="2"), 1, 0),
     "timing a pipeline of one rank that prints no progress": (config(wall_clock_breakdown=True), 1, 1),
     "timing two stages": (config(wall_clock_breakdown=True, steps_per_print=10), 4, 2),
+    "autocast to fp16 on two stages": (
+        config(torch_autocast={"enabled": True, "dtype": "torch.float16"}), 4, 2,
+    ),
     "profiling two stages": (config(flops_profiler={"enabled": True}, steps_per_print=10), 4, 2),
 }  # fmt: skip
 """Text, ranks and stages. DeepSpeed initialises, and refuses at the first step, which the oracle once did not
@@ -95,6 +102,7 @@ ONCE_REFUSED: dict[str, str] = {
     "1 where true or false is asked": config(checkpoint={"parallel_write": {"pipeline_stage": 1}}),
     "1 where the clock is switched": config(wall_clock_breakdown=1),
     "whole micro-batches as true": config(gradient_accumulation_steps=True),
+    "auto where true or false is asked by if": config(disable_python_gc="auto"),
     "one leaf module as text": config(zero_optimization={"stage": 3, "leaf_module": {"names": "a"}}),
 }
 """DeepSpeed takes them, and lint had an error. Some of them stop it later, at a checkpoint."""

@@ -193,9 +193,13 @@ class Walk:
                 '"auto" is for Transformers and Accelerate, which fill it in: DeepSpeed itself takes it for '
                 "text"
             )
-            refused = section.pointer == "" or self.is_checked(key)
+            asked_by_if = key.kind["type"] == "bool" and not self.is_checked(key)
+            refused = self.is_checked(key) or (section.pointer == "" and not asked_by_if)
             level = "error" if refused else "warning"
             self.add(path, "auto-as-text", level, message, remedy=remedy, source=CONFIG)
+            if asked_by_if:
+                self.values.written[name] = True
+                return True
         if section.model is None:
             self.values.wrong.add(name)
         return True
