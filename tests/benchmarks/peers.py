@@ -114,7 +114,7 @@ def searches(galvatron: Path, python: str) -> Iterator[dict[str, Any]]:
                 "candidates": plan["search"]["candidates"],
                 "step_seconds": plan["predicted"]["step_seconds"],
                 "peak_bytes": max(stage["memory"]["peak_bytes"] for stage in plan["stages"]),
-                "plan": settings_words(settings_of(Plan.model_validate(plan))),
+                "plan": settings_words(settings_of(Plan.model_validate_json(json.dumps(plan)))),
             },
             "galvatron": {
                 "process_seconds": statistics.median(one["process_seconds"] for one in theirs),
