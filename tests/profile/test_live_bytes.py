@@ -58,26 +58,6 @@ def test_owners_have_peaks_of_their_own(tensors: FakeTensorMode) -> None:
         assert books.peak_of("step") == 0
 
 
-def test_an_owners_most_need_not_be_there_when_most_is_of_all(tensors: FakeTensorMode) -> None:
-    books = LiveBytes()
-    with tensors, books, books.phase("compute"):
-        with books.owner("buckets"):
-            large = mib(5)
-            del large
-            small = mib(1)
-        activation = mib(6)
-        del activation
-        with books.owner("buckets"):
-            second = mib(3)
-        assert books.peak_of("compute", owner="buckets") == 5 * MIB
-        assert books.at_peak_of("compute", "buckets") == 1 * MIB
-        assert books.at_peak_of("compute", "") == 6 * MIB
-        assert books.at_peak_of("step", "buckets") == 0
-        books.forget_peaks()
-        assert books.at_peak_of("compute", "buckets") == 0
-        del small, second
-
-
 def test_what_lies_in_host_memory_is_counted_apart(tensors: FakeTensorMode) -> None:
     books = LiveBytes()
     with tensors, books, books.phase("compute"):

@@ -40,7 +40,6 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._owner = ""
         self._live_of: defaultdict[str, int] = defaultdict(int)
         self._peaks_of: defaultdict[tuple[str, str], int] = defaultdict(int)
-        self._at_peaks: dict[str, dict[str, int]] = {}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -82,9 +81,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)
         if self._phase:
-            if self.live_bytes > self._phases.get(self._phase, 0):
-                self._phases[self._phase] = self.live_bytes
-                self._at_peaks[self._phase] = dict(self._live_of)
+            self._phases[self._phase] = max(self._phases.get(self._phase, 0), self.live_bytes)
             key = (self._phase, owner)
             self._peaks_of[key] = max(self._peaks_of[key], self._live_of[owner])
 
@@ -92,9 +89,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def phase(self, name: str) -> Iterator[None]:
         """While inside, peaks are also kept under this name."""
         before, self._phase = self._phase, name
-        if self.live_bytes > self._phases.get(name, 0):
-            self._phases[name] = self.live_bytes
-            self._at_peaks[name] = dict(self._live_of)
+        self._phases[name] = max(self._phases.get(name, 0), self.live_bytes)
         for owner, live in self._live_of.items():
             self._peaks_of[name, owner] = max(self._peaks_of[name, owner], live)
         try:
@@ -133,13 +128,8 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """The most that was alive in a phase: of all, or of one owner. 0 for a phase that never was."""
         return self._phases.get(name, 0) if owner is None else self._peaks_of[name, owner]
 
-    def at_peak_of(self, name: str, owner: str) -> int:
-        """What of an owner was alive when most was alive of all in a phase."""
-        return self._at_peaks.get(name, {}).get(owner, 0)
-
     def forget_peaks(self) -> None:
         self._phases.clear()
-        self._at_peaks.clear()
         self._peaks_of.clear()
         self.peak_bytes = self.live_bytes
 

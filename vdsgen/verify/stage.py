@@ -111,7 +111,7 @@ def trace_rank(
         optimizer_bytes=marks.states["optimizer"],
         activations_bytes=books.peak_of("compute", owner=""),
         workspace_bytes=max(0, peaks["reduce"] - states, peaks["step"] - states),
-        communication_bytes=_communication(books, layout),
+        communication_bytes=books.peak_of("compute", owner=COMMUNICATION),
         host_bytes=host,
         peak_bytes=max(peaks.values()),
         peak_phase=max(PHASES, key=lambda phase: peaks[phase]),
@@ -119,14 +119,6 @@ def trace_rank(
         seconds=time.perf_counter() - began,
         resident_bytes=peak_resident_bytes(),
     )
-
-
-def _communication(books: LiveBytes, layout: Layout) -> int:
-    """As the plan counts it: buckets at their largest; what ZeRO-3 gathers, at the peak of everything. It
-    gathers most where a recomputed segment's weights wait for their backward, which need not be the peak."""
-    if layout.zero_stage == 3:
-        return books.at_peak_of("compute", COMMUNICATION)
-    return books.peak_of("compute", owner=COMMUNICATION)
 
 
 def capped(ds_config: Mapping[str, Any], layout: Layout, micro_batches: int) -> dict[str, Any]:
