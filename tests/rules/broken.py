@@ -241,6 +241,7 @@ PRECISION: dict[str, Broken] = {
     "half-precision-used": (
         {"bf16_enabled": False, "gradient_accumulation_dtype": "fp32"}, ("fp32", "rtx-4090"),
     ),
+    "fp16-auto-cast-off": ({"precision.fp16_auto_cast": True}, ("auto_cast", "enabled")),
     "autocast-fp16-stages": (
         PIPELINE
         | {"zero_stage": 0, "precision.autocast_enabled": True, "precision.autocast_dtype": "fp16"}, ("2",),

@@ -219,6 +219,10 @@ REFUSED: dict[str, list[Case]] = {
     "allreduce-sum-stage-3": [built(3, gradient_allreduce_op="sum")],
     "allreduce-sum-zenflow": [built(zero={"zenflow": {}}, gradient_allreduce_op="sum")],
     "allreduce-sum-deepcompile": [built(gradient_allreduce_op="sum", compile={"deepcompile": True})],
+    "fp16-auto-cast-off": [
+        built(0, "fp32", fp16={"enabled": False, "auto_cast": True}) | {"steps": 1},
+        built(2, fp16={"enabled": False, "auto_cast": True}) | {"steps": 1},
+    ],
     "predivide-zero": [built(0, "fp32", gradient_predivide_factor=0) | {"steps": 1}],
     "predivide-reduce-scatter": [built(stage, gradient_predivide_factor=2.0) for stage in (2, 3)],
     "prescale-reduce-scatter": [built(stage, prescale_gradients=True) for stage in (2, 3)],

@@ -67,6 +67,7 @@ TEXTS: dict[str, str] = {
     "zero-3-small-model": "def fetch_sub_module(self, current_submodule: Module, forward: bool) -",
     "zero-ranks": "self.partition_count = [dp_size for i in range(len(self.optimizer.para",
     "allreduce-operation": 'f"Invalid {GRADIENT_ALLREDUCE_OP}. Supported operations: {list(GRADIEN',
+    "fp16-auto-cast-off": "inputs = self._cast_inputs_half(inputs)",
     "predivide-zero": "tensor_to_allreduce.mul_(1.0 / self.gradient_predivide_factor())",
     "predivide-prescale": "elif self.postscale_gradients():",
     "communication-dtype-sequence": "self.communication_data_type = self._config.seq_parallel_communication",

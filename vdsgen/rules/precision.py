@@ -13,8 +13,7 @@ OF_BF16 = below("/bf16", "immediate_grad_update check_grad_overflow") + below(
 )
 OF_FP16 = below(
     "/fp16",
-    "auto_cast loss_scale initial_scale_power loss_scale_window hysteresis consecutive_hysteresis "
-    "min_loss_scale",
+    "loss_scale initial_scale_power loss_scale_window hysteresis consecutive_hysteresis min_loss_scale",
 )
 IMMEDIATE = ("/bf16/immediate_grad_update", "/bfloat16/immediate_grad_update")
 
@@ -104,6 +103,14 @@ def _autocast_scales_stages(facts: Facts) -> str | None:
     return f"torch_autocast in fp16 without ZeRO on {stages} pipeline stages"
 
 
+def _inputs_cast_alone(facts: Facts) -> str | None:
+    if not facts.precision.fp16_auto_cast or facts.fp16_enabled is not False or facts.is_pipeline:
+        return None
+    if facts.precision.autocast_enabled:
+        return None
+    return "fp16.auto_cast is true, and fp16.enabled false"
+
+
 def _autocast_beside(facts: Facts) -> str | None:
     if not facts.precision.autocast_enabled or facts.dtype in (None, "fp32"):
         return None
@@ -183,6 +190,17 @@ RULES = (
         keys=("/bf16/enabled",),
         fix=setting("/bf16/enabled", True),
         needs=("precision", "machine"),
+    ),
+    Rule(
+        id="fp16-auto-cast-off",
+        summary="fp16.auto_cast makes inputs half whether or not fp16 is enabled, weights only where it is.",
+        check=_inputs_cast_alone,
+        remedy="enable fp16, or take fp16.auto_cast out",
+        source="runtime/engine.py:2957",
+        engine_message="must have the same dtype",
+        keys=("/fp16/auto_cast",),
+        fix=removal("/fp16/auto_cast"),
+        needs=("precision",),
     ),
     Rule(
         id="autocast-fp16-stages",

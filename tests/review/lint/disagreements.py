@@ -56,6 +56,7 @@ ONCE_ACCEPTED: dict[str, str] = {
     "a vocabulary in quotes": config(vocabulary_size="50257"),
     "clipping of null": config(gradient_clipping=None),
     "a division of gradients by 0": config(gradient_predivide_factor=0),
+    "inputs in half of a model that is not": config(fp16={"enabled": False, "auto_cast": True}),
     "sequence parallelism of text": config(sequence_parallel_size="2"),
     "profiling of text": config(flops_profiler={"enabled": "yes"}),
     "a batch that is no number": config(
