@@ -13,8 +13,14 @@ from typing import Any
 
 import pytest
 
+from tests.model.agreement import (
+    Answers,
+    all_ranks_tell_the_same,
+    follows_in_half,
+    trains_to_rounding,
+)
 from tests.model.ranks import run_ranks
-from tests.model.test_layouts import FP16, FP32_ACCUMULATION, STEPS, config, furthest
+from tests.model.test_layouts import FP16, FP32_ACCUMULATION, STEPS, config
 from tests.model.training import launch, render_tiny, write_clips
 from vdsgen.model.metrics import read_metrics
 from vdsgen.spec.experiment import Saving
@@ -67,9 +73,9 @@ FP32 = [name for name in NAMES if name not in HALF]
 
 
 @pytest.fixture(scope="module")
-def results() -> dict[str, list[dict[str, Any]]]:
+def results() -> dict[str, Answers]:
     """What each rank said of each case."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, Answers] = {}
     for world_size, cases in CASES.items():
         jobs = [
             {"config": case, "steps": STEPS, "uncorrected": name == UNCORRECTED}
@@ -83,41 +89,23 @@ def results() -> dict[str, list[dict[str, Any]]]:
 
 @pytest.mark.parametrize("name", FP32)
 def test_loss_gradient_norm_and_weights_are_those_of_one_process(
-    results: dict[str, list[dict[str, Any]]], name: str
+    results: dict[str, Answers], name: str
 ) -> None:
-    reference = results["one"]
-    for answer in results[name]:
-        for step, expected in zip(answer["steps"], reference[0]["steps"], strict=True):
-            assert step["loss"] == pytest.approx(expected["loss"], rel=1e-5)
-            assert step["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-4)
-    assert furthest(results[name], reference) < 1e-5
+    trains_to_rounding(results[name], results["one"])
 
 
 @pytest.mark.parametrize("name", HALF)
-def test_half_precision_follows_one_process(results: dict[str, list[dict[str, Any]]], name: str) -> None:
-    """Half precision rounds partial sums before they are added: to 8 bits in bf16."""
-    reference = results["one"]
-    for answer in results[name]:
-        for step, expected in zip(answer["steps"], reference[0]["steps"], strict=True):
-            assert step["loss"] == pytest.approx(expected["loss"], rel=2e-2)
-            assert step["grad_norm"] == pytest.approx(expected["grad_norm"], rel=2e-2)
-    # Adam's step has the gradient's sign: weights of small gradients differ by what they moved.
-    assert furthest(results[name], reference) < (0.2 if "bf16" in name else 0.02)
+def test_half_precision_follows_one_process(results: dict[str, Answers], name: str) -> None:
+    follows_in_half(results[name], results["one"], bf16="bf16" in name)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_all_ranks_tell_the_same_and_predict_the_same(
-    results: dict[str, list[dict[str, Any]]], name: str
-) -> None:
-    expected = results["one"][0]["prediction"]
-    near: dict[str, Any] = {"rel": 0.05, "abs": 0.2} if name in HALF else {"rel": 1e-3, "abs": 1e-4}
-    for answer in results[name]:
-        assert answer["steps"] == results[name][0]["steps"]
-        assert answer["prediction"] == pytest.approx(expected, **near)
+def test_all_ranks_tell_the_same_and_predict_the_same(results: dict[str, Answers], name: str) -> None:
+    all_ranks_tell_the_same(results[name], results["one"], half=name in HALF)
 
 
 def test_without_correction_only_the_first_ranks_parts_are_in_the_norm(
-    results: dict[str, list[dict[str, Any]]],
+    results: dict[str, Answers],
 ) -> None:
     """Fails once DeepSpeed asks parameters, not gradients: then model.corrections.mark_split_gradients may
     go."""
