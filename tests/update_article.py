@@ -17,6 +17,7 @@ from vdsgen.planner.plan_settings import settings_of
 from vdsgen.planner.words import checkpoint_words
 from vdsgen.spec.plan import Plan
 from vdsgen.spec.rendered import Rendered, read_rendered
+from vdsgen.spec.run import sharing_words
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/article.md"
@@ -46,14 +47,7 @@ def hours(plan: Plan) -> str:
 
 def choices(plan: Plan) -> str:
     parallel = plan.parallel
-    shared = "".join(
-        f" × {size} {name}"
-        for name, size in (
-            ("tensor", parallel.tensor_parallel_size),
-            ("sequence", parallel.sequence_parallel_size),
-        )
-        if size > 1
-    )
+    shared = sharing_words(parallel.tensor_parallel_size, parallel.sequence_parallel_size).replace("x", "×")
     return (
         f"{parallel.pipeline_parallel_size} pipeline × {parallel.data_parallel_size} data{shared}, "
         f"ZeRO-{plan.zero.stage}, micro-batch {plan.batch.micro_batch_size}, "

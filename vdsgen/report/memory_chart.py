@@ -14,6 +14,7 @@ from vdsgen.files import write_atomically
 from vdsgen.planner.baseline import naive_baseline
 from vdsgen.report.planned import planned
 from vdsgen.spec.plan import Plan, StageMemory
+from vdsgen.spec.run import sharing_words
 from vdsgen.units import GIB
 
 WIDTH, LABEL_WIDTH, BAR_HEIGHT, BAR_GAP, TOP, MARGIN = 860, 190, 30, 14, 64, 24
@@ -111,11 +112,7 @@ def chart_of(directory: Path) -> str:
 def _stage_label(plan: Plan, index: int) -> str:
     parallel = plan.parallel
     layout = f"{parallel.pipeline_parallel_size} x {parallel.data_parallel_size}"
-    for name, size in (
-        ("tensor", parallel.tensor_parallel_size),
-        ("sequence", parallel.sequence_parallel_size),
-    ):
-        layout += f" x {size} {name}" if size > 1 else ""
+    layout += sharing_words(parallel.tensor_parallel_size, parallel.sequence_parallel_size)
     return f"plan ({layout})" if len(plan.stages) == 1 else f"plan ({layout}), stage {index}"
 
 

@@ -66,18 +66,17 @@ class Layout(Spec):
 
     def __str__(self) -> str:
         stages = f", stages at layers {list(self.partition)}" if self.partition else ""
-        shared = "".join(
-            f" x {size} {name}"
-            for name, size in (
-                ("tensor", self.tensor_parallel_size),
-                ("sequence", self.sequence_parallel_size),
-            )
-            if size > 1
-        )
+        shared = sharing_words(self.tensor_parallel_size, self.sequence_parallel_size)
         return (
             f"{self.pipeline_parallel_size} pipeline x {self.data_parallel_size} data{shared}, "
             f"ZeRO-{self.zero_stage}, {self.dtype}{stages}"
         )
+
+
+def sharing_words(tensor_parallel_size: int, sequence_parallel_size: int) -> str:
+    """' x 2 tensor x 4 sequence', of those sizes that are more than one."""
+    sizes = (("tensor", tensor_parallel_size), ("sequence", sequence_parallel_size))
+    return "".join(f" x {size} {name}" for name, size in sizes if size > 1)
 
 
 def layout_of(ds_config: Mapping[str, Any]) -> Layout:
