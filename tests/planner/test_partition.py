@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations, pairwise
 
 import pytest
@@ -11,8 +12,13 @@ from hypothesis import strategies as st
 from vdsgen.catalog import models, profile_for
 from vdsgen.cost.memory import MemoryModel
 from vdsgen.cost.settings import Settings
-from vdsgen.planner.partition import partition, slowest_seconds, some_fits
+from vdsgen.planner.partition import partition, some_fits
 from vdsgen.spec.architecture import Geometry
+
+
+def slowest_seconds(seconds: Sequence[float], boundaries: Sequence[int]) -> float:
+    """Time of the slowest stage for one micro-batch."""
+    return max(sum(seconds[start:stop]) for start, stop in pairwise(boundaries))
 
 
 def all_partitions(is_block: list[bool], stages: int) -> list[tuple[int, ...]]:

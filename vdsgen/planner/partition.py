@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from itertools import accumulate, pairwise
+from itertools import accumulate
 
 Fits = Callable[[int, int, int], bool]
 """fits(stage, start, stop): whether the layers start to stop - 1 fit the GPUs of this stage."""
@@ -49,11 +49,6 @@ def partition(
 def some_fits(is_block: Sequence[bool], stages: int, fits: Fits) -> bool:
     """Whether `partition` finds any."""
     return _Cutter([0.0] * len(is_block), is_block, stages, fits).from_the_back(float("inf")) is not None
-
-
-def slowest_seconds(seconds: Sequence[float], boundaries: Sequence[int]) -> float:
-    """Time of the slowest stage for one micro-batch."""
-    return max(sum(seconds[start:stop]) for start, stop in pairwise(boundaries))
 
 
 @lru_cache(maxsize=64)
