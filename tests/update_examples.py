@@ -45,7 +45,7 @@ def render_example(experiment: str, lab: str) -> dict[str, bytes]:
     """What `vdsgen generate` writes for one pair."""
     resolved = resolve_experiment(load_experiment(EXAMPLES / "experiments" / f"{experiment}.yaml"))
     (pool,) = load_lab(EXAMPLES / "labs" / f"{lab}.yaml").pools
-    return render_plan(make_plan(resolved, pool, find_profile(resolved.model)), resolved)
+    return render_plan(make_plan(resolved, pool, find_profile(resolved)), resolved)
 
 
 def main() -> None:

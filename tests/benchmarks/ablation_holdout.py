@@ -79,7 +79,7 @@ def model_beside_sum(
     worst = 0.0
     for result, measurement in usable:
         rendered = read_rendered(directory.plan(result.plan.name))
-        workload = workload_of(rendered.experiment, pool, find_profile(rendered.experiment.model))
+        workload = workload_of(rendered.experiment, pool, find_profile(rendered.experiment))
         time = step_time_of(rendered.plan, workload)
         seconds = time.step_seconds - time.data_seconds
         worst = max(worst, abs(relative_error(measurement.predicted_seconds(fit.factors), seconds)))

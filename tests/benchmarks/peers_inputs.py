@@ -13,4 +13,4 @@ from vdsgen.planner.workload import Workload
 def workload_for(experiment: Path, lab: Path) -> Workload:
     """The experiment on the lab's first pool, names resolved."""
     opened, resolved = open_inputs(lab, experiment, ())
-    return workload_of(resolved, opened.pools[0], find_profile(resolved.model))
+    return workload_of(resolved, opened.pools[0], find_profile(resolved))

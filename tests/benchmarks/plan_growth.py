@@ -104,7 +104,7 @@ def _search(lab: Path, experiment: Path) -> tuple[float, int, int, bool]:
     from vdsgen.planner.resolve import workload_of
 
     opened, resolved = open_inputs(lab, experiment)
-    workload = workload_of(resolved, opened.pools[0], find_profile(resolved.model))
+    workload = workload_of(resolved, opened.pools[0], find_profile(resolved))
     start = time.process_time()
     found = best_for_objective(workload)
     return time.process_time() - start, found.candidates, found.timed, bool(found.ranked)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,6 +42,7 @@ def test_names_presets_and_sizes_become_sizes() -> None:
     own = Vdt.model_validate(SIZES)
     assert resolve_model(own) is own
     changed = resolve_model(PresetModel(preset="vdt-1.5b", depth=24))
+    assert isinstance(changed, Vdt)
     assert (changed.depth, changed.hidden_size, changed.name) == (24, 1280, "vdt-1.5b-changed")
     assert resolve_model(PresetModel(preset="vdt-1.5b", depth=48)) == models()["vdt-1.5b"].sizes
 
@@ -68,23 +68,20 @@ def test_unknown_models_list_those_that_are_there() -> None:
     assert all(name in message for name in models())
 
 
-@pytest.mark.parametrize("path", ["models/svd/config.json", "config.json", "./unet"])
-def test_diffusers_configurations_are_refused_in_so_many_words(path: str) -> None:
-    assert "bundled family only" in problem_of(path)[1]
-
-
-def test_a_folder_that_is_there_is_called_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "unet").mkdir()
-    assert "is a path" in problem_of("unet")[1]
-
-
 @pytest.mark.parametrize(
     ("model", "data", "key", "words"),
     [
         ("vdt-1.5b", TEXT, "model", "takes 4 channels, space_to_depth latents have 192"),
         ("vdt-1.5b", VAE, "data.text_encoder", "is conditioned on text"),
         ("vdt-demo", TEXT, "data.text_encoder", "not conditioned on text"),
+        ("wan2.1-t2v-1.3b", VAE, "data.latents", "takes 16 channels, autoencoder latents have 4"),
+        (
+            {"diffusers": "wan2.1-t2v-1.3b", "changes": {"depth": 2}},
+            {},
+            "model.changes",
+            "the configuration has no 'depth'",
+        ),
+        ({"preset": "wan2.1-t2v-1.3b"}, {}, "model.preset", "is a diffusers model"),
         (
             {**SIZES, "patch_size": 3},
             {},

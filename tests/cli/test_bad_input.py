@@ -73,7 +73,7 @@ def test_bad_labs(tmp_path: Path, lab: str | bytes, words: list[str]) -> None:
         (EXPERIMENT.replace("  steps: 100\n", ""), [":8:1: training.steps:", "is missing"]),
         (EXPERIMENT.replace("height: 64", "height: 65"), [":6:11: data.height:", "multiple"]),
         (EXPERIMENT.replace("frames: 8", "frames: eight"), [":5:11: data.frames:", "'eight'"]),
-        (EXPERIMENT.replace("vdt-demo", "svd/config.json"), [":2:8: model:", "bundled family only"]),
+        (EXPERIMENT.replace("vdt-demo", "svd/config.json"), [":2:8: model:", "no folder with a config.json"]),
         (EXPERIMENT.replace("vdt-demo", "vdt-1.5b"), [":2:8: model:", "channels", "data.text_encoder"]),
         (EXPERIMENT.replace("clips\nmodel", "'{{cycler.__init__}}'\nmodel"), [":1:7: name:", "a name"]),
         (EXPERIMENT.replace("videos: clips", 'videos: "a\\0b"'), ["data.videos:", "expected a path"]),

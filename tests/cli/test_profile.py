@@ -6,16 +6,15 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from vdsgen.catalog import models, resolve_model
+from vdsgen.catalog import models
 from vdsgen.catalog.profiles import PRETRAINED_FOLDER
 from vdsgen.cli.main import cli
-from vdsgen.errors import InputError
 from vdsgen.spec.pretrained import PretrainedModel, PretrainedProfile
 from vdsgen.spec.profile import ModelProfile
 
@@ -77,28 +76,28 @@ def test_a_diffusers_model_is_traced_with_its_variants(
     stored = PRETRAINED_FOLDER / "ltx-video-2b.json"
     asked = []
 
-    def known(name: str, entry: PretrainedModel, said: Callable[[str], None]) -> PretrainedProfile:
-        asked.append((name, entry.class_name))
+    def known(
+        name: str, entry: PretrainedModel, said: Callable[[str], None], *, targets: Sequence[str] | None
+    ) -> PretrainedProfile:
+        asked.append((name, entry.class_name, targets))
         said("step")
         return PretrainedProfile.model_validate_json(stored.read_bytes())
 
     monkeypatch.setattr(build, "build_pretrained_profile", known)
     result = profile("ltx-video-2b", "--out", tmp_path / "ltx.json")
     assert result.exit_code == 0, result.output
-    assert asked == [("ltx-video-2b", "LTXVideoTransformer3DModel")]
+    assert asked == [("ltx-video-2b", "LTXVideoTransformer3DModel", None)]
     assert (tmp_path / "ltx.json").read_bytes() == stored.read_bytes(), "the text that is committed"
     assert "1.923 B parameters" in result.stderr
     assert "step" not in result.stderr, "progress is for terminals"
 
 
-def test_a_diffusers_model_is_listed_and_not_planned() -> None:
+def test_a_diffusers_model_is_listed() -> None:
     listed = CliRunner().invoke(cli, ["catalog", "models"]).stdout
     assert re.search(r"wan2.1-t2v-14b +14,288,491,584 +42 +WanTransformer3DModel", listed)
     shown = CliRunner().invoke(cli, ["catalog", "models", "wan2.1-t2v-14b"])
     assert shown.exit_code == 0
     assert "config.num_layers  40" in shown.stdout
-    with pytest.raises(InputError, match=r"diffusers model.*bundled family only"):
-        resolve_model("wan2.1-t2v-14b")
 
 
 @pytest.mark.parametrize("arguments", [(), ("--all",), ("vdt-demo", "--all", "--out", "x")])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -12,12 +15,16 @@ from pydantic import ValidationError
 from vdsgen import __version__
 from vdsgen.catalog.load import FOLDER, pretrained
 from vdsgen.catalog.names import unknown_name
-from vdsgen.spec.architecture import Vdt, architecture_sha256
+from vdsgen.spec.architecture import architecture_sha256
 from vdsgen.spec.canonical import canonical_json
+from vdsgen.spec.diffusers_model import DiffusersModel
+from vdsgen.spec.experiment import Lora, TrainedModel, Training
 from vdsgen.spec.pretrained import PretrainedProfile
 from vdsgen.spec.profile import AttentionKernel, ModelProfile
 
 PRETRAINED_FOLDER = FOLDER / "profiles" / "pretrained"
+DEFAULT_TARGETS = Lora.model_fields["targets"].default
+"""Where adapters go in the profiles that come with the package."""
 
 
 def catalog_profile(
@@ -57,8 +64,11 @@ def _stored(name: str) -> PretrainedProfile:
     return PretrainedProfile.model_validate_json((PRETRAINED_FOLDER / f"{name}.json").read_bytes())
 
 
-def profile_for(model: Vdt) -> ModelProfile | None:
-    """The profile of a model's layers, or None where nobody has traced them yet."""
+def profile_for(model: TrainedModel, training: Training | None = None) -> ModelProfile | None:
+    """The profile of a model's layers as `training` trains them (None: every weight); None where nobody has
+    traced them yet."""
+    if isinstance(model, DiffusersModel):
+        return _diffusers_profile(model, training)
     sha256 = architecture_sha256(model)
     for content in _committed():
         if sha256.encode() in content:
@@ -69,11 +79,40 @@ def profile_for(model: Vdt) -> ModelProfile | None:
         return None
 
 
-def store_profile(profile: ModelProfile) -> Path:
+def trained_profile(stored: PretrainedProfile, training: Training | None) -> ModelProfile:
+    """Of what was traced, how `training` trains it."""
+    if training is None or training.method == "full":
+        return stored.full
+    return stored.with_adapters(training.lora.rank)
+
+
+def _diffusers_profile(model: DiffusersModel, training: Training | None) -> ModelProfile | None:
+    targets = DEFAULT_TARGETS if training is None else training.lora.targets
+    if training is None or training.method == "full" or targets == DEFAULT_TARGETS:
+        for name, entry in pretrained().items():
+            if (entry.class_name, entry.config) == (model.class_name, model.config):
+                return trained_profile(_stored(name), training)
+    try:
+        content = _cache_file(diffusers_sha256(model, targets)).read_bytes()
+        return trained_profile(PretrainedProfile.model_validate_json(content), training)
+    except (OSError, ValidationError):
+        return None
+
+
+def diffusers_sha256(model: DiffusersModel, targets: Sequence[str]) -> str:
+    """Names the layers of this class and configuration, and where adapters go."""
+    named = [model.class_name, model.config, list(targets)]
+    return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
+
+
+def store_profile(profile: ModelProfile | PretrainedProfile, sha256: str | None = None) -> Path:
     """Keeps a traced profile in the user's cache. Raises OSError where it cannot be written."""
     from vdsgen.files import write_atomically
 
-    path = _cache_file(profile.architecture_sha256)
+    if isinstance(profile, ModelProfile):
+        sha256 = profile.architecture_sha256
+    assert sha256 is not None, "of a profile with adapters, by what they go to"
+    path = _cache_file(sha256)
     write_atomically(path, canonical_json(profile) + b"\n")
     return path
 

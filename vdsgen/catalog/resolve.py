@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from vdsgen.catalog.load import models, pretrained
+from vdsgen.catalog.local_models import CONFIG, PARTS, read_local_model
 from vdsgen.catalog.names import unknown_name
 from vdsgen.errors import InputError, Problem
-from vdsgen.spec.architecture import PresetModel, Vdt
-from vdsgen.spec.experiment import ClipSize, Data, Experiment, geometry_of, size_key
+from vdsgen.spec.architecture import Geometry, PresetModel, Vdt
+from vdsgen.spec.diffusers_model import DiffusersModel, DiffusersSource
+from vdsgen.spec.experiment import (
+    ClipSize,
+    Data,
+    Experiment,
+    TrainedModel,
+    geometry_of,
+    size_key,
+    spatial_patch,
+    temporal_patch,
+)
+from vdsgen.spec.shown import shown
 
 
 def resolve_experiment(experiment: Experiment) -> Experiment:
@@ -24,88 +39,139 @@ def resolve_experiment(experiment: Experiment) -> Experiment:
     return experiment.model_copy(update={"model": model})
 
 
-def resolve_model(model: str | Vdt | PresetModel) -> Vdt:
-    """The sizes of a catalogue model, of a changed one, or those that are given."""
-    if isinstance(model, Vdt):
+def resolve_model(model: str | Vdt | PresetModel | DiffusersSource | DiffusersModel) -> TrainedModel:
+    """The sizes of a catalogue model, of a changed one, of a local folder's, or those that are given."""
+    if isinstance(model, Vdt | DiffusersModel):
         return model
     if isinstance(model, str):
-        return _sizes(model, "model")
-    base = _sizes(model.preset, "model.preset")
+        return _named(model, "model")
+    if isinstance(model, DiffusersSource):
+        return _of_source(model)
+    base = _named(model.preset, "model.preset")
+    if not isinstance(base, Vdt):
+        message = f"{model.preset} is a diffusers model"
+        remedy = f"write model: {{diffusers: {model.preset}, changes: {{...}}}}"
+        raise InputError([Problem(message, key="model.preset", remedy=remedy)])
     changes = {key: value for key, value in model.model_dump(exclude={"preset"}).items() if value is not None}
     changed = base.model_copy(update=changes)
     return base if changed == base else changed.model_copy(update={"name": f"{base.name}-changed"})
 
 
-def _sizes(name: str, key: str) -> Vdt:
+def _named(name: str, key: str) -> TrainedModel:
     if name in models():
         return models()[name].sizes
-    if name in pretrained():
-        raise InputError(
-            [
-                Problem(
-                    f"{name} is a diffusers model: the catalogue holds what its layers cost, but this "
-                    f"version plans and trains models of the bundled family only",
-                    key=key,
-                    remedy=f"name one of {', '.join(models())}, or give sizes: family: vdt, ...; "
-                    f"`vdsgen profile {name}` shows the layers",
-                )
-            ]
-        )
-    if name.endswith(".json") or "/" in name or Path(name).exists():
-        raise InputError(
-            [
-                Problem(
-                    f"{name} is a path; this version plans models of the bundled family only, "
-                    f"not diffusers configurations",
-                    key=key,
-                    remedy=f"name a catalogue model ({', '.join(models())}) or give sizes: family: vdt, ...",
-                )
-            ]
-        )
-    otherwise = f"there are {', '.join(models())}; sizes may also be given: model: {{family: vdt, ...}}"
-    raise unknown_name("model", name, {entry: entry for entry in models()}, key=key, otherwise=otherwise)
+    if name in pretrained() or _is_path(name):
+        return _of_source(DiffusersSource(diffusers=name), key)
+    known = [*models(), *pretrained()]
+    otherwise = f"there are {', '.join(known)}; a folder or config.json of diffusers; or sizes: "
+    otherwise += "model: {family: vdt, ...}"
+    raise unknown_name("model", name, {entry: entry for entry in known}, key=key, otherwise=otherwise)
 
 
-def model_problems(experiment: Experiment, model: Vdt) -> list[Problem]:
-    """What does not fit between the resolved model and the clips."""
+def _is_path(name: str) -> bool:
+    return name.endswith(".json") or "/" in name or Path(name).exists()
+
+
+def _of_source(source: DiffusersSource, key: str = "model.diffusers") -> DiffusersModel:
+    """Raises InputError where neither the catalogue nor the disk has it, or the class cannot be cut."""
+    if source.diffusers in pretrained():
+        entry, found = pretrained()[source.diffusers], None
+        class_name, config, name = entry.class_name, dict(entry.config), source.diffusers
+    else:
+        class_name, config, found = read_local_model(source.diffusers, key=key)
+        name = _name_of_path(source.diffusers)
+    unknown = [one for one in source.changes if one not in config]
+    if unknown:
+        message = f"the configuration has no {', '.join(map(shown, unknown))}"
+        remedy = f"it has {', '.join(sorted(config))}"
+        raise InputError([Problem(message, key="model.changes", remedy=remedy)])
+    changed = any(config[one] != value for one, value in source.changes.items())
+    try:
+        return DiffusersModel(
+            family="diffusers",
+            name=source.name or (f"{name}-changed" if changed else name),
+            class_name=class_name,
+            config={**config, **source.changes},
+            weights=source.weights or (str(found) if found else None),
+        )
+    except ValidationError as error:
+        messages = "; ".join(one["msg"].removeprefix("Value error, ") for one in error.errors())
+        raise InputError([Problem(f"{source.diffusers}: {messages}", key=key)]) from error
+
+
+def _name_of_path(path: str) -> str:
+    """The last folder's name that is not the part's own, as a name may be written."""
+    parts = [part for part in Path(path).parts if part not in (CONFIG, *PARTS, "/", ".", "..")]
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", parts[-1] if parts else "model").strip("-._")[:64]
+    return name or "model"
+
+
+def model_problems(experiment: Experiment, model: TrainedModel) -> list[Problem]:
+    """What does not fit between the resolved model, the clips and the method."""
     data = experiment.data
-    problems = [*_channel_problems(experiment, model), *_text_problems(data, model)]
+    problems = [
+        *_channel_problems(experiment, model),
+        *_text_problems(data, model),
+        *_method_problems(experiment, model),
+    ]
     for index, size in enumerate(data.sizes):
         problems += _size_problems(data, model, size, size_key(index))
     return problems
 
 
-def _size_problems(data: Data, model: Vdt, size: ClipSize, at: str) -> list[Problem]:
+def _method_problems(experiment: Experiment, model: TrainedModel) -> list[Problem]:
+    if experiment.training.method == "lora" and isinstance(model, Vdt):
+        message = f"adapters (lora) train on a model of diffusers; {model.name} is of the bundled family"
+        remedy = "choose method: full, or a model such as " + next(iter(pretrained()))
+        return [Problem(message, key="training.method", remedy=remedy)]
+    return []
+
+
+def _size_problems(data: Data, model: TrainedModel, size: ClipSize, at: str) -> list[Problem]:
     """What does not fit between the model and clips of one size, which is written at data.`at`."""
     prefix = f"data.{at}." if at else "data."
     try:
         geometry = geometry_of(data, model, size)
     except ValueError as error:
-        edge = model.patch_size * data.latents.spatial_factor
-        remedy = f"height and width must be multiples of {edge} (patch size x the codec's spatial factor)"
-        return [Problem(str(error), key=f"{prefix}height", remedy=remedy)]
+        in_time = "temporal" in str(error)
+        if in_time:
+            step = temporal_patch(model) * data.latents.temporal_factor
+            remedy = f"take {step} frames more or fewer than a length that fits, so that patches fill"
+        else:
+            edge = spatial_patch(model) * data.latents.spatial_factor
+            remedy = f"height and width must be multiples of {edge} (patch size x the codec's spatial factor)"
+        return [Problem(str(error), key=f"{prefix}{'frames' if in_time else 'height'}", remedy=remedy)]
+    if isinstance(model, Vdt) and model.position == "learned":
+        return _position_problems(model, geometry, at)
+    return []
+
+
+def _position_problems(model: Vdt, geometry: Geometry, at: str) -> list[Problem]:
+    prefix = f"data.{at}." if at else "data."
     problems = []
-    if model.position == "learned":
-        for count, limit, name, key in (
-            (geometry.frames, model.max_frames, "max_frames", "frames"),
-            (geometry.patches, model.max_patches, "max_patches", "height"),
-        ):
-            if count > limit:
-                message = f"learned positions for {limit}, the clips have {count}"
-                place = f"{prefix}{key}" if at else f"model.{name}"
-                where = " in the model" if at else ""
-                remedy = f"set {name}: {count} or more{where}"
-                problems.append(Problem(message, key=place, remedy=remedy))
+    for count, limit, name, key in (
+        (geometry.frames, model.max_frames, "max_frames", "frames"),
+        (geometry.patches, model.max_patches, "max_patches", "height"),
+    ):
+        if count > limit:
+            message = f"learned positions for {limit}, the clips have {count}"
+            place = f"{prefix}{key}" if at else f"model.{name}"
+            where = " in the model" if at else ""
+            remedy = f"set {name}: {count} or more{where}"
+            problems.append(Problem(message, key=place, remedy=remedy))
     return problems
 
 
-def _channel_problems(experiment: Experiment, model: Vdt) -> list[Problem]:
+def _channel_problems(experiment: Experiment, model: TrainedModel) -> list[Problem]:
     latents = experiment.data.latents
-    if model.in_channels == latents.channels:
+    wanted = model.in_channels if isinstance(model, Vdt) else model.latent_channels
+    if wanted == latents.channels:
         return []
-    message = (
-        f"{model.name} takes {model.in_channels} channels, {latents.codec} latents have {latents.channels}"
-    )
+    message = f"{model.name} takes {wanted} channels, {latents.codec} latents have {latents.channels}"
+    if isinstance(model, DiffusersModel):
+        remedy = "give data.latents the figures of the model's own autoencoder (codec: autoencoder, path, "
+        remedy += f"channels: {wanted}, spatial_factor, temporal_factor)"
+        return [Problem(message, key="data.latents", remedy=remedy)]
     if isinstance(experiment.model, str):
         remedy = f"write model: {{preset: {experiment.model}, in_channels: {latents.channels}}}"
     else:
@@ -113,7 +179,12 @@ def _channel_problems(experiment: Experiment, model: Vdt) -> list[Problem]:
     return [Problem(message, key="model", remedy=f"{remedy}, or choose other latents")]
 
 
-def _text_problems(data: Data, model: Vdt) -> list[Problem]:
+def _text_problems(data: Data, model: TrainedModel) -> list[Problem]:
+    if isinstance(model, DiffusersModel):
+        if not model.takes_text and data.text_encoder is not None:
+            message = f"{model.name} takes no text"
+            return [Problem(message, key="data.text_encoder", remedy="remove text_encoder")]
+        return []
     if model.condition == "text" and data.text_encoder is None:
         remedy = "add text_encoder: {path: FOLDER} (a transformers text encoder), or choose condition: class"
         message = f"is missing; {model.name} is conditioned on text"

@@ -130,7 +130,7 @@ def planning_for(
             f"{lab} has {len(pools)} pools, plans are measured on one",
             remedy=f"add --pool {' or --pool '.join(one.name for one in pools)}",
         )
-    return Planning(resolved, pools[0], find_profile(resolved.model), try_anyway)
+    return Planning(resolved, pools[0], find_profile(resolved), try_anyway)
 
 
 def chosen_plans(

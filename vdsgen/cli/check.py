@@ -45,4 +45,4 @@ def plan_again(experiment: Experiment, pool: Pool) -> Plan:
     from vdsgen.planner.plan import make_plan
 
     resolved = resolve_experiment(experiment)
-    return make_plan(resolved, pool, find_profile(resolved.model))
+    return make_plan(resolved, pool, find_profile(resolved))

@@ -49,7 +49,7 @@ def command(
     checked_templates(template_dir)
     opened, resolved = open_inputs(lab, experiment, overrides)
     chosen = chosen_pools(opened, pools)
-    profile = find_profile(resolved.model)
+    profile = find_profile(resolved)
     with problems_placed(experiment, overrides):
         planned = plans_by_pool(resolved, chosen, profile, top=1)
     rendered = [

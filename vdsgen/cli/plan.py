@@ -53,7 +53,7 @@ def command(
 
     opened, resolved = open_inputs(lab, experiment, overrides)
     chosen = chosen_pools(opened, pools)
-    profile = find_profile(resolved.model)
+    profile = find_profile(resolved)
     with problems_placed(experiment, overrides):
         ranked = plans_by_pool(resolved, chosen, profile, top)
         if explain:

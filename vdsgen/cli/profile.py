@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
-    from vdsgen.spec.architecture import Vdt
+    from vdsgen.spec.experiment import TrainedModel
     from vdsgen.spec.pretrained import PretrainedProfile
     from vdsgen.spec.profile import ModelProfile
 
@@ -51,24 +50,22 @@ def command(model: str | None, everything: bool, out: Path | None) -> None:
 def traced(model: str) -> ModelProfile | PretrainedProfile:
     """The profile of a catalogue model or an experiment's. Raises VdsgenError for what is neither."""
     from vdsgen.catalog.load import pretrained
+    from vdsgen.cli.profiles import progress_line as show
     from vdsgen.cli.profiles import trace, trace_pretrained
+    from vdsgen.spec.diffusers_model import DiffusersModel
 
     if model in pretrained():
         return trace_pretrained(model, pretrained()[model], show)
     sizes = named(model)
+    if isinstance(sizes, DiffusersModel):
+        return trace_pretrained(sizes.name, sizes, show)
     show(f"{sizes.name}: every layer type")
     profile = trace(sizes, other_attention=True)
     show("")
     return profile
 
 
-def show(step: str) -> None:
-    """What is being traced, on a terminal alone; each step in the place of the last."""
-    if sys.stderr.isatty():
-        click.echo(f"\r\033[K{step}", nl=False, err=True)
-
-
-def named(model: str) -> Vdt:
+def named(model: str) -> TrainedModel:
     """A catalogue model, or the model of an experiment file. Raises VdsgenError if it is neither."""
     from vdsgen.catalog import models, open_experiment, resolve_model
 

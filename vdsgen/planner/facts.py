@@ -137,7 +137,8 @@ def _model(workload: Workload) -> ModelFacts:
 def shape_facts(workload: Workload) -> ModelFacts:
     """What ranks may have to share evenly."""
     model, geometries = workload.experiment.model, workload.geometries
-    assert isinstance(model, Vdt), "the model is resolved before plans are made"
+    if not isinstance(model, Vdt):
+        return ModelFacts(tokens=geometries[0].frames * geometries[0].patches)
     return ModelFacts(
         heads=model.heads,
         mlp_hidden_size=model.mlp_hidden_size,

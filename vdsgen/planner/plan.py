@@ -38,7 +38,7 @@ from vdsgen.spec.profile import ModelProfile
 def make_plan(experiment: Experiment, pool: Pool, profile: ModelProfile) -> Plan:
     """The best plan.
 
-    `experiment` is resolved (its model is a Vdt); `pool` is as the lab file gives it, and recorded so.
+    `experiment` is resolved (its model is no name); `pool` is as the lab file gives it, and recorded so.
     Raises InputError where the demands contradict each other, NoPlanFitsError where nothing fits.
     """
     return best_plans(experiment, pool, profile, top=1)[0]

@@ -16,6 +16,7 @@ from vdsgen.cost.step import StepTimeModel
 from vdsgen.cost.timeline import StageTimeline
 from vdsgen.errors import InputError, Problem
 from vdsgen.spec.architecture import Geometry, Vdt
+from vdsgen.spec.diffusers_model import DiffusersModel
 from vdsgen.spec.experiment import ClipSize, Dtype, Experiment, geometries_of
 from vdsgen.spec.lab import Gpu, Pool
 from vdsgen.spec.profile import ModelProfile
@@ -29,7 +30,7 @@ class Workload:
     """One experiment on one pool. Costs are remembered, so that searching asks for each once."""
 
     experiment: Experiment
-    """Its model is a Vdt, not a name."""
+    """Its model is resolved, not a name."""
     pool: Pool
     """Its GPU and links are figures, not names."""
     gpu_name: str
@@ -39,7 +40,7 @@ class Workload:
     """Of each kind in `devices`, where there are several."""
 
     def __post_init__(self) -> None:
-        assert isinstance(self.experiment.model, Vdt), "the model is resolved before plans are made"
+        assert isinstance(self.experiment.model, Vdt | DiffusersModel), "the model is resolved before"
         assert isinstance(self.pool.gpu, Gpu), "the GPU is resolved before plans are made"
 
     @property
@@ -50,7 +51,7 @@ class Workload:
     @cached_property
     def geometries(self) -> tuple[Geometry, ...]:
         """Of `sizes`. Raises InputError where the clips do not fit the model's patches."""
-        assert isinstance(self.experiment.model, Vdt)
+        assert isinstance(self.experiment.model, Vdt | DiffusersModel)
         try:
             return geometries_of(self.experiment.data, self.experiment.model)
         except ValueError as error:

@@ -85,6 +85,8 @@ def _describe_one(kind: Any) -> str:
         return f"a mapping of {listed(list(model.model_fields)[:4], 'or')}"
     if item_type(kind) is not None:
         return "a list"
+    if get_origin(bare(kind)) is dict:
+        return "a mapping"
     constraints = list(_constraints(kind))
     for constraint in constraints:
         if isinstance(constraint, StringConstraints) and constraint.pattern in _TEXTS:

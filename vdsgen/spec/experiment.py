@@ -19,6 +19,7 @@ from vdsgen.spec.base import (
     Spec,
     SpecError,
 )
+from vdsgen.spec.diffusers_model import DiffusersModel, DiffusersSource
 
 Dtype = Literal["fp32", "bf16", "fp16"]
 Objective = Literal["throughput", "cost", "fewest_gpus", "memory_headroom"]
@@ -214,6 +215,16 @@ class Sampling(Spec):
     frame_rate: PositiveFloat = 8.0
 
 
+class Lora(Spec):
+    """Low-rank adapters (arXiv 2106.09685) on linear layers whose weights stay as they are."""
+
+    rank: PositiveInt = 16
+    alpha: PositiveFloat | None = None
+    """Adapters' outputs are scaled by alpha / rank; None: by 1."""
+    targets: tuple[Name, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+    """Which linear layers, by the ends of their names in the model."""
+
+
 class Training(Spec):
     """How to train."""
 
@@ -221,7 +232,10 @@ class Training(Spec):
     """Clips that one optimizer step sees, over all GPUs."""
     steps: PositiveInt
     seed: NonNegativeInt = 0
-    method: Literal["full"] = "full"
+    method: Literal["full", "lora"] = "full"
+    """full: every weight; lora: adapters on a model of diffusers, whose weights stay as they are."""
+    lora: Lora = Lora()
+    """method: lora only."""
     precision: Literal["auto"] | Dtype = "auto"
     """auto: bf16 where the GPU has it, else fp16; fp32 where that is faster or no half precision exists."""
     gradient_accumulation_dtype: Literal["auto", "fp32", "model"] = "auto"
@@ -281,8 +295,9 @@ class Experiment(Spec):
     """`experiment.yaml`"""
 
     name: Name
-    model: CatalogName | Vdt | PresetModel
-    """A catalogue name, a catalogue name with changes (`preset:`), or the family's sizes (`family: vdt`)."""
+    model: CatalogName | Vdt | PresetModel | DiffusersSource | DiffusersModel
+    """A catalogue name, or a diffusers folder or config.json; a catalogue name with changes (`preset:`,
+    `diffusers:`); or all sizes (`family: vdt`, `family: diffusers`)."""
     data: Data
     training: Training
     constraints: Constraints = Constraints()
@@ -291,27 +306,55 @@ class Experiment(Spec):
     a GPU costs); the fewest GPUs that anything fits; or the most memory left free on the fullest GPU."""
 
 
-def geometries_of(data: Data, model: Vdt) -> tuple[Geometry, ...]:
+TrainedModel = Vdt | DiffusersModel
+"""What an experiment's model is once it is resolved."""
+
+
+def geometries_of(data: Data, model: TrainedModel) -> tuple[Geometry, ...]:
     """`geometry_of` for every size of the clips, in the order of `Data.sizes`."""
     return tuple(geometry_of(data, model, size) for size in data.sizes)
 
 
-def geometry_of(data: Data, model: Vdt, size: ClipSize | None = None) -> Geometry:
-    """Latent frames, patches a frame and text tokens of one sample, of frames x height x width by default.
+def geometry_of(data: Data, model: TrainedModel, size: ClipSize | None = None) -> Geometry:
+    """Tokens in time and space, and text tokens, of one sample of frames x height x width by default.
 
-    Raises ValueError where the patch size does not divide the latent frame.
+    Raises ValueError where patches do not divide the latent clip.
     """
     size = size or data.sizes[0]
-    factor = data.latents.temporal_factor
+    factor, patch = data.latents.temporal_factor, spatial_patch(model)
+    frames = size.frames if factor == 1 else 1 + (size.frames - 1) // factor
     height = size.height // data.latents.spatial_factor
     width = size.width // data.latents.spatial_factor
-    if height % model.patch_size or width % model.patch_size:
-        raise ValueError(f"patch_size ({model.patch_size}) must divide the latent frame ({height} x {width})")
-    has_text = model.condition == "text"
+    if height % patch or width % patch:
+        name = "patch_size" if isinstance(model, Vdt) else "the model's spatial patch"
+        raise ValueError(f"{name} ({patch}) must divide the latent frame ({height} x {width})")
+    if frames % temporal_patch(model):
+        raise ValueError(
+            f"the model's temporal patch ({temporal_patch(model)}) must divide the latent frames ({frames})"
+        )
     return Geometry(
-        frames=size.frames if factor == 1 else 1 + (size.frames - 1) // factor,
-        patches=(height // model.patch_size) * (width // model.patch_size),
-        text_tokens=data.text_encoder.max_tokens if has_text and data.text_encoder else 0,
+        frames=frames // temporal_patch(model),
+        patches=(height // patch) * (width // patch),
+        text_tokens=_text_tokens(data, model),
         latent_height=height,
         latent_width=width,
     )
+
+
+def spatial_patch(model: TrainedModel) -> int:
+    """Edge of what becomes one token, in latent pixels."""
+    return model.patch_size if isinstance(model, Vdt) else model.spatial_patch
+
+
+def temporal_patch(model: TrainedModel) -> int:
+    """Latent frames that become one token."""
+    return 1 if isinstance(model, Vdt) else model.temporal_patch
+
+
+def _text_tokens(data: Data, model: TrainedModel) -> int:
+    encoder = data.text_encoder
+    if isinstance(model, Vdt):
+        return encoder.max_tokens if model.condition == "text" and encoder else 0
+    if not model.takes_text:
+        return 0
+    return encoder.max_tokens if encoder else model.shape.text_tokens

@@ -27,10 +27,11 @@ def sequence_parallel_sizes(workload: Workload) -> tuple[int, ...]:
     """Ranks that may share each sample, rising: as many as divide the rows of patches and the frames of all
     clips, and a node has GPUs for (their exchanges are never hidden). A pin is tried as it is."""
     pinned = workload.experiment.constraints.sequence_parallel_size
+    model = workload.experiment.model
+    if not isinstance(model, Vdt):  # diffusers' modules are run as they are, on whole clips
+        return (1,) if pinned in (None, 1) else ()
     if pinned is not None:
         return (pinned,)
-    model = workload.experiment.model
-    assert isinstance(model, Vdt), "the model is resolved before plans are made"
     shared = gcd(
         *(
             count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
@@ -46,14 +46,21 @@ Traces = tuple[Trace, CheckpointedTrace]
 
 
 def build_pretrained_profile(
-    name: str, entry: PretrainedModel, said: Callable[[str], None] = lambda _: None
+    name: str,
+    entry: PretrainedModel,
+    said: Callable[[str], None] = lambda _: None,
+    *,
+    targets: Sequence[str] | None = None,
 ) -> PretrainedProfile:
-    """Traces every layer type of a catalogue model; `said` hears what is traced next.
+    """Traces every layer type of a model, with adapters on `targets` (None: the default ones); `said` hears
+    what is traced next.
 
     Raises NotPolynomialError where the family's monomials do not express a cost, KeyError for a class
     without a family.
     """
     family = family_of(entry.class_name)
+    if targets is not None:
+        family = replace(family, adapted=tuple(targets))
     with prompt_garbage_collection():
         basis = choose_basis(family_points(entry), family.monomials, checks=1)
         full = {}
