@@ -1,0 +1,93 @@
+"""A diffusers model as the list of LayerSpecs that stages are built from."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from deepspeed.pipe import LayerSpec
+from deepspeed.runtime.zero import partition_parameters
+from torch import Tensor, nn
+
+from vdsgen.model.families.folder import FolderWeights
+from vdsgen.model.families.skeleton import Skeleton, build_skeleton
+from vdsgen.model.families.weights import RandomWeights, Weights
+
+
+class Described(Protocol):
+    """A model in an experiment, as vdsgen.spec has it."""
+
+    @property
+    def class_name(self) -> str: ...
+    @property
+    def config(self) -> Mapping[str, Any]: ...
+    @property
+    def weights(self) -> str | Path | None: ...
+
+
+def diffusers_layer_specs(model: Described, seed: int) -> list[LayerSpec]:
+    """The model's layers in the order they run; each builds itself alone, with its own weights.
+
+    Built without weights once, the model is on every rank a few MB. A layer's weights come from
+    `model.weights` (a folder with diffusers' safetensors), or are drawn from `seed` and the layer's index,
+    whatever the layout. They are on the current device and of torch's default dtype; inside
+    `deepspeed.zero.Init` of its dtype, and shared between its ranks as soon as the layer is built. Raises
+    VdsgenError where class, configuration and folder do not fit each other.
+    """
+    skeleton = build_skeleton(model.class_name, model.config, seed)
+    if model.weights is None:
+        return [
+            LayerSpec(DiffusersLayer, skeleton, index, RandomWeights(seed, index))
+            for index in range(len(skeleton.layers))
+        ]
+    folder = FolderWeights(Path(model.weights), skeleton)
+    return [LayerSpec(DiffusersLayer, skeleton, index, folder) for index in range(len(skeleton.layers))]
+
+
+class DiffusersLayer(nn.Module):
+    """One layer with weights; takes and returns tuples of tensors, as the family's adapter says."""
+
+    def __init__(self, skeleton: Skeleton, index: int, weights: Weights) -> None:
+        super().__init__()
+        self.kind, module = skeleton.layers[index]
+        self.layer = _with_memory(module)
+        self.diffusers_names = {f"layer.{own}": name for own, name in skeleton.names[index].items()}
+        """Of each parameter and saved buffer, by its name here: what diffusers calls it."""
+        if torch.get_default_device().type != "meta":
+            weights.fill(self.layer, skeleton.names[index])
+        _take_dtype(self.layer)
+
+    def forward(self, inputs: tuple[Tensor, ...]) -> Any:
+        return self.layer(inputs)
+
+
+def _with_memory(module: nn.Module) -> nn.Module:
+    """A copy of a skeleton's layer, fp32 on the current device: values where it has some, else whatever the
+    memory holds."""
+    device = torch.get_default_device()
+    memo: dict[int, Any] = {}
+    for parameter in module.parameters():
+        memo[id(parameter)] = nn.Parameter(_placed(parameter, device), parameter.requires_grad)
+    for buffer in module.buffers():
+        memo[id(buffer)] = _placed(buffer, device)
+    return copy.deepcopy(module, memo)
+
+
+def _placed(tensor: Tensor, device: torch.device) -> Tensor:
+    if tensor.is_meta:
+        return torch.empty_like(tensor, device=device)
+    return tensor.detach().to(device, copy=True)
+
+
+def _take_dtype(layer: nn.Module) -> None:
+    """In ZeRO-3's context each rank keeps its share, from here on. That context converts what modules make
+    in their constructors (zero/partition_parameters.py:1232); nothing here was made in one."""
+    context = partition_parameters.top_level_context
+    dtype = torch.get_default_dtype() if context is None else context.dtype
+    for parameter in layer.parameters():
+        parameter.data = parameter.data.to(dtype)
+    if context is not None:
+        context._convert_to_zero_parameters(layer.parameters())
