@@ -51,6 +51,7 @@ lint: $(BIN)/.installed
 examples: $(BIN)/.installed
 	$(BIN)/python -m vdsgen.spec.export_schemas
 	$(BIN)/python -m vdsgen.rules.markdown > docs/rules.md
+	$(BIN)/python -m vdsgen.spec.recipes.markdown > docs/recipes.md
 	$(BIN)/python -m tests.update_examples
 	$(BIN)/python -m tests.update_article
 	$(BIN)/python -m vdsgen.report.memory_chart examples/rendered/article-1.5b@four-24gb docs/images/memory-1.5b.svg

@@ -1,0 +1,1 @@
+"""Training recipes of the diffusers families, computed: what vdsgen.spec.recipes describes."""

@@ -1,0 +1,29 @@
+"""Training recipes of the diffusers families: what plans and pages may know of them, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from vdsgen.spec.recipes import cogvideox, hunyuan, latte, ltx, mochi, svd, wan
+from vdsgen.spec.recipes.recipe import Recipe
+
+_FAMILIES: dict[str, Callable[[Mapping[str, Any]], Recipe]] = {
+    family.ALL[0].class_name: family.recipe_of for family in (wan, cogvideox, ltx, hunyuan, mochi, latte, svd)
+}
+
+ALL_RECIPES: tuple[Recipe, ...] = (
+    *wan.ALL,
+    *cogvideox.ALL,
+    *ltx.ALL,
+    *hunyuan.ALL,
+    *mochi.ALL,
+    *latte.ALL,
+    *svd.ALL,
+)
+"""Every variant, as docs/recipes.md lists them."""
+
+
+def recipe_for(class_name: str, config: Mapping[str, Any]) -> Recipe:
+    """The recipe of a diffusers class with this configuration. Raises KeyError for a class without one."""
+    return _FAMILIES[class_name](config)
