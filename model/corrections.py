@@ -6,6 +6,7 @@ deepspeed/runtime.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -48,13 +49,21 @@ def backward_pass(engine: Any, buffer_id: int) -> None:
         engine.optimizer.clear_lp_grads()
     engine._running_engine_backward = True
     try:
-        torch.autograd.backward(outputs, grad_tensors=tuple(engine.grad_layer))
+        torch.autograd.backward(*_begun(outputs, engine.grad_layer))
     finally:
         engine._running_engine_backward = False
     if engine.using_bf16_optimizer and not engine._config.bfloat16_config.immediate_grad_update:
         engine.optimizer.update_hp_grads(clear_lp_grads=False)
     engine.pipe_buffers["output_tensors"][buffer_id] = None
     engine.pipe_buffers["outputs"][buffer_id] = None
+
+
+def _begun(outputs: tuple[Tensor, ...], gradients: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Outputs where backward begins, and their gradients. One comes back for every floating-point tensor that
+    was handed on (pipe/engine.py:1193), also for those that no trained weight made; integers have none."""
+    floating = [x for x in outputs if x.is_floating_point()]
+    begun = [(x, gradient) for x, gradient in zip(floating, gradients, strict=True) if x.requires_grad]
+    return [x for x, _ in begun], [gradient for _, gradient in begun]
 
 
 def clip_across_stages(engine: Any, norm: float) -> None:

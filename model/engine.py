@@ -20,14 +20,15 @@ from vdsgen.model.activation_offload import ActivationOffload
 from vdsgen.model.distributed import init_distributed
 from vdsgen.model.layers.sequence_parallel import WHOLE, SequenceRanks
 from vdsgen.model.layers.tensor_parallel import TensorRanks
-from vdsgen.model.objective import diffusion_loss
-from vdsgen.model.pipeline import PlannedPipelineModule, SequentialModel, check_partition, layer_specs
-from vdsgen.spec.architecture import Geometry, Vdt
+from vdsgen.model.pipeline import PlannedPipelineModule, SequentialModel, Target, check_partition
+from vdsgen.model.trained import trained
+from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.compression import compression_of, refusal
+from vdsgen.spec.experiment import Lora, TrainedModel
 from vdsgen.spec.plan import GradientCompression
 
-Batch = tuple[tuple[Tensor, ...], Tensor]
-"""((noised, timestep[, condition]), target) of one micro-batch, on any device."""
+Batch = tuple[tuple[Tensor, ...], Target]
+"""(the first layer's inputs, what the loss takes) of one micro-batch, on any device."""
 
 
 class TrainingEngine:
@@ -96,7 +97,7 @@ class TrainingEngine:
         steps = self.engine.gradient_accumulation_steps()
         for _ in range(steps):
             inputs, target = next(batches)
-            loss = self.engine(tuple(x.to(self.device) for x in inputs), target.to(self.device))
+            loss = self.engine(self._placed(inputs), self._placed(target))
             self.engine.backward(corrections.scaled_loss(self.engine, loss))
             if self.engine.is_gradient_accumulation_boundary():
                 self._before_optimizer_step()
@@ -108,8 +109,16 @@ class TrainingEngine:
 
     def own_rows(self, batch: Batch) -> Batch:
         """Of whole clips, this rank's rows: what it trains on."""
+        if self.sequence.size == 1:
+            return batch
         (noised, *others), target = batch
+        assert isinstance(target, Tensor), "models of diffusers share no clips"
         return (self.sequence.share(noised), *others), self.sequence.share(target)
+
+    def _placed(self, tensors: Any) -> Any:
+        if isinstance(tensors, Tensor):
+            return tensors.to(self.device)
+        return tuple(x.to(self.device) for x in tensors)
 
     @property
     def global_grad_norm(self) -> float:
@@ -189,8 +198,15 @@ class TrainingEngine:
         }
 
 
-def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, seed: int) -> TrainingEngine:
-    """Builds this rank's part of the model and DeepSpeed's engine around it.
+def build_engine(
+    ds_config: Mapping[str, Any],
+    model: TrainedModel,
+    geometry: Geometry,
+    seed: int,
+    adapters: Lora | None = None,
+) -> TrainingEngine:
+    """Builds this rank's part of the model and DeepSpeed's engine around it; with `adapters`, nothing else of
+    the model trains.
 
     Reads `pipeline.stages`, `pipeline.partition`, `pipeline.activation_checkpoint_interval`, where stages
     have intervals of their own `pipeline.stage_checkpoint_intervals`, `pipeline.plain_layers`,
@@ -208,12 +224,6 @@ def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, s
             "pipeline.offload_activations needs checkpointing: what checkpoints keep is offloaded",
             remedy="set pipeline.activation_checkpoint_interval to 1 or more",
         )
-    layers = model.depth + 2
-    partition = list(section.get("partition", [0, layers]))
-    if len(partition) != stages + 1:
-        raise VdsgenError(f"pipeline.partition {partition} needs {stages + 1} entries for {stages} stages")
-    check_partition(partition, layers)
-    plain = plain_layers(section, partition, intervals)
     zero = ds_config.get("zero_optimization", {})
     compressed = compression_of(ds_config)
     compression.check_reduces_once(
@@ -223,7 +233,12 @@ def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, s
     topology = _topology(stages, tensor, sharing)
     ranks = TensorRanks(tensor, dist.get_rank() % tensor)
     sequence = SequenceRanks(sharing, dist.get_rank() // tensor % sharing)
-    specs = layer_specs(model, geometry, seed, ranks, sequence)
+    specs, loss = trained(model, geometry, seed, adapters, ranks, sequence)
+    partition = list(section.get("partition", [0, len(specs)]))
+    if len(partition) != stages + 1:
+        raise VdsgenError(f"pipeline.partition {partition} needs {stages + 1} entries for {stages} stages")
+    check_partition(partition, len(specs))
+    plain = plain_layers(section, partition, intervals)
     grid = None
     config = dict(ds_config)
     if sharing > 1:
@@ -231,7 +246,7 @@ def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, s
         config["train_batch_size"] = sharing * ds_config["train_batch_size"]
     _bind_sequence(sequence, tensor)
     if stages > 1:
-        planned = PlannedPipelineModule(specs, partition, intervals, diffusion_loss, topology, offload, plain)
+        planned = PlannedPipelineModule(specs, partition, intervals, loss, topology, offload, plain)
         ranks.bind(planned.mpu().get_slice_parallel_group())
         # The engine puts its config's interval in the module's place (runtime/pipe/engine.py:214).
         own = {"activation_checkpoint_interval": planned.activation_checkpoint_interval}
@@ -248,7 +263,7 @@ def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, s
             enabled=stage_3,
             mpu=grid,
         ):
-            module = SequentialModel(specs, intervals[0], diffusion_loss, offload, plain[0])
+            module = SequentialModel(specs, intervals[0], loss, offload, plain[0])
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     engine, *_ = deepspeed.initialize(model=module, model_parameters=trainable, config=config, mpu=grid)
     return TrainingEngine(engine, compressed, sequence)

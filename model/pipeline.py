@@ -28,7 +28,10 @@ from vdsgen.model.layers.sequence_parallel import WHOLE, SequenceRanks, check_se
 from vdsgen.model.layers.tensor_parallel import ALONE, TensorRanks, check_tensor_ranks
 from vdsgen.spec.architecture import Geometry, Vdt
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]
+Target = Tensor | tuple[Tensor, ...]
+"""What a prediction is compared with; with a recipe's weights of the samples beside it."""
+LossFunction = Callable[[Tensor, Any], Tensor]
+"""(prediction, target) -> the scalar loss"""
 Activations = tuple[Tensor, ...]
 """What one layer hands to the next: (hidden, modulation[, context])."""
 
@@ -172,7 +175,7 @@ class SequentialModel(nn.Module):
         for index, spec in enumerate(layers):
             self.add_module(str(index), spec.build())
 
-    def forward(self, inputs: Activations, target: Tensor | None = None) -> Tensor:
+    def forward(self, inputs: Activations, target: Target | None = None) -> Tensor:
         """The prediction (B, C, T, H, W) float32, or with a target the scalar loss."""
         layers = [self.get_submodule(str(index)) for index in range(self.depth)]
         interval = self.interval if torch.is_grad_enabled() else 0

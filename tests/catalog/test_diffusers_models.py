@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from tests.catalog.test_resolve import TEXT, experiment, problem_of
+from tests.catalog.test_resolve import experiment, problem_of
 from vdsgen.catalog.load import pretrained
 from vdsgen.catalog.profiles import profile_for
 from vdsgen.catalog.resolve import resolve_experiment, resolve_model
 from vdsgen.errors import InputError
-from vdsgen.spec.diffusers_model import CLASSES, DiffusersModel, DiffusersSource
+from vdsgen.spec.diffusers_model import DiffusersModel, DiffusersSource
 from vdsgen.spec.experiment import ClipSize, Experiment, Lora, Training, geometry_of
+from vdsgen.spec.recipes import CLASSES
 
 WAN = "wan2.1-t2v-1.3b"
 WAN_VAE = {
@@ -51,7 +52,7 @@ def test_what_the_catalogue_says_of_a_model_follows_from_its_configuration(name:
 
 
 def test_a_catalogue_name_gets_its_configuration_written_out_and_reads_back() -> None:
-    resolved = resolve_experiment(experiment(WAN, frames=9, latents=WAN_VAE, **TEXT))
+    resolved = resolve_experiment(experiment(WAN, frames=9, pipeline="wan"))
     assert isinstance(resolved.model, DiffusersModel)
     assert resolved.model.config == pretrained()[WAN].config
     assert resolve_experiment(resolved) == resolved
@@ -102,20 +103,34 @@ def test_a_path_that_is_not_there_says_what_was_looked_for(tmp_path: Path) -> No
 
 
 def test_geometry_counts_patches_in_time_and_space() -> None:
-    data = experiment(WAN, frames=81, height=480, width=832, latents=WAN_VAE, **TEXT).data
+    data = experiment(WAN, frames=81, height=480, width=832, latents=WAN_VAE).data
     geometry = geometry_of(data, source(diffusers=WAN))
-    assert (geometry.frames, geometry.patches, geometry.text_tokens) == (21, 30 * 52, 128)
+    assert (geometry.frames, geometry.patches, geometry.text_tokens) == (21, 30 * 52, 512)
     assert (geometry.latent_height, geometry.latent_width) == (60, 104)
     twice = source(diffusers="cogvideox1.5-5b")
-    with pytest.raises(ValueError, match=r"temporal patch \(2\) must divide the latent frames \(21\)"):
-        geometry_of(data, twice)
+    assert geometry_of(data, twice).frames == 11  # the first latent frame comes twice
     assert geometry_of(data, twice, ClipSize(frames=85, height=480, width=832)).frames == 11
 
 
-def test_latent_frames_that_fill_no_patch_are_a_problem_of_the_clips() -> None:
-    key, message = problem_of("cogvideox1.5-5b", frames=81, latents=WAN_VAE)
-    assert key == "data.frames"
-    assert "8 frames more or fewer" in message
+def test_a_pipelines_folder_says_what_latents_and_text_are() -> None:
+    data = experiment(WAN, frames=81, height=480, width=832, pipeline="wan").data
+    geometry = geometry_of(data, source(diffusers=WAN))
+    assert (geometry.frames, geometry.patches, geometry.text_tokens) == (21, 30 * 52, 512)
+    resolve_experiment(experiment(WAN, frames=81, height=480, width=832, pipeline="wan"))
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "key", "words"),
+    [
+        (WAN, {"frames": 80}, "data.frames", "1 + a multiple of the autoencoder's temporal factor (4)"),
+        ("ltx-video-2b", {"frames": 9, "height": 72}, "data.height", "spatial factor (32)"),
+        (WAN, {"text_encoder": {"path": "t5"}, "frames": 9}, "data.text_encoder", "pipeline has its own"),
+        ("vdt-demo", {}, "data.pipeline", "is of the bundled family"),
+    ],
+)
+def test_what_does_not_fit_a_pipeline(model: str, data: dict[str, Any], key: str, words: str) -> None:
+    found, message = problem_of(model, **{"pipeline": "folder", **data})
+    assert (found, words in message) == (key, True), message
 
 
 def test_adapters_have_a_profile_of_their_own_and_leave_the_rest_frozen() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vdsgen.errors import InputError, Problem
-from vdsgen.spec.diffusers_model import CLASSES
+from vdsgen.spec.recipes import CLASSES
 from vdsgen.spec.shown import shown
 
 CONFIG = "config.json"

@@ -19,9 +19,9 @@ from vdsgen.spec.experiment import (
     Experiment,
     TrainedModel,
     geometry_of,
+    latent_shape,
     size_key,
     spatial_patch,
-    temporal_patch,
 )
 from vdsgen.spec.shown import shown
 
@@ -110,12 +110,31 @@ def model_problems(experiment: Experiment, model: TrainedModel) -> list[Problem]
     """What does not fit between the resolved model, the clips and the method."""
     data = experiment.data
     problems = [
+        *_factor_problems(data, model),
         *_channel_problems(experiment, model),
         *_text_problems(data, model),
         *_method_problems(experiment, model),
     ]
     for index, size in enumerate(data.sizes):
         problems += _size_problems(data, model, size, size_key(index))
+    return problems
+
+
+def _factor_problems(data: Data, model: TrainedModel) -> list[Problem]:
+    """Of a pipeline's autoencoder; those of `data.latents` are looked at when the experiment is read."""
+    if isinstance(model, Vdt) or data.pipeline is None:
+        return []
+    _, spatial, temporal = latent_shape(data, model)
+    problems = []
+    for index, size in enumerate(data.sizes):
+        prefix = f"data.{size_key(index)}." if index else "data."
+        if (size.frames - 1) % temporal:
+            message = f"{size.frames} is not 1 + a multiple of the autoencoder's temporal factor ({temporal})"
+            problems.append(Problem(message, key=f"{prefix}frames"))
+        for key, value in (("height", size.height), ("width", size.width)):
+            if value % spatial:
+                message = f"{value} is no multiple of the autoencoder's spatial factor ({spatial})"
+                problems.append(Problem(message, key=f"{prefix}{key}"))
     return problems
 
 
@@ -133,14 +152,9 @@ def _size_problems(data: Data, model: TrainedModel, size: ClipSize, at: str) -> 
     try:
         geometry = geometry_of(data, model, size)
     except ValueError as error:
-        in_time = "temporal" in str(error)
-        if in_time:
-            step = temporal_patch(model) * data.latents.temporal_factor
-            remedy = f"take {step} frames more or fewer than a length that fits, so that patches fill"
-        else:
-            edge = spatial_patch(model) * data.latents.spatial_factor
-            remedy = f"height and width must be multiples of {edge} (patch size x the codec's spatial factor)"
-        return [Problem(str(error), key=f"{prefix}{'frames' if in_time else 'height'}", remedy=remedy)]
+        edge = spatial_patch(model) * latent_shape(data, model)[1]
+        remedy = f"height and width must be multiples of {edge} (patch size x the codec's spatial factor)"
+        return [Problem(str(error), key=f"{prefix}height", remedy=remedy)]
     if isinstance(model, Vdt) and model.position == "learned":
         return _position_problems(model, geometry, at)
     return []
@@ -164,13 +178,12 @@ def _position_problems(model: Vdt, geometry: Geometry, at: str) -> list[Problem]
 
 def _channel_problems(experiment: Experiment, model: TrainedModel) -> list[Problem]:
     latents = experiment.data.latents
-    wanted = model.in_channels if isinstance(model, Vdt) else model.latent_channels
-    if wanted == latents.channels:
+    wanted = model.in_channels if isinstance(model, Vdt) else model.recipe.autoencoder.channels
+    if wanted == latent_shape(experiment.data, model)[0]:
         return []
     message = f"{model.name} takes {wanted} channels, {latents.codec} latents have {latents.channels}"
     if isinstance(model, DiffusersModel):
-        remedy = "give data.latents the figures of the model's own autoencoder (codec: autoencoder, path, "
-        remedy += f"channels: {wanted}, spatial_factor, temporal_factor)"
+        remedy = "set data.pipeline to the model's local pipeline folder, or choose other latents"
         return [Problem(message, key="data.latents", remedy=remedy)]
     if isinstance(experiment.model, str):
         remedy = f"write model: {{preset: {experiment.model}, in_channels: {latents.channels}}}"
@@ -181,10 +194,14 @@ def _channel_problems(experiment: Experiment, model: TrainedModel) -> list[Probl
 
 def _text_problems(data: Data, model: TrainedModel) -> list[Problem]:
     if isinstance(model, DiffusersModel):
-        if not model.takes_text and data.text_encoder is not None:
-            message = f"{model.name} takes no text"
-            return [Problem(message, key="data.text_encoder", remedy="remove text_encoder")]
-        return []
+        if data.text_encoder is None:
+            return []
+        message = f"{model.name} takes no other text than its pipeline's: a pipeline has its own encoders"
+        remedy = "remove text_encoder, and set data.pipeline to the model's local pipeline folder"
+        return [Problem(message, key="data.text_encoder", remedy=remedy)]
+    if data.pipeline is not None:
+        message = f"{model.name} is of the bundled family, which takes latents and text_encoder"
+        return [Problem(message, key="data.pipeline", remedy="remove pipeline")]
     if model.condition == "text" and data.text_encoder is None:
         remedy = "add text_encoder: {path: FOLDER} (a transformers text encoder), or choose condition: class"
         message = f"is missing; {model.name} is conditioned on text"

@@ -85,7 +85,7 @@ def traced_entry(model: PretrainedModel | DiffusersModel) -> PretrainedModel:
         spatial_factor=1,
         temporal_patch=model.temporal_patch,
         spatial_patch=model.spatial_patch,
-        text_tokens=model.shape.text_tokens or 1,
+        text_tokens=model.text_tokens or 1,
         only_full_text=model.only_full_text,
     )
 

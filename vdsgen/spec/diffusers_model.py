@@ -1,99 +1,20 @@
 """A model of diffusers in an experiment: which class, with which configuration, from which weights.
 
-What a class's configuration means for clips (patches, channels, widths) stands here once, without torch:
-plans follow from it, and the adapters in vdsgen/model/families cut the same configuration into layers.
+What a configuration means for clips and text follows from the class's recipe (vdsgen/spec/recipes), without
+torch; the adapters in vdsgen/model/families cut the same configuration into layers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from vdsgen.spec.base import Name, PathText, Spec, SpecError
+from vdsgen.spec.recipes import CLASSES, recipe_for
+from vdsgen.spec.recipes.recipe import Recipe
 
-Config = Mapping[str, Any]
-
-
-class ClipShape(NamedTuple):
-    """How a class reads its configuration, as a function of it each."""
-
-    latent_channels: Callable[[Config], int]
-    """What the autoencoder gives, and what the prediction is of."""
-    temporal_patch: Callable[[Config], int]
-    """Latent frames that become one token."""
-    spatial_patch: Callable[[Config], int]
-    """Edge, in latent pixels, of what becomes one token; of a U-Net, of one pixel of its coarsest level."""
-    text_width: Callable[[Config], int]
-    """Of the text encoder's output; 0 where the class takes no text."""
-    text_tokens: int
-    """What the published pipeline pads prompts to."""
-
-
-def _key(name: str, default: int | None = None) -> Callable[[Config], int]:
-    def read(config: Config) -> int:
-        value = config.get(name, default)
-        return int(default if value is None and default is not None else value)
-
-    return read
-
-
-def _constant(value: int) -> Callable[[Config], int]:
-    return lambda _: value
-
-
-CLASSES: dict[str, ClipShape] = {
-    "WanTransformer3DModel": ClipShape(
-        latent_channels=_key("out_channels", 16),
-        temporal_patch=lambda config: int(config.get("patch_size", (1, 2, 2))[0]),
-        spatial_patch=lambda config: int(config.get("patch_size", (1, 2, 2))[1]),
-        text_width=_key("text_dim", 4096),
-        text_tokens=512,
-    ),
-    "CogVideoXTransformer3DModel": ClipShape(
-        latent_channels=_key("out_channels", 16),
-        temporal_patch=_key("patch_size_t", 1),
-        spatial_patch=_key("patch_size", 2),
-        text_width=_key("text_embed_dim", 4096),
-        text_tokens=226,
-    ),
-    "LTXVideoTransformer3DModel": ClipShape(
-        latent_channels=_key("out_channels", 128),
-        temporal_patch=_key("patch_size_t", 1),
-        spatial_patch=_key("patch_size", 1),
-        text_width=_key("caption_channels", 4096),
-        text_tokens=128,
-    ),
-    "HunyuanVideoTransformer3DModel": ClipShape(
-        latent_channels=_key("out_channels", 16),
-        temporal_patch=_key("patch_size_t", 1),
-        spatial_patch=_key("patch_size", 2),
-        text_width=_key("text_embed_dim", 4096),
-        text_tokens=256,
-    ),
-    "MochiTransformer3DModel": ClipShape(
-        latent_channels=_key("in_channels", 12),
-        temporal_patch=_constant(1),
-        spatial_patch=_key("patch_size", 2),
-        text_width=_key("text_embed_dim", 4096),
-        text_tokens=256,
-    ),
-    "LatteTransformer3DModel": ClipShape(
-        latent_channels=_key("in_channels", 4),
-        temporal_patch=_constant(1),
-        spatial_patch=_key("patch_size", 2),
-        text_width=_key("caption_channels", 4096),
-        text_tokens=120,
-    ),
-    "UNetSpatioTemporalConditionModel": ClipShape(
-        latent_channels=_key("out_channels", 4),
-        temporal_patch=_constant(1),
-        spatial_patch=lambda config: 2 ** (len(config.get("down_block_types", (0,) * 4)) - 1),
-        text_width=_constant(0),
-        text_tokens=0,
-    ),
-}
+UNET = "UNetSpatioTemporalConditionModel"
 
 
 class DiffusersModel(Spec):
@@ -118,32 +39,34 @@ class DiffusersModel(Spec):
                 remedy=f"there are {', '.join(CLASSES)}",
             )
         try:
-            sizes = (self.latent_channels, self.temporal_patch, self.spatial_patch)
-        except (TypeError, ValueError, IndexError) as error:
+            sizes = (self.recipe.autoencoder.channels, self.temporal_patch, self.spatial_patch)
+        except (TypeError, ValueError, IndexError, KeyError, OverflowError) as error:
             raise SpecError("config", f"is no configuration of {self.class_name}: {error}") from error
         if min(sizes) < 1:
             raise SpecError("config", f"patches and channels of {self.class_name} must be positive: {sizes}")
         return self
 
     @property
-    def shape(self) -> ClipShape:
-        return CLASSES[self.class_name]
-
-    @property
-    def latent_channels(self) -> int:
-        return self.shape.latent_channels(self.config)
+    def recipe(self) -> Recipe:
+        """How it is trained."""
+        return recipe_for(self.class_name, self.config)
 
     @property
     def temporal_patch(self) -> int:
-        return self.shape.temporal_patch(self.config)
+        """Latent frames that become one token."""
+        return self.recipe.temporal_patch
 
     @property
     def spatial_patch(self) -> int:
-        return self.shape.spatial_patch(self.config)
+        """Edge, in latent pixels, of what becomes one token; of a U-Net, of its coarsest level's pixels."""
+        if self.class_name == UNET:
+            return 1 << (len(self.config.get("down_block_types", (None,) * 4)) - 1)
+        return self.recipe.spatial_patch
 
     @property
-    def text_width(self) -> int:
-        return self.shape.text_width(self.config)
+    def text_tokens(self) -> int:
+        """What prompts are padded to; 0 where it takes no text."""
+        return next((one.max_tokens for one in self.recipe.text if one.gives == "text"), 0)
 
     @property
     def only_full_text(self) -> bool:
@@ -152,7 +75,7 @@ class DiffusersModel(Spec):
 
     @property
     def takes_text(self) -> bool:
-        return self.text_width > 0
+        return bool(self.recipe.text)
 
 
 class DiffusersSource(Spec):

@@ -93,6 +93,9 @@ class Data(Spec):
     latents: Annotated[SpaceToDepth | Autoencoder, Field(discriminator="codec")] = SpaceToDepth()
     text_encoder: TextEncoder | None = None
     """None: a caption is hashed to a class (condition: class), or not used."""
+    pipeline: PathText | None = None
+    """Local folder of a diffusers pipeline: a diffusers model's own autoencoder and encoders, in the place of
+    `latents` and `text_encoder`. None: latents are `latents`, and captions are not used."""
     workers: NonNegativeInt = 2
     """Loader processes a rank; 0 decodes in the training process."""
     prefetch: PositiveInt = 4
@@ -318,22 +321,18 @@ def geometries_of(data: Data, model: TrainedModel) -> tuple[Geometry, ...]:
 def geometry_of(data: Data, model: TrainedModel, size: ClipSize | None = None) -> Geometry:
     """Tokens in time and space, and text tokens, of one sample of frames x height x width by default.
 
-    Raises ValueError where patches do not divide the latent clip.
+    Raises ValueError where patches do not divide the latent frame. Patches in time that latent frames do not
+    fill are filled up.
     """
     size = size or data.sizes[0]
-    factor, patch = data.latents.temporal_factor, spatial_patch(model)
-    frames = size.frames if factor == 1 else 1 + (size.frames - 1) // factor
-    height = size.height // data.latents.spatial_factor
-    width = size.width // data.latents.spatial_factor
+    _, spatial, temporal = latent_shape(data, model)
+    patch = spatial_patch(model)
+    frames = size.frames if temporal == 1 else 1 + (size.frames - 1) // temporal
+    height, width = size.height // spatial, size.width // spatial
     if height % patch or width % patch:
-        name = "patch_size" if isinstance(model, Vdt) else "the model's spatial patch"
-        raise ValueError(f"{name} ({patch}) must divide the latent frame ({height} x {width})")
-    if frames % temporal_patch(model):
-        raise ValueError(
-            f"the model's temporal patch ({temporal_patch(model)}) must divide the latent frames ({frames})"
-        )
+        raise ValueError(f"patch_size ({patch}) must divide the latent frame ({height} x {width})")
     return Geometry(
-        frames=frames // temporal_patch(model),
+        frames=frames if isinstance(model, Vdt) else -(-frames // model.temporal_patch),
         patches=(height // patch) * (width // patch),
         text_tokens=_text_tokens(data, model),
         latent_height=height,
@@ -341,20 +340,20 @@ def geometry_of(data: Data, model: TrainedModel, size: ClipSize | None = None) -
     )
 
 
+def latent_shape(data: Data, model: TrainedModel) -> tuple[int, int, int]:
+    """Channels of a latent frame, its spatial factor, and the temporal one: of the pipeline's autoencoder
+    where there is one, else of `data.latents`."""
+    codec = model.recipe.autoencoder if isinstance(model, DiffusersModel) and data.pipeline else data.latents
+    return codec.channels, codec.spatial_factor, codec.temporal_factor
+
+
 def spatial_patch(model: TrainedModel) -> int:
     """Edge of what becomes one token, in latent pixels."""
     return model.patch_size if isinstance(model, Vdt) else model.spatial_patch
 
 
-def temporal_patch(model: TrainedModel) -> int:
-    """Latent frames that become one token."""
-    return 1 if isinstance(model, Vdt) else model.temporal_patch
-
-
 def _text_tokens(data: Data, model: TrainedModel) -> int:
+    if isinstance(model, DiffusersModel):
+        return model.text_tokens
     encoder = data.text_encoder
-    if isinstance(model, Vdt):
-        return encoder.max_tokens if model.condition == "text" and encoder else 0
-    if not model.takes_text:
-        return 0
-    return encoder.max_tokens if encoder else model.shape.text_tokens
+    return encoder.max_tokens if model.condition == "text" and encoder else 0

@@ -12,6 +12,9 @@ _FAMILIES: dict[str, Callable[[Mapping[str, Any]], Recipe]] = {
     family.ALL[0].class_name: family.recipe_of for family in (wan, cogvideox, ltx, hunyuan, mochi, latte, svd)
 }
 
+CLASSES = tuple(_FAMILIES)
+"""Of diffusers, that can be trained."""
+
 ALL_RECIPES: tuple[Recipe, ...] = (
     *wan.ALL,
     *cogvideox.ALL,

@@ -1,0 +1,53 @@
+"""What an engine is built around: a model's layers, and the loss of what they predict."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from deepspeed.pipe import LayerSpec
+from torch import Tensor
+
+from vdsgen.errors import VdsgenError
+from vdsgen.model.layers.sequence_parallel import WHOLE, SequenceRanks
+from vdsgen.model.layers.tensor_parallel import ALONE, TensorRanks
+from vdsgen.model.objective import diffusion_loss
+from vdsgen.model.pipeline import LossFunction, layer_specs
+from vdsgen.spec.architecture import Geometry, Vdt
+from vdsgen.spec.experiment import Lora, TrainedModel
+
+
+class Trained(NamedTuple):
+    """A model as engines take it."""
+
+    layers: list[LayerSpec]
+    loss: LossFunction
+
+
+def trained(
+    model: TrainedModel,
+    geometry: Geometry,
+    seed: int,
+    adapters: Lora | None = None,
+    ranks: TensorRanks = ALONE,
+    sequence: SequenceRanks = WHOLE,
+) -> Trained:
+    """The layers in the order they run, and the loss that training minimises; with `adapters`, nothing else
+    of the model trains. Raises VdsgenError where model, clips and ranks do not fit each other."""
+    if isinstance(model, Vdt):
+        assert adapters is None, "refused when the experiment is resolved"
+        return Trained(layer_specs(model, geometry, seed, ranks, sequence), diffusion_loss)
+    if ranks.size > 1 or sequence.size > 1:
+        raise VdsgenError(
+            f"{model.class_name} is run as diffusers has it: ranks cannot share its blocks or its clips",
+            remedy="set pipeline.tensor_parallel_size and pipeline.sequence_parallel_size to 1",
+        )
+    from vdsgen.model.families.layer_specs import diffusers_layer_specs
+
+    return Trained(diffusers_layer_specs(model, seed), weighted_loss)
+
+
+def weighted_loss(prediction: Tensor, target: tuple[Tensor, Tensor]) -> Tensor:
+    """Of a recipe's target and the weights of its samples (vdsgen.model.recipes.loss)."""
+    from vdsgen.model.recipes.loss import recipe_loss
+
+    return recipe_loss(prediction, *target)
