@@ -127,3 +127,38 @@ def test_all_that_does_not_fit_is_said_at_once() -> None:
     with pytest.raises(InputError) as raised:
         resolve_experiment(experiment("vdt-1.5b", height=72))
     assert [problem.key for problem in raised.value.problems] == ["model", "data.text_encoder", "data.height"]
+
+
+WAN = {"codec": "autoencoder", "path": "vae", "channels": 16, "spatial_factor": 8, "temporal_factor": 4}
+
+
+def recipe_problem(model: Any, diffusion: dict[str, Any], **data: Any) -> tuple[str | None, str]:
+    given = experiment(model, **data).model_dump(mode="json", exclude_unset=True)
+    given["training"]["diffusion"] = diffusion
+    with pytest.raises(InputError) as raised:
+        resolve_experiment(Experiment.model_validate(given))
+    (problem,) = raised.value.problems
+    return problem.key, str(problem)
+
+
+def test_an_experiment_changes_the_recipe_of_a_diffusers_model() -> None:
+    given = experiment("wan2.1-t2v-1.3b", latents=WAN, frames=9).model_dump(mode="json", exclude_unset=True)
+    given["training"]["diffusion"] = {"recipe": {"shift": 5.0, "timestep_range": [0.875, 1.0]}}
+    once = resolve_experiment(Experiment.model_validate(given, strict=False))
+    assert once.training.diffusion.recipe is not None
+    assert once.training.diffusion.recipe.shift == 5.0
+    assert Experiment.model_validate_json(once.model_dump_json()) == once
+    assert resolve_experiment(once) == once
+
+
+def test_a_recipe_that_means_nothing_to_the_model_is_refused() -> None:
+    key, text = recipe_problem("vdt-demo", {"recipe": {"shift": 5.0}})
+    assert key == "training.diffusion.recipe" and "bundled family" in text
+    key, text = recipe_problem("wan2.1-t2v-1.3b", {"recipe": {"guidance": 6.0}}, latents=WAN, frames=9)
+    assert key == "training.diffusion.recipe.guidance" and "told no guidance" in text
+    key, text = recipe_problem("wan2.1-t2v-1.3b", {"shift": 5.0}, latents=WAN, frames=9)
+    assert key == "training.diffusion.shift" and "training.diffusion.recipe" in text
+
+
+def test_experiments_without_a_recipe_are_written_without_one() -> None:
+    assert "recipe" not in experiment("vdt-demo").model_dump_json()

@@ -12,10 +12,12 @@ from vdsgen.catalog.local_models import CONFIG, PARTS, read_local_model
 from vdsgen.catalog.names import unknown_name
 from vdsgen.errors import InputError, Problem
 from vdsgen.spec.architecture import Geometry, PresetModel, Vdt
+from vdsgen.spec.base import SpecError
 from vdsgen.spec.diffusers_model import DiffusersModel, DiffusersSource
 from vdsgen.spec.experiment import (
     ClipSize,
     Data,
+    Diffusion,
     Experiment,
     TrainedModel,
     geometry_of,
@@ -23,6 +25,8 @@ from vdsgen.spec.experiment import (
     size_key,
     spatial_patch,
 )
+from vdsgen.spec.recipes import trained_recipe
+from vdsgen.spec.recipes.changes import RecipeChanges
 from vdsgen.spec.shown import shown
 
 
@@ -114,6 +118,7 @@ def model_problems(experiment: Experiment, model: TrainedModel) -> list[Problem]
         *_channel_problems(experiment, model),
         *_text_problems(data, model),
         *_method_problems(experiment, model),
+        *_recipe_problems(experiment.training.diffusion, model),
     ]
     for index, size in enumerate(data.sizes):
         problems += _size_problems(data, model, size, size_key(index))
@@ -144,6 +149,29 @@ def _method_problems(experiment: Experiment, model: TrainedModel) -> list[Proble
         remedy = "choose method: full, or a model such as " + next(iter(pretrained()))
         return [Problem(message, key="training.method", remedy=remedy)]
     return []
+
+
+def _recipe_problems(diffusion: Diffusion, model: TrainedModel) -> list[Problem]:
+    """What training.diffusion says that means nothing to the model."""
+    at = "training.diffusion"
+    if isinstance(model, Vdt):
+        if diffusion.recipe is None:
+            return []
+        message = f"recipes are of models of diffusers; {model.name} is of the bundled family"
+        remedy = f"write the keys into {at} itself"
+        return [Problem(message, key=f"{at}.recipe", remedy=remedy)]
+    problems = []
+    for key, value in Diffusion():
+        if key != "recipe" and getattr(diffusion, key) != value:
+            message = f"is of the bundled family; {model.name} is trained by its family's recipe"
+            known = key in RecipeChanges.model_fields
+            remedy = f"write {key} into {at}.recipe" if known else "leave it out (docs/recipes.md)"
+            problems.append(Problem(message, key=f"{at}.{key}", remedy=remedy))
+    try:
+        trained_recipe(model, diffusion.recipe)
+    except SpecError as error:
+        problems.append(Problem(str(error), key=f"{at}.recipe.{error.key}", remedy=error.remedy))
+    return problems
 
 
 def _size_problems(data: Data, model: TrainedModel, size: ClipSize, at: str) -> list[Problem]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from vdsgen.spec.architecture import Geometry, PresetModel, Vdt
 from vdsgen.spec.base import (
@@ -20,6 +20,7 @@ from vdsgen.spec.base import (
     SpecError,
 )
 from vdsgen.spec.diffusers_model import DiffusersModel, DiffusersSource
+from vdsgen.spec.recipes.changes import RecipeChanges
 
 Dtype = Literal["fp32", "bf16", "fp16"]
 Objective = Literal["throughput", "cost", "fewest_gpus", "memory_headroom"]
@@ -188,7 +189,7 @@ class LossScaling(Spec):
 
 
 class Diffusion(Spec):
-    """The training objective."""
+    """The training objective of models of the bundled family; `recipe` for models of diffusers."""
 
     prediction: Literal["flow", "epsilon", "v"] = "flow"
     timestep_sampling: Literal["uniform", "logit_normal"] = "logit_normal"
@@ -200,6 +201,17 @@ class Diffusion(Spec):
     """epsilon and v only."""
     condition_dropout: Fraction = 0.1
     """Share of samples trained without their condition, for guidance."""
+    recipe: RecipeChanges | None = None
+    """Models of diffusers: what differs from the family's own recipe (docs/recipes.md); then the keys above
+    stay as they are."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent_recipe(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Experiments of the bundled family are written as if there were no recipes."""
+        written: dict[str, Any] = handler(self)
+        if self.recipe is None:
+            written.pop("recipe", None)
+        return written
 
 
 class Saving(Spec):

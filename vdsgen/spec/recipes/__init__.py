@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from vdsgen.spec.diffusers_model import DiffusersModel
 from vdsgen.spec.recipes import cogvideox, hunyuan, latte, ltx, mochi, svd, wan
+from vdsgen.spec.recipes.changes import RecipeChanges, changed
 from vdsgen.spec.recipes.recipe import Recipe
 
 _FAMILIES: dict[str, Callable[[Mapping[str, Any]], Recipe]] = {
@@ -30,3 +32,11 @@ ALL_RECIPES: tuple[Recipe, ...] = (
 def recipe_for(class_name: str, config: Mapping[str, Any]) -> Recipe:
     """The recipe of a diffusers class with this configuration. Raises KeyError for a class without one."""
     return _FAMILIES[class_name](config)
+
+
+def trained_recipe(model: DiffusersModel, changes: RecipeChanges | None) -> Recipe:
+    """What an experiment trains a model with: the family's recipe with the experiment's changes.
+
+    Raises SpecError, with a key below the changes, for one that means nothing to the family.
+    """
+    return changed(recipe_for(model.class_name, model.config), changes)
