@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
+from tests.forks.start import free_port, start
 from vdsgen.cost import engine_defaults as defaults
 from vdsgen.cost.engine_optimizer import engine_optimizer
 from vdsgen.cost.model_states import model_states
@@ -133,30 +131,22 @@ def run_ranks(
     """Each rank's answers, by rank. Raises AssertionError with the log of a rank that failed, and
     TimeoutExpired after so many seconds."""
     (folder / "cases.json").write_text(json.dumps(list(cases)))
-    port = _free_port()
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    port = free_port()
     logs = [folder / f"rank{rank}.log" for rank in range(world_size)]
-    ranks = []
-    for rank, log in enumerate(logs):
-        command = [sys.executable, "-m", "tests.cost.rank", str(rank), str(world_size), str(port)]
-        command += [str(folder / "cases.json"), str(folder / f"rank{rank}.json")]
-        with log.open("w") as output:
-            ranks.append(subprocess.Popen(command, env=environment, stdout=output, stderr=output))
-    try:
+    with ExitStack() as stack:
+        ranks = []
+        for rank, log in enumerate(logs):
+            files = [str(folder / "cases.json"), str(folder / f"rank{rank}.json")]
+            with log.open("w") as output:
+                process = start(
+                    "tests.cost.rank", str(rank), str(world_size), str(port), *files, stdout=output
+                )
+            stack.callback(process.kill)
+            ranks.append(process)
         for rank, process in enumerate(ranks):
-            code = process.wait(timeout=seconds)
+            code = process.wait(seconds)
             assert code == 0, f"rank {rank} of {world_size}: exit {code}\n{logs[rank].read_text()[-3000:]}"
-    finally:
-        for process in ranks:
-            process.kill()
-            process.wait()
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(world_size)]
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def beside_predictions(

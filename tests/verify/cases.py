@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from tests.cost.engine_cases import case_of, is_allowed
+from tests.forks.start import free_port, start
 from vdsgen.catalog.load import models
 from vdsgen.cost.settings import Settings
 from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.experiment import Dtype
 from vdsgen.verify.figures import StageTrace
-from vdsgen.verify.run import ENVIRONMENT
 
 MODEL = models()["vdt-demo"].sizes.model_copy(update={"depth": 4})
 GEOMETRY = Geometry(frames=5, patches=24, text_tokens=0, latent_height=4, latent_width=6)
@@ -103,25 +100,19 @@ def trace(
     kind: str, ranks: Sequence[tuple[int, Sequence[dict[str, Any]]]], world_size: int, folder: Path
 ) -> list[list[StageTrace]]:
     """What each of these ranks, given as (rank, its cases), answers; `kind` as in tests/verify/rank.py."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    processes = []
-    for rank, cases in ranks:
-        name = folder / f"{kind}{rank}of{world_size}"
-        name.with_suffix(".cases").write_text(json.dumps(list(cases)))
-        command = [sys.executable, "-m", "tests.verify.rank", kind, str(rank), str(world_size), str(port)]
-        command += [str(name.with_suffix(".cases")), str(name.with_suffix(".json"))]
-        with name.with_suffix(".log").open("w") as log:
-            environment = {**os.environ, **ENVIRONMENT}
-            processes.append((name, subprocess.Popen(command, env=environment, stdout=log, stderr=log)))
-    try:
-        for name, process in processes:
-            code = process.wait(timeout=SECONDS)
+    port = free_port()
+    names = [folder / f"{kind}{rank}of{world_size}" for rank, _ in ranks]
+    with ExitStack() as stack:
+        processes = []
+        for name, (rank, cases) in zip(names, ranks, strict=True):
+            name.with_suffix(".cases").write_text(json.dumps(list(cases)))
+            files = [str(name.with_suffix(suffix)) for suffix in (".cases", ".json")]
+            arguments = [kind, str(rank), str(world_size), str(port), *files]
+            with name.with_suffix(".log").open("w") as log:
+                processes.append(start("tests.verify.rank", *arguments, stdout=log))
+            stack.callback(processes[-1].kill)
+        for name, process in zip(names, processes, strict=True):
+            code = process.wait(SECONDS)
             assert code == 0, f"{name.name}: exit {code}\n{name.with_suffix('.log').read_text()[-3000:]}"
-    finally:
-        for _, process in processes:
-            process.kill()
-            process.wait()
     read = TypeAdapter(list[StageTrace]).validate_json
-    return [read(name.with_suffix(".json").read_bytes()) for name, _ in processes]
+    return [read(name.with_suffix(".json").read_bytes()) for name in names]
