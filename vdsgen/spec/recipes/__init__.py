@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vdsgen.spec.diffusers_model import DiffusersModel
 from vdsgen.spec.recipes import cogvideox, hunyuan, latte, ltx, mochi, svd, wan
 from vdsgen.spec.recipes.changes import RecipeChanges, changed
 from vdsgen.spec.recipes.recipe import Recipe
+
+if TYPE_CHECKING:
+    from vdsgen.spec.diffusers_model import DiffusersModel
 
 _FAMILIES: dict[str, Callable[[Mapping[str, Any]], Recipe]] = {
     family.ALL[0].class_name: family.recipe_of for family in (wan, cogvideox, ltx, hunyuan, mochi, latte, svd)
