@@ -12,7 +12,8 @@ from vdsgen.model.data.order import size_of_step
 from vdsgen.model.layers.sequence_parallel import check_sequence_ranks
 from vdsgen.model.pipeline import check_fits
 from vdsgen.spec.architecture import Geometry, Vdt
-from vdsgen.spec.experiment import ClipSize, Data, geometry_of, size_key
+from vdsgen.spec.diffusers_model import DiffusersModel
+from vdsgen.spec.experiment import ClipSize, Data, Lora, TrainedModel, geometry_of, size_key
 from vdsgen.spec.rendered import Rendered, read_rendered
 
 
@@ -21,7 +22,7 @@ class Configuration:
     """Everything that the run follows from."""
 
     rendered: Rendered
-    model: Vdt
+    model: TrainedModel
     geometry: Geometry
     """Of frames x height x width, which samples have too."""
     output: Path
@@ -35,6 +36,12 @@ class Configuration:
     @property
     def global_batch_size(self) -> int:
         return int(self.rendered.ds_config["train_batch_size"])
+
+    @property
+    def adapters(self) -> Lora | None:
+        """Where nothing else trains; None: every weight does."""
+        training = self.rendered.experiment.training
+        return training.lora if training.method == "lora" else None
 
     @property
     def micro_batch_size(self) -> int:
@@ -55,9 +62,9 @@ def read_configuration(arguments: Sequence[str] | None, environment: Mapping[str
     parsed = parse_arguments(arguments)
     rendered = read_rendered(parsed.plan_dir)
     model = rendered.experiment.model
-    if not isinstance(model, Vdt):
+    if not isinstance(model, Vdt | DiffusersModel):
         raise VdsgenError(
-            f"{parsed.plan_dir}/train.yaml: model is {model!r}, should be the family's sizes",
+            f"{parsed.plan_dir}/train.yaml: model is {model!r}, should be written out",
             remedy="render the directory again: vdsgen generate",
         )
     data = rendered.experiment.data
@@ -76,13 +83,14 @@ def read_configuration(arguments: Sequence[str] | None, environment: Mapping[str
     )
 
 
-def _fitting_geometry(data: Data, model: Vdt, place: int, sharing: int) -> Geometry:
+def _fitting_geometry(data: Data, model: TrainedModel, place: int, sharing: int) -> Geometry:
     """Of the size at `place` in `Data.sizes`. Raises VdsgenError where it does not fit the model, or so many
     ranks cannot share its clips."""
     try:
         geometry = geometry_of(data, model, data.sizes[place])
-        check_fits(model, geometry)
-        check_sequence_ranks(model, geometry, sharing)
+        if isinstance(model, Vdt):
+            check_fits(model, geometry)
+            check_sequence_ranks(model, geometry, sharing)
     except (ValueError, VdsgenError) as error:
         at = size_key(place)
         raise VdsgenError(

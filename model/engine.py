@@ -164,10 +164,24 @@ class TrainingEngine:
         )
         self._expect_other_shapes()
         engine.total_loss = None
+        return self._from_last_stage(outputs if engine.is_last_stage() else None)
+
+    def _from_last_stage(self, outputs: Tensor | None) -> Tensor:
+        """The prediction (B, C, T, H, W) float32 on every stage; its channels need not be the input's."""
+        engine = self.engine
+        where: dict[str, Any] = {
+            "src": engine.grid.stage_to_global(engine.num_stages - 1),
+            "group": engine.grid.get_pipe_parallel_group(),
+        }
+        known = [0] * 5 if outputs is None else list(outputs.shape)
+        shape = torch.tensor(known, device=self.device)
+        dist.broadcast(shape, **where)
         # With patches of 1 the last layer's output is a permuted view; a broadcast sends memory as it lies.
-        prediction = outputs.contiguous() if engine.is_last_stage() else torch.empty_like(noised)
-        last = engine.grid.stage_to_global(engine.num_stages - 1)
-        dist.broadcast(prediction, src=last, group=engine.grid.get_pipe_parallel_group())
+        if outputs is None:
+            prediction = torch.empty(shape.tolist(), device=self.device)
+        else:
+            prediction = outputs.contiguous()
+        dist.broadcast(prediction, **where)
         return prediction
 
     def _expect_other_shapes(self) -> None:

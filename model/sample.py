@@ -7,7 +7,7 @@ parameters. Data ranks do the same work side by side. Rank 0 decodes and writes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,10 +18,12 @@ from torch import Tensor
 from vdsgen.model.configuration import Configuration
 from vdsgen.model.console import is_first_rank
 from vdsgen.model.data.encode import write_video
-from vdsgen.model.data.order import generator_for
 from vdsgen.model.data.samples import SampleSource
 from vdsgen.model.engine import TrainingEngine
 from vdsgen.model.objective import denoised, sampling_times
+from vdsgen.model.recipes.clips import noise_for, recipe_clips
+from vdsgen.model.recipes.source import RecipeSource
+from vdsgen.model.sources import AnySource
 from vdsgen.spec.architecture import Geometry, Vdt
 from vdsgen.spec.experiment import Diffusion, Sampling
 
@@ -76,14 +78,6 @@ def guided(
     return nothing + scale * (wanted - nothing)
 
 
-def noise_for(model: Vdt, geometry: Geometry, clips: int, seed: int) -> Tensor:
-    """(clips, C, T, H, W) float32, the same on every rank and every machine."""
-    shape = (model.in_channels, geometry.frames, geometry.latent_height, geometry.latent_width)
-    return torch.stack(
-        [torch.randn(shape, generator=generator_for(seed, "sample video", clip)) for clip in range(clips)]
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class SampleFiles:
     """What `write_sample` has written."""
@@ -93,31 +87,52 @@ class SampleFiles:
 
 
 def write_sample(
-    configuration: Configuration, engine: TrainingEngine, source: SampleSource | None, step: int
+    configuration: Configuration, engine: TrainingEngine, source: AnySource | None, step: int
 ) -> SampleFiles:
     """Samples clips with the conditions of the first training clips, and writes RUN/samples/step-N.mp4 (the
     clips side by side) and .png (their frames). Collective; `source` may be None where no clips are read.
     Leaves weights, optimizer and the order of data as they are."""
-    experiment = configuration.rendered.experiment
-    sampling, diffusion = experiment.training.sampling, experiment.training.diffusion
-    noise = noise_for(configuration.model, configuration.geometry, sampling.clips, experiment.training.seed)
-    clips = []
+    sampling = configuration.rendered.experiment.training.sampling
     # A micro-batch at a time: no more memory than training takes.
-    for first in range(0, sampling.clips, configuration.micro_batch_size):
-        part = noise[first : first + configuration.micro_batch_size].to(engine.device)
-        conditions = _conditions(source, range(first, first + len(part)))
-        clips.append(
-            sample_latents(engine.predict, part, conditions, diffusion, sampling, configuration.geometry)
-        )
+    parts = [
+        range(first, min(first + configuration.micro_batch_size, sampling.clips))
+        for first in range(0, sampling.clips, configuration.micro_batch_size)
+    ]
+    if isinstance(configuration.model, Vdt):
+        assert source is None or isinstance(source, SampleSource)
+        clips = _bundled_clips(configuration, engine, source, parts)
+    else:
+        assert source is None or isinstance(source, RecipeSource)
+        clips = recipe_clips(configuration, engine, source, parts)
     name = configuration.output / "samples" / f"step-{step:08d}"
     files = SampleFiles(name.with_suffix(".mp4"), name.with_suffix(".png"))
     if is_first_rank():
         assert source is not None, "rank 0 is in the first stage, which reads clips"
-        pixels = [to_pixels(source.noising.codec.decode(latents)) for latents in torch.cat(clips)]
+        pixels = [to_pixels(source.decode(latents)) for latents in torch.cat(clips)]
         files.video.parent.mkdir(exist_ok=True)
         write_video(files.video, side_by_side(pixels).numpy(), sampling.frame_rate)
         write_contact_sheet(pixels, files.contact_sheet)
     return files
+
+
+def _bundled_clips(
+    configuration: Configuration, engine: TrainingEngine, source: SampleSource | None, parts: Sequence[range]
+) -> list[Tensor]:
+    """Latents (B, C, T, H, W) of each part of the clips."""
+    training, model = configuration.rendered.experiment.training, configuration.model
+    assert isinstance(model, Vdt)
+    noise = noise_for(model.in_channels, configuration.geometry, training.sampling.clips, training.seed)
+    return [
+        sample_latents(
+            engine.predict,
+            noise[part.start : part.stop].to(engine.device),
+            _conditions(source, part),
+            training.diffusion,
+            training.sampling,
+            configuration.geometry,
+        )
+        for part in parts
+    ]
 
 
 def _conditions(source: SampleSource | None, clips: range) -> Conditions | None:

@@ -31,7 +31,6 @@ from vdsgen.model.configuration import Configuration, read_configuration
 from vdsgen.model.console import configure_logging, is_first_rank, say, say_first
 from vdsgen.model.curves import LOSS_CURVE, draw_loss
 from vdsgen.model.data.loader import Batches, batches_for
-from vdsgen.model.data.samples import SampleSource, source_for
 from vdsgen.model.devices import take_planned_device
 from vdsgen.model.distributed import init_distributed
 from vdsgen.model.engine import TrainingEngine, build_engine
@@ -40,6 +39,7 @@ from vdsgen.model.memory import PeakMemory
 from vdsgen.model.metrics import DivergenceAlarm, StepMetrics, read_metrics
 from vdsgen.model.record import RunLog, record_run
 from vdsgen.model.sample import SampleFiles, write_sample
+from vdsgen.model.sources import AnySource, open_source
 from vdsgen.model.summary import Artefacts, summarise, summary_text
 from vdsgen.spec.run import CHECKPOINTS, tag_of
 
@@ -52,10 +52,14 @@ def train(configuration: Configuration) -> None:
     index = shared_index(experiment.data)
     source = None
     if rendered.layout.reads_clips(dist.get_rank()):
-        source = source_for(experiment, index, get_accelerator().current_device_name())
+        source = open_source(experiment, index, get_accelerator().current_device_name())
     memory = PeakMemory(len(configuration.sizes))
     engine = build_engine(
-        rendered.ds_config, configuration.model, configuration.geometry, experiment.training.seed
+        rendered.ds_config,
+        configuration.model,
+        configuration.geometry,
+        experiment.training.seed,
+        configuration.adapters,
     )
     first_step = checkpoint.resume(engine, configuration.output, rendered) if configuration.resume else 0
     record_run(configuration, index, first_step)
@@ -81,7 +85,7 @@ def train(configuration: Configuration) -> None:
 def run_steps(
     configuration: Configuration,
     engine: TrainingEngine,
-    source: SampleSource | None,
+    source: AnySource | None,
     memory: PeakMemory,
     first_step: int,
 ) -> None:

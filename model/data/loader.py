@@ -6,22 +6,37 @@ import logging
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vdsgen.errors import VdsgenError
+from vdsgen.model.data.clips import ClipReader
 from vdsgen.model.data.index import NAMED_AT_MOST
 from vdsgen.model.data.order import Draw, Share
-from vdsgen.model.data.samples import Preparation, Prepared, Sample, SampleSource
+from vdsgen.model.data.samples import MicroBatch, Preparation, Prepared
 from vdsgen.model.data.video import printable
 from vdsgen.model.data.workers import begin_worker, without_main_module, worker_context
 
 log = logging.getLogger("vdsgen.data")
 
-MicroBatch = tuple[tuple[torch.Tensor, ...], torch.Tensor]
-"""((noised (B, C, T, H, W), timestep (B,)[, condition (B,) or (B, L, D)]), target (B, C, T, H, W))"""
+
+class Source(Protocol):
+    """Where samples come from: a pure function of their place in the run, in two halves."""
+
+    @property
+    def reader(self) -> ClipReader: ...
+    @property
+    def preparation(self) -> Preparation:
+        """The half that loader workers do."""
+        ...
+
+    def finish(self, prepared: Prepared) -> Any:
+        """The half that stays in the training process."""
+        ...
+
+    def stacked(self, samples: list[Any]) -> MicroBatch: ...
 
 
 class Batches:
@@ -32,7 +47,7 @@ class Batches:
     """
 
     def __init__(
-        self, source: SampleSource, share: Share, draws: Iterator[Draw], *, pin_memory: bool = False
+        self, source: Source, share: Share, draws: Iterator[Draw], *, pin_memory: bool = False
     ) -> None:
         self.waited_seconds = 0.0
         self.skipped: dict[str, int] = {}
@@ -48,7 +63,7 @@ class Batches:
         began = time.perf_counter()
         try:
             samples = [self._next_sample() for _ in range(self._share.micro_batch_size)]
-            return _stacked(samples, pin_memory=self._pin_memory)
+            return self._pinned(self._source.stacked(samples))
         finally:
             self.waited_seconds += time.perf_counter() - began
 
@@ -64,7 +79,7 @@ class Batches:
     ) -> None:
         self.close()
 
-    def _next_sample(self) -> Sample:
+    def _next_sample(self) -> Any:
         if self._prepared is None:
             raise StopIteration
         try:
@@ -78,6 +93,10 @@ class Batches:
             self._count(case.path, case.reason)
         return self._source.finish(prepared)
 
+    def _pinned(self, batch: MicroBatch) -> MicroBatch:
+        inputs, target = batch
+        return (_pinned(inputs), _pinned(target)) if self._pin_memory else (inputs, target)
+
     def _count(self, path: str, reason: str) -> None:
         if path not in self.skipped and len(self.skipped) < NAMED_AT_MOST:
             log.warning("skipped %s: %s; the next clip takes its place", printable(path), reason)
@@ -85,7 +104,7 @@ class Batches:
 
 
 def batches_for(
-    source: SampleSource,
+    source: Source,
     share: Share,
     *,
     start_step: int = 0,
@@ -124,7 +143,7 @@ class _InOrder(Sampler[Draw]):
         return self.draws
 
 
-def _start(source: SampleSource, draws: Iterator[Draw]) -> Iterator[Prepared | VdsgenError]:
+def _start(source: Source, draws: Iterator[Draw]) -> Iterator[Prepared | VdsgenError]:
     """One task a sample, not a micro-batch: all workers then work on the next micro-batch."""
     data = source.reader.data
     processes: dict[str, Any] = {}
@@ -152,16 +171,10 @@ def _as_it_is(prepared: Prepared | VdsgenError) -> Prepared | VdsgenError:
     return prepared
 
 
-def _stacked(samples: list[Sample], *, pin_memory: bool) -> MicroBatch:
-    def stack(tensors: list[torch.Tensor]) -> torch.Tensor:
-        stacked = torch.stack(tensors)
-        return stacked.pin_memory() if pin_memory else stacked
-
-    inputs = [stack([sample.noised for sample in samples]), stack([sample.timestep for sample in samples])]
-    conditions = [sample.condition for sample in samples if sample.condition is not None]
-    if conditions:
-        inputs.append(stack(conditions))
-    return tuple(inputs), stack([sample.target for sample in samples])
+def _pinned(tensors: Any) -> Any:
+    if isinstance(tensors, torch.Tensor):
+        return tensors.pin_memory()
+    return tuple(x.pin_memory() for x in tensors)
 
 
 def _worker_died(error: Exception) -> VdsgenError:

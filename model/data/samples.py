@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -16,6 +17,10 @@ from vdsgen.model.latents import LatentCodec, codec_for
 from vdsgen.model.objective import Pair, training_pair
 from vdsgen.spec.architecture import Geometry, Vdt
 from vdsgen.spec.experiment import Diffusion, Experiment, geometries_of
+
+MicroBatch = tuple[tuple[torch.Tensor, ...], Any]
+"""((noised (B, C, T, H, W), timestep (B,)[, condition (B,) or (B, L, D)]), target (B, C, T, H, W)); of models
+of diffusers what their recipe says (vdsgen.model.recipes.source)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +102,18 @@ class SampleSource:
 
     def sample(self, draw: Draw) -> Sample:
         return self.finish(self.preparation.prepare(draw))
+
+    def stacked(self, samples: list[Sample]) -> MicroBatch:
+        """A micro-batch of these samples."""
+        inputs = [[sample.noised for sample in samples], [sample.timestep for sample in samples]]
+        conditions = [sample.condition for sample in samples if sample.condition is not None]
+        if conditions:
+            inputs.append(conditions)
+        return tuple(map(torch.stack, inputs)), torch.stack([sample.target for sample in samples])
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """(C, T', H', W') -> (3, T, H, W) float32, about [-1, 1], not clipped"""
+        return self.noising.codec.decode(latents)
 
 
 def source_for(experiment: Experiment, index: Index, device: torch.device | str = "cpu") -> SampleSource:

@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from vdsgen.model.data.loader import MicroBatch, batches_for
+from vdsgen.model.data.loader import batches_for
+from vdsgen.model.data.samples import MicroBatch
 
 WARM_UP_STEPS = 1
 
@@ -60,9 +61,9 @@ def train(directory: Path, run: Path, steps: int) -> list[dict[str, float]]:
 
     from vdsgen.model.clips import gather_counts, share_of, shared_index
     from vdsgen.model.configuration import read_configuration
-    from vdsgen.model.data.samples import source_for
     from vdsgen.model.engine import build_engine
     from vdsgen.model.memory import PeakMemory
+    from vdsgen.model.sources import open_source
     from vdsgen.model.train import one_step
 
     configuration = read_configuration(["--plan-dir", str(directory), "--output", str(run)], os.environ)
@@ -73,7 +74,7 @@ def train(directory: Path, run: Path, steps: int) -> list[dict[str, float]]:
     )
     batches: Any = None
     if configuration.rendered.layout.reads_clips(dist.get_rank()):
-        source = source_for(experiment, index, get_accelerator().current_device_name())
+        source = open_source(experiment, index, get_accelerator().current_device_name())
         share = share_of(configuration, engine)
         with batches_for(source, share, start_step=0, stop_step=1) as loaded:
             batches = Kept(list(loaded))

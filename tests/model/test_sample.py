@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from vdsgen.model.objective import alpha_sigma, exact_prediction
+from vdsgen.model.recipes.clips import noise_for
 from vdsgen.model.sample import (
     SHEET_FRAMES,
     Conditions,
     guided,
-    noise_for,
     sample_latents,
     side_by_side,
     to_pixels,
@@ -37,7 +37,7 @@ MODEL = Vdt(in_channels=5, patch_size=2, hidden_size=8, depth=1, heads=2, mlp_hi
     ids=str,
 )
 def test_a_perfect_network_leads_from_noise_to_the_clip(diffusion: Diffusion) -> None:
-    noise = noise_for(MODEL, GEOMETRY, 2, seed=3)
+    noise = noise_for(MODEL.in_channels, GEOMETRY, 2, seed=3)
     clean = torch.linspace(-1, 1, noise.numel()).view_as(noise)
 
     def perfect(inputs: tuple[Tensor, ...]) -> Tensor:
@@ -55,7 +55,7 @@ def test_a_perfect_network_leads_from_noise_to_the_clip(diffusion: Diffusion) ->
 def test_a_better_solver_of_a_curved_path_needs_more_steps() -> None:
     """A network that knows the data's mean and spread only: its path bends."""
     diffusion = Diffusion(prediction="flow")
-    noise = noise_for(MODEL, GEOMETRY, 1, seed=0).double()
+    noise = noise_for(MODEL.in_channels, GEOMETRY, 1, seed=0).double()
     spread = 0.3
 
     def gaussian(inputs: tuple[Tensor, ...]) -> Tensor:
@@ -90,10 +90,10 @@ def test_guidance_extrapolates_from_none_to_wanted(scale: float, calls: int, val
 
 
 def test_noise_depends_on_seed_and_clip_alone() -> None:
-    first, more = noise_for(MODEL, GEOMETRY, 1, 7), noise_for(MODEL, GEOMETRY, 3, 7)
+    first, more = noise_for(MODEL.in_channels, GEOMETRY, 1, 7), noise_for(MODEL.in_channels, GEOMETRY, 3, 7)
     assert torch.equal(first[0], more[0])
     assert not torch.equal(more[0], more[1])
-    assert not torch.equal(first, noise_for(MODEL, GEOMETRY, 1, 8))
+    assert not torch.equal(first, noise_for(MODEL.in_channels, GEOMETRY, 1, 8))
 
 
 def test_pixels_are_clipped_and_rounded() -> None:

@@ -15,8 +15,9 @@ import torch
 from tests.clips import cut_off, write_numbered
 from tests.model.data.test_samples import source_of
 from vdsgen.errors import VdsgenError
-from vdsgen.model.data.loader import MicroBatch, batches_for
+from vdsgen.model.data.loader import batches_for
 from vdsgen.model.data.order import Share, size_of_step
+from vdsgen.model.data.samples import MicroBatch
 from vdsgen.spec.experiment import ClipSize
 
 ALONE = Share(0, 1, 2, 2)

@@ -1,0 +1,49 @@
+"""Where the samples of an experiment come from, by the kind of its model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from vdsgen.model.data.clips import ClipReader
+from vdsgen.model.data.index import Index
+from vdsgen.model.data.samples import SampleSource, source_for
+from vdsgen.model.latents import codec_for
+from vdsgen.model.recipes.source import Encoders, RecipeSource
+from vdsgen.spec.architecture import Vdt
+from vdsgen.spec.diffusers_model import DiffusersModel
+from vdsgen.spec.experiment import Data, Experiment
+from vdsgen.spec.recipes import trained_recipe
+from vdsgen.spec.recipes.recipe import Recipe
+
+AnySource = SampleSource | RecipeSource
+
+
+def open_source(experiment: Experiment, index: Index, device: torch.device | str = "cpu") -> AnySource:
+    """The samples of an experiment whose model is resolved, over the clips of `index`; encoders run on
+    `device`. Raises VdsgenError where clips, encoders and model do not fit each other."""
+    model = experiment.model
+    if isinstance(model, Vdt):
+        return source_for(experiment, index, device)
+    assert isinstance(model, DiffusersModel), "the experiment's model has not been resolved"
+    recipe = trained_recipe(model, experiment.training.diffusion.recipe)
+    seed = experiment.training.seed
+    return RecipeSource(
+        # Conditions are dropped by the recipe.
+        reader=ClipReader(index, experiment.data, seed, condition_dropout=0.0),
+        encoders=_encoders(model, recipe, experiment.data, device),
+        recipe=recipe,
+        seed=seed,
+        captions=tuple(entry.caption for entry in index.entries),
+    )
+
+
+def _encoders(model: DiffusersModel, recipe: Recipe, data: Data, device: torch.device | str) -> Encoders:
+    if data.pipeline is None:
+        from vdsgen.model.recipes.plain import PlainEncoders
+
+        return PlainEncoders(recipe, model.config, codec_for(data, device))
+    from vdsgen.model.recipes.encoders.family import FamilyEncoders
+
+    return FamilyEncoders(recipe, Path(data.pipeline), device)
