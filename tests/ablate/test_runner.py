@@ -139,16 +139,18 @@ def test_killed_at_any_moment_it_ends_with_every_run_once(tmp_path: Path) -> Non
     draw = random.Random(os.urandom(8))
     kills = 0
     while True:
-        process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+        # A file: a pipe would end with the last of the ranks that hold it, which may outlive the process.
+        with (tmp_path / "shown").open("w") as shown:
+            process = subprocess.Popen(arguments, stderr=shown)
         try:
             # Imports take most of the first second, the nine runs half of one.
-            _, shown = process.communicate(timeout=draw.uniform(0.3, 1.5) if kills < 6 else 60)
+            process.wait(timeout=draw.uniform(0.3, 1.5) if kills < 6 else 60)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
-            process.communicate()
+            process.wait()
             kills += 1
             continue
-        assert process.returncode == 0, shown
+        assert process.returncode == 0, (tmp_path / "shown").read_text()
         break
     journal = directory.journal()
     ended = [(line.plan, line.round) for line in journal if isinstance(line, RunEnded)]

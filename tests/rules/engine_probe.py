@@ -154,13 +154,14 @@ def main() -> None:
         RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
         DS_ACCELERATOR="cpu",
     )  # fmt: skip
-    cases = json.load(sys.stdin)
-    with contextlib.redirect_stdout(sys.stderr):
-        from vdsgen.model.distributed import init_distributed
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what the engine prints is no outcome
+    from vdsgen.model.distributed import init_distributed
 
-        init_distributed()
-        outcomes = [outcome(case) for case in cases]
-    json.dump(outcomes, sys.stdout)
+    init_distributed()
+    outcomes = [outcome(case) for case in json.load(sys.stdin)]
+    json.dump(outcomes, answers)
+    answers.flush()
 
 
 if __name__ == "__main__":

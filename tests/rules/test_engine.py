@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.forks.start import start
 from tests.rules.engine_cases import ACCEPTED, NOT_REFUSED_HERE, NOT_TAKEN_HERE, REFUSED, TAKEN, Case
 from tests.rules.source_texts import TEXTS
 from vdsgen.rules.registry import all_rules, rule
@@ -23,16 +23,16 @@ NEAR = 3
 
 
 def outcomes(cases: list[Case]) -> list[dict[str, Any]]:
-    run = subprocess.run(
-        [sys.executable, "-m", "tests.rules.engine_probe"],
-        input=json.dumps(cases),
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr[-4000:]
-    found: list[dict[str, Any]] = json.loads(run.stdout)
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as log:
+        probe = start("tests.rules.engine_probe", stdin=json.dumps(cases), stdout=output, stderr=log)
+        try:
+            code = probe.wait(400)
+        finally:
+            probe.kill()
+        output.seek(0)
+        log.seek(0)
+        assert code == 0, log.read()[-4000:]
+        found: list[dict[str, Any]] = json.load(output)
     return found
 
 

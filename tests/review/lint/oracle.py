@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).parent.parent.parent.parent
+from tests.forks.start import start
 
 OBSTACLES: Mapping[str, str] = {
     "no CUDA kernel": r"FusedLamb|fused_lamb|FusedLion|fused_lion|only supported for CUDA"
@@ -81,14 +81,17 @@ def _run(world_size: int, cases: Iterable[Case], compiled: bool) -> list[Outcome
     lines = "".join(json.dumps({**case._asdict(), "origin": ""}) + "\n" for case in cases)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     options = [str(world_size), *(["--compile"] if compiled else [])]
-    result = subprocess.run(
-        [sys.executable, "-m", "tests.review.lint.oracle_worker", *options],
-        input=lines, capture_output=True, text=True, cwd=ROOT, check=False,
-        env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    if result.returncode != 0:
-        raise RuntimeError(f"the oracle ended with {result.returncode}:\n{result.stderr[-4000:]}")
-    return list(_outcomes(result.stdout))
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as log:
+        worker = start(
+            "tests.review.lint.oracle_worker", *options,
+            environment={"PATH": path}, stdin=lines, stdout=output, stderr=log,
+        )  # fmt: skip
+        code = worker.wait()
+        log.seek(0)
+        output.seek(0)
+        if code != 0:
+            raise RuntimeError(f"the oracle ended with {code}:\n{log.read()[-4000:]}")
+        return list(_outcomes(output.read()))
 
 
 def _outcomes(text: str) -> Iterator[Outcome]:
