@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from vdsgen.spec.architecture import Geometry, PresetModel, Vdt
 from vdsgen.spec.base import (
@@ -20,6 +20,7 @@ from vdsgen.spec.base import (
     SpecError,
 )
 from vdsgen.spec.diffusers_model import DiffusersModel, DiffusersSource
+from vdsgen.spec.monitoring import Alarms, Monitoring
 
 Dtype = Literal["fp32", "bf16", "fp16"]
 Objective = Literal["throughput", "cost", "fewest_gpus", "memory_headroom"]
@@ -252,6 +253,18 @@ class Training(Spec):
     diffusion: Diffusion = Diffusion()
     saving: Saving = Saving()
     sampling: Sampling = Sampling()
+    monitoring: Monitoring = Monitoring()
+    alarms: Alarms = Alarms()
+
+    @model_serializer(mode="wrap")
+    def _unless_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What no plan depends on is written only where somebody chose it: rendered files and their hashes
+        stay what they were."""
+        values: dict[str, Any] = handler(self)
+        for key, default in (("monitoring", Monitoring()), ("alarms", Alarms())):
+            if getattr(self, key) == default:
+                values.pop(key, None)
+        return values
 
     @model_validator(mode="after")
     def _schedule_fits(self) -> Self:
