@@ -11,7 +11,9 @@ from vdsgen.cost import engine_defaults as defaults
 from vdsgen.errors import VdsgenError
 from vdsgen.spec.compression import KEY, SECTION
 from vdsgen.spec.experiment import AdamW, Experiment, Training
+from vdsgen.spec.monitoring import Monitoring
 from vdsgen.spec.plan import Plan
+from vdsgen.spec.run import CSV, TENSORBOARD
 
 STEPS_PER_PRINT = 100
 """How often the engine prints a line of its own; the trainer prints its own lines besides."""
@@ -36,7 +38,7 @@ def engine_config(plan: Plan, experiment: Experiment) -> dict[str, Any]:
     # Written where it is 0 too: left out, the engine clips at 1 (runtime/constants.py:203).
     sections["gradient_clipping"] = training.gradient_clipping
     sections["steps_per_print"] = STEPS_PER_PRINT
-    return sections
+    return sections | monitoring_sections(training.monitoring)
 
 
 def pipeline_section(plan: Plan) -> dict[str, Any]:
@@ -202,6 +204,22 @@ def communication_sections(plan: Plan) -> dict[str, Any]:
         sections["communication_data_type"] = plan.communication.dtype
     if plan.communication.gradient_compression != "none":
         sections[SECTION] = {KEY: plan.communication.gradient_compression}
+    return sections
+
+
+def monitoring_sections(monitoring: Monitoring) -> dict[str, Any]:
+    """What DeepSpeed's monitor is to write (monitor/config.py); nothing where nothing is asked for. The
+    training entrypoint puts the run directory before `output_path`. Keys to services are in no file."""
+    sections: dict[str, Any] = {}
+    for section, folder, wanted in (
+        ("tensorboard", TENSORBOARD, monitoring.tensorboard),
+        ("csv_monitor", CSV, monitoring.csv),
+    ):
+        if wanted:
+            sections[section] = {"enabled": True, "output_path": "", "job_name": folder}
+    for section, service in (("wandb", monitoring.wandb), ("comet", monitoring.comet)):
+        if service is not None:
+            sections[section] = {"enabled": True, **service.model_dump(mode="json", exclude_none=True)}
     return sections
 
 

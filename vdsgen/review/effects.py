@@ -103,6 +103,7 @@ DS_CONFIG = _in(
     ),
     _keys("gradient_clipping", "numerics"),
     _keys("steps_per_print", "housekeeping"),
+    _keys("tensorboard.* csv_monitor.* wandb.* comet.*", "housekeeping"),
 )
 
 
@@ -153,7 +154,7 @@ TRAIN = _in(
     _same("training.schedule.type", "scheduler.type", "numerics"),
     _same("training.schedule.warmup_steps", "scheduler.params.warmup_num_steps", "numerics"),
     _keys("training.diffusion.*", "numerics"),
-    _keys("training.saving.* training.sampling.*", "housekeeping"),
+    _keys("training.saving.* training.sampling.* training.monitoring.* training.alarms.*", "housekeeping"),
     _keys("constraints.* objective", "housekeeping"),
 )
 

@@ -20,6 +20,7 @@ from vdsgen.spec.base import (
     SpecError,
 )
 from vdsgen.spec.diffusers_model import DiffusersModel, DiffusersSource
+from vdsgen.spec.monitoring import Alarms, Monitoring
 from vdsgen.spec.recipes.changes import RecipeChanges
 
 Dtype = Literal["fp32", "bf16", "fp16"]
@@ -267,6 +268,18 @@ class Training(Spec):
     diffusion: Diffusion = Diffusion()
     saving: Saving = Saving()
     sampling: Sampling = Sampling()
+    monitoring: Monitoring = Monitoring()
+    alarms: Alarms = Alarms()
+
+    @model_serializer(mode="wrap")
+    def _unless_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What no plan depends on is written only where somebody chose it: rendered files and their hashes
+        stay what they were."""
+        values: dict[str, Any] = handler(self)
+        for key, default in (("monitoring", Monitoring()), ("alarms", Alarms())):
+            if getattr(self, key) == default:
+                values.pop(key, None)
+        return values
 
     @model_validator(mode="after")
     def _schedule_fits(self) -> Self:

@@ -15,6 +15,15 @@ from vdsgen.spec.experiment import Dtype
 
 CHECKPOINTS = "checkpoints"
 """Folder of a run directory; holds one folder a checkpoint, and `latest`."""
+TENSORBOARD, CSV = "tensorboard", "csv"
+"""Folders of a run directory: the curves, for other programs."""
+ALARMS = "alarms.jsonl"
+"""File of a run directory: an object an alarm."""
+PROFILE_REQUEST = "profile-request"
+"""File of a run directory: whoever writes it asks for a trace of the steps it names (`10:12`; empty: the next
+one)."""
+PROFILES = "profiles"
+"""Folder of a run directory: a folder a capture, in it a file a rank."""
 MESSAGE = "[vdsgen] "
 """Begins every line that the trainer says to people; what else ranks print stays in their logs."""
 STEP = "[vdsgen step] "
