@@ -10,9 +10,10 @@ from deepspeed.accelerator import get_accelerator
 
 from vdsgen.errors import VdsgenError
 from vdsgen.model.configuration import Configuration
-from vdsgen.model.console import is_first_rank
+from vdsgen.model.console import is_first_rank, say_first
+from vdsgen.model.data.buckets import bucket_lines, size_order
 from vdsgen.model.data.index import Index, report, scan
-from vdsgen.model.data.order import Share
+from vdsgen.model.data.order import Share, SizeOrder
 from vdsgen.model.engine import TrainingEngine
 from vdsgen.spec.experiment import Data
 
@@ -41,13 +42,22 @@ def shared_index(data: Data) -> Index:
 
 def share_of(configuration: Configuration, engine: TrainingEngine) -> Share:
     """This rank's part of every global batch."""
-    ds_config = configuration.rendered.ds_config
     return Share(
         data_parallel_rank=engine.data_parallel_rank,
         data_parallel_size=engine.data_parallel_size,
         micro_batch_size=configuration.micro_batch_size,
-        gradient_accumulation_steps=int(ds_config["gradient_accumulation_steps"]),
+        gradient_accumulation_steps=configuration.gradient_accumulation_steps,
     )
+
+
+def order_of(configuration: Configuration, index: Index) -> SizeOrder:
+    """Which size each step or micro-batch takes, the same on every rank; rank 0 says how often each comes."""
+    experiment, steps = configuration.rendered.experiment, configuration.gradient_accumulation_steps
+    order = size_order(index, experiment.data, experiment.training.seed, steps)
+    samples = configuration.global_batch_size // order.units_a_step
+    for line in bucket_lines(index, experiment.data, order, samples):
+        say_first(line)
+    return order
 
 
 def gather_counts(values: list[int], device: torch.device) -> list[list[int]]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vdsgen.errors import VdsgenError
-from vdsgen.model.data.order import size_of_step
 from vdsgen.model.layers.sequence_parallel import check_sequence_ranks
 from vdsgen.model.pipeline import check_fits
 from vdsgen.spec.architecture import Geometry, Vdt
@@ -52,9 +51,9 @@ class Configuration:
         """What clips are trained at."""
         return self.rendered.experiment.data.sizes
 
-    def size_of_step(self, step: int) -> int:
-        """The place in `sizes` of what step `step`, counted from 1, takes."""
-        return size_of_step(self.rendered.experiment.training.seed, step - 1, len(self.sizes))
+    @property
+    def gradient_accumulation_steps(self) -> int:
+        return int(self.rendered.ds_config["gradient_accumulation_steps"])
 
 
 def read_configuration(arguments: Sequence[str] | None, environment: Mapping[str, str]) -> Configuration:

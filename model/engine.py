@@ -18,6 +18,7 @@ from vdsgen.errors import VdsgenError
 from vdsgen.model import compression, corrections
 from vdsgen.model.activation_offload import ActivationOffload
 from vdsgen.model.distributed import init_distributed
+from vdsgen.model.exchanged_shapes import ExchangedShapes
 from vdsgen.model.layers.sequence_parallel import WHOLE, SequenceRanks
 from vdsgen.model.layers.tensor_parallel import TensorRanks
 from vdsgen.model.pipeline import PlannedPipelineModule, SequentialModel, Target, check_partition
@@ -46,7 +47,6 @@ class TrainingEngine:
         self.engine = engine
         self.sequence = sequence
         self.pipelined = isinstance(engine, PipelineEngine)
-        self._size = 0
         self._plain_grad_norm: float | None = None
         self._scale_in_step = 1.0
         corrections.forget_initial_step(engine)
@@ -54,6 +54,7 @@ class TrainingEngine:
         if gradient_compression != "none":
             self.compressor = compression.install(engine, lambda: self.loss_scale)
         if self.pipelined:
+            self._shapes = ExchangedShapes(engine)
             self._instrument_pipeline()
 
     @property
@@ -81,16 +82,15 @@ class TrainingEngine:
         """Only a pipeline's first and last stage read batches."""
         return not self.pipelined or self.engine.is_first_stage() or self.engine.is_last_stage()
 
-    def train_step(self, batches: Iterator[Batch], size: int = 0) -> float:
+    def train_step(self, batches: Iterator[Batch], sizes: Sequence[int] = (0,)) -> float:
         """One optimizer step; takes gradient_accumulation_steps micro-batches from `batches` where
-        `needs_data`, `own_rows` of them. Returns the mean loss over the global batch, the same on every rank.
+        `needs_data`, `own_rows` of them. Returns the mean loss over the global batch, the same on every rank:
+        each sample has the same weight, whatever its size.
 
-        `size` tells the sizes of clips apart (their places in `Data.sizes`): one for the whole step, and the
-        same on every rank."""
+        `sizes` tells the sizes of clips apart (their places in `Data.sizes`): one for the whole step or one a
+        micro-batch, and the same on every rank."""
         if self.pipelined:
-            if size != self._size:
-                self._expect_other_shapes()
-            self._size = size
+            self._shapes.step_begins(sizes)
             return float(self.engine.train_batch(data_iter=batches))
         self.engine.train()
         total = torch.zeros((), dtype=torch.float32, device=self.device)
@@ -152,7 +152,7 @@ class TrainingEngine:
 
     def _predict_through_stages(self, inputs: tuple[Tensor, ...]) -> Tensor:
         engine = self.engine
-        self._expect_other_shapes()
+        self._shapes.forget()
         engine.total_loss = None  # the engine adds this forward's output to it (pipe/engine.py:777)
         noised = inputs[0]
         _, outputs = engine.eval_batch(
@@ -162,7 +162,7 @@ class TrainingEngine:
             reduce_output=None,
             num_micro_batches=1,
         )
-        self._expect_other_shapes()
+        self._shapes.forget()
         engine.total_loss = None
         return self._from_last_stage(outputs if engine.is_last_stage() else None)
 
@@ -184,11 +184,6 @@ class TrainingEngine:
         dist.broadcast(prediction, **where)
         return prediction
 
-    def _expect_other_shapes(self) -> None:
-        """Receive buffers are of the last micro-batch's shape (pipe/engine.py:1123, 1178): the next one's
-        is asked for again. Call between steps, on all ranks alike."""
-        self.engine.reset_activation_shape()
-
     def _before_optimizer_step(self) -> None:
         engine = self.engine
         self._scale_in_step = self.loss_scale
@@ -199,7 +194,7 @@ class TrainingEngine:
                 corrections.clip_across_stages(engine, self._plain_grad_norm)
 
     def _instrument_pipeline(self) -> None:
-        """Replaces two of this engine's instruction handlers (PipelineEngine._INSTRUCTION_MAP)."""
+        """Replaces some of this engine's instruction handlers (PipelineEngine._INSTRUCTION_MAP)."""
 
         def optimizer_step(engine: Any, lr_kwargs: Any = None) -> None:
             self._before_optimizer_step()
@@ -209,6 +204,7 @@ class TrainingEngine:
             **self.engine._INSTRUCTION_MAP,
             schedule.OptimizerStep: optimizer_step,
             schedule.BackwardPass: corrections.backward_pass,
+            **self._shapes.handlers(),
         }
 
 

@@ -26,11 +26,13 @@ from deepspeed.accelerator import get_accelerator
 from vdsgen.errors import VdsgenError
 from vdsgen.files import write_atomically
 from vdsgen.model import checkpoint
-from vdsgen.model.clips import gather_counts, share_of, shared_index
+from vdsgen.model.clips import gather_counts, order_of, share_of, shared_index
 from vdsgen.model.configuration import Configuration, read_configuration
 from vdsgen.model.console import configure_logging, is_first_rank, say, say_first
 from vdsgen.model.curves import LOSS_CURVE, draw_loss
+from vdsgen.model.data.buckets import bucket_text
 from vdsgen.model.data.loader import Batches, batches_for
+from vdsgen.model.data.order import SizeOrder
 from vdsgen.model.devices import take_planned_device
 from vdsgen.model.distributed import init_distributed
 from vdsgen.model.engine import TrainingEngine, build_engine
@@ -67,8 +69,9 @@ def train(configuration: Configuration) -> None:
         f"Training {rendered.plan.model.parameters:,} parameters on {len(index.entries)} clips, "
         f"{configuration.global_batch_size} a step, from step {first_step + 1} to {configuration.steps}."
     )
+    order = order_of(configuration, index)
     try:
-        run_steps(configuration, engine, source, memory, first_step)
+        run_steps(configuration, engine, source, memory, order, first_step)
     finally:
         if is_first_rank() and not configuration.measure:
             draw_loss(configuration.output)
@@ -87,6 +90,7 @@ def run_steps(
     engine: TrainingEngine,
     source: AnySource | None,
     memory: PeakMemory,
+    order: SizeOrder,
     first_step: int,
 ) -> None:
     """Trains from `first_step` to the configured one, with checkpoints on the way and at the end unless it
@@ -102,7 +106,7 @@ def run_steps(
             log = open_files.enter_context(RunLog(configuration, first_step))
         memory.training_begins()
         for step in range(first_step + 1, configuration.steps + 1):
-            metrics = one_step(configuration, engine, batches, memory, step)
+            metrics = one_step(configuration, engine, batches, memory, order, step)
             if log is not None:
                 log.append(metrics)
             if warning := alarm.check(metrics):
@@ -118,15 +122,16 @@ def one_step(
     engine: TrainingEngine,
     batches: Batches | None,
     memory: PeakMemory,
+    order: SizeOrder,
     step: int,
 ) -> StepMetrics:
     """One optimizer step, measured; the same metrics on every rank."""
     learning_rate, loss_scale = engine.learning_rate, engine.loss_scale
     waited_before = batches.waited_seconds if batches is not None else 0.0
     began = time.perf_counter()
-    size = configuration.size_of_step(step)
+    sizes = order.of_step(step - 1)
     mine = iter(()) if batches is None else map(engine.own_rows, batches)
-    loss = engine.train_step(mine, size)
+    loss = engine.train_step(mine, sizes)
     get_accelerator().synchronize()
     seconds = time.perf_counter() - began
     waited = batches.waited_seconds - waited_before if batches is not None else 0.0
@@ -143,7 +148,7 @@ def one_step(
         data_seconds=max(waits_microseconds) / 1e6,
         samples_per_second=configuration.global_batch_size / step_seconds,
         peak_memory_bytes=list(peaks),
-        bucket=str(configuration.sizes[size]) if len(configuration.sizes) > 1 else None,
+        bucket=bucket_text(configuration.sizes, sizes),
     )
 
 

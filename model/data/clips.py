@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from vdsgen.errors import VdsgenError
+from vdsgen.model.data.buckets import clips_of_sizes
 from vdsgen.model.data.decode import Reel, decode_clip
 from vdsgen.model.data.index import Index, Skipped, last_start
 from vdsgen.model.data.order import Draw, candidates, generator_for
@@ -82,11 +83,11 @@ class ClipReader:
         return self.data.sizes
 
     @functools.cached_property
-    def _long_enough(self) -> tuple[Sequence[int], ...]:
-        return tuple(self.index.long_enough(self.data, size) for size in self.sizes)
+    def _clips(self) -> tuple[Sequence[int], ...]:
+        return clips_of_sizes(self.index, self.data)
 
     def _candidates(self, draw: Draw) -> Iterator[int]:
-        usable = self._long_enough[draw.size]
+        usable = self._clips[draw.size]
         places = candidates(self.seed, draw.turn, len(usable), draw.size)
         return (usable[place] for place in islice(places, MOST_ATTEMPTS))
 

@@ -113,7 +113,7 @@ def scan(data: Data, *, threads: int | None = None) -> Index:
     )
     if not index.entries:
         raise _nothing_usable(folder, len(files), len(videos), index.skipped)
-    for place, size in enumerate(data.sizes):
+    for place, size in enumerate(data.sizes if data.bucketing == "every" else ()):
         if not index.long_enough(data, size):
             raise _none_long_enough(index, size, size_key(place))
     return index

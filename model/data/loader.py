@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vdsgen.errors import VdsgenError
+from vdsgen.model.data.buckets import size_order
 from vdsgen.model.data.clips import ClipReader
 from vdsgen.model.data.index import NAMED_AT_MOST
 from vdsgen.model.data.order import Draw, Share
@@ -118,7 +119,8 @@ def batches_for(
     `pin_memory` where the accelerator copies faster from pinned memory and nothing clones the batch.
     """
     reader = source.reader
-    draws = share.draws(reader.seed, len(reader.sizes), start_step, stop_step)
+    order = size_order(reader.index, reader.data, reader.seed, share.gradient_accumulation_steps)
+    draws = share.draws(order, start_step, stop_step)
     return Batches(source, share, draws, pin_memory=pin_memory)
 
 

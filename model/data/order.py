@@ -3,8 +3,8 @@
 Sample g of a run is the same whatever the layout: step s of a run takes the indices
 [s * global_batch_size, (s + 1) * global_batch_size), and each data rank its own share of them.
 
-Where clips come in several sizes, each step takes one for all of its samples, and every run of as many
-steps as there are sizes takes each size once.
+Where clips come in several sizes, each step or each micro-batch takes one for all of its samples, in rounds:
+every round takes each size as often as its share says, in an order of its own.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -62,24 +63,71 @@ class Share:
                 first += self.data_parallel_rank * self.micro_batch_size
                 yield from range(first, first + self.micro_batch_size)
 
-    def draws(self, seed: int, sizes: int, start_step: int, stop_step: int | None = None) -> Iterator[Draw]:
-        """What `indices` names, with sizes: those of a step are all of `size_of_step`."""
+    def draws(self, order: SizeOrder, start_step: int, stop_step: int | None = None) -> Iterator[Draw]:
+        """What `indices` names, with sizes: those of a step, or of a micro-batch of all ranks, are the
+        same."""
+        units = order.units_a_step
+        assert units in (1, self.gradient_accumulation_steps), (order, self)
+        each = self.global_batch_size // units
         for sample in self.indices(start_step, stop_step):
-            step, place = divmod(sample, self.global_batch_size)
-            turn = step // sizes * self.global_batch_size + place
-            yield Draw(sample, size_of_step(seed, step, sizes), turn)
+            unit, place = divmod(sample, each)
+            yield Draw(sample, order.size_of(unit), order.before(unit) * each + place)
 
 
-def size_of_step(seed: int, step: int, sizes: int) -> int:
-    """The place in `Data.sizes` of the size that step `step` (counted from 0) takes."""
-    chunk, place = divmod(step, sizes)
-    return int(_sizes_in_turn(seed, chunk, sizes)[place])
+LONGEST_ROUND = 1000
+"""Units. Shares that take more to be exact are rounded, to one at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class SizeOrder:
+    """Which size each unit of a run takes. A unit is a step, or one of a step's micro-batches on all
+    ranks."""
+
+    seed: int
+    shares: tuple[int, ...]
+    """Of each size: units in a round. 0: never."""
+    units_a_step: int = 1
+
+    @classmethod
+    def by_clips(cls, seed: int, clips: Sequence[int], units_a_step: int = 1) -> SizeOrder:
+        """Each size as often as it has clips: every clip then is trained on equally often."""
+        return cls(seed, round_shares(clips), units_a_step)
+
+    def size_of(self, unit: int) -> int:
+        """The place in `Data.sizes` of what unit `unit` (counted from 0) takes."""
+        number, place = divmod(unit, sum(self.shares))
+        return int(_round(self.seed, number, self.shares)[0][place])
+
+    def before(self, unit: int) -> int:
+        """Units before this one that took the same size."""
+        number, place = divmod(unit, sum(self.shares))
+        sizes, earlier = _round(self.seed, number, self.shares)
+        return number * self.shares[int(sizes[place])] + int(earlier[place])
+
+    def of_step(self, step: int) -> tuple[int, ...]:
+        """The sizes of step `step` (counted from 0), one a unit."""
+        first = step * self.units_a_step
+        return tuple(self.size_of(unit) for unit in range(first, first + self.units_a_step))
+
+
+def round_shares(clips: Sequence[int]) -> tuple[int, ...]:
+    """The shortest round that takes each size in proportion to its clips, of LONGEST_ROUND units or so at
+    most; a size with any clip has a unit in each."""
+    total = sum(clips)
+    assert total > 0, "sizes without a clip"
+    divisor = max(math.gcd(*clips), total / LONGEST_ROUND)
+    return tuple(max(1, round(count / divisor)) if count else 0 for count in clips)
 
 
 @functools.lru_cache(maxsize=4)
-def _sizes_in_turn(seed: int, chunk: int, sizes: int) -> torch.Tensor:
-    """(sizes,) int64: the order of the sizes in one run of as many steps."""
-    return torch.randperm(sizes, generator=generator_for(seed, "sizes", chunk))
+def _round(seed: int, number: int, shares: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """(units,) int64 each: the sizes of one round in their order, and how often each came before in it."""
+    sizes = torch.arange(len(shares)).repeat_interleave(torch.tensor(shares))
+    sizes = sizes[torch.randperm(len(sizes), generator=generator_for(seed, "sizes", number))]
+    earlier = torch.empty_like(sizes)
+    for size, share in enumerate(shares):
+        earlier[sizes == size] = torch.arange(share)
+    return sizes, earlier
 
 
 def generator_for(seed: int, *purpose: str | int) -> torch.Generator:

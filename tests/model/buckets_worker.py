@@ -17,7 +17,7 @@ import torch
 from tests.model.checkpoint_worker import rendered_of
 from tests.model.layout_worker import MODEL, SEED, start_nowhere_at_zero, weights
 from vdsgen.model import checkpoint
-from vdsgen.model.data.order import Share, size_of_step
+from vdsgen.model.data.order import Share, SizeOrder
 from vdsgen.model.engine import Batch, TrainingEngine, build_engine
 from vdsgen.model.objective import training_pair
 from vdsgen.profile.live_bytes import LiveBytes
@@ -43,14 +43,18 @@ def sample(index: int, where: Geometry) -> tuple[tuple[torch.Tensor, ...], torch
 
 
 def micro_batches(
-    engine: TrainingEngine, config: dict[str, Any], first: int, geometries: Sequence[Geometry]
+    engine: TrainingEngine,
+    config: dict[str, Any],
+    first: int,
+    geometries: Sequence[Geometry],
+    order: SizeOrder | None = None,
 ) -> Iterator[Batch]:
     """This rank's, from step `first` on."""
     micro = config["train_micro_batch_size_per_gpu"]
     share = Share(
         engine.data_parallel_rank, engine.data_parallel_size, micro, config["gradient_accumulation_steps"]
     )
-    draws = share.draws(SEED, len(geometries), first)
+    draws = share.draws(order or SizeOrder(SEED, (1,) * len(geometries)), first)
     while True:
         samples = [sample(draw.sample, geometries[draw.size]) for draw in islice(draws, micro)]
         inputs = tuple(torch.stack(column) for column in zip(*(s[0] for s in samples), strict=True))
@@ -62,8 +66,8 @@ def trained(engine: TrainingEngine, config: dict[str, Any], first: int, last: in
     data = micro_batches(engine, config, first, GEOMETRIES)
     steps = []
     for step in range(first, last):
-        size = size_of_step(SEED, step, len(GEOMETRIES))
-        loss = engine.train_step(data, size)
+        (size,) = sizes = SizeOrder(SEED, (1,) * len(GEOMETRIES)).of_step(step)
+        loss = engine.train_step(data, sizes)
         steps.append({"size": size, "loss": loss, "grad_norm": engine.global_grad_norm})
     return steps
 
@@ -76,11 +80,26 @@ def peaks(config: dict[str, Any], geometries: Sequence[Geometry]) -> list[int]:
         engine = build_engine(config, MODEL, BASE, SEED)
         data = micro_batches(engine, config, 0, geometries)
         for step in range(2 * len(geometries)):
-            size = size_of_step(SEED, step, len(geometries))
+            (size,) = sizes = SizeOrder(SEED, (1,) * len(geometries)).of_step(step)
             tracker.forget_peaks()
-            engine.train_step(data, size)
+            engine.train_step(data, sizes)
             found[size] = tracker.peak_bytes
     return found
+
+
+def mixed(config: dict[str, Any]) -> dict[str, Any]:
+    """Two steps whose micro-batches are of sizes of their own, one of them three times as often; then one
+    step more after a prediction, which has shapes of its own."""
+    order = SizeOrder(SEED, (1, 1, 3), config["gradient_accumulation_steps"])
+    engine = build_engine(config, MODEL, BASE, SEED)
+    data = micro_batches(engine, config, 0, GEOMETRIES, order)
+    steps = []
+    for step in range(3):
+        if step == 2:
+            engine.predict(tuple(tensor[None] for tensor in sample(0, BASE)[0]))
+        loss = engine.train_step(data, order.of_step(step))
+        steps.append({"sizes": order.of_step(step), "loss": loss, "grad_norm": engine.global_grad_norm})
+    return {"steps": steps, "weights": weights(engine)}
 
 
 def run_case(case: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -100,6 +119,7 @@ def run_case(case: dict[str, Any], folder: Path) -> dict[str, Any]:
         "steps": steps,
         "resumed": resumed,
         "weights": after,
+        "mixed": mixed(config),
         "prediction": prediction.flatten().double().tolist(),
         "peaks": peaks(config, GEOMETRIES) if case["measured"] else [],
         "peak_alone": peaks(config, [LARGEST])[0] if case["measured"] else 0,

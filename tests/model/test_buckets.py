@@ -18,8 +18,9 @@ from vdsgen.spec.profile import ModelProfile
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
+TWO_AT_ONCE = {"train_micro_batch_size_per_gpu": 2, "gradient_accumulation_steps": 2}
 CASES: dict[int, dict[str, dict[str, Any]]] = {
-    1: {"1x1": config(1, 1)},
+    1: {"1x1": config(1, 1), "1x1 of two": config(1, 1) | TWO_AT_ONCE},
     2: {"1x2 ZeRO-3 checkpointed": config(1, 2, zero=3, interval=3), "2x1": config(2, 1)},
     4: {"2x2 ZeRO-1 checkpointed": config(2, 2, zero=1, interval=2)},
 }
@@ -59,6 +60,25 @@ def test_layouts_agree_to_rounding(results: dict[str, list[dict[str, Any]]], nam
             assert step["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-4)
         assert answer["prediction"] == pytest.approx(reference[0]["prediction"], rel=1e-3, abs=1e-4)
     assert furthest(results[name], reference) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [("2x1", "1x1"), ("1x2 ZeRO-3 checkpointed", "1x1 of two"), ("2x2 ZeRO-1 checkpointed", "1x1 of two")],
+)
+def test_micro_batches_of_several_sizes_in_a_step_train_as_in_one_process(
+    results: dict[str, list[dict[str, Any]]], name: str, reference: str
+) -> None:
+    """With as many samples in a micro-batch of all ranks: sizes are drawn for each of them."""
+    (expected,) = [answer["mixed"] for answer in results[reference]]
+    found = [answer["mixed"] for answer in results[name]]
+    assert any(len(set(step["sizes"])) > 1 for step in expected["steps"])
+    for answer in found:
+        for step, plain in zip(answer["steps"], expected["steps"], strict=True):
+            assert step["sizes"] == plain["sizes"]
+            assert step["loss"] == pytest.approx(plain["loss"], rel=1e-5)
+            assert step["grad_norm"] == pytest.approx(plain["grad_norm"], rel=1e-4)
+    assert furthest(found, [expected]) < 1e-5
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -9,7 +9,6 @@ import pytest
 from tests.model.training import render_tiny
 from vdsgen.errors import VdsgenError
 from vdsgen.model.configuration import Configuration, read_configuration
-from vdsgen.model.data.order import size_of_step
 from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.experiment import ClipSize
 
@@ -24,12 +23,10 @@ def configuration(plan: Path) -> Configuration:
     return read_configuration(["--plan-dir", str(plan), "--output", str(plan / "run")], {"WORLD_SIZE": "1"})
 
 
-def test_steps_take_their_sizes_in_turn_and_samples_the_first(tmp_path: Path) -> None:
+def test_clips_have_their_sizes_and_samples_the_first(tmp_path: Path) -> None:
     found = configuration(rendered(tmp_path, BUCKETS))
     assert found.sizes == (ClipSize(frames=4, height=16, width=16), *BUCKETS)
     assert found.geometry == Geometry(4, 4, 0, 4, 4)
-    # Steps count from 1 here, and from 0 where clips are drawn.
-    assert [found.size_of_step(step) for step in range(1, 9)] == [size_of_step(0, s, 2) for s in range(8)]
 
 
 @pytest.mark.parametrize(

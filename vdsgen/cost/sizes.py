@@ -1,7 +1,7 @@
 """Time where clips come in several sizes: each step takes one, each size as often as the others.
 
 So a run's seconds a step are the mean over the sizes, and its samples a second are a step's clips over that
-mean: every step has as many clips, whatever their size (model/data/order.py, `size_of_step`).
+mean: every step has as many clips, whatever their size (model/data/order.py, `SizeOrder`).
 """
 
 from __future__ import annotations

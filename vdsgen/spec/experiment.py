@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -77,8 +77,25 @@ class ClipSize(Spec):
         return f"{self.frames} x {self.height} x {self.width}"
 
 
+class LatentCache(Spec):
+    """What encoders give, kept on disk: latents of fixed windows of clips, and embeddings of captions."""
+
+    folder: PathText
+    """Where; several runs and hosts may share one."""
+    windows_per_clip: PositiveInt = 1
+    """Windows of each clip at each size, evenly spread from its first frame to its last; of one, the
+    middle."""
+    dtype: Literal["fp32", "fp16", "bf16"] = "fp16"
+    """What latents are stored in; text embeddings stay as their encoder gives them."""
+    shard_mib: Annotated[int, Field(ge=1, le=2**20)] = 256
+    """A file is closed when it holds as much: what an interruption of a writer loses at most."""
+
+
 class Data(Spec):
     """The clips, and what the loader makes of them."""
+
+    _written_where_set: ClassVar[tuple[str, ...]] = ("bucketing", "bucket_every", "cache")
+    """Keys that came after directories were rendered: at their defaults they are left out, as they were."""
 
     videos: PathText
     """Folder searched for .mp4, .webm, .mkv, .mov, .avi and .gif."""
@@ -90,6 +107,11 @@ class Data(Spec):
     buckets: tuple[ClipSize, ...] = ()
     """Further sizes that clips are trained at, each as often as frames x height x width: every step takes
     one size for all its clips."""
+    bucketing: Literal["every", "nearest"] = "every"
+    """every: each clip that is long enough for a size is trained at it. nearest: at one size alone, the one
+    nearest to its own shape, and of equally near ones the longest; sizes come as often as they have clips."""
+    bucket_every: Literal["step", "micro_batch"] = "step"
+    """What takes one size for all its clips."""
     frame_rate: PositiveFloat | None = None
     """Frames a second that clips are sampled at; None: the video's own."""
     latents: Annotated[SpaceToDepth | Autoencoder, Field(discriminator="codec")] = SpaceToDepth()
@@ -110,6 +132,16 @@ class Data(Spec):
     crop: Literal["center", "random"] = "center"
     """Where along the side that is too long for height x width. A model trained on random crops learns
     to cut heads off (arXiv 2307.01952, section 2.2)."""
+    cache: LatentCache | None = None
+    """None: clips are decoded and encoded each time that they are trained on."""
+
+    @model_serializer(mode="wrap")
+    def _leave_out_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = handler(self)
+        for key in self._written_where_set:
+            if getattr(self, key) == type(self).model_fields[key].default:
+                written.pop(key, None)
+        return written
 
     @property
     def sizes(self) -> tuple[ClipSize, ...]:
@@ -131,6 +163,16 @@ class Data(Spec):
                 raise SpecError(
                     size_key(index), f"is the size of {other} again ({size})", remedy="leave it out"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _cache_holds_windows(self) -> Self:
+        if self.cache is not None and self.crop == "random":
+            raise SpecError(
+                "crop",
+                "crop: random cuts a clip anew each time, and data.cache holds the latents of fixed windows",
+                remedy="set crop: center, or leave data.cache out",
+            )
         return self
 
     def _check_size(self, size: ClipSize, at: str) -> None:

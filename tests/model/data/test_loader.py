@@ -16,7 +16,7 @@ from tests.clips import cut_off, write_numbered
 from tests.model.data.test_samples import source_of
 from vdsgen.errors import VdsgenError
 from vdsgen.model.data.loader import batches_for
-from vdsgen.model.data.order import Share, size_of_step
+from vdsgen.model.data.order import Share, SizeOrder
 from vdsgen.model.data.samples import MicroBatch
 from vdsgen.spec.experiment import ClipSize
 
@@ -86,7 +86,7 @@ def test_every_step_is_of_one_size_for_any_layout_number_of_workers_and_place_to
     shapes = [(48, 8, 8, 8), (48, 4, 4, 16), (48, 20, 8, 4)]
     whole = batches_of(clips, ALONE, range(6), workers=0, buckets=buckets)
     for index, (inputs, target) in enumerate(whole):
-        assert inputs[0].shape == target.shape == (2, *shapes[size_of_step(0, index // 2, 3)])
+        assert inputs[0].shape == target.shape == (2, *shapes[SizeOrder(0, (1, 1, 1)).size_of(index // 2)])
     assert_same(batches_of(clips, ALONE, range(4, 6), workers=2, buckets=buckets), whole[8:])
     shared = [batches_of(clips, Share(rank, 2, 2, 1), range(6), buckets=buckets) for rank in range(2)]
     assert_same([batch for step in zip(*shared, strict=True) for batch in step], whole)

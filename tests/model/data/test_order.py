@@ -8,9 +8,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vdsgen.model.data.order import Draw, Share, candidates, generator_for, permutation, size_of_step
+from vdsgen.model.data.order import Draw, Share, SizeOrder, candidates, generator_for, permutation
 
 layouts = st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(1, 4))
+
+
+def equally(seed: int, sizes: int) -> SizeOrder:
+    return SizeOrder(seed, (1,) * sizes)
 
 
 def shares(layout: tuple[int, int, int]) -> list[Share]:
@@ -75,20 +79,22 @@ def test_a_generators_numbers_are_pinned() -> None:
 def test_the_samples_of_a_step_are_of_one_size_on_all_ranks(
     layout: tuple[int, int, int], seed: int, sizes: int, step: int
 ) -> None:
-    parts = [list(share.draws(seed, sizes, step, step + 1)) for share in shares(layout)]
+    parts = [list(share.draws(equally(seed, sizes), step, step + 1)) for share in shares(layout)]
     indices = [list(share.indices(step, step + 1)) for share in shares(layout)]
     assert [[draw.sample for draw in part] for part in parts] == indices
-    assert {draw.size for part in parts for draw in part} == {size_of_step(seed, step, sizes)}
+    assert {draw.size for part in parts for draw in part} == {equally(seed, sizes).size_of(step)}
 
 
 @given(layouts, st.integers(0, 2**40), st.integers(1, 4), st.integers(1, 5))
 def test_each_size_has_equally_many_steps_and_its_samples_are_counted_without_gaps(
     layout: tuple[int, int, int], seed: int, sizes: int, rounds: int
 ) -> None:
-    steps = [size_of_step(seed, step, sizes) for step in range(rounds * sizes)]
+    steps = [equally(seed, sizes).size_of(step) for step in range(rounds * sizes)]
     for first in range(0, len(steps), sizes):
         assert sorted(steps[first : first + sizes]) == list(range(sizes))
-    draws = [draw for share in shares(layout) for draw in share.draws(seed, sizes, 0, rounds * sizes)]
+    draws = [
+        draw for share in shares(layout) for draw in share.draws(equally(seed, sizes), 0, rounds * sizes)
+    ]
     for size in range(sizes):
         turns = [draw.turn for draw in sorted(draws) if draw.size == size]
         assert turns == list(range(rounds * shares(layout)[0].global_batch_size))
@@ -99,9 +105,9 @@ def test_resuming_at_a_step_draws_the_same(
     layout: tuple[int, int, int], seed: int, sizes: int, resumed: int, more: int
 ) -> None:
     share = shares(layout)[0]
-    whole = list(share.draws(seed, sizes, 0, resumed + more))
+    whole = list(share.draws(equally(seed, sizes), 0, resumed + more))
     a_step = share.micro_batch_size * share.gradient_accumulation_steps
-    assert list(share.draws(seed, sizes, resumed, resumed + more)) == whole[resumed * a_step :]
+    assert list(share.draws(equally(seed, sizes), resumed, resumed + more)) == whole[resumed * a_step :]
 
 
 @given(layouts, st.integers(0, 2**40), st.integers(0, 1000))
@@ -110,11 +116,11 @@ def test_with_one_size_the_order_is_that_of_the_indices(
 ) -> None:
     for share in shares(layout):
         expected = [Draw.of_one_size(sample) for sample in share.indices(step, step + 1)]
-        assert list(share.draws(seed, 1, step, step + 1)) == expected
+        assert list(share.draws(equally(seed, 1), step, step + 1)) == expected
 
 
 def test_the_order_of_sizes_depends_on_the_seed() -> None:
-    orders = {tuple(size_of_step(seed, step, 4) for step in range(12)) for seed in range(4)}
+    orders = {tuple(equally(seed, 4).size_of(step) for step in range(12)) for seed in range(4)}
     assert len(orders) == 4
 
 
