@@ -220,9 +220,9 @@ def build_engine(
 
     Reads `pipeline.stages`, `pipeline.partition`, `pipeline.activation_checkpoint_interval`, where stages
     have intervals of their own `pipeline.stage_checkpoint_intervals`, `pipeline.plain_layers`,
-    `pipeline.offload_activations`, `pipeline.tensor_parallel_size`, `pipeline.sequence_parallel_size` and the
-    section `vdsgen`; everything else in `ds_config` is DeepSpeed's own. Collective. Raises VdsgenError where
-    the config contradicts the model or the number of ranks.
+    `pipeline.selective_layers`, `pipeline.offload_activations`, `pipeline.tensor_parallel_size`,
+    `pipeline.sequence_parallel_size` and the section `vdsgen`; everything else in `ds_config` is DeepSpeed's
+    own. Collective. Raises VdsgenError where the config contradicts the model or the number of ranks.
     """
     section = ds_config.get("pipeline", {})
     stages, tensor = int(section.get("stages", 1)), int(section.get("tensor_parallel_size", 1))
@@ -249,6 +249,7 @@ def build_engine(
         raise VdsgenError(f"pipeline.partition {partition} needs {stages + 1} entries for {stages} stages")
     check_partition(partition, len(specs))
     plain = plain_layers(section, partition, intervals)
+    selective = selective_layers(section, partition, intervals, plain)
     grid = None
     config = dict(ds_config)
     if sharing > 1:
@@ -256,7 +257,9 @@ def build_engine(
         config["train_batch_size"] = sharing * ds_config["train_batch_size"]
     _bind_sequence(sequence, tensor)
     if stages > 1:
-        planned = PlannedPipelineModule(specs, partition, intervals, loss, topology, offload, plain)
+        planned = PlannedPipelineModule(
+            specs, partition, intervals, loss, topology, offload, plain, selective
+        )
         ranks.bind(planned.mpu().get_slice_parallel_group())
         # The engine puts its config's interval in the module's place (runtime/pipe/engine.py:214).
         own = {"activation_checkpoint_interval": planned.activation_checkpoint_interval}
@@ -273,7 +276,7 @@ def build_engine(
             enabled=stage_3,
             mpu=grid,
         ):
-            module = SequentialModel(specs, intervals[0], loss, offload, plain[0])
+            module = SequentialModel(specs, intervals[0], loss, offload, plain[0], selective[0])
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     engine, *_ = deepspeed.initialize(model=module, model_parameters=trainable, config=config, mpu=grid)
     return TrainingEngine(engine, compressed, sequence)
@@ -334,6 +337,28 @@ def plain_layers(
                 f"pipeline.plain_layers {list(own)}: stage {stage} has {held} layers and "
                 f"checkpoint interval {interval}",
                 remedy="leave a layer to recompute, or set the stage's checkpoint interval and this to 0",
+            )
+    return own
+
+
+def selective_layers(
+    section: Mapping[str, Any], partition: Sequence[int], intervals: Sequence[int], plain: Sequence[int]
+) -> tuple[int, ...]:
+    """How many of each stage's layers, the last before its plain ones, keep their products where they are
+    recomputed, by a `pipeline` section. Raises VdsgenError unless there is one number a stage, of layers that
+    the stage recomputes; 0 where none does."""
+    own = tuple(int(count) for count in section.get("selective_layers") or [0] * len(intervals))
+    if len(own) != len(intervals):
+        raise VdsgenError(
+            f"pipeline.selective_layers {list(own)} needs {len(intervals)} entries, one a stage"
+        )
+    for stage, (count, interval) in enumerate(zip(own, intervals, strict=True)):
+        recomputed = partition[stage + 1] - partition[stage] - plain[stage] if interval else 0
+        if not 0 <= count <= recomputed:
+            raise VdsgenError(
+                f"pipeline.selective_layers {list(own)}: stage {stage} recomputes {recomputed} layers",
+                remedy="make each at most what its stage recomputes: its layers without the plain ones, "
+                "and none where its checkpoint interval is 0",
             )
     return own
 

@@ -26,6 +26,7 @@ from vdsgen.model.layers.final import Final
 from vdsgen.model.layers.positions import RotaryTables
 from vdsgen.model.layers.sequence_parallel import WHOLE, SequenceRanks, check_sequence_ranks
 from vdsgen.model.layers.tensor_parallel import ALONE, TensorRanks, check_tensor_ranks
+from vdsgen.model.selective import KeptProducts
 from vdsgen.spec.architecture import Geometry, Vdt
 
 Target = Tensor | tuple[Tensor, ...]
@@ -93,7 +94,8 @@ class PlannedPipelineModule(PipelineModule):  # type: ignore[misc]
     """DeepSpeed's PipelineModule with the stages' boundaries given, not derived.
 
     `partition` holds len(stages) + 1 layer indices; stage i owns layers partition[i] to partition[i + 1], and
-    recomputes them in segments of `checkpoint_intervals[i]` (0: none), its last `plain_layers[i]` excepted.
+    recomputes them in segments of `checkpoint_intervals[i]` (0: none), its last `plain_layers[i]` excepted;
+    the `selective_layers[i]` before those keep their products.
     The distributed backend must be initialised. Call on every rank; each builds only its own layers. Without
     a topology ranks are stages x data-parallel ranks.
     """
@@ -107,6 +109,7 @@ class PlannedPipelineModule(PipelineModule):  # type: ignore[misc]
         topology: ProcessTopology | None = None,
         offload: ActivationOffload | None = None,
         plain_layers: Sequence[int] = (),
+        selective_layers: Sequence[int] = (),
     ) -> None:
         check_partition(partition, len(layers))
         # Before super().__init__, which calls _partition_layers; a plain list needs no nn.Module yet.
@@ -123,15 +126,24 @@ class PlannedPipelineModule(PipelineModule):  # type: ignore[misc]
         # The stage is known now; what the engine derives from the interval, it derives after this.
         self.activation_checkpoint_interval = checkpoint_intervals[self.stage_id]
         self.plain_layers = plain_layers[self.stage_id] if plain_layers else 0
+        self.selective_layers = selective_layers[self.stage_id] if selective_layers else 0
 
     def forward(self, forward_input: Any) -> Any:
         """DeepSpeed's function keeps a segment's input in a closure, out of any hook's reach: to offload it,
-        torch's is used. Nor does DeepSpeed know of layers that run plainly after the segments. Pipelines
-        never run ZeRO-3, and both recompute the same."""
-        if not torch.is_grad_enabled() or (self.offload is None and not self.plain_layers):
+        torch's is used. Nor does DeepSpeed know of layers that are recomputed in part or run plainly after
+        the segments. Pipelines never run ZeRO-3, and both recompute the same."""
+        by_the_engine = self.offload is None and not self.plain_layers and not self.selective_layers
+        if by_the_engine or not torch.is_grad_enabled():
             return super().forward(forward_input)
         interval = self.activation_checkpoint_interval
-        return run_segments(self.forward_funcs, forward_input, interval, self.offload, self.plain_layers)
+        return run_segments(
+            self.forward_funcs,
+            forward_input,
+            interval,
+            self.offload,
+            self.plain_layers,
+            self.selective_layers,
+        )
 
     def _partition_layers(self, method: str = "planned") -> None:
         assert method == "planned", f"this module's stages are given, not derived by {method!r}"
@@ -165,9 +177,11 @@ class SequentialModel(nn.Module):
         loss_fn: LossFunction,
         offload: ActivationOffload | None = None,
         plain_layers: int = 0,
+        selective_layers: int = 0,
     ) -> None:
         super().__init__()
         self.plain_layers = plain_layers
+        self.selective_layers = selective_layers
         self.offload = offload
         self.interval = activation_checkpoint_interval
         self.loss_fn = loss_fn
@@ -179,7 +193,9 @@ class SequentialModel(nn.Module):
         """The prediction (B, C, T, H, W) float32, or with a target the scalar loss."""
         layers = [self.get_submodule(str(index)) for index in range(self.depth)]
         interval = self.interval if torch.is_grad_enabled() else 0
-        prediction = run_segments(layers, inputs, interval, self.offload, self.plain_layers)
+        prediction = run_segments(
+            layers, inputs, interval, self.offload, self.plain_layers, self.selective_layers
+        )
         return prediction if target is None else self.loss_fn(prediction, target)
 
 
@@ -189,10 +205,12 @@ def run_segments(
     interval: int,
     offload: ActivationOffload | None = None,
     plain_layers: int = 0,
+    selective_layers: int = 0,
 ) -> Any:
     """Runs `layers` in order, recomputing each run of `interval` of them in backward (0: none), except in the
     last `plain_layers`. Backward comes to those first: what they hold is free again before anything is
-    recomputed. With `offload`, the segments' inputs wait for it in host memory.
+    recomputed. The `selective_layers` before them are segments of one layer each that keep their products
+    (selective.py). With `offload`, the other segments' inputs wait for backward in host memory.
 
     The same segments as DeepSpeed's PipelineModule.forward (runtime/pipe/module.py:346-396), counted from
     the first layer, the embedding included. The function is torch's, not DeepSpeed's
@@ -202,17 +220,27 @@ def run_segments(
     if interval == 0:
         return _run(layers, inputs)
     plainly = max(0, len(layers) - plain_layers)
-    segments = [layers[start : min(start + interval, plainly)] for start in range(0, plainly, interval)]
-    x = inputs
-    if offload is None:
-        for segment in segments:
-            x = checkpoint(_run, segment, x, use_reentrant=False, preserve_rng_state=False)
-        return _run(layers[plainly:], x)
+    whole = max(0, plainly - selective_layers)
+    segments = [layers[start : min(start + interval, whole)] for start in range(0, whole, interval)]
+    x = _recomputed(segments, inputs) if offload is None else _offloaded(segments, inputs, offload)
+    for start in range(whole, plainly):
+        kept, segment = KeptProducts().contexts, layers[start : start + 1]
+        x = checkpoint(_run, segment, x, use_reentrant=False, preserve_rng_state=False, context_fn=kept)
+    return _run(layers[plainly:], x)
+
+
+def _recomputed(segments: Sequence[Sequence[nn.Module]], x: Any) -> Any:
+    for segment in segments:
+        x = checkpoint(_run, segment, x, use_reentrant=False, preserve_rng_state=False)
+    return x
+
+
+def _offloaded(segments: Sequence[Sequence[nn.Module]], x: Any, offload: ActivationOffload) -> Any:
     with offload.forward():
         for segment in segments:
             with offload.segment(x[0]):
                 x = checkpoint(_run_on, segment, *x, use_reentrant=False, preserve_rng_state=False)
-    return _run(layers[plainly:], x)
+    return x
 
 
 def _run_on(layers: Sequence[nn.Module], *tensors: Tensor) -> Any:

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from vdsgen.errors import VdsgenError
 from vdsgen.model.layers.initial import Linear, fill_normal
+from vdsgen.model.selective import is_replaying
 from vdsgen.spec.architecture import Vdt
 
 
@@ -94,12 +95,15 @@ class _Shared(torch.autograd.Function):
 
 
 class _AddedUp(torch.autograd.Function):
-    """The sum of all ranks' partial results plus a bias, in their place; backward is the identity."""
+    """The sum of all ranks' partial results plus a bias, in their place; backward is the identity. Where
+    recomputation gets a product that was kept, the sum is in it."""
 
     @staticmethod
     def forward(ctx: Any, ranks: TensorRanks, partial: Tensor, bias_D: Tensor) -> Tensor:
         ctx.mark_dirty(partial)
-        return ranks.add_up(partial).add_(bias_D)
+        if not is_replaying():
+            ranks.add_up(partial)
+        return partial.add_(bias_D)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor, Tensor]:  # noqa: ARG004

@@ -67,6 +67,11 @@ def partly(case: dict[str, Any], *plain_layers: int) -> dict[str, Any]:
     return {**case, "pipeline": {**case["pipeline"], "plain_layers": list(plain_layers)}}
 
 
+def selectively(case: dict[str, Any], *layers: int) -> dict[str, Any]:
+    """With so many of each stage's last layers, the plain ones aside, recomputed but for their products."""
+    return {**case, "pipeline": {**case["pipeline"], "selective_layers": list(layers)}}
+
+
 CASES: dict[int, dict[str, dict[str, Any]]] = {
     1: {
         "1x1": config(1, 1),
@@ -74,6 +79,7 @@ CASES: dict[int, dict[str, dict[str, Any]]] = {
         "1x1 checkpointed, offloaded": config(1, 1, interval=3, offload=True),
         "1x1 partly checkpointed": partly(config(1, 1, interval=2), 3),
         "1x1 partly checkpointed, offloaded": partly(config(1, 1, interval=2, offload=True), 3),
+        "1x1 selectively checkpointed": selectively(config(1, 1, interval=1), 6),
         "1x1 bf16": config(1, 1, bf16={"enabled": True}),
         "1x1 fp16": config(1, 1, fp16=FP16),
     },
@@ -88,6 +94,8 @@ CASES: dict[int, dict[str, dict[str, Any]]] = {
         "1x2 ZeRO-3 partly checkpointed, offloaded": partly(
             config(1, 2, zero=3, interval=2, offload=True), 3
         ),
+        "1x2 ZeRO-2 selectively checkpointed": selectively(config(1, 2, zero=2, interval=1), 6),
+        "1x2 ZeRO-3 selectively checkpointed": selectively(partly(config(1, 2, zero=3, interval=2), 2), 3),
         "1x2 ZeRO-3 bf16": config(1, 2, zero=3, bf16={"enabled": True}, **FP32_ACCUMULATION),
         "2x1": config(2, 1),
     },
@@ -103,6 +111,10 @@ CASES: dict[int, dict[str, dict[str, Any]]] = {
         "2x2 ZeRO-1 partly checkpointed": partly(config(2, 2, zero=1, interval=1), 1, 2),
         "2x2 ZeRO-1 partly checkpointed, offloaded": partly(
             config(2, 2, zero=1, interval=1, offload=True), 1, 2
+        ),
+        "2x2 ZeRO-1 selectively checkpointed": selectively(config(2, 2, zero=1, interval=1), 3, 3),
+        "4x1 selectively by stage": selectively(
+            partly(by_stage(config(4, 1), 1, 0, 1, 1), 1, 0, 0, 1), 1, 0, 1, 0
         ),
         "2x2 bf16": config(2, 2, zero=1, interval=2, bf16={"enabled": True}, **FP32_ACCUMULATION),
         "2x2 fp16": config(2, 2, interval=2, fp16=FP16),
@@ -184,6 +196,10 @@ def test_checkpointing_changes_no_bit_in_one_process(results: dict[str, list[dic
         ("1x2 ZeRO-3 partly checkpointed", "1x2 ZeRO-3 checkpointed"),
         ("2x2 ZeRO-1 partly checkpointed", "2x2 ZeRO-1 checkpointed"),
         ("4x1 partly by stage", "4x1 checkpointed"),
+        ("1x1 selectively checkpointed", "1x1"),
+        ("1x2 ZeRO-3 selectively checkpointed", "1x2 ZeRO-3 checkpointed"),
+        ("2x2 ZeRO-1 selectively checkpointed", "2x2 ZeRO-1 checkpointed"),
+        ("4x1 selectively by stage", "4x1 checkpointed"),
     ],
 )
 def test_checkpointing_some_layers_changes_no_bit(

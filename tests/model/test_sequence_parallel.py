@@ -20,7 +20,7 @@ from tests.model.agreement import (
     trains_to_rounding,
 )
 from tests.model.ranks import run_ranks
-from tests.model.test_layouts import FP16, FP32_ACCUMULATION, STEPS, config
+from tests.model.test_layouts import FP16, FP32_ACCUMULATION, STEPS, config, selectively
 from tests.model.training import launch, render_tiny, write_clips
 from vdsgen.model.metrics import read_metrics
 from vdsgen.spec.experiment import Saving
@@ -50,6 +50,7 @@ CASES: dict[int, dict[str, dict[str, Any]]] = {
     2: {
         "sequence 2": shared(1, 1),
         "sequence 2 checkpointed": shared(1, 1, interval=3),
+        "sequence 2 selectively checkpointed": selectively(shared(1, 1, interval=1), 6),
         "sequence 2 ZeRO-1": shared(1, 1, zero=1),
         "sequence 2 ZeRO-3 checkpointed": shared(1, 1, zero=3, interval=2),
         "sequence 2 bf16": shared(1, 1, interval=2, **BF16),

@@ -20,7 +20,7 @@ from tests.model.agreement import (
     trains_to_rounding,
 )
 from tests.model.ranks import run_ranks
-from tests.model.test_layouts import FP16, FP32_ACCUMULATION, STEPS, config
+from tests.model.test_layouts import FP16, FP32_ACCUMULATION, STEPS, config, selectively
 from tests.model.training import launch, render_tiny, write_clips
 from vdsgen.model.metrics import read_metrics
 from vdsgen.spec.experiment import Saving
@@ -48,6 +48,7 @@ CASES: dict[int, dict[str, dict[str, Any]]] = {
     2: {
         "tensor 2": split(1, 1),
         "tensor 2 checkpointed": split(1, 1, interval=3),
+        "tensor 2 selectively checkpointed": selectively(split(1, 1, interval=1), 6),
         "tensor 2 bf16": split(1, 1, interval=2, **BF16),
         "tensor 2 fp16": split(1, 1, fp16=FP16),
         UNCORRECTED: split(1, 1, **BF16),

@@ -12,6 +12,7 @@ READ_BY_THE_TRAINER: Mapping[str, frozenset[str]] = {
             "partition",
             "stage_checkpoint_intervals",
             "plain_layers",
+            "selective_layers",
             "offload_activations",
             "tensor_parallel_size",
             "sequence_parallel_size",
