@@ -164,10 +164,16 @@ class TrainingEngine:
         )
         self._expect_other_shapes()
         engine.total_loss = None
-        # With patches of 1 the last layer's output is a permuted view; a broadcast sends memory as it lies.
-        prediction = outputs.contiguous() if engine.is_last_stage() else torch.empty_like(noised)
         last = engine.grid.stage_to_global(engine.num_stages - 1)
-        dist.broadcast(prediction, src=last, group=engine.grid.get_pipe_parallel_group())
+        group = engine.grid.get_pipe_parallel_group()
+        # Its channels need not be the input's: conditioning comes as channels too.
+        shape = torch.tensor(
+            outputs.shape if engine.is_last_stage() else [0] * noised.ndim, device=noised.device
+        )
+        dist.broadcast(shape, src=last, group=group)
+        # With patches of 1 the last layer's output is a permuted view; a broadcast sends memory as it lies.
+        prediction = outputs.contiguous() if engine.is_last_stage() else noised.new_empty(shape.tolist())
+        dist.broadcast(prediction, src=last, group=group)
         return prediction
 
     def _expect_other_shapes(self) -> None:

@@ -129,14 +129,20 @@ class PlannedPipelineModule(PipelineModule):  # type: ignore[misc]
         torch's is used. Nor does DeepSpeed know of layers that run plainly after the segments. Pipelines
         never run ZeRO-3, and both recompute the same."""
         if not torch.is_grad_enabled() or (self.offload is None and not self.plain_layers):
-            return super().forward(forward_input)
+            return _sendable(super().forward(forward_input))
         interval = self.activation_checkpoint_interval
-        return run_segments(self.forward_funcs, forward_input, interval, self.offload, self.plain_layers)
+        outputs = run_segments(self.forward_funcs, forward_input, interval, self.offload, self.plain_layers)
+        return _sendable(outputs)
 
     def _partition_layers(self, method: str = "planned") -> None:
         assert method == "planned", f"this module's stages are given, not derived by {method!r}"
         stage = self._topo.get_coord(self.global_rank).pipe
         self._set_bounds(start=self.parts[stage], stop=self.parts[stage + 1])
+
+
+def _sendable(outputs: Any) -> Any:
+    """Without gaps: a message is memory as it lies, and some layers hand on slices."""
+    return tuple(x.contiguous() for x in outputs) if isinstance(outputs, tuple) else outputs
 
 
 def check_partition(partition: Sequence[int], layers: int) -> None:
