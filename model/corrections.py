@@ -39,10 +39,15 @@ def backward_pass(engine: Any, buffer_id: int) -> None:
     last. With non-reentrant checkpointing the recomputed activations live as long as the graph does, so
     every segment of the stage would be in memory at once: as if nothing were checkpointed. All of a
     stage's outputs are one graph; one backward from all of them frees each segment as it goes.
+
+    Of what a stage hands on, integers get no gradient back, and for what no weight made (conditioning as it
+    was loaded, or the outputs of frozen layers) nothing is done with the one that comes. A stage that had no
+    use for a tensor sends zeros back, where the engine asserts a gradient (:1098).
     """
     if engine.is_last_stage():
         engine.loss = scaled_loss(engine, engine.loss)
         engine._exec_backward_pass(buffer_id)
+        _fill_gradients(engine, buffer_id)
         return
     outputs = engine.pipe_buffers["outputs"][buffer_id]
     if engine.using_bf16_optimizer:
@@ -56,6 +61,15 @@ def backward_pass(engine: Any, buffer_id: int) -> None:
         engine.optimizer.update_hp_grads(clear_lp_grads=False)
     engine.pipe_buffers["output_tensors"][buffer_id] = None
     engine.pipe_buffers["outputs"][buffer_id] = None
+    _fill_gradients(engine, buffer_id)
+
+
+def _fill_gradients(engine: Any, buffer_id: int) -> None:
+    if engine.is_first_stage():
+        return
+    for received in engine.pipe_buffers["inputs"][buffer_id]:
+        if received.is_floating_point() and received.grad is None:
+            received.grad = torch.zeros_like(received)
 
 
 def _begun(outputs: tuple[Tensor, ...], gradients: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:

@@ -134,9 +134,9 @@ class PlannedPipelineModule(PipelineModule):  # type: ignore[misc]
         the segments. Pipelines never run ZeRO-3, and both recompute the same."""
         by_the_engine = self.offload is None and not self.plain_layers and not self.selective_layers
         if by_the_engine or not torch.is_grad_enabled():
-            return super().forward(forward_input)
+            return _sendable(super().forward(forward_input))
         interval = self.activation_checkpoint_interval
-        return run_segments(
+        outputs = run_segments(
             self.forward_funcs,
             forward_input,
             interval,
@@ -144,11 +144,17 @@ class PlannedPipelineModule(PipelineModule):  # type: ignore[misc]
             self.plain_layers,
             self.selective_layers,
         )
+        return _sendable(outputs)
 
     def _partition_layers(self, method: str = "planned") -> None:
         assert method == "planned", f"this module's stages are given, not derived by {method!r}"
         stage = self._topo.get_coord(self.global_rank).pipe
         self._set_bounds(start=self.parts[stage], stop=self.parts[stage + 1])
+
+
+def _sendable(outputs: Any) -> Any:
+    """Without gaps: a message is memory as it lies, and some layers hand on slices."""
+    return tuple(x.contiguous() for x in outputs) if isinstance(outputs, tuple) else outputs
 
 
 def check_partition(partition: Sequence[int], layers: int) -> None:

@@ -89,10 +89,14 @@ def at_most(x: Tensor, layer: nn.Module) -> Tensor:
     return x.to(dtype) if dtype.itemsize < x.dtype.itemsize else x
 
 
-def unpatchified(x_BTIJC: Tensor, patch: tuple[int, int, int]) -> Tensor:
-    """b t i j (p q r c) -> b c (t p) (i q) (j r), patches of p frames, q rows and r columns."""
+def unpatchified(x_BTIJC: Tensor, patch: tuple[int, int, int], *, channels_first: bool = False) -> Tensor:
+    """b t i j (p q r c) -> b c (t p) (i q) (j r), patches of p frames, q rows and r columns; some classes
+    keep a patch's channels first, (c p q r)."""
     batch, frames, rows, columns, _ = x_BTIJC.shape
     depth, height, width = patch
-    x = x_BTIJC.reshape(batch, frames, rows, columns, depth, height, width, -1)
-    x = x.permute(0, 7, 1, 4, 2, 5, 3, 6)
+    grid = (batch, frames, rows, columns)
+    if channels_first:
+        x = x_BTIJC.reshape(*grid, -1, depth, height, width).permute(0, 4, 1, 5, 2, 6, 3, 7)
+    else:
+        x = x_BTIJC.reshape(*grid, depth, height, width, -1).permute(0, 7, 1, 4, 2, 5, 3, 6)
     return x.reshape(batch, -1, frames * depth, rows * height, columns * width)

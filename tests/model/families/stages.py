@@ -45,7 +45,9 @@ def in_stages(layers: Sequence[nn.Module], stages: int, inputs: Inputs, gradient
     """The prediction; with a gradient of it, backward too.
 
     Between stages (runtime/pipe/engine.py of DeepSpeed 0.19.8): floating-point tensors arrive as leaves that
-    need a gradient (:1137), and each must have one to send back (:1098); integers have none.
+    need a gradient (:1137), and each has one to send back (:1098); integers have none. Zeros go back for what
+    a stage had no use for, and nothing happens to what comes back for tensors that no weight made
+    (corrections.py, `backward_pass`).
     """
     received: Any = inputs
     kept: list[tuple[Inputs, Any]] = []
@@ -61,9 +63,9 @@ def in_stages(layers: Sequence[nn.Module], stages: int, inputs: Inputs, gradient
         gradients: Sequence[Tensor] = [gradient]
         for received, outputs in reversed(kept):
             ends = [outputs] if isinstance(outputs, Tensor) else [x for x in outputs if x.is_floating_point()]
-            torch.autograd.backward(ends, gradients)
+            begun = [(x, gradient) for x, gradient in zip(ends, gradients, strict=True) if x.requires_grad]
+            torch.autograd.backward([x for x, _ in begun], [gradient for _, gradient in begun])
             if received is not inputs:
                 floating = [x for x in received if x.is_floating_point()]
-                assert all(x.grad is not None for x in floating), "a tensor was sent that nothing here needs"
-                gradients = [x.grad for x in floating if x.grad is not None]
+                gradients = [torch.zeros_like(x) if x.grad is None else x.grad for x in floating]
     return prediction

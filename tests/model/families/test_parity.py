@@ -19,6 +19,8 @@ def test_outputs_and_all_gradients_are_the_unwrapped_models(name: str) -> None:
     gradient = torch.randn(expected.shape, generator=generator)
     torch.autograd.backward(expected, gradient)
     wanted = {name: p.grad for name, p in model.named_parameters()}
+    # Some gradients are nothing but rounding: attention to one token, biases before a norm of one channel.
+    noise = 1e-7 * max(float(of_model.abs().max()) for of_model in wanted.values() if of_model is not None)
     for stages in (1, 2, 4):
         for layer in layers:
             layer.zero_grad()
@@ -35,5 +37,5 @@ def test_outputs_and_all_gradients_are_the_unwrapped_models(name: str) -> None:
                 assert ours is None, parameter
                 continue
             assert ours is not None, parameter
-            scale = float(of_model.abs().max())
-            torch.testing.assert_close(ours, of_model, rtol=1e-4, atol=1e-5 * scale, msg=parameter)
+            atol = 1e-5 * float(of_model.abs().max()) + noise
+            torch.testing.assert_close(ours, of_model, rtol=1e-4, atol=atol, msg=parameter)
