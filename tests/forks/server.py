@@ -30,7 +30,10 @@ MODULES = (
     "deepspeed",
     "deepspeed.pipe",
     "vdsgen.model.engine",
-    "vdsgen.model.distributed",
+    "vdsgen.model.curves",  # and what else the trainer imports
+    "vdsgen.model.data.loader",
+    "vdsgen.model.record",
+    "vdsgen.model.sample",
     "vdsgen.profile.live_bytes",
 )
 LARGEST_REQUEST_BYTES = 2**18

@@ -21,7 +21,7 @@ from tests.model.agreement import (
 )
 from tests.model.ranks import run_ranks
 from tests.model.test_layouts import FP16, FP32_ACCUMULATION, STEPS, config, selectively
-from tests.model.training import launch, render_tiny, write_clips
+from tests.model.training import render_tiny, train, write_clips
 from vdsgen.model.metrics import read_metrics
 from vdsgen.spec.experiment import Saving
 from vdsgen.spec.run import read_checkpoints
@@ -105,7 +105,7 @@ def test_all_ranks_tell_the_same_and_predict_the_same(results: dict[str, Answers
 
 
 def test_a_rendered_plan_with_sequence_ranks_trains_saves_resumes_and_samples(tmp_path: Path) -> None:
-    """Through `vdsgen launch`: 2 pipeline x 2 sequence ranks; the losses are those of one rank a sample."""
+    """2 pipeline x 2 sequence ranks; the losses are those of one rank a sample."""
     write_clips(tmp_path / "clips")
     training = {"steps": 4, "saving": Saving(every_steps=2, keep=2)}
     shared, whole = (
@@ -119,18 +119,19 @@ def test_a_rendered_plan_with_sequence_ranks_trains_saves_resumes_and_samples(tm
         )
         for sequence in (2, 1)
     )
-    ended = launch(shared, tmp_path / "run", "--steps", "2")
+    ended = train(shared, tmp_path / "run", steps=2)
     assert ended.code == 0, ended.shown
-    assert "2 pipeline x 1 data x 2 sequence, ZeRO-1, fp32" in ended.shown
-    assert not json.loads((tmp_path / "run" / "summary.json").read_text())["plan"]["edited"]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert "2 pipeline x 1 data x 2 sequence, ZeRO-1, fp32" in summary["plan"]["layout"]
+    assert not summary["plan"]["edited"]
     assert (tmp_path / "run" / "samples" / "step-00000002.mp4").exists()
     complete, incomplete = read_checkpoints(tmp_path / "run")
     assert not incomplete
     (record,) = complete.values()
     assert record.layout.sequence_parallel_size == 2
-    resumed = launch(shared, tmp_path / "run", "--resume")
+    resumed = train(shared, tmp_path / "run", resume=True)
     assert resumed.code == 0, resumed.shown
-    assert launch(whole, tmp_path / "whole").code == 0
+    assert train(whole, tmp_path / "whole").code == 0
     for step, expected in zip(read_metrics(tmp_path / "run"), read_metrics(tmp_path / "whole"), strict=True):
         assert len(step["peak_memory_bytes"]) == 4 and len(expected["peak_memory_bytes"]) == 2
         assert step["loss"] == pytest.approx(expected["loss"], rel=1e-5)
@@ -139,7 +140,7 @@ def test_a_rendered_plan_with_sequence_ranks_trains_saves_resumes_and_samples(tm
 def test_clips_that_the_ranks_cannot_share_are_refused_before_training(tmp_path: Path) -> None:
     write_clips(tmp_path / "clips")
     plan = render_tiny(tmp_path / "plan", tmp_path / "clips", pipeline=1, data=1, sequence=3, accumulation=4)
-    ended = launch(plan, tmp_path / "run")
+    ended = train(plan, tmp_path / "run")
     assert ended.code == 2, ended.shown
     assert "sequence parallel size 3 does not divide the clips'" in ended.shown
     assert "Traceback" not in ended.shown

@@ -21,7 +21,7 @@ from tests.model.agreement import (
 )
 from tests.model.ranks import run_ranks
 from tests.model.test_layouts import FP16, FP32_ACCUMULATION, STEPS, config, selectively
-from tests.model.training import launch, render_tiny, write_clips
+from tests.model.training import render_tiny, train, write_clips
 from vdsgen.model.metrics import read_metrics
 from vdsgen.spec.experiment import Saving
 from vdsgen.spec.run import read_checkpoints
@@ -115,16 +115,17 @@ def test_without_correction_only_the_first_ranks_parts_are_in_the_norm(
 
 
 def test_a_rendered_plan_with_tensor_ranks_trains_saves_and_samples(tmp_path: Path) -> None:
-    """Through `vdsgen launch`: 2 pipeline x 2 tensor ranks."""
+    """2 pipeline x 2 tensor ranks."""
     write_clips(tmp_path / "clips")
     training = {"steps": 2, "saving": Saving(every_steps=2, keep=1)}
     plan = render_tiny(
         tmp_path / "plan", tmp_path / "clips", data=1, tensor=2, accumulation=4, training=training
     )
-    ended = launch(plan, tmp_path / "run")
+    ended = train(plan, tmp_path / "run")
     assert ended.code == 0, ended.shown
-    assert "2 pipeline x 1 data x 2 tensor, ZeRO-1, fp32" in ended.shown
-    assert not json.loads((tmp_path / "run" / "summary.json").read_text())["plan"]["edited"]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert "2 pipeline x 1 data x 2 tensor, ZeRO-1, fp32" in summary["plan"]["layout"]
+    assert not summary["plan"]["edited"]
     assert [len(step["peak_memory_bytes"]) for step in read_metrics(tmp_path / "run")] == [4, 4]
     complete, incomplete = read_checkpoints(tmp_path / "run")
     assert not incomplete

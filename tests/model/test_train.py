@@ -14,7 +14,16 @@ from typing import Any
 import av
 import pytest
 
-from tests.model.training import FRAMES, SIZE, Finished, launch, launch_command, render_tiny, write_clips
+from tests.model.training import (
+    FRAMES,
+    SIZE,
+    Finished,
+    launch,
+    launch_command,
+    render_tiny,
+    train,
+    write_clips,
+)
 from vdsgen.launch.watch import processes_of
 from vdsgen.model.metrics import read_metrics
 from vdsgen.spec.experiment import ClipSize
@@ -52,6 +61,7 @@ def numerics(run: Path) -> list[tuple[Any, ...]]:
 def test_a_run_ends_well_and_shows_its_summary(lab: Path, uninterrupted: Finished) -> None:
     assert uninterrupted.code == 0, uninterrupted.shown
     shown = uninterrupted.shown
+    assert "Starting 4 ranks: 2 pipeline x 2 data, ZeRO-1, fp32" in shown
     assert "skipped broken.mp4" in shown
     assert f"step {STEPS}/{STEPS}  loss " in shown
     assert "predicted" in shown and "measured" in shown
@@ -171,7 +181,7 @@ def test_a_run_with_clips_of_several_sizes_tells_each_steps(tmp_path: Path) -> N
     plan = render_tiny(
         tmp_path / "plan", tmp_path / "clips", data=1, training={"global_batch_size": 2}, buckets=buckets
     )
-    finished = launch(plan, tmp_path / "run")
+    finished = train(plan, tmp_path / "run")
     assert finished.code == 0, finished.shown
     metrics = read_metrics(tmp_path / "run")
     sizes = [step["bucket"] for step in metrics]
