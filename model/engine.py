@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import deepspeed
@@ -18,13 +19,16 @@ from vdsgen.errors import VdsgenError
 from vdsgen.model import compression, corrections
 from vdsgen.model.activation_offload import ActivationOffload
 from vdsgen.model.distributed import init_distributed
+from vdsgen.model.ema import WeightAverage
 from vdsgen.model.layers.sequence_parallel import WHOLE, SequenceRanks
 from vdsgen.model.layers.tensor_parallel import TensorRanks
-from vdsgen.model.objective import diffusion_loss
+from vdsgen.model.objective import diffusion_loss, losses_of_samples
 from vdsgen.model.pipeline import PlannedPipelineModule, SequentialModel, check_partition, layer_specs
 from vdsgen.spec.architecture import Geometry, Vdt
 from vdsgen.spec.compression import compression_of, refusal
+from vdsgen.spec.experiment import Ema
 from vdsgen.spec.plan import GradientCompression
+from vdsgen.spec.trainer_section import ema_of
 
 Batch = tuple[tuple[Tensor, ...], Tensor]
 """((noised, timestep[, condition]), target) of one micro-batch, on any device."""
@@ -35,12 +39,15 @@ class TrainingEngine:
 
     compressor: compression.GradientCompressor | None
     """Averages gradients in int8, where the config asks for it."""
+    average: WeightAverage | None
+    """The weights' average over steps, where the config asks for it."""
 
     def __init__(
         self,
         engine: Any,
         gradient_compression: GradientCompression = "none",
         sequence: SequenceRanks = WHOLE,
+        ema: Ema | None = None,
     ) -> None:
         self.engine = engine
         self.sequence = sequence
@@ -54,6 +61,7 @@ class TrainingEngine:
             self.compressor = compression.install(engine, lambda: self.loss_scale)
         if self.pipelined:
             self._instrument_pipeline()
+        self.average = None if ema is None else WeightAverage(engine, ema)
 
     @property
     def device(self) -> torch.device:
@@ -86,6 +94,12 @@ class TrainingEngine:
 
         `size` tells the sizes of clips apart (their places in `Data.sizes`): one for the whole step, and the
         same on every rank."""
+        loss = self._train_step(batches, size)
+        if self.average is not None:
+            self.average.after_step()
+        return loss
+
+    def _train_step(self, batches: Iterator[Batch], size: int) -> float:
         if self.pipelined:
             if size != self._size:
                 self._expect_other_shapes()
@@ -126,6 +140,10 @@ class TrainingEngine:
         """The fp16 loss scale; 1 in other precisions."""
         return float(self.engine.optimizer.loss_scale) if self.engine.fp16_enabled() else 1.0
 
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside, the model's weights are their average, where one is kept. Nothing may be trained there."""
+        return nullcontext() if self.average is None else self.average.in_place()
+
     @property
     def learning_rate(self) -> float:
         return float(self.engine.get_lr()[0])
@@ -140,6 +158,42 @@ class TrainingEngine:
         self.engine.eval()
         prediction: Tensor = self.engine(placed)
         return self.sequence.whole(prediction)
+
+    @torch.no_grad()
+    def sample_losses(self, batches: Iterator[Batch], micro_batches: int) -> list[Tensor]:
+        """(B,) float32 for each of `micro_batches` from `batches`: every sample's loss, of the rows that this
+        rank has. Empty but where the loss is computed, on a pipeline's last stage.
+
+        All data ranks must pass equally many; `batches` are read where `needs_data`. Nothing is trained."""
+        found: list[Tensor] = []
+
+        def noting(prediction: Tensor, target: Tensor) -> Tensor:
+            found.append(losses_of_samples(prediction, target))
+            return found[-1].mean()
+
+        if self.pipelined:
+            self._losses_through_stages(batches, micro_batches, noting)
+            return found
+        self.engine.eval()
+        for _ in range(micro_batches):
+            inputs, target = next(batches)
+            noting(self.engine(tuple(x.to(self.device) for x in inputs)), target.to(self.device))
+        return found
+
+    def _losses_through_stages(
+        self, batches: Iterator[Batch], micro_batches: int, loss: Callable[[Tensor, Tensor], Tensor]
+    ) -> None:
+        """With `loss` in the place of the training loss."""
+        engine = self.engine
+        self._expect_other_shapes()
+        engine.total_loss = None
+        trained, engine.module.loss_fn = engine.module.loss_fn, loss
+        try:
+            engine.eval_batch(batches, num_micro_batches=micro_batches, bcast_loss=False)
+        finally:
+            engine.module.loss_fn = trained
+        self._expect_other_shapes()
+        engine.total_loss = None  # as after predicting
 
     def _predict_through_stages(self, inputs: tuple[Tensor, ...]) -> Tensor:
         engine = self.engine
@@ -251,7 +305,7 @@ def build_engine(ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, s
             module = SequentialModel(specs, intervals[0], diffusion_loss, offload, plain[0])
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     engine, *_ = deepspeed.initialize(model=module, model_parameters=trainable, config=config, mpu=grid)
-    return TrainingEngine(engine, compressed, sequence)
+    return TrainingEngine(engine, compressed, sequence, ema_of(ds_config))
 
 
 def _topology(stages: int, tensor: int, sequence: int) -> PipeModelDataParallelTopology | None:

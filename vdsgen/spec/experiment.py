@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -18,6 +18,7 @@ from vdsgen.spec.base import (
     PositiveInt,
     Spec,
     SpecError,
+    SpecWithOptions,
 )
 
 Dtype = Literal["fp32", "bf16", "fp16"]
@@ -205,17 +206,72 @@ class Saving(Spec):
     keep: PositiveInt = 3
 
 
-class Sampling(Spec):
-    """The sample video at the end of a run."""
+class Sampling(SpecWithOptions):
+    """The sample video at the end of a run, and on the way."""
+
+    written_where_set: ClassVar[frozenset[str]] = frozenset({"every_steps"})
 
     steps: PositiveInt = 30
     guidance_scale: NonNegativeFloat = 1.0
     clips: PositiveInt = 2
     frame_rate: PositiveFloat = 8.0
+    every_steps: PositiveInt | None = None
+    """Also every so many steps; None: at the end only."""
 
 
-class Training(Spec):
+class Ema(Spec):
+    """An exponential moving average of the weights, which samples better than they do; held-out losses and
+    sample videos are then the average's too. Four bytes a trained parameter, spread over ranks as the
+    optimizer's states are."""
+
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.9999
+    """Of the average, what a step keeps."""
+    warmup: bool = True
+    """Keep less in the first steps: at most (1 + step) / (10 + step)."""
+    device: Literal["accelerator", "cpu"] = "accelerator"
+    """Beside the optimizer's states, or in host memory."""
+    every_steps: PositiveInt = 1
+    """Average only so often: what a step keeps stays the same."""
+
+
+class Validation(Spec):
+    """The loss on clips held out of training, at fixed noise levels and with fixed noise: a model that learns
+    has less of it, whatever clips and noise levels its own steps happened to see."""
+
+    every_steps: PositiveInt = 500
+    """Also before the first step and after the last."""
+    videos: PathText | None = None
+    """Folder with the held-out clips, as `data.videos`; or give `fraction`."""
+    fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of the clips of `data.videos` that are held out of training: those whose path has a low hash, at
+    least one. Which ones stays the same when others are added."""
+    clips: PositiveInt = 8
+    """Held-out clips that are looked at, at most: each takes a forward pass at every noise level."""
+    quantiles: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    """Noise levels, as quantiles of those that training draws."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.videos is None) == (self.fraction is None):
+            given = "both are" if self.videos is not None else "neither is"
+            raise SpecError(
+                "fraction",
+                f"give either videos (a folder) or fraction (of the clips), {given} given",
+                remedy="fraction: 0.1 holds a tenth of data.videos out of training",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _quantiles_rise(self) -> Self:
+        if not self.quantiles or list(self.quantiles) != sorted(set(self.quantiles)):
+            raise SpecError("quantiles", f"must be one or more rising numbers, are {list(self.quantiles)}")
+        return self
+
+
+class Training(SpecWithOptions):
     """How to train."""
+
+    written_where_set: ClassVar[frozenset[str]] = frozenset({"validation", "ema"})
 
     global_batch_size: PositiveInt
     """Clips that one optimizer step sees, over all GPUs."""
@@ -238,6 +294,10 @@ class Training(Spec):
     diffusion: Diffusion = Diffusion()
     saving: Saving = Saving()
     sampling: Sampling = Sampling()
+    validation: Validation | None = None
+    """None: no clips are held out."""
+    ema: Ema | None = None
+    """None: weights are not averaged."""
 
     @model_validator(mode="after")
     def _schedule_fits(self) -> Self:
