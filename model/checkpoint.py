@@ -47,6 +47,7 @@ def save(engine: TrainingEngine, run: Path, step: int, rendered: Rendered, keep:
             str(folder), tag=target.name, client_state={"vdsgen_step": step}, save_latest=False
         )
         _save_errors(engine, target)
+        _save_average(engine, target)
         # DeepSpeed ends with a barrier where it writes `latest`; here the ranks must be told apart from it.
         dist.barrier()
         if is_first_rank():
@@ -92,6 +93,7 @@ def resume(engine: TrainingEngine, run: Path, rendered: Rendered) -> int:
     if loaded is None:
         raise VdsgenError(f"DeepSpeed could not load {folder}; its warnings are in the rank's log")
     _load_errors(engine, folder)
+    _load_average(engine, folder)
     return record.step
 
 
@@ -114,6 +116,36 @@ def _load_errors(engine: TrainingEngine, folder: Path) -> None:
     else:
         engine.compressor.restore([], engine.device)
         say_first(f"warning: {folder} was written without compressed gradients; their errors start at zero")
+
+
+def average_file(folder: Path, rank: int) -> Path:
+    """What `rank` holds of the weights' average. Where every data rank holds all of it, the first one's."""
+    return folder / f"ema_rank_{rank:05d}.pt"
+
+
+def _keeper(engine: TrainingEngine) -> int:
+    """The rank whose file holds this rank's average."""
+    assert engine.average is not None, "no average is kept"
+    if engine.average.is_shared_out:
+        return int(dist.get_rank())
+    return int(torch.distributed.get_process_group_ranks(engine.engine.data_parallel_group)[0])
+
+
+def _save_average(engine: TrainingEngine, folder: Path) -> None:
+    if engine.average is not None and _keeper(engine) == dist.get_rank():
+        torch.save(engine.average.state(), average_file(folder, dist.get_rank()))
+
+
+def _load_average(engine: TrainingEngine, folder: Path) -> None:
+    if engine.average is None:
+        return
+    path = average_file(folder, _keeper(engine))
+    if path.is_file():
+        # Not mapped from the file: it may be deleted while the run goes on.
+        engine.average.restore(torch.load(path, map_location="cpu", weights_only=True))
+    else:
+        engine.average.restore(None)
+        say_first(f"warning: {folder} was written without averaged weights (EMA): their average starts there")
 
 
 def _vouch(target: Path, step: int, rendered: Rendered) -> None:

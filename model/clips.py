@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from deepspeed import comm as dist
@@ -17,27 +18,37 @@ from vdsgen.model.data.order import Share, SizeOrder
 from vdsgen.model.engine import TrainingEngine
 from vdsgen.spec.experiment import Data
 
+T = TypeVar("T")
+
 
 def shared_index(data: Data) -> Index:
     """What rank 0 finds in the folder. Collective: a folder is searched once, and all ranks agree on it.
 
     Raises VdsgenError on every rank where the folder holds nothing usable.
     """
+
+    def search() -> Index:
+        index = scan(data)
+        report(index, data)
+        return index
+
+    return known_to_all(search)
+
+
+def known_to_all(find: Callable[[], T]) -> T:
+    """What `find` gives on rank 0, on every rank. Collective. Raises its VdsgenError on every rank."""
     found: list[Any] = [None]
     if is_first_rank():
         try:
-            index = scan(data)
-            report(index, data)
-            found = [index]
+            found = [find()]
         except VdsgenError as error:
             found = [VdsgenError(error.message, remedy=error.remedy)]
     device = torch.device(get_accelerator().current_device_name())
     torch.distributed.broadcast_object_list(found, src=0, device=device)
     if isinstance(found[0], VdsgenError):
         raise found[0]
-    index = found[0]
-    assert isinstance(index, Index)
-    return index
+    result: T = found[0]
+    return result
 
 
 def share_of(configuration: Configuration, engine: TrainingEngine) -> Share:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vdsgen.model.metrics import read_metrics
+from vdsgen.model.validation import read_validation
 
 LOSS_CURVE = "loss.png"
 SMOOTHING_SHARE = 0.1
@@ -31,8 +32,9 @@ def smoothed(losses: Sequence[float]) -> list[float]:
 
 
 def draw_loss(run: Path) -> None:
-    """Writes RUN/loss.png from the run's metrics: each step's loss, and the running mean. The vertical axis
-    is logarithmic where that shows more (the highest loss is ten times the lowest)."""
+    """Writes RUN/loss.png from the run's metrics: each step's loss, the running mean, and held-out losses
+    where there are some. The vertical axis is logarithmic where that shows more (the highest loss is ten
+    times the lowest)."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -43,6 +45,13 @@ def draw_loss(run: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
     axes.plot(steps, losses, color="#9db8d2", linewidth=1, label="each step")
     axes.plot(steps, smoothed(losses), color="#1f4e79", linewidth=2, label="running mean")
+    for weights, style in (("trained", "o-"), ("ema", "s--")):
+        held_out = [line for line in read_validation(run) if line["weights"] == weights and line["loss"]]
+        if held_out:
+            label = "held-out clips" + ("" if weights == "trained" else f", {weights.upper()} weights")
+            found = [line["loss"] for line in held_out]
+            axes.plot([line["step"] for line in held_out], found, style, markersize=4, label=label)
+            losses = losses + found
     if losses and min(losses) > 0 and max(losses) > 10 * min(losses):
         axes.set_yscale("log")
     axes.set_xlabel("optimizer step")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import deepspeed
@@ -18,15 +19,23 @@ from vdsgen.errors import VdsgenError
 from vdsgen.model import compression, corrections
 from vdsgen.model.activation_offload import ActivationOffload
 from vdsgen.model.distributed import init_distributed
+from vdsgen.model.ema import WeightAverage
 from vdsgen.model.exchanged_shapes import ExchangedShapes
 from vdsgen.model.layers.sequence_parallel import WHOLE, SequenceRanks
 from vdsgen.model.layers.tensor_parallel import TensorRanks
-from vdsgen.model.pipeline import PlannedPipelineModule, SequentialModel, Target, check_partition
+from vdsgen.model.pipeline import (
+    LossFunction,
+    PlannedPipelineModule,
+    SequentialModel,
+    Target,
+    check_partition,
+)
 from vdsgen.model.trained import trained
 from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.compression import compression_of, refusal
-from vdsgen.spec.experiment import Lora, TrainedModel
+from vdsgen.spec.experiment import Ema, Lora, TrainedModel
 from vdsgen.spec.plan import GradientCompression
+from vdsgen.spec.trainer_section import ema_of
 
 Batch = tuple[tuple[Tensor, ...], Target]
 """(the first layer's inputs, what the loss takes) of one micro-batch, on any device."""
@@ -37,14 +46,19 @@ class TrainingEngine:
 
     compressor: compression.GradientCompressor | None
     """Averages gradients in int8, where the config asks for it."""
+    average: WeightAverage | None
+    """The weights' average over steps, where the config asks for it."""
 
     def __init__(
         self,
         engine: Any,
         gradient_compression: GradientCompression = "none",
         sequence: SequenceRanks = WHOLE,
+        ema: Ema | None = None,
+        losses_of_samples: LossFunction | None = None,
     ) -> None:
         self.engine = engine
+        self._losses_of_samples = losses_of_samples
         self.sequence = sequence
         self.pipelined = isinstance(engine, PipelineEngine)
         self._plain_grad_norm: float | None = None
@@ -56,6 +70,7 @@ class TrainingEngine:
         if self.pipelined:
             self._shapes = ExchangedShapes(engine)
             self._instrument_pipeline()
+        self.average = None if ema is None else WeightAverage(engine, ema)
 
     @property
     def device(self) -> torch.device:
@@ -89,6 +104,12 @@ class TrainingEngine:
 
         `sizes` tells the sizes of clips apart (their places in `Data.sizes`): one for the whole step or one a
         micro-batch, and the same on every rank."""
+        loss = self._train_step(batches, sizes)
+        if self.average is not None:
+            self.average.after_step()
+        return loss
+
+    def _train_step(self, batches: Iterator[Batch], sizes: Sequence[int]) -> float:
         if self.pipelined:
             self._shapes.step_begins(sizes)
             return float(self.engine.train_batch(data_iter=batches))
@@ -135,6 +156,10 @@ class TrainingEngine:
         """The fp16 loss scale; 1 in other precisions."""
         return float(self.engine.optimizer.loss_scale) if self.engine.fp16_enabled() else 1.0
 
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside, the model's weights are their average, where one is kept. Nothing may be trained there."""
+        return nullcontext() if self.average is None else self.average.in_place()
+
     @property
     def learning_rate(self) -> float:
         return float(self.engine.get_lr()[0])
@@ -149,6 +174,45 @@ class TrainingEngine:
         self.engine.eval()
         prediction: Tensor = self.engine(placed)
         return self.sequence.whole(prediction)
+
+    @torch.no_grad()
+    def sample_losses(self, batches: Iterator[Batch], micro_batches: int) -> list[Tensor]:
+        """(B,) float32 for each of `micro_batches` from `batches`: every sample's loss, of the rows that this
+        rank has. Empty but where the loss is computed, on a pipeline's last stage.
+
+        All data ranks must pass equally many; `batches` are read where `needs_data`. Nothing is trained."""
+        found: list[Tensor] = []
+
+        assert self._losses_of_samples is not None, "built by build_engine"
+        losses_of_samples = self._losses_of_samples
+
+        def noting(prediction: Tensor, target: Target) -> Tensor:
+            found.append(losses_of_samples(prediction, target))
+            return found[-1].mean()
+
+        if self.pipelined:
+            self._losses_through_stages(batches, micro_batches, noting)
+            return found
+        self.engine.eval()
+        for _ in range(micro_batches):
+            inputs, target = next(batches)
+            noting(self.engine(self._placed(inputs)), self._placed(target))
+        return found
+
+    def _losses_through_stages(
+        self, batches: Iterator[Batch], micro_batches: int, loss: LossFunction
+    ) -> None:
+        """With `loss` in the place of the training loss."""
+        engine = self.engine
+        self._shapes.forget()
+        engine.total_loss = None
+        trained, engine.module.loss_fn = engine.module.loss_fn, loss
+        try:
+            engine.eval_batch(batches, num_micro_batches=micro_batches, bcast_loss=False)
+        finally:
+            engine.module.loss_fn = trained
+        self._shapes.forget()
+        engine.total_loss = None  # as after predicting
 
     def _predict_through_stages(self, inputs: tuple[Tensor, ...]) -> Tensor:
         engine = self.engine
@@ -243,7 +307,7 @@ def build_engine(
     topology = _topology(stages, tensor, sharing)
     ranks = TensorRanks(tensor, dist.get_rank() % tensor)
     sequence = SequenceRanks(sharing, dist.get_rank() // tensor % sharing)
-    specs, loss = trained(model, geometry, seed, adapters, ranks, sequence)
+    specs, loss, losses_of_samples = trained(model, geometry, seed, adapters, ranks, sequence)
     partition = list(section.get("partition", [0, len(specs)]))
     if len(partition) != stages + 1:
         raise VdsgenError(f"pipeline.partition {partition} needs {stages + 1} entries for {stages} stages")
@@ -279,7 +343,7 @@ def build_engine(
             module = SequentialModel(specs, intervals[0], loss, offload, plain[0], selective[0])
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     engine, *_ = deepspeed.initialize(model=module, model_parameters=trainable, config=config, mpu=grid)
-    return TrainingEngine(engine, compressed, sequence)
+    return TrainingEngine(engine, compressed, sequence, ema_of(ds_config), losses_of_samples)
 
 
 def _topology(stages: int, tensor: int, sequence: int) -> PipeModelDataParallelTopology | None:

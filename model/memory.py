@@ -64,17 +64,25 @@ class PeakMemory:
         return "tensors allocated on each GPU (max_memory_allocated)"
 
     def take(self) -> int:
-        """Bytes at the peak since the last call."""
-        if self.on_cpu:
-            files = _resident_bytes("RssFile") + _resident_bytes("RssShmem")
-            peak = max(0, _resident_bytes("VmHWM") - files - self._other_bytes)
-        else:
-            peak = int(get_accelerator().max_memory_allocated())
+        """Bytes at the peak of a step: since the last call of this or of `take_between`."""
+        peak = self._peak()
         self._taken += 1
         if self.on_cpu and self._taken == self.exact_steps:
             _map_blocks_from(USUAL_MAPPING_BYTES)
         self._reset()
         return peak
+
+    def take_between(self) -> int:
+        """The same of what runs between steps, and is no part of any."""
+        peak = self._peak()
+        self._reset()
+        return peak
+
+    def _peak(self) -> int:
+        if self.on_cpu:
+            files = _resident_bytes("RssFile") + _resident_bytes("RssShmem")
+            return max(0, _resident_bytes("VmHWM") - files - self._other_bytes)
+        return int(get_accelerator().max_memory_allocated())
 
     def _reset(self) -> None:
         if not self.on_cpu:

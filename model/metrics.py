@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from vdsgen.errors import VdsgenError
-from vdsgen.files import write_atomically
+from vdsgen.model.json_lines import LinesFile, as_line, read_lines
 
 FILE = "metrics.jsonl"
 NON_FINITE_LIMIT = 5
@@ -42,47 +40,29 @@ class StepMetrics:
     """Frames x height x width of the step's clips, where they come in several sizes; else not in the file."""
 
     def line(self) -> str:
-        values = {key: _finite(value) for key, value in asdict(self).items()}
+        values = asdict(self)
         if self.bucket is None:
             del values["bucket"]
-        return json.dumps(values, allow_nan=False) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return as_line(values)
 
 
 class MetricsFile:
-    """Appends; a line is in the file, whole, before the next step begins."""
+    """The file of a run, to append to."""
 
     def __init__(self, run: Path, *, resumed_step: int) -> None:
         """Drops what an interrupted run wrote past the step that it is resumed from."""
-        self._path = run / FILE
-        kept = [metrics for metrics in read_metrics(run) if metrics["step"] <= resumed_step]
-        write_atomically(self._path, "".join(json.dumps(metrics) + "\n" for metrics in kept).encode())
-        self._stream = self._path.open("a", encoding="utf-8")
+        self._file = LinesFile(run / FILE, resumed_step=resumed_step)
 
     def append(self, metrics: StepMetrics) -> None:
-        self._stream.write(metrics.line())
-        self._stream.flush()
+        self._file.write(metrics.line())
 
     def close(self) -> None:
-        self._stream.close()
+        self._file.close()
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """Every whole line of a run's metrics, [] where there are none."""
-    path = run / FILE
-    return list(_parsed(path.read_text(encoding="utf-8").splitlines())) if path.is_file() else []
-
-
-def _parsed(lines: Sequence[str]) -> Iterator[dict[str, Any]]:
-    for line in lines:
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            # The last line of a run that was killed as it wrote.
-            continue
+    return read_lines(run / FILE)
 
 
 class DivergedError(VdsgenError):

@@ -82,6 +82,14 @@ def sample_timestep(generator: torch.Generator, diffusion: Diffusion, geometry: 
     return shifted(t, shift_of(diffusion, geometry))
 
 
+def timestep_at(quantile: float, diffusion: Diffusion, geometry: Geometry) -> Tensor:
+    """() float32 in [0, 1]: the time that `quantile` of those that `sample_timestep` draws are below."""
+    t = torch.tensor(quantile, dtype=torch.float64)
+    if diffusion.timestep_sampling == "logit_normal":
+        t = torch.sigmoid(diffusion.logit_mean + diffusion.logit_std * torch.special.ndtri(t))
+    return shifted(t, shift_of(diffusion, geometry)).float()
+
+
 def training_pair(
     latents: Tensor, generator: torch.Generator, diffusion: Diffusion, geometry: Geometry
 ) -> Pair:
@@ -89,6 +97,11 @@ def training_pair(
     clean = latents.float()
     timestep = sample_timestep(generator, diffusion, geometry)
     noise = torch.randn(clean.shape, generator=generator)
+    return pair_at(clean, noise, timestep, diffusion)
+
+
+def pair_at(clean: Tensor, noise: Tensor, timestep: Tensor, diffusion: Diffusion) -> Pair:
+    """One clip's latents and noise (C, T, H, W) float32, mixed as at `timestep` ()."""
     alpha, sigma = alpha_sigma(timestep, diffusion)
     target = exact_prediction(clean, noise, timestep, diffusion)
     return Pair(noised=alpha * clean + sigma * noise, timestep=timestep, target=target)
@@ -141,3 +154,8 @@ def diffusion_loss(prediction: Tensor, target: Tensor) -> Tensor:
     keeps the loss of each micro-batch until the next step (runtime/pipe/engine.py:765, DeepSpeed 0.19.8).
     """
     return F.mse_loss(prediction.float(), target.float()).clone()
+
+
+def losses_of_samples(prediction: Tensor, target: Tensor) -> Tensor:
+    """(B,) float32: of each sample, what `diffusion_loss` is the mean of."""
+    return (prediction.float() - target.float()).square().flatten(1).mean(1)

@@ -19,9 +19,12 @@ from vdsgen import __version__
 from vdsgen.errors import VdsgenError
 from vdsgen.files import write_atomically
 from vdsgen.model.configuration import Configuration
-from vdsgen.model.console import is_first_rank, say_first, say_step
+from vdsgen.model.console import is_first_rank, say, say_first, say_step
 from vdsgen.model.data.index import Index
+from vdsgen.model.json_lines import LinesFile
 from vdsgen.model.metrics import MetricsFile, StepMetrics
+from vdsgen.model.validation import FILE as VALIDATION_FILE
+from vdsgen.model.validation import ValidationMetrics
 from vdsgen.spec.run import read_json_object
 
 LINES = 50
@@ -91,6 +94,9 @@ class RunLog:
         self._steps = configuration.steps
         self._metrics = MetricsFile(run, resumed_step=resumed_step)
         self._events = SummaryWriter(str(run / "tensorboard"), purge_step=resumed_step + 1)
+        self._validation: LinesFile | None = None
+        if configuration.rendered.experiment.training.validation is not None:
+            self._validation = LinesFile(run / VALIDATION_FILE, resumed_step=resumed_step)
         self._said_at = 0.0
 
     def append(self, metrics: StepMetrics) -> None:
@@ -103,6 +109,19 @@ class RunLog:
         if self._is_due(metrics.step):
             self._said_at = time.monotonic()
             say_step(self._line(metrics))
+
+    def append_validation(self, metrics: ValidationMetrics) -> None:
+        assert self._validation is not None, "the experiment holds no clips out"
+        self._validation.write(metrics.line())
+        name = "validation" if metrics.weights == "trained" else f"validation_{metrics.weights}"
+        self._events.add_scalar(f"{name}/loss", metrics.loss, metrics.step)
+        for quantile, loss in zip(metrics.quantiles, metrics.loss_by_quantile, strict=True):
+            self._events.add_scalar(f"{name}/loss_at_quantile_{quantile:g}", loss, metrics.step)
+        of = "" if metrics.weights == "trained" else f" of the {metrics.weights.upper()} weights"
+        say(
+            f"step {metrics.step}: held-out loss{of} {metrics.loss:.4f} "
+            f"({metrics.clips} clips x {len(metrics.quantiles)} noise levels, {metrics.seconds:.1f} s)"
+        )
 
     def _is_due(self, step: int) -> bool:
         late = time.monotonic() - self._said_at > MOST_SECONDS_BETWEEN_LINES
@@ -123,4 +142,6 @@ class RunLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._metrics.close()
+        if self._validation is not None:
+            self._validation.close()
         self._events.close()

@@ -33,8 +33,10 @@ def summarise(
     metrics: Sequence[Mapping[str, Any]],
     artefacts: Artefacts,
     memory: PeakMemory,
+    validation: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """The contents of summary.json. `metrics` are all steps of the run, earlier parts of it included."""
+    """The contents of summary.json. `metrics` are all steps of the run, earlier parts of it included, and
+    `validation` all its held-out losses."""
     rendered = configuration.rendered
     plan, layout = rendered.plan, rendered.layout
     section = rendered.ds_config.get("pipeline", {})
@@ -77,6 +79,7 @@ def summarise(
             / sum(m["step_seconds"] for m in timed),
         },
         "loss": {"first": _finite(first), "last": _finite(last), "steps_without": len(metrics) - len(losses)},
+        **_held_out(validation),
         "files": {
             "rendered": str(rendered.path),
             "checkpoint": _text(artefacts.checkpoint),
@@ -85,6 +88,25 @@ def summarise(
             "contact_sheet": _text(artefacts.contact_sheet),
         },
     }
+
+
+def _held_out(validation: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """`validation`, where clips were held out: for each kind of weights the first and last loss, the best and
+    its step."""
+    found = {}
+    for weights in dict.fromkeys(line["weights"] for line in validation):
+        lines = [line for line in validation if line["weights"] == weights and line["loss"] is not None]
+        if lines:
+            best = min(lines, key=lambda line: line["loss"])
+            found[weights] = {
+                "first": lines[0]["loss"],
+                "last": lines[-1]["loss"],
+                "best": best["loss"],
+                "best_step": best["step"],
+                "quantiles": list(lines[-1]["quantiles"]),
+                "last_by_quantile": list(lines[-1]["loss_by_quantile"]),
+            }
+    return {"validation": found} if found else {}
 
 
 def _is_edited(configuration: Configuration) -> bool:
@@ -156,6 +178,7 @@ def summary_text(summary: Mapping[str, Any]) -> str:
     lines = [
         f"Trained to step {summary['steps']}: loss {_shown(summary['loss']['first'])} -> "
         f"{_shown(summary['loss']['last'])} (means of the first and last tenth)",
+        *(_held_out_line(weights, found) for weights, found in summary.get("validation", {}).items()),
         "",
         f"Plan      {plan['pool']}: {plan['layout']}",
         f"          micro-batch {plan['micro_batch_size']}, "
@@ -171,6 +194,14 @@ def summary_text(summary: Mapping[str, Any]) -> str:
         *(f"{name:14}{summary['files'][key]}" for name, key in FILES if summary["files"][key] is not None),
     ]
     return "\n".join(lines)
+
+
+def _held_out_line(weights: str, found: Mapping[str, Any]) -> str:
+    of = "" if weights == "trained" else f" of the {weights.upper()} weights"
+    return (
+        f"Held-out loss{of}: {found['first']:.4f} -> {found['last']:.4f}, "
+        f"best {found['best']:.4f} at step {found['best_step']}"
+    )
 
 
 FILES = (

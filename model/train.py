@@ -36,6 +36,7 @@ from vdsgen.model.data.order import SizeOrder
 from vdsgen.model.devices import take_planned_device
 from vdsgen.model.distributed import init_distributed
 from vdsgen.model.engine import TrainingEngine, build_engine
+from vdsgen.model.interludes import Interludes
 from vdsgen.model.launcher import end_with_launcher
 from vdsgen.model.memory import PeakMemory
 from vdsgen.model.metrics import DivergenceAlarm, StepMetrics, read_metrics
@@ -43,6 +44,7 @@ from vdsgen.model.record import RunLog, record_run
 from vdsgen.model.sample import SampleFiles, write_sample
 from vdsgen.model.sources import AnySource, open_source
 from vdsgen.model.summary import Artefacts, summarise, summary_text
+from vdsgen.model.validation import HeldOut, held_out_of, read_validation, shared_held_out
 from vdsgen.spec.run import CHECKPOINTS, tag_of
 
 
@@ -51,10 +53,14 @@ def train(configuration: Configuration) -> None:
     rendered, experiment = configuration.rendered, configuration.rendered.experiment
     take_planned_device(rendered.plan.nodes, os.environ)
     init_distributed()
-    index = shared_index(experiment.data)
+    index, held_out_index = shared_held_out(experiment, shared_index(experiment.data))
+    device = get_accelerator().current_device_name()
     source = None
     if rendered.layout.reads_clips(dist.get_rank()):
-        source = open_source(experiment, index, get_accelerator().current_device_name())
+        source = open_source(experiment, index, device)
+    held_out = None
+    if held_out_index is not None and not configuration.measure:
+        held_out = held_out_of(experiment, held_out_index, source, device)
     memory = PeakMemory(len(configuration.sizes))
     engine = build_engine(
         rendered.ds_config,
@@ -71,14 +77,15 @@ def train(configuration: Configuration) -> None:
     )
     order = order_of(configuration, index)
     try:
-        run_steps(configuration, engine, source, memory, order, first_step)
+        run_steps(configuration, engine, source, held_out, memory, order, first_step)
     finally:
         if is_first_rank() and not configuration.measure:
             draw_loss(configuration.output)
     sample = None
     if not configuration.measure:
         say_first("Sampling a video.")
-        sample = write_sample(configuration, engine, source, step=max(first_step, configuration.steps))
+        with engine.averaged():
+            sample = write_sample(configuration, engine, source, step=max(first_step, configuration.steps))
     if is_first_rank():
         conclude(configuration, sample, memory)
     dist.barrier()
@@ -89,12 +96,13 @@ def run_steps(
     configuration: Configuration,
     engine: TrainingEngine,
     source: AnySource | None,
+    held_out: HeldOut | None,
     memory: PeakMemory,
     order: SizeOrder,
     first_step: int,
 ) -> None:
-    """Trains from `first_step` to the configured one, with checkpoints on the way and at the end unless it
-    only measures."""
+    """Trains from `first_step` to the configured one, with checkpoints, held-out losses and samples on the
+    way and at the end unless it only measures."""
     saving = configuration.rendered.experiment.training.saving
     alarm = DivergenceAlarm()
     with ExitStack() as open_files:
@@ -104,7 +112,10 @@ def run_steps(
             batches = open_files.enter_context(batches_for(source, share, start_step=first_step))
         if is_first_rank():
             log = open_files.enter_context(RunLog(configuration, first_step))
+        interludes = Interludes(configuration, engine, source, held_out, memory, log)
         memory.training_begins()
+        if first_step == 0:
+            interludes.after(0)
         for step in range(first_step + 1, configuration.steps + 1):
             metrics = one_step(configuration, engine, batches, memory, order, step)
             if log is not None:
@@ -115,6 +126,7 @@ def run_steps(
             # Weights that give no finite loss are not worth the place of those that did.
             if due and not configuration.measure and math.isfinite(metrics.loss):
                 checkpoint.save(engine, configuration.output, step, configuration.rendered, saving.keep)
+            interludes.after(step)
 
 
 def one_step(
@@ -163,7 +175,7 @@ def conclude(configuration: Configuration, sample: SampleFiles | None, memory: P
         contact_sheet=None if sample is None else sample.contact_sheet,
         checkpoint=saved if saved.is_dir() else None,
     )
-    summary = summarise(configuration, metrics, artefacts, memory)
+    summary = summarise(configuration, metrics, artefacts, memory, read_validation(run))
     write_atomically(run / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     say(summary_text(summary))
 

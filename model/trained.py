@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from deepspeed.pipe import LayerSpec
-from torch import Tensor
 
 from vdsgen.errors import VdsgenError
 from vdsgen.model.layers.sequence_parallel import WHOLE, SequenceRanks
 from vdsgen.model.layers.tensor_parallel import ALONE, TensorRanks
-from vdsgen.model.objective import diffusion_loss
+from vdsgen.model.objective import diffusion_loss, losses_of_samples
 from vdsgen.model.pipeline import LossFunction, layer_specs
 from vdsgen.spec.architecture import Geometry, Vdt
 from vdsgen.spec.experiment import Lora, TrainedModel
@@ -21,6 +20,8 @@ class Trained(NamedTuple):
 
     layers: list[LayerSpec]
     loss: LossFunction
+    losses_of_samples: LossFunction
+    """(B,) float32: of each sample, what `loss` is the mean of."""
 
 
 def trained(
@@ -35,19 +36,13 @@ def trained(
     of the model trains. Raises VdsgenError where model, clips and ranks do not fit each other."""
     if isinstance(model, Vdt):
         assert adapters is None, "refused when the experiment is resolved"
-        return Trained(layer_specs(model, geometry, seed, ranks, sequence), diffusion_loss)
+        return Trained(layer_specs(model, geometry, seed, ranks, sequence), diffusion_loss, losses_of_samples)
     if ranks.size > 1 or sequence.size > 1:
         raise VdsgenError(
             f"{model.class_name} is run as diffusers has it: ranks cannot share its blocks or its clips",
             remedy="set pipeline.tensor_parallel_size and pipeline.sequence_parallel_size to 1",
         )
     from vdsgen.model.families.layer_specs import diffusers_layer_specs
+    from vdsgen.model.recipes.loss import recipe_loss, recipe_losses
 
-    return Trained(diffusers_layer_specs(model, seed), weighted_loss)
-
-
-def weighted_loss(prediction: Tensor, target: tuple[Tensor, Tensor]) -> Tensor:
-    """Of a recipe's target and the weights of its samples (vdsgen.model.recipes.loss)."""
-    from vdsgen.model.recipes.loss import recipe_loss
-
-    return recipe_loss(prediction, *target)
+    return Trained(diffusers_layer_specs(model, seed), recipe_loss, recipe_losses)

@@ -78,6 +78,12 @@ class ClipReader:
             remedy="check that the folder of clips is still there and readable",
         )
 
+    def middle(self, position: int) -> torch.Tensor:
+        """uint8 (3, T, H, W): a clip's middle frames, cropped at the centre and never mirrored, of the first
+        size of `Data.sizes`. Raises VideoError where it cannot be read."""
+        video = self._decode(position, self.sizes[0], window=0.5, crop=0.5, flip=False)
+        return torch.from_numpy(np.ascontiguousarray(video.transpose(3, 0, 1, 2)))
+
     @functools.cached_property
     def sizes(self) -> tuple[ClipSize, ...]:
         return self.data.sizes

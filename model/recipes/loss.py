@@ -5,12 +5,18 @@ from __future__ import annotations
 from torch import Tensor
 
 
-def recipe_loss(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Mean over the batch of each sample's mean squared error times its weight; fp32.
+def recipe_loss(prediction: Tensor, target: tuple[Tensor, Tensor]) -> Tensor:
+    """Mean over the batch of `recipe_losses`. The clone is four bytes: see diffusion_loss in
+    vdsgen.model.objective."""
+    return recipe_losses(prediction, target).mean().clone()
 
-    prediction (B, C_out, T, H, W), target (B, C, T, H, W), weight (B,). Channels of the prediction beyond
-    the target's are a learned variance (Latte), and count for nothing. The clone is four bytes: see
-    diffusion_loss in vdsgen.model.objective.
+
+def recipe_losses(prediction: Tensor, target: tuple[Tensor, Tensor]) -> Tensor:
+    """(B,) float32: each sample's mean squared error times its weight.
+
+    prediction (B, C_out, T, H, W); target is what it should be (B, C, T, H, W), and the weights (B,).
+    Channels of the prediction beyond those are a learned variance (Latte), and count for nothing.
     """
-    error = (prediction[:, : target.shape[1]].float() - target.float()) ** 2
-    return (error.flatten(1).mean(dim=1) * weight).mean().clone()
+    wanted, weight = target
+    error = (prediction[:, : wanted.shape[1]].float() - wanted.float()) ** 2
+    return error.flatten(1).mean(dim=1) * weight

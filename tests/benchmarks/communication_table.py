@@ -15,7 +15,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from tests.model.ranks import run_ranks
-from vdsgen.spec.compression import KEY, SECTION
+from vdsgen.spec.trainer_section import COMPRESSION, SECTION
 
 RANKS = 4
 STEPS = 20
@@ -30,7 +30,7 @@ PRECISIONS: dict[str, dict[str, Any]] = {
     },
     "fp16": {"fp16": {"enabled": True, "initial_scale_power": 9, "loss_scale_window": 1000}},
 }
-INT8 = {SECTION: {KEY: "int8"}}
+INT8 = {SECTION: {COMPRESSION: "int8"}}
 
 
 class Case(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.model.test_layouts import furthest
@@ -32,8 +33,12 @@ def follows_in_half(found: Answers, reference: Answers, *, bf16: bool) -> None:
 
 
 def all_ranks_tell_the_same(found: Answers, reference: Answers, *, half: bool) -> None:
-    """Steps to the last bit, and predictions as near to one process's as rounding allows."""
+    """Steps and held-out losses to the last bit, and these and predictions as near to one process's as
+    rounding allows."""
     near: dict[str, Any] = {"rel": 0.05, "abs": 0.2} if half else {"rel": 1e-3, "abs": 1e-4}
     for answer in found:
         assert answer["steps"] == found[0]["steps"]
+        assert answer["held_out"] == found[0]["held_out"]
+        losses = np.array(reference[0]["held_out"])
+        assert np.array(answer["held_out"]) == pytest.approx(losses, rel=5e-2 if half else 1e-4)
         assert answer["prediction"] == pytest.approx(reference[0]["prediction"], **near)

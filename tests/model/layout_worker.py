@@ -23,8 +23,10 @@ from vdsgen.model.engine import Batch, TrainingEngine, build_engine
 from vdsgen.model.layers.initial import Linear
 from vdsgen.model.layers.tensor_parallel import RowParallelLinear, is_split
 from vdsgen.model.objective import training_pair
+from vdsgen.model.validation import HeldOut, held_out_losses
 from vdsgen.spec.architecture import Geometry, Vdt
 from vdsgen.spec.experiment import Diffusion
+from vdsgen.spec.run import layout_of
 
 MODEL = Vdt(
     in_channels=3,
@@ -67,6 +69,22 @@ def batches(
             inputs = tuple(torch.stack(column) for column in zip(*(s[0] for s in samples), strict=True))
             yield engine.own_rows((inputs, torch.stack([s[1] for s in samples])))
         step += 1
+
+
+def held_out_clips(geometry: Geometry) -> HeldOut:
+    """Three clips at three noise levels: as many samples for each of up to four data ranks, and one over."""
+    shape = (MODEL.in_channels, geometry.frames, geometry.latent_height, geometry.latent_width)
+    generator = torch.Generator().manual_seed(11)
+    text = (geometry.text_tokens, MODEL.text_hidden_size)
+    return HeldOut(
+        seed=SEED,
+        diffusion=Diffusion(),
+        paths=("a", "b", "c"),
+        quantiles=(0.1, 0.5, 0.9),
+        timesteps=torch.tensor([0.2, 0.5, 0.8]),
+        latents=tuple(torch.randn(shape, generator=generator) for _ in range(3)),
+        conditions=tuple(torch.randn(text, generator=generator) for _ in range(3)),
+    )
 
 
 def start_nowhere_at_zero() -> None:
@@ -155,13 +173,17 @@ def run_case(case: dict[str, Any], geometry: Geometry) -> dict[str, Any]:
                 "loss_scale": engine.loss_scale,
             }
         )
+    held_out = []
+    if not case.get("unwatched"):
+        held_out = held_out_losses(engine, held_out_clips(geometry), layout_of(config), micro).tolist()
     probe = [sample(index, geometry) for index in range(3)]
     inputs = tuple(torch.stack(column) for column in zip(*(s[0] for s in probe), strict=True))
-    prediction = engine.predict(inputs)
+    prediction = torch.zeros(()) if case.get("unwatched") else engine.predict(inputs)
     after = weights(engine)
-    # Training goes on as if nothing had been predicted.
+    # Training goes on as if nobody had looked.
     steps.append({"loss": engine.train_step(data), "grad_norm": engine.global_grad_norm})
     return {
+        "held_out": held_out,
         "weights": after,
         "learning_rate": engine.learning_rate,
         "steps": steps,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.model.layout_worker import GLOBAL_BATCH, MODEL
@@ -85,6 +86,7 @@ CASES: dict[int, dict[str, dict[str, Any]]] = {
     },
     2: {
         "1x2": config(1, 2),
+        "1x2 ZeRO-3 unwatched": config(1, 2, zero=3),
         "1x2 ZeRO-1": config(1, 2, zero=1),
         "1x2 ZeRO-2 checkpointed": config(1, 2, zero=2, interval=3),
         "1x2 ZeRO-3": config(1, 2, zero=3),
@@ -119,12 +121,14 @@ CASES: dict[int, dict[str, dict[str, Any]]] = {
         "2x2 bf16": config(2, 2, zero=1, interval=2, bf16={"enabled": True}, **FP32_ACCUMULATION),
         "2x2 fp16": config(2, 2, interval=2, fp16=FP16),
         "2x2 ZeRO-1 fp16": config(2, 2, zero=1, fp16=FP16),
+        "2x2 unwatched": config(2, 2),
         "2x2 uncorrected": config(2, 2),
         "2x2 fp16 uncorrected": config(2, 2, fp16=FP16),
     },
 }
-FP32_CASES = [name for cases in CASES.values() for name in cases if "fp16" not in name and "bf16" not in name]
-HALF_CASES = [name for cases in CASES.values() for name in cases if name not in FP32_CASES]
+WATCHED = [name for cases in CASES.values() for name in cases if "unwatched" not in name]
+FP32_CASES = [name for name in WATCHED if "fp16" not in name and "bf16" not in name]
+HALF_CASES = [name for name in WATCHED if name not in FP32_CASES]
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +137,12 @@ def results() -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for world_size, cases in CASES.items():
         jobs = [
-            {"config": case, "steps": STEPS, "uncorrected": "uncorrected" in name}
+            {
+                "config": case,
+                "steps": STEPS,
+                "uncorrected": "uncorrected" in name,
+                "unwatched": "unwatched" in name,
+            }
             for name, case in cases.items()
         ]
         by_rank = run_ranks("tests.model.layout_worker", world_size, {"cases": jobs})
@@ -180,6 +189,36 @@ def test_every_rank_gets_the_same_prediction(results: dict[str, list[dict[str, A
     for answer in results[name]:
         assert answer["prediction_dtype"] == "torch.float32"
         assert answer["prediction"] == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in FP32_CASES if "uncorrected" not in name])
+def test_every_rank_gets_the_held_out_loss_of_every_sample(
+    results: dict[str, list[dict[str, Any]]], name: str
+) -> None:
+    expected = np.array(results["1x1"][0]["held_out"])
+    assert expected.shape == (3, 3)
+    assert len(np.unique(expected)) == 9
+    for answer in results[name]:
+        assert np.array(answer["held_out"]) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in HALF_CASES if "uncorrected" not in name])
+def test_held_out_losses_in_half_precision_follow_fp32(
+    results: dict[str, list[dict[str, Any]]], name: str
+) -> None:
+    expected = np.array(results["1x1"][0]["held_out"])
+    for answer in results[name]:
+        assert answer["held_out"] == results[name][0]["held_out"]
+        assert np.array(answer["held_out"]) == pytest.approx(expected, rel=5e-2)
+
+
+@pytest.mark.parametrize("name", ["2x2", "1x2 ZeRO-3"])
+def test_looking_at_held_out_clips_and_samples_changes_no_step(
+    results: dict[str, list[dict[str, Any]]], name: str
+) -> None:
+    for watched, unwatched in zip(results[name], results[f"{name} unwatched"], strict=True):
+        assert len(watched["steps"]) == STEPS + 1
+        assert watched["steps"] == unwatched["steps"]
 
 
 def test_checkpointing_changes_no_bit_in_one_process(results: dict[str, list[dict[str, Any]]]) -> None:

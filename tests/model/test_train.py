@@ -26,7 +26,8 @@ from tests.model.training import (
 )
 from vdsgen.launch.watch import processes_of
 from vdsgen.model.metrics import read_metrics
-from vdsgen.spec.experiment import ClipSize
+from vdsgen.model.validation import read_validation
+from vdsgen.spec.experiment import ClipSize, Sampling, Validation
 from vdsgen.spec.run import read_checkpoints
 
 pytestmark = pytest.mark.slow
@@ -45,7 +46,13 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("lab with 'quotes' $(touch hacked)")
     write_clips(folder / "clips")
     (folder / "clips" / "broken.mp4").write_bytes(b"no video")
-    render_tiny(folder / "plan", folder / "clips", training={"steps": STEPS})
+    held_out = write_clips(folder / "held out", count=2)
+    training = {
+        "steps": STEPS,
+        "validation": Validation(every_steps=3, videos=str(held_out), quantiles=(0.2, 0.5, 0.8)),
+        "sampling": Sampling(steps=3, guidance_scale=2.0, clips=3, every_steps=5),
+    }
+    render_tiny(folder / "plan", folder / "clips", training=training)
     return folder
 
 
@@ -67,7 +74,7 @@ def test_a_run_ends_well_and_shows_its_summary(lab: Path, uninterrupted: Finishe
     assert "predicted" in shown and "measured" in shown
     assert "peak memory, stage 1" in shown
     assert "[vdsgen]" not in shown
-    assert len(shown.splitlines()) < 50
+    assert len(shown.splitlines()) < 60
     summary = json.loads((lab / "run" / "summary.json").read_text())
     for path in summary["files"].values():
         assert Path(path).exists()
@@ -104,6 +111,29 @@ def test_a_run_directory_is_complete(lab: Path, uninterrupted: Finished) -> None
     assert [record.step for record in complete.values()] == [6, STEPS], "the last two are kept"
     assert not incomplete
     assert (run / "checkpoints" / "latest").read_text() == f"step-{STEPS:08d}"
+
+
+def test_held_out_losses_are_told_while_it_trains(lab: Path, uninterrupted: Finished) -> None:
+    lines = read_validation(lab / "run")
+    assert [line["step"] for line in lines] == [0, 3, 6, STEPS]
+    for line in lines:
+        assert line["weights"] == "trained" and line["clips"] == 2
+        assert line["quantiles"] == [0.2, 0.5, 0.8] and line["timesteps"] == sorted(line["timesteps"])
+        assert line["loss"] == pytest.approx(sum(line["loss_by_quantile"]) / 3)
+        assert len(line["peak_memory_bytes"]) == 4
+    assert len({line["loss"] for line in lines}) == 4
+    summary = json.loads((lab / "run" / "summary.json").read_text())["validation"]["trained"]
+    assert (summary["first"], summary["last"]) == (lines[0]["loss"], lines[-1]["loss"])
+    assert f"step 3: held-out loss {lines[1]['loss']:.4f} (2 clips x 3 noise levels" in uninterrupted.shown
+    assert f"Held-out loss: {lines[0]['loss']:.4f} -> {lines[-1]['loss']:.4f}" in uninterrupted.shown
+
+
+def test_samples_are_written_on_the_way(lab: Path, uninterrupted: Finished) -> None:
+    assert uninterrupted.code == 0
+    samples = lab / "run" / "samples"
+    assert sorted(path.stem for path in samples.glob("*.mp4")) == ["step-00000005", f"step-{STEPS:08d}"]
+    early, late = ((samples / f"step-{step:08d}.mp4").read_bytes() for step in (5, STEPS))
+    assert early != late
 
 
 def test_the_sample_video_plays(lab: Path, uninterrupted: Finished) -> None:
@@ -147,6 +177,8 @@ def test_a_killed_rank_ends_the_job_and_it_resumes_to_the_same_losses(
     assert resumed.code == 0, resumed.shown
     assert f"skipped: {half} is half written" in resumed.shown
     assert numerics(run) == numerics(lab / "run")
+    losses = [[(line["step"], line["loss"]) for line in read_validation(one)] for one in (run, lab / "run")]
+    assert losses[0] == losses[1]
 
 
 def wait_for_step(run: Path, process: subprocess.Popen[bytes], step: int) -> tuple[dict[int, int], str]:

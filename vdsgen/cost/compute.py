@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from vdsgen.cost.averages import UPDATE_BYTES
 from vdsgen.cost.rates import BACKWARD_ATTENTION_FACTOR, Rates
 from vdsgen.cost.settings import BYTES_PER_ELEMENT, Settings
 from vdsgen.spec.architecture import Geometry
@@ -169,7 +170,8 @@ def optimizer_seconds(updated_parameters: int, settings: Settings, rates: Rates)
 
     Bytes a parameter: gradient norm (read the accumulated gradient), its cast to fp32 where it is not
     (read, write 4), clipping (read 4, write 4), fused AdamW (read gradient, parameter and two moments,
-    write the last three: 28), and the copy to half precision (read 4, write 2).
+    write the last three: 28), and the copy to half precision (read 4, write 2). An average of the weights on
+    the device takes UPDATE_BYTES more.
     """
     accumulated = BYTES_PER_ELEMENT[settings.gradient_accumulation_dtype]
     traffic = accumulated + 8
@@ -177,5 +179,7 @@ def optimizer_seconds(updated_parameters: int, settings: Settings, rates: Rates)
         traffic += accumulated + 4
     if settings.element_bytes != 4:
         traffic += 4 + settings.element_bytes
+    if settings.ema == "accelerator":
+        traffic += UPDATE_BYTES / settings.ema_every_steps
     adamw = ADAMW_BYTES / (rates.adamw_bytes_per_second or rates.bytes_per_second)
     return updated_parameters * (traffic / rates.bytes_per_second + adamw)

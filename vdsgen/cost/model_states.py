@@ -15,6 +15,7 @@ Not modelled: the few bytes of step counters, losses and norms, and what constru
 
 from __future__ import annotations
 
+from vdsgen.cost.averages import with_average
 from vdsgen.cost.communication_memory import with_communication
 from vdsgen.cost.engine_optimizer import EngineOptimizer, engine_optimizer
 from vdsgen.cost.flat_states import bf16_optimizer, zero_1, zero_1_and_2_offloaded, zero_2
@@ -28,7 +29,8 @@ from vdsgen.cost.zero_3_states import zero_3
 def model_states(sizes: StageSizes, settings: Settings) -> ModelStates:
     """The states of one stage. Raises ValueError for combinations that the engine refuses."""
     optimizer = engine_optimizer(settings)
-    return with_communication(_states(sizes, settings, optimizer), sizes, settings, optimizer)
+    states = with_communication(_states(sizes, settings, optimizer), sizes, settings, optimizer)
+    return with_average(states, sizes, settings, optimizer)
 
 
 def _states(sizes: StageSizes, settings: Settings, optimizer: EngineOptimizer) -> ModelStates:

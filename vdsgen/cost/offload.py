@@ -20,6 +20,7 @@ from math import inf
 from typing import NamedTuple
 
 from vdsgen.cost import engine_defaults as defaults
+from vdsgen.cost.averages import AVERAGE
 from vdsgen.cost.settings import BYTES_PER_ELEMENT, Settings
 from vdsgen.spec.calibration import Calibration, middle
 from vdsgen.spec.lab import Link, Pool
@@ -82,6 +83,8 @@ def offload_traffic_bytes(settings: Settings, parameters: int, trainable_paramet
       in fp32 after the last (:1455).
     - ZeRO-3 with offloaded parameters: the own share goes up for every gather
       (zero/partition_parameters.py:1360), twice a micro-batch; the update then stays in host memory.
+    - An average of the weights in host memory: the rank's fp32 weights go down when it is brought up to date
+      (model/ema.py). Without ZeRO those are all; BF16_Optimizer's are a share, and are overrated.
     """
     ranks = settings.sequence_data_parallel_size
     micro_batches = settings.gradient_accumulation_steps
@@ -96,6 +99,9 @@ def offload_traffic_bytes(settings: Settings, parameters: int, trainable_paramet
         total += own * 4
         if settings.offload_parameters == "none":
             total += own * settings.element_bytes
+    if settings.ema == "cpu" and settings.offload_optimizer == "none":
+        averaged = own if settings.zero_stage > 0 else trainable_parameters
+        total += averaged * AVERAGE / settings.ema_every_steps
     if settings.offload_parameters != "none":
         total += parameters / ranks * settings.element_bytes * 2 * micro_batches
     return total

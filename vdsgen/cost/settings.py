@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from vdsgen.spec.experiment import Dtype
-from vdsgen.spec.plan import GradientCompression, Offload
+from vdsgen.spec.plan import EmaPlace, GradientCompression, Offload
 
 BYTES_PER_ELEMENT: dict[str, int] = {"fp32": 4, "bf16": 2, "fp16": 2}
 
@@ -49,6 +49,10 @@ class Settings(NamedTuple):
     """ZeRO++: ZeRO-3 reduces gradients in int4."""
     hierarchical_partition_size: int = 1
     """ZeRO++: ranks of a secondary copy of the parameters, which backward gathers from; 1 for none."""
+    ema: EmaPlace = "none"
+    """Where each rank keeps the average of its optimizer's fp32 weights."""
+    ema_every_steps: int = 1
+    """How often it is brought up to date."""
 
     @property
     def world_size(self) -> int:

@@ -35,7 +35,8 @@ class Shortage(NamedTuple):
 def offloads(settings: Settings) -> bool:
     """Whether anything is kept outside the GPUs."""
     return (
-        settings.offload_optimizer != "none"
+        settings.ema == "cpu"
+        or settings.offload_optimizer != "none"
         or settings.offload_parameters != "none"
         or settings.offload_activations
     )

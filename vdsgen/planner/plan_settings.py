@@ -13,6 +13,7 @@ from vdsgen.spec.plan import (
     Parallel,
     Plan,
     Precision,
+    WeightAverage,
     Zero,
 )
 
@@ -43,7 +44,16 @@ def settings_of(plan: Plan) -> Settings:
         zero_quantized_weights=zero.quantized_weights,
         zero_quantized_gradients=zero.quantized_gradients,
         hierarchical_partition_size=zero.hierarchical_partition_size,
+        ema=plan.ema.device,
+        ema_every_steps=plan.ema.every_steps,
     )
+
+
+def with_ema(settings: Settings, training: Training) -> Settings:
+    """The same with the average of the weights that the experiment asks for."""
+    if training.ema is None:
+        return settings
+    return settings._replace(ema=training.ema.device, ema_every_steps=training.ema.every_steps)
 
 
 def sections_of(settings: Settings, training: Training) -> dict[str, Any]:
@@ -87,4 +97,5 @@ def sections_of(settings: Settings, training: Training) -> dict[str, Any]:
         "communication": Communication(
             dtype=settings.communication_dtype, gradient_compression=settings.gradient_compression
         ),
+        "ema": WeightAverage(device=settings.ema, every_steps=settings.ema_every_steps),
     }

@@ -10,6 +10,7 @@ from vdsgen.planner.baseline import Baseline
 from vdsgen.planner.place import COMPONENTS
 from vdsgen.planner.plan_settings import settings_of
 from vdsgen.planner.words import (
+    average_words,
     checkpoint_words,
     communication_words,
     duration,
@@ -57,6 +58,7 @@ def choice_table(plan: Plan) -> Table:
         ("precision", dtype),
         ("offload", ", ".join(offload_words(settings))),
         ("communication", communication_words(settings)),
+        ("average of weights (EMA)", average_words(settings)),
     ]
     return Table("Plan", tuple((name, value) for name, value in rows if value))
 

@@ -93,6 +93,16 @@ def offload_words(settings: Settings) -> list[str]:
     return [f"{what} {where[place]}" for what, place in kept.items() if place != "none"]
 
 
+def average_words(settings: Settings) -> str:
+    """Where the average of the weights is kept; empty without one."""
+    if settings.ema == "none":
+        return ""
+    beside = "beside the optimizer's states"
+    where = "in host memory" if settings.ema == "cpu" else beside
+    often = "" if settings.ema_every_steps == 1 else f", every {settings.ema_every_steps} steps"
+    return f"4 bytes a trained parameter, {where}{often}"
+
+
 def communication_words(settings: Settings) -> str:
     """How gradients and parameters travel where that is not the engine's own way; empty where it is."""
     parts = []

@@ -9,11 +9,11 @@ from typing import Any
 
 from vdsgen.cost import engine_defaults as defaults
 from vdsgen.errors import VdsgenError
-from vdsgen.spec.compression import KEY, SECTION
 from vdsgen.spec.experiment import AdamW, Experiment, Training
 from vdsgen.spec.monitoring import Monitoring
 from vdsgen.spec.plan import Plan
 from vdsgen.spec.run import CSV, TENSORBOARD
+from vdsgen.spec.trainer_section import COMPRESSION, EMA, SECTION
 
 STEPS_PER_PRINT = 100
 """How often the engine prints a line of its own; the trainer prints its own lines besides."""
@@ -30,6 +30,7 @@ def engine_config(plan: Plan, experiment: Experiment) -> dict[str, Any]:
         "zero_optimization": zero_section(plan),
         **precision_sections(plan, training),
         **communication_sections(plan),
+        **trainer_section(plan, training),
         "optimizer": optimizer_section(training.optimizer),
     }
     scheduler = scheduler_section(training)
@@ -197,14 +198,21 @@ def precision_sections(plan: Plan, training: Training) -> dict[str, Any]:
 
 
 def communication_sections(plan: Plan) -> dict[str, Any]:
-    """Where gradients travel otherwise than the engine would send them. `vdsgen` is read by the training
-    entrypoint alone: DeepSpeed drops top-level keys that it does not know."""
-    sections: dict[str, Any] = {}
-    if plan.communication.dtype is not None:
-        sections["communication_data_type"] = plan.communication.dtype
+    """Where gradients travel otherwise than the engine would send them."""
+    if plan.communication.dtype is None:
+        return {}
+    return {"communication_data_type": plan.communication.dtype}
+
+
+def trainer_section(plan: Plan, training: Training) -> dict[str, Any]:
+    """`vdsgen`, which is read by the training entrypoint alone: DeepSpeed drops top-level keys that it does
+    not know. Left out where nothing is asked of it."""
+    section: dict[str, Any] = {}
     if plan.communication.gradient_compression != "none":
-        sections[SECTION] = {KEY: plan.communication.gradient_compression}
-    return sections
+        section[COMPRESSION] = plan.communication.gradient_compression
+    if training.ema is not None:
+        section[EMA] = training.ema.model_dump(mode="json")
+    return {SECTION: section} if section else {}
 
 
 def monitoring_sections(monitoring: Monitoring) -> dict[str, Any]:

@@ -58,6 +58,7 @@ DS_CONFIG = _in(
     _keys("zero_optimization.stage", "memory", "speed"),
     _keys("zero_optimization.*", "memory", "speed", comes_with=STAGE + DTYPE),
     _keys("zero_optimization.reduce_scatter", "speed", comes_with=STAGE + DTYPE),
+    _keys("vdsgen.ema.*", "numerics", "memory", "speed", mirrors=("train.yaml:training.ema.*",)),
     _keys("communication_data_type vdsgen.gradient_compression", "numerics", "memory", "speed"),
     _keys(
         "zero_optimization.zero_quantized_weights zero_optimization.zero_quantized_gradients",
@@ -155,6 +156,10 @@ TRAIN = _in(
     _same("training.schedule.warmup_steps", "scheduler.params.warmup_num_steps", "numerics"),
     _keys("training.diffusion.*", "numerics"),
     _keys("training.saving.* training.sampling.* training.monitoring.* training.alarms.*", "housekeeping"),
+    _keys("training.validation", "numerics"),
+    _keys("training.validation.*", "housekeeping"),
+    _keys("training.validation.videos training.validation.fraction", "numerics"),
+    _keys("training.ema training.ema.*", "numerics", "memory", "speed"),
     _keys("constraints.* objective", "housekeeping"),
 )
 
@@ -214,6 +219,8 @@ PLAN = _in(
     _same("zero.hierarchical_partition_size", "zero_optimization.zero_hpz_partition_size", "memory", "speed"),
     _same("communication.dtype", "communication_data_type", "numerics", "memory", "speed"),
     _same("communication.gradient_compression", "vdsgen.gradient_compression", "numerics", "memory", "speed"),
+    _same("ema.device", "vdsgen.ema.device", "memory", "speed"),
+    _same("ema.every_steps", "vdsgen.ema.every_steps", "memory", "speed"),
     _keys("precision.dtype", "numerics", "memory", "speed"),
     _keys("precision.gradient_accumulation_dtype", "numerics", "memory", mirrors=DTYPE),
     _keys(

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    model_serializer,
+)
 
 if TYPE_CHECKING:
     from pydantic import GetJsonSchemaHandler
@@ -37,6 +44,20 @@ class Spec(BaseModel):
             if name in properties:
                 properties[name].setdefault("description", doc)
         return schema
+
+
+class SpecWithOptions(Spec):
+    """A spec with keys that are written out only where they say something: adding one changes no file, and
+    no hash, of those who do not use it."""
+
+    written_where_set: ClassVar[frozenset[str]] = frozenset()
+    """Keys that are left out where they have their default."""
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        unset = {key for key in self.written_where_set if getattr(self, key) == fields[key].default}
+        return {key: value for key, value in write(self).items() if key not in unset}
 
 
 class SpecError(ValueError):

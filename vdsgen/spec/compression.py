@@ -1,7 +1,4 @@
-"""Compressed gradients of the trainer's own: the section of ds_config.json that asks for them, and sizes.
-
-DeepSpeed ignores the section: it drops top-level keys that it does not know (runtime/config.py, 0.19.8).
-"""
+"""Compressed gradients of the trainer's own: what in ds_config.json asks for them, and sizes."""
 
 from __future__ import annotations
 
@@ -10,10 +7,7 @@ from typing import Any, get_args
 
 from vdsgen.errors import VdsgenError
 from vdsgen.spec.plan import GradientCompression
-
-SECTION = "vdsgen"
-"""The section of ds_config.json that the training entrypoint reads, and DeepSpeed does not."""
-KEY = "gradient_compression"
+from vdsgen.spec.trainer_section import COMPRESSION, SECTION, trainer_section
 
 BLOCK_ELEMENTS = 256
 """Elements that share one fp32 scale: 1.6 % on top of one byte each."""
@@ -28,21 +22,13 @@ ERROR_BYTES = 2
 def compression_of(ds_config: Mapping[str, Any]) -> GradientCompression:
     """What a ds_config.json asks for.
 
-    Raises VdsgenError where the section is no object, has another key, or asks for what there is not.
+    Raises VdsgenError where the section is no object, has an unknown key, or asks for what there is not.
     """
-    section = ds_config.get(SECTION, {})
-    if not isinstance(section, Mapping):
-        raise VdsgenError(f"ds_config.json: {SECTION} is {section!r}, must be an object")
-    unknown = sorted(set(section) - {KEY})
-    if unknown:
-        raise VdsgenError(
-            f"ds_config.json: nothing reads {SECTION}.{unknown[0]}", remedy=f"the section has one key, {KEY}"
-        )
-    value = section.get(KEY, "none")
+    value = trainer_section(ds_config).get(COMPRESSION, "none")
     known = get_args(GradientCompression)
     if value not in known:
         raise VdsgenError(
-            f"ds_config.json: {SECTION}.{KEY} is {value!r}", remedy=f"use one of {', '.join(known)}"
+            f"ds_config.json: {SECTION}.{COMPRESSION} is {value!r}", remedy=f"use one of {', '.join(known)}"
         )
     found: GradientCompression = value
     return found

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from vdsgen.spec.architecture import Geometry, PresetModel, Vdt
 from vdsgen.spec.base import (
@@ -18,6 +18,7 @@ from vdsgen.spec.base import (
     PositiveInt,
     Spec,
     SpecError,
+    SpecWithOptions,
 )
 from vdsgen.spec.diffusers_model import DiffusersModel, DiffusersSource
 from vdsgen.spec.monitoring import Alarms, Monitoring
@@ -91,11 +92,12 @@ class LatentCache(Spec):
     """A file is closed when it holds as much: what an interruption of a writer loses at most."""
 
 
-class Data(Spec):
+class Data(SpecWithOptions):
     """The clips, and what the loader makes of them."""
 
-    _written_where_set: ClassVar[tuple[str, ...]] = ("bucketing", "bucket_every", "cache")
-    """Keys that came after directories were rendered: at their defaults they are left out, as they were."""
+    written_where_set: ClassVar[frozenset[str]] = frozenset(
+        {"bucketing", "bucket_every", "cache", "pipeline"}
+    )
 
     videos: PathText
     """Folder searched for .mp4, .webm, .mkv, .mov, .avi and .gif."""
@@ -134,14 +136,6 @@ class Data(Spec):
     to cut heads off (arXiv 2307.01952, section 2.2)."""
     cache: LatentCache | None = None
     """None: clips are decoded and encoded each time that they are trained on."""
-
-    @model_serializer(mode="wrap")
-    def _leave_out_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        written: dict[str, Any] = handler(self)
-        for key in self._written_where_set:
-            if getattr(self, key) == type(self).model_fields[key].default:
-                written.pop(key, None)
-        return written
 
     @property
     def sizes(self) -> tuple[ClipSize, ...]:
@@ -231,8 +225,10 @@ class LossScaling(Spec):
         return self
 
 
-class Diffusion(Spec):
+class Diffusion(SpecWithOptions):
     """The training objective of models of the bundled family; `recipe` for models of diffusers."""
+
+    written_where_set: ClassVar[frozenset[str]] = frozenset({"recipe"})
 
     prediction: Literal["flow", "epsilon", "v"] = "flow"
     timestep_sampling: Literal["uniform", "logit_normal"] = "logit_normal"
@@ -248,14 +244,6 @@ class Diffusion(Spec):
     """Models of diffusers: what differs from the family's own recipe (docs/recipes.md); then the keys above
     stay as they are."""
 
-    @model_serializer(mode="wrap")
-    def _without_absent_recipe(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Experiments of the bundled family are written as if there were no recipes."""
-        written: dict[str, Any] = handler(self)
-        if self.recipe is None:
-            written.pop("recipe", None)
-        return written
-
 
 class Saving(Spec):
     """Checkpoints of a run."""
@@ -264,13 +252,17 @@ class Saving(Spec):
     keep: PositiveInt = 3
 
 
-class Sampling(Spec):
-    """The sample video at the end of a run."""
+class Sampling(SpecWithOptions):
+    """The sample video at the end of a run, and on the way."""
+
+    written_where_set: ClassVar[frozenset[str]] = frozenset({"every_steps"})
 
     steps: PositiveInt = 30
     guidance_scale: NonNegativeFloat = 1.0
     clips: PositiveInt = 2
     frame_rate: PositiveFloat = 8.0
+    every_steps: PositiveInt | None = None
+    """Also every so many steps; None: at the end only."""
 
 
 class Lora(Spec):
@@ -283,8 +275,61 @@ class Lora(Spec):
     """Which linear layers, by the ends of their names in the model."""
 
 
-class Training(Spec):
+class Ema(Spec):
+    """An exponential moving average of the weights, which samples better than they do; held-out losses and
+    sample videos are then the average's too. Four bytes a trained parameter, spread over ranks as the
+    optimizer's states are."""
+
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.9999
+    """Of the average, what a step keeps."""
+    warmup: bool = True
+    """Keep less in the first steps: at most (1 + step) / (10 + step)."""
+    device: Literal["accelerator", "cpu"] = "accelerator"
+    """Beside the optimizer's states, or in host memory."""
+    every_steps: PositiveInt = 1
+    """Average only so often: what a step keeps stays the same."""
+
+
+class Validation(Spec):
+    """The loss on clips held out of training, at fixed noise levels and with fixed noise: a model that learns
+    has less of it, whatever clips and noise levels its own steps happened to see."""
+
+    every_steps: PositiveInt = 500
+    """Also before the first step and after the last."""
+    videos: PathText | None = None
+    """Folder with the held-out clips, as `data.videos`; or give `fraction`."""
+    fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of the clips of `data.videos` that are held out of training: those whose path has a low hash, at
+    least one. Which ones stays the same when others are added."""
+    clips: PositiveInt = 8
+    """Held-out clips that are looked at, at most: each takes a forward pass at every noise level."""
+    quantiles: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    """Noise levels, as quantiles of those that training draws."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.videos is None) == (self.fraction is None):
+            given = "both are" if self.videos is not None else "neither is"
+            raise SpecError(
+                "fraction",
+                f"give either videos (a folder) or fraction (of the clips), {given} given",
+                remedy="fraction: 0.1 holds a tenth of data.videos out of training",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _quantiles_rise(self) -> Self:
+        if not self.quantiles or list(self.quantiles) != sorted(set(self.quantiles)):
+            raise SpecError("quantiles", f"must be one or more rising numbers, are {list(self.quantiles)}")
+        return self
+
+
+class Training(SpecWithOptions):
     """How to train."""
+
+    written_where_set: ClassVar[frozenset[str]] = frozenset(
+        {"validation", "ema", "monitoring", "alarms", "lora"}
+    )
 
     global_batch_size: PositiveInt
     """Clips that one optimizer step sees, over all GPUs."""
@@ -312,16 +357,10 @@ class Training(Spec):
     sampling: Sampling = Sampling()
     monitoring: Monitoring = Monitoring()
     alarms: Alarms = Alarms()
-
-    @model_serializer(mode="wrap")
-    def _unless_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What no plan depends on is written only where somebody chose it: rendered files and their hashes
-        stay what they were."""
-        values: dict[str, Any] = handler(self)
-        for key, default in (("monitoring", Monitoring()), ("alarms", Alarms())):
-            if getattr(self, key) == default:
-                values.pop(key, None)
-        return values
+    validation: Validation | None = None
+    """None: no clips are held out."""
+    ema: Ema | None = None
+    """None: weights are not averaged."""
 
     @model_validator(mode="after")
     def _schedule_fits(self) -> Self:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from vdsgen.spec.base import HostName, NonNegativeFloat, NonNegativeInt, PositiveInt, Spec
+from vdsgen.spec.base import HostName, NonNegativeFloat, NonNegativeInt, PositiveInt, Spec, SpecWithOptions
 from vdsgen.spec.experiment import Dtype
 from vdsgen.spec.explanations import Explanations
 from vdsgen.spec.lab import Pool
 
 Offload = Literal["none", "cpu", "nvme"]
+EmaPlace = Literal["none", "accelerator", "cpu"]
 """Where ZeRO keeps something that is not in use."""
 GradientCompression = Literal["none", "int8"]
 """How data-parallel ranks exchange gradients where the trainer, not the engine, compresses them."""
@@ -90,6 +91,13 @@ class Communication(Spec):
     dtype: Dtype | None = None
     """None: the model's dtype."""
     gradient_compression: GradientCompression = "none"
+
+
+class WeightAverage(Spec):
+    """The average of the weights (EMA) that is kept beside them."""
+
+    device: EmaPlace = "none"
+    every_steps: PositiveInt = 1
 
 
 class Precision(Spec):
@@ -218,8 +226,10 @@ class Search(Spec):
     rejected: tuple[Rejected, ...]
 
 
-class Plan(Spec):
+class Plan(SpecWithOptions):
     """`plan.json`"""
+
+    written_where_set: ClassVar[frozenset[str]] = frozenset({"ema"})
 
     schema_version: Literal[1] = 1
     generator: str
@@ -235,6 +245,7 @@ class Plan(Spec):
     activation_checkpointing: ActivationCheckpointing
     precision: Precision
     communication: Communication = Communication()
+    ema: WeightAverage = WeightAverage()
     stages: tuple[Stage, ...]
     predicted: Predicted
     reasons: tuple[str, ...]

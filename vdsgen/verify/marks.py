@@ -46,6 +46,7 @@ class Marks:
         self.states: dict[str, int] = {}
         self._engine = training.engine
         self._compressor = training.compressor
+        self._average = training.average
         self._books = books
         self._reduces_at_once = bool(self._engine.zero_optimization_partition_gradients())
         self._mark_phases(training.pipelined)
@@ -60,14 +61,22 @@ class Marks:
         books.claim(optimizer_tensors(engine), STATES)
         books.claim(gradient_tensors(engine), STATES)
         books.claim(self._errors(), STATES)
+        books.claim(self._averages(on_host=True), HOST)
+        books.claim(self._averages(on_host=False), STATES)
 
     def _errors(self) -> list[torch.Tensor]:
         """What compressing gradients has lost: a state that outlives the step, as moments are."""
         return [] if self._compressor is None else list(chain.from_iterable(self._compressor.errors))
 
+    def _averages(self, *, on_host: bool) -> list[torch.Tensor]:
+        """Of the weights: a state beside those that the optimizer steps, or in host memory."""
+        average = self._average
+        return average.tensors if average is not None and average.is_on_host == on_host else []
+
     def _note_states(self) -> None:
         self.states = owners(self._engine)
-        self.states["optimizer"] += storage_bytes(self._errors())
+        self.states["optimizer"] += storage_bytes([*self._errors(), *self._averages(on_host=False)])
+        self.states["host"] += storage_bytes(self._averages(on_host=True))
         if self._reduces_at_once:
             # What waits for its reduction is on its way, and no state yet.
             kept = self._books.owned(gradient_tensors(self._engine), STATES)

@@ -92,7 +92,7 @@ def test_cogvideox_loss_is_its_authors() -> None:
         clip = scheduler.get_velocity(said[None], pair.noised[None], timesteps)
         weight = 1 / (1 - scheduler.alphas_cumprod[timesteps])
         theirs = (weight.view(-1, 1, 1, 1, 1) * (clip - CLEAN) ** 2).mean()
-        ours = recipe_loss(said[None], pair.target[None], pair.weight[None])
+        ours = recipe_loss(said[None], (pair.target[None], pair.weight[None]))
         assert float(ours) == pytest.approx(float(theirs), rel=1e-3)
 
 
@@ -132,7 +132,7 @@ def test_svd_loss_is_edm_weighted() -> None:
         assert float(pair.timestep) == pytest.approx(0.25 * torch.tensor(sigma).log().item())
         assert torch.allclose(pair.noised, (CLEAN + sigma * NOISE) / (sigma**2 + 1) ** 0.5, atol=1e-5)
         assert torch.allclose(pair.target, (NOISE - sigma * CLEAN) / (sigma**2 + 1) ** 0.5, atol=1e-3)
-        ours = recipe_loss(said[None], pair.target[None], pair.weight[None])
+        ours = recipe_loss(said[None], (pair.target[None], pair.weight[None]))
         assert float(ours) == pytest.approx(float(svd_loss(said, t)), rel=1e-3)
 
 
@@ -146,7 +146,7 @@ def test_edm_scalings_keep_inputs_and_targets_of_unit_size() -> None:
 def test_learned_variance_channels_count_for_nothing() -> None:
     target = torch.ones(2, 4, 1, 2, 2)
     prediction = torch.cat([target + 2, torch.full_like(target, 1e6)], dim=1).requires_grad_()
-    loss = recipe_loss(prediction, target, torch.tensor([1.0, 3.0]))
+    loss = recipe_loss(prediction, (target, torch.tensor([1.0, 3.0])))
     assert loss.item() == pytest.approx((4 + 12) / 2)
     loss.backward()
     assert prediction.grad is not None

@@ -1,0 +1,97 @@
+"""The weights' average is that of every fp32 weight, whatever holds it, and training does not notice it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.model.ranks import run_ranks
+from tests.model.test_checkpoint import BF16, FP16, case
+from vdsgen.errors import VdsgenError
+from vdsgen.model.ema import decay_at
+from vdsgen.spec.experiment import Ema
+from vdsgen.spec.trainer_section import ema_of
+
+EVERY_STEP = {"decay": 0.9, "warmup": True, "device": "accelerator", "every_steps": 1}
+SOMETIMES = {"decay": 0.9, "warmup": False, "device": "cpu", "every_steps": 2}
+CASES = [
+    case("pipeline-zero0-bf16", stages=2, zero_stage=0, bf16={"enabled": True}),
+    case("pipeline-zero1-fp16", stages=2, zero_stage=1, **FP16),
+    case("data-zero0-fp32", stages=1, zero_stage=0),
+    case("data-zero0-bf16", stages=1, zero_stage=0, bf16={"enabled": True}),
+    case("data-zero1-bf16", stages=1, zero_stage=1, **BF16),
+    case("data-zero2-bf16", stages=1, zero_stage=2, **BF16),
+    case("data-zero3-bf16", stages=1, zero_stage=3, bf16={"enabled": True}),
+]
+OPTIMIZERS = {
+    "pipeline-zero0-bf16": "BF16_Optimizer",
+    "pipeline-zero1-fp16": "DeepSpeedZeroOptimizer",
+    "data-zero0-fp32": "AdamW",
+    "data-zero0-bf16": "FP16_UnfusedOptimizer",
+    "data-zero1-bf16": "BF16_Optimizer",
+    "data-zero2-bf16": "DeepSpeedZeroOptimizer",
+    "data-zero3-bf16": "DeepSpeedZeroOptimizer_Stage3",
+}
+NOT_RESUMED = "pipeline-zero0-bf16"
+"""DeepSpeed 0.19.8 cannot load this optimizer's states without ZeRO (bf16_optimizer.py:670)."""
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
+    """Case -> what each rank says."""
+    folder = tmp_path_factory.mktemp("runs")
+    found: dict[str, list[dict[str, Any]]] = {}
+    for pipelined in (True, False):
+        cases = [
+            {
+                **item,
+                "ema": SOMETIMES if number % 3 == 1 else EVERY_STEP,
+                "resumes": item["name"] != NOT_RESUMED,
+            }
+            for number, item in enumerate(CASES)
+            if (item["config"]["pipeline"]["stages"] > 1) == pipelined
+        ]
+        ranks = run_ranks("tests.model.ema_worker", 2, {"cases": cases, "folder": str(folder)})
+        found |= {item["name"]: [rank[index] for rank in ranks] for index, item in enumerate(cases)}
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
+def test_weights_are_averaged_saved_and_changed_places_with(
+    answers: dict[str, list[dict[str, Any]]], name: str
+) -> None:
+    for rank in answers[name]:
+        assert rank["optimizer"] == OPTIMIZERS[name]
+        assert rank["masters_round_to_weights"], "slices name the elements that are there"
+        assert rank["exact"] == [True] * 4
+        assert rank["average_is_in_place"] and rank["differs"], "samples are the average's"
+        assert rank["back_again"]
+        assert rank["same_training"]
+        if name != NOT_RESUMED:
+            assert rank["resumed"] and rank["resumed_average"], "a resumed average goes on as it was"
+        assert rank["held_out"] == answers[name][0]["held_out"], "every rank validates the same weights"
+    shared_out = OPTIMIZERS[name] not in ("AdamW", "FP16_UnfusedOptimizer")
+    files = ["ema_rank_00000.pt", "ema_rank_00001.pt"]
+    assert answers[name][0]["files"] == (files if shared_out else files[:1])
+
+
+def test_the_average_forgets_its_first_steps_sooner_with_warm_up() -> None:
+    ema = Ema(decay=0.999)
+    decays = [decay_at(ema, step) for step in (1, 10, 100, 10**6)]
+    assert decays == pytest.approx([2 / 11, 11 / 20, 101 / 110, 0.999])
+    assert decay_at(Ema(decay=0.999, warmup=False), 1) == 0.999
+
+
+def test_averaging_seldom_keeps_the_same_of_each_step() -> None:
+    assert decay_at(Ema(decay=0.99, warmup=False, every_steps=3), 3) == pytest.approx(0.99**3)
+
+
+def test_the_config_says_how_weights_are_averaged() -> None:
+    assert ema_of({}) is None
+    assert ema_of({"vdsgen": {"ema": EVERY_STEP}}) == Ema(**EVERY_STEP)
+    with pytest.raises(VdsgenError, match=r"vdsgen\.ema\.decay: Input should be less than 1"):
+        ema_of({"vdsgen": {"ema": {"decay": 1.5}}})
+    with pytest.raises(VdsgenError, match=r"nothing reads vdsgen\.emma"):
+        ema_of({"vdsgen": {"emma": {}}})

@@ -1,0 +1,43 @@
+"""The section of ds_config.json that the training entrypoint reads, and DeepSpeed does not: it drops
+top-level keys that it does not know (runtime/config.py, 0.19.8)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from vdsgen.errors import VdsgenError
+from vdsgen.spec.experiment import Ema
+
+SECTION = "vdsgen"
+COMPRESSION, EMA = "gradient_compression", "ema"
+KEYS = (COMPRESSION, EMA)
+
+
+def trainer_section(ds_config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The section; empty where there is none. Raises VdsgenError where it is no object or has another key."""
+    section = ds_config.get(SECTION, {})
+    if not isinstance(section, Mapping):
+        raise VdsgenError(f"ds_config.json: {SECTION} is {section!r}, must be an object")
+    unknown = sorted(set(section) - set(KEYS))
+    if unknown:
+        raise VdsgenError(
+            f"ds_config.json: nothing reads {SECTION}.{unknown[0]}",
+            remedy=f"the section's keys are {', '.join(KEYS)}",
+        )
+    return section
+
+
+def ema_of(ds_config: Mapping[str, Any]) -> Ema | None:
+    """How weights are averaged; None where they are not. Raises VdsgenError for what is no such setting."""
+    found = trainer_section(ds_config).get(EMA)
+    if found is None:
+        return None
+    try:
+        return Ema.model_validate(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in (SECTION, EMA, *first["loc"]))
+        raise VdsgenError(f"ds_config.json: {key}: {first['msg']}") from error
