@@ -43,7 +43,7 @@ def trained(
         )
     from vdsgen.model.families.layer_specs import diffusers_layer_specs
 
-    return Trained(diffusers_layer_specs(model, seed), weighted_loss)
+    return Trained(diffusers_layer_specs(model, seed, adapters), weighted_loss)
 
 
 def weighted_loss(prediction: Tensor, target: tuple[Tensor, Tensor]) -> Tensor:
