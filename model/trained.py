@@ -45,4 +45,4 @@ def trained(
     from vdsgen.model.families.layer_specs import diffusers_layer_specs
     from vdsgen.model.recipes.loss import recipe_loss, recipe_losses
 
-    return Trained(diffusers_layer_specs(model, seed), recipe_loss, recipe_losses)
+    return Trained(diffusers_layer_specs(model, seed, adapters), recipe_loss, recipe_losses)

@@ -12,9 +12,11 @@ from deepspeed.pipe import LayerSpec
 from deepspeed.runtime.zero import partition_parameters
 from torch import Tensor, nn
 
+from vdsgen.model.families.adapters import draw_adapters
 from vdsgen.model.families.folder import FolderWeights
 from vdsgen.model.families.skeleton import Skeleton, build_skeleton
 from vdsgen.model.families.weights import RandomWeights, Weights
+from vdsgen.spec.experiment import Lora
 
 
 class Described(Protocol):
@@ -28,40 +30,50 @@ class Described(Protocol):
     def weights(self) -> str | Path | None: ...
 
 
-def diffusers_layer_specs(model: Described, seed: int) -> list[LayerSpec]:
+def diffusers_layer_specs(model: Described, seed: int, adapters: Lora | None = None) -> list[LayerSpec]:
     """The model's layers in the order they run; each builds itself alone, with its own weights.
 
     Built without weights once, the model is on every rank a few MB. A layer's weights come from
     `model.weights` (a folder with diffusers' safetensors), or are drawn from `seed` and the layer's index,
     whatever the layout. They are on the current device and of torch's default dtype; inside
-    `deepspeed.zero.Init` of its dtype, and shared between its ranks as soon as the layer is built. Raises
-    VdsgenError where class, configuration and folder do not fit each other.
+    `deepspeed.zero.Init` of its dtype, and shared between its ranks as soon as the layer is built. With
+    `adapters` these alone require a gradient. Raises VdsgenError where class, configuration and folder do not
+    fit each other.
     """
-    skeleton = build_skeleton(model.class_name, model.config, seed)
-    if model.weights is None:
-        return [
-            LayerSpec(DiffusersLayer, skeleton, index, RandomWeights(seed, index))
-            for index in range(len(skeleton.layers))
-        ]
-    folder = FolderWeights(Path(model.weights), skeleton)
-    return [LayerSpec(DiffusersLayer, skeleton, index, folder) for index in range(len(skeleton.layers))]
+    skeleton = build_skeleton(model.class_name, model.config, seed, adapters)
+    folder = None if model.weights is None else FolderWeights(Path(model.weights), skeleton)
+    return [
+        LayerSpec(DiffusersLayer, skeleton, index, seed, folder or RandomWeights(seed, index))
+        for index in range(len(skeleton.layers))
+    ]
 
 
 class DiffusersLayer(nn.Module):
     """One layer with weights; takes and returns tuples of tensors, as the family's adapter says."""
 
-    def __init__(self, skeleton: Skeleton, index: int, weights: Weights) -> None:
+    diffusers_names: dict[str, str]
+    """Of each parameter and saved buffer of the model, by its name here: its name in diffusers' files."""
+    adapter_names: dict[str, str]
+    """Of each adapter's parameter, by its name here: its name in peft's files, before which those of
+    diffusers' pipelines have `Family.adapter_prefix` and a dot."""
+
+    def __init__(self, skeleton: Skeleton, index: int, seed: int, weights: Weights) -> None:
         super().__init__()
         self.kind, module = skeleton.layers[index]
         self.layer = _with_memory(module)
-        self.diffusers_names = {f"layer.{own}": name for own, name in skeleton.names[index].items()}
-        """Of each parameter and saved buffer, by its name here: what diffusers calls it."""
+        self.diffusers_names = _prefixed(skeleton.names[index])
+        self.adapter_names = _prefixed(skeleton.adapter_names[index])
         if torch.get_default_device().type != "meta":
             weights.fill(self.layer, skeleton.names[index])
+            draw_adapters(self.layer, seed, index)
         _take_dtype(self.layer)
 
     def forward(self, inputs: tuple[Tensor, ...]) -> Any:
         return self.layer(inputs)
+
+
+def _prefixed(names: Mapping[str, str]) -> dict[str, str]:
+    return {f"layer.{own}": name for own, name in names.items()}
 
 
 def _with_memory(module: nn.Module) -> nn.Module:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from vdsgen.errors import VdsgenError
+from vdsgen.model.families.adapters import inject_adapters, is_adapter, name_in_files
 from vdsgen.model.families.family import Cut, Family
 from vdsgen.model.families.registry import family_of
+from vdsgen.spec.experiment import Lora
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -30,19 +32,22 @@ class Skeleton:
     family: Family
     layers: tuple[Cut, ...]
     names: tuple[dict[str, str], ...]
-    """A layer's own name of each parameter and saved buffer -> the name in the whole model; one a layer."""
+    """A layer's own name of each parameter and saved buffer of the model -> its name in diffusers' files; one
+    dictionary a layer."""
+    adapter_names: tuple[dict[str, str], ...]
+    """The same of adapters' parameters, as peft's files call them."""
     shapes: dict[str, tuple[int, ...]]
-    """Of every parameter and saved buffer of the whole model."""
+    """Of every parameter and saved buffer of the whole model, adapters excepted."""
+    adapters: Lora | None = None
 
     def __repr__(self) -> str:
         return f"{self.family.class_name} of {len(self.layers)} layers"
 
 
 def build_skeleton(
-    class_name: str, config: Mapping[str, Any], seed: int, inject: Callable[[Any], None] | None = None
+    class_name: str, config: Mapping[str, Any], seed: int, adapters: Lora | None = None
 ) -> Skeleton:
-    """Builds on the current device what is not a weight. `inject` may put adapters into the model before it
-    is cut.
+    """Builds on the current device what is not a weight; with adapters, nothing but those trains.
 
     Values that the class draws itself come from `seed` alone. Raises VdsgenError for a class that nobody has
     cut, and for a configuration that the class does not take.
@@ -51,17 +56,29 @@ def build_skeleton(
     with torch.random.fork_rng(devices=[]), _weights_on_meta():
         torch.manual_seed(seed)
         model = _built(class_name, config)
-        if inject is not None:
-            inject(model)
+        if adapters is not None:
+            inject_adapters(model, family, adapters)
     layers = tuple(family.cut(model))
-    names_by_id = {id(tensor): name for name, tensor in saved_tensors(model)}
-    names = tuple(
-        {own: names_by_id[id(tensor)] for own, tensor in saved_tensors(layer.module)} for layer in layers
-    )
-    shapes = {name: tuple(tensor.shape) for name, tensor in saved_tensors(model)}
-    missed = shapes.keys() - {name for of_layer in names for name in of_layer.values()}
+    in_model = {id(tensor): name for name, tensor in saved_tensors(model)}
+    found = [{own: in_model[id(tensor)] for own, tensor in saved_tensors(x.module)} for x in layers]
+    missed = set(in_model.values()) - {name for names in found for name in names.values()}
     assert not missed, f"no layer of {class_name} has {sorted(missed)}"
-    return Skeleton(family, layers, names, shapes)
+    return Skeleton(
+        family,
+        layers,
+        names=tuple(_in_files(names, of_adapters=False) for names in found),
+        adapter_names=tuple(_in_files(names, of_adapters=True) for names in found),
+        shapes={
+            name_in_files(name): tuple(tensor.shape)
+            for name, tensor in saved_tensors(model)
+            if not is_adapter(name)
+        },
+        adapters=adapters,
+    )
+
+
+def _in_files(names: Mapping[str, str], *, of_adapters: bool) -> dict[str, str]:
+    return {own: name_in_files(name) for own, name in names.items() if is_adapter(name) == of_adapters}
 
 
 def saved_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -51,7 +51,9 @@ class _Residual(nn.Module):
         batch, frames = hidden_BFCHW.shape[:2]
         # Which frames are single images: none.
         images_only = hidden_BFCHW.new_zeros(batch, frames)
-        hidden = self.resnet(hidden_BFCHW.flatten(0, 1), time.repeat_interleave(frames, dim=0), images_only)
+        hidden: Tensor = self.resnet(
+            hidden_BFCHW.flatten(0, 1), time.repeat_interleave(frames, dim=0), images_only
+        )
         if self.attention is not None:
             context = image.repeat_interleave(frames, dim=0)
             hidden = self.attention(hidden, context, images_only, return_dict=False)[0]

@@ -31,7 +31,8 @@ class RandomWeights:
         self.seed, self.index = seed, index
 
     def fill(self, layer: nn.Module, names: Mapping[str, str]) -> None:  # noqa: ARG002
-        draw(layer, lambda _: True, layer_generator(self.seed, self.index))
+        # Adapters, where there are some, are drawn from another generator: the weights are the same without.
+        draw(layer, lambda name: ".lora_" not in name, layer_generator(self.seed, self.index))
 
 
 @torch.no_grad()
