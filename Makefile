@@ -33,10 +33,11 @@ demo: $(BIN)/.installed-demo data/clips/.fetched
 	$(BIN)/vdsgen generate examples/experiments/cpu-demo.yaml --lab $(DEMO)/lab.yaml --out $(DEMO)/plan
 	$(BIN)/vdsgen launch $(DEMO)/plan --output $(DEMO)/run
 
-# Slow tests start ranks that share the processor: one after the other. The others take a core each.
+# A file at a time on each of two cores. Slow tests start ranks, which wait for each other half of the time: two
+# such files keep both cores busy.
 test: $(BIN)/.installed
 	$(BIN)/python -m pytest -m 'not slow' --numprocesses 2 --dist loadfile
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadfile
 
 test-fast: $(BIN)/.installed
 	$(BIN)/python -m pytest -m 'not slow' --numprocesses 2 --dist loadfile
