@@ -116,14 +116,14 @@ ALL = (TEXT_TO_VIDEO, SMALL, IMAGE_TO_VIDEO)
 
 def recipe_of(config: Mapping[str, Any]) -> Recipe:
     """2B is the one without rotary positions; image to video takes twice the channels."""
-    if int(config.get("in_channels", 16)) > int(config.get("out_channels") or 16):
+    latent = int(config.get("out_channels") or 16)
+    if int(config.get("in_channels", 16)) > latent:
         recipe = IMAGE_TO_VIDEO
     else:
         recipe = TEXT_TO_VIDEO if config.get("use_rotary_positional_embeddings", False) else SMALL
     tokens = int(config.get("max_text_seq_length", 226))
-    return replace(
-        recipe,
-        text=(replace(recipe.text[0], max_tokens=tokens),),
+    return replace(recipe, text=(replace(recipe.text[0], max_tokens=tokens),)).with_sizes(
+        channels=latent,
         temporal_patch=int(config.get("patch_size_t") or 1),
         spatial_patch=int(config.get("patch_size") or 2),
     )
