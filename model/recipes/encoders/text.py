@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import importlib
 import importlib.util
 import re
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ def cleaned(caption: str, how: str) -> str:
         return caption.lower().strip()
     if how == "whitespace":
         if importlib.util.find_spec("ftfy") is not None:
-            import ftfy
+            ftfy = importlib.import_module("ftfy")
 
             caption = ftfy.fix_text(caption)
         caption = html.unescape(html.unescape(caption)).strip()

@@ -125,6 +125,7 @@ def test_svd_images_are_encoded_as_the_pipeline_does(tmp_path: Path) -> None:
     expected = pipe._encode_image(picture(clip), "cpu", 1, False)[0]
     assert torch.allclose(ours["image_embedding"], expected, atol=1e-4)
     # Without noise: what the variants are of.
+    assert recipe.image is not None
     still = replace(recipe, image=replace(recipe.image, noise=(-30.0, 0.0)))
     image = encode_video(still, tmp_path, clip)["image_latents"]
     plain = pipe._encode_vae_image(to_unit_range(clip[:, :1])[:, 0][None], "cpu", 1, False)[0]

@@ -23,18 +23,20 @@ _IMAGE_PIPELINE = "diffusers/pipelines/cogvideo/pipeline_cogvideox_image2video.p
 _SCHEDULER = "diffusers/schedulers/scheduling_ddim_cogvideox.py"
 _CONVERSION = "diffusers scripts/convert_cogvideox_to_diffusers.py"
 
+_V = ScheduledNoise(
+    prediction="v",
+    beta_start=0.00085,
+    beta_end=0.012,
+    betas="scaled_linear",
+    zero_terminal_snr=True,
+    spacing="trailing",
+)
+
 TEXT_TO_VIDEO = Recipe(
     name="cogvideox",
     summary="CogVideoX 5B and 1.5, text to video",
     class_name="CogVideoXTransformer3DModel",
-    objective=ScheduledNoise(
-        prediction="v",
-        beta_start=0.00085,
-        beta_end=0.012,
-        betas="scaled_linear",
-        zero_terminal_snr=True,
-        spacing="trailing",
-    ),
+    objective=_V,
     timesteps=TimestepSampling(kind="uniform"),
     shift=FixedShift(1.0),
     inputs=("noised", "timestep", "text"),
@@ -84,7 +86,7 @@ SMALL = replace(
     TEXT_TO_VIDEO,
     name="cogvideox-2b",
     summary="CogVideoX 2B, text to video",
-    objective=replace(TEXT_TO_VIDEO.objective, snr_shift=3.0),  # type: ignore[call-arg]
+    objective=replace(_V, snr_shift=3.0),
 )
 
 IMAGE_TO_VIDEO = replace(

@@ -282,9 +282,9 @@ class Recipe:
             names.append(encoding.gives)
             if encoding.gives == "text" and "text_mask" in self.inputs:
                 names.append("text_mask")
-        names += [name for name in ("image", "image_embedding") if name in self.inputs]  # type: ignore[misc]
+        names += [name for name in ("image", "image_embedding") if name in self.inputs]
         if self.image:
-            names += ["image_latents", *(("image_noise",) if self.image.noise else ())]  # type: ignore[list-item]
+            names += ["image_latents", *(("image_noise",) if self.image.noise else ())]
         return tuple(names)
 
     @property
