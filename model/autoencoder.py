@@ -85,13 +85,16 @@ class AutoencoderCodec:
     @torch.no_grad()
     def encode(self, video: torch.Tensor) -> torch.Tensor:
         """(3, T, H, W) in [-1, 1] -> (C, T', H', W') on the codec's device; T' = 1 + (T - 1) / factor."""
+        return self.normalisation.apply(self.encode_raw(video)).contiguous()
+
+    @torch.no_grad()
+    def encode_raw(self, video: torch.Tensor) -> torch.Tensor:
+        """As `encode`, but as the encoder gives them."""
         pixels = video.to(self.device, torch.float32)
         if self._by_frame:
             frames = torch.split(pixels.transpose(0, 1), FRAMES_AT_ONCE)
-            raw = torch.cat([_raw(self.model.encode(some)) for some in frames]).transpose(0, 1)
-        else:
-            raw = _raw(self.model.encode(pixels[None]))[0]
-        return self.normalisation.apply(raw).contiguous()
+            return torch.cat([_raw(self.model.encode(some)) for some in frames]).transpose(0, 1)
+        return _raw(self.model.encode(pixels[None]))[0]
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
@@ -116,7 +119,15 @@ def load_autoencoder(spec: Autoencoder, device: torch.device | str = "cpu") -> A
     Raises VdsgenError where the folder does not hold a known autoencoder, or one with other figures
     than `spec` says.
     """
-    folder = Path(spec.path)
+    return _loaded(Path(spec.path), device, spec)
+
+
+def open_autoencoder(folder: Path, device: torch.device | str = "cpu") -> AutoencoderCodec:
+    """As `load_autoencoder`, whatever its figures are."""
+    return _loaded(folder, device, None)
+
+
+def _loaded(folder: Path, device: torch.device | str, spec: Autoencoder | None) -> AutoencoderCodec:
     class_name = _class_name(folder)
     with _loading(folder):
         import diffusers
@@ -129,7 +140,8 @@ def load_autoencoder(spec: Autoencoder, device: torch.device | str = "cpu") -> A
             )
         config = model_class.load_config(str(folder), local_files_only=True)
         figures = _measure(model_class, config)
-    _check_figures(spec, figures, class_name)
+    if spec is not None:
+        _check_figures(spec, figures, class_name)
     with _loading(folder):
         model = model_class.from_pretrained(
             str(folder),
@@ -144,10 +156,11 @@ def load_autoencoder(spec: Autoencoder, device: torch.device | str = "cpu") -> A
 def normalisation_of(model: Any, channels: int) -> Normalisation:
     """From the configuration (LTX keeps mean and deviation in its weights).
 
-    (raw - shift - latents_mean) * scaling_factor / latents_std; `invert_scale_latents` (CogVideoX 1.5)
-    divides by the scaling factor. diffusers 0.42: pipelines/ltx/pipeline_ltx.py:456,
-    wan/pipeline_wan.py:664, mochi/pipeline_mochi.py:700, flux/pipeline_flux_img2img.py:474,
-    cogvideo/pipeline_cogvideox_image2video.py:387.
+    (raw - shift - latents_mean) * scaling_factor / latents_std. diffusers 0.42, pipelines/:
+    ltx/pipeline_ltx.py:456, wan/pipeline_wan.py:664, mochi/pipeline_mochi.py:700,
+    flux/pipeline_flux_img2img.py:474. Latents of video are multiplied in CogVideoX 1.5 too
+    (cogvideo/pipeline_cogvideox_video2video.py:388 and :402): its `invert_scale_latents` is of conditioning
+    images alone (cogvideo/pipeline_cogvideox_image2video.py:387).
     """
     config = model.config
     buffers = dict(model.named_buffers())
@@ -158,8 +171,6 @@ def normalisation_of(model: Any, channels: int) -> Normalisation:
         return value.expand(channels).reshape(channels, 1, 1, 1).clone()
 
     scaling = of("scaling_factor", 1.0)
-    if config.get("invert_scale_latents"):
-        scaling = 1 / scaling
     return Normalisation(
         mean=of("shift_factor", 0.0) + of("latents_mean", 0.0), scale=scaling / of("latents_std", 1.0)
     )

@@ -44,7 +44,7 @@ class Drop:
 
 def conditions_of(recipe: Recipe, sample: Mapping[str, Tensor], variant: float = 0.0) -> dict[str, Tensor]:
     """What one cached sample is conditioned on, by name; `variant` in [0, 1) picks a noised image."""
-    found = {name: sample[name].float() for name in FLOATS if name in recipe.inputs}
+    found: dict[str, Tensor] = {name: sample[name].float() for name in FLOATS if name in recipe.inputs}
     if "text_mask" in recipe.inputs:
         found["text_mask"] = sample["text_mask"].long()
     if recipe.image:

@@ -114,11 +114,12 @@ def test_ltx_keeps_its_normalisation_in_the_weights(tmp_path: Path) -> None:
     assert torch.equal(codec.normalisation.apply(raw), (raw - 0.5) * 2 / 4)
 
 
-def test_inverted_scales_divide(tmp_path: Path) -> None:
+def test_inverted_scales_are_of_conditioning_images_alone(tmp_path: Path) -> None:
+    """diffusers decodes CogVideoX 1.5's video from latents / scaling_factor, as it does CogVideoX's."""
     changes = {"invert_scale_latents": True, "scaling_factor": 0.7}
     folder = save_autoencoder(tmp_path, "AutoencoderKLCogVideoX", **changes)
     codec = load_autoencoder(spec_of(folder, "AutoencoderKLCogVideoX"))
-    assert torch.allclose(codec.normalisation.apply(torch.ones(4, 1, 1, 1)), torch.tensor(1 / 0.7))
+    assert torch.allclose(codec.normalisation.apply(torch.ones(4, 1, 1, 1)), torch.tensor(0.7))
 
 
 def test_ltx_decoders_that_want_a_time_get_one(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_learned_variance_channels_count_for_nothing() -> None:
     prediction = torch.cat([target + 2, torch.full_like(target, 1e6)], dim=1).requires_grad_()
     loss = recipe_loss(prediction, (target, torch.tensor([1.0, 3.0])))
     assert loss.item() == pytest.approx((4 + 12) / 2)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     assert prediction.grad is not None
     assert float(prediction.grad[:, 4:].abs().max()) == 0
     assert float(prediction.grad[:, :4].abs().min()) > 0

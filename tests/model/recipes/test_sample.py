@@ -190,7 +190,8 @@ def test_guided_sampling_sees_both_conditions(recipe: Recipe) -> None:
 
     sample_latents(recipe, predict, noise_for(recipe), conditions, steps=2, guidance_scale=4.0)
     assert len(calls) == 4
-    nothing, wanted = (dict(zip(recipe.inputs, inputs, strict=True)) for inputs in calls[:2])
+    names: tuple[str, ...] = recipe.inputs
+    nothing, wanted = (dict(zip(names, inputs, strict=True)) for inputs in calls[:2])
     key = "text" if recipe.text else "image_embedding"
     assert torch.equal(wanted[key], torch.stack([sample[key] for sample in samples]))
     assert not torch.equal(nothing[key], wanted[key])

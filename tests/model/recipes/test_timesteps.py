@@ -16,7 +16,7 @@ MANY = torch.linspace(1e-4, 1 - 1e-4, 9999, dtype=torch.float64)
 def diffusers_shares(kind: str, sampling: TimestepSampling, draws: int = 200_000) -> Tensor:
     from diffusers.training_utils import compute_density_for_timestep_sampling
 
-    return compute_density_for_timestep_sampling(
+    drawn: Tensor = compute_density_for_timestep_sampling(
         kind,
         draws,
         logit_mean=sampling.mean,
@@ -24,6 +24,7 @@ def diffusers_shares(kind: str, sampling: TimestepSampling, draws: int = 200_000
         mode_scale=sampling.mode_scale,
         generator=torch.Generator().manual_seed(0),
     )
+    return drawn
 
 
 @pytest.mark.parametrize(

@@ -23,18 +23,20 @@ _IMAGE_PIPELINE = "diffusers/pipelines/cogvideo/pipeline_cogvideox_image2video.p
 _SCHEDULER = "diffusers/schedulers/scheduling_ddim_cogvideox.py"
 _CONVERSION = "diffusers scripts/convert_cogvideox_to_diffusers.py"
 
+_V = ScheduledNoise(
+    prediction="v",
+    beta_start=0.00085,
+    beta_end=0.012,
+    betas="scaled_linear",
+    zero_terminal_snr=True,
+    spacing="trailing",
+)
+
 TEXT_TO_VIDEO = Recipe(
     name="cogvideox",
     summary="CogVideoX 5B and 1.5, text to video",
     class_name="CogVideoXTransformer3DModel",
-    objective=ScheduledNoise(
-        prediction="v",
-        beta_start=0.00085,
-        beta_end=0.012,
-        betas="scaled_linear",
-        zero_terminal_snr=True,
-        spacing="trailing",
-    ),
+    objective=_V,
     timesteps=TimestepSampling(kind="uniform"),
     shift=FixedShift(1.0),
     inputs=("noised", "timestep", "text"),
@@ -84,7 +86,7 @@ SMALL = replace(
     TEXT_TO_VIDEO,
     name="cogvideox-2b",
     summary="CogVideoX 2B, text to video",
-    objective=replace(TEXT_TO_VIDEO.objective, snr_shift=3.0),  # type: ignore[call-arg]
+    objective=replace(_V, snr_shift=3.0),
 )
 
 IMAGE_TO_VIDEO = replace(
@@ -116,14 +118,14 @@ ALL = (TEXT_TO_VIDEO, SMALL, IMAGE_TO_VIDEO)
 
 def recipe_of(config: Mapping[str, Any]) -> Recipe:
     """2B is the one without rotary positions; image to video takes twice the channels."""
-    if int(config.get("in_channels", 16)) > int(config.get("out_channels") or 16):
+    latent = int(config.get("out_channels") or 16)
+    if int(config.get("in_channels", 16)) > latent:
         recipe = IMAGE_TO_VIDEO
     else:
         recipe = TEXT_TO_VIDEO if config.get("use_rotary_positional_embeddings", False) else SMALL
     tokens = int(config.get("max_text_seq_length", 226))
-    return replace(
-        recipe,
-        text=(replace(recipe.text[0], max_tokens=tokens),),
+    return replace(recipe, text=(replace(recipe.text[0], max_tokens=tokens),)).with_sizes(
+        channels=latent,
         temporal_patch=int(config.get("patch_size_t") or 1),
         spatial_patch=int(config.get("patch_size") or 2),
     )

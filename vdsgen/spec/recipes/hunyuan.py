@@ -105,8 +105,8 @@ ALL = (DISTILLED, PLAIN)
 
 def recipe_of(config: Mapping[str, Any]) -> Recipe:
     recipe = DISTILLED if config.get("guidance_embeds", True) else PLAIN
-    return replace(
-        recipe,
+    return recipe.with_sizes(
+        channels=int(config.get("out_channels") or 16),
         temporal_patch=int(config.get("patch_size_t") or 1),
         spatial_patch=int(config.get("patch_size") or 2),
     )

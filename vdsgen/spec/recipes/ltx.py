@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from vdsgen.spec.recipes.recipe import (
@@ -70,8 +69,8 @@ ALL = (TEXT_TO_VIDEO,)
 
 
 def recipe_of(config: Mapping[str, Any]) -> Recipe:
-    return replace(
-        TEXT_TO_VIDEO,
+    return TEXT_TO_VIDEO.with_sizes(
+        channels=int(config.get("out_channels") or 128),
         temporal_patch=int(config.get("patch_size_t") or 1),
         spatial_patch=int(config.get("patch_size") or 1),
     )

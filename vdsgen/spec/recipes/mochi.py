@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from vdsgen.spec.recipes.recipe import (
@@ -71,4 +70,6 @@ ALL = (TEXT_TO_VIDEO,)
 
 
 def recipe_of(config: Mapping[str, Any]) -> Recipe:
-    return replace(TEXT_TO_VIDEO, spatial_patch=int(config.get("patch_size") or 2))
+    return TEXT_TO_VIDEO.with_sizes(
+        channels=int(config.get("in_channels") or 12), spatial_patch=int(config.get("patch_size") or 2)
+    )

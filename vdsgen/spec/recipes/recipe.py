@@ -7,7 +7,7 @@ unit, is the objective's affair. The computing part is vdsgen/model/recipes; doc
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 TimestepKind = Literal["uniform", "logit_normal", "mode"]
@@ -282,9 +282,9 @@ class Recipe:
             names.append(encoding.gives)
             if encoding.gives == "text" and "text_mask" in self.inputs:
                 names.append("text_mask")
-        names += [name for name in ("image", "image_embedding") if name in self.inputs]  # type: ignore[misc]
+        names += [name for name in ("image", "image_embedding") if name in self.inputs]
         if self.image:
-            names += ["image_latents", *(("image_noise",) if self.image.noise else ())]  # type: ignore[list-item]
+            names += ["image_latents", *(("image_noise",) if self.image.noise else ())]
         return tuple(names)
 
     @property
@@ -299,4 +299,13 @@ class Recipe:
         """Of a latent clip."""
         return (
             -(-frames // self.temporal_patch) * (height // self.spatial_patch) * (width // self.spatial_patch)
+        )
+
+    def with_sizes(self, *, channels: int, temporal_patch: int = 1, spatial_patch: int) -> Recipe:
+        """For a model of these latent channels and patches."""
+        return replace(
+            self,
+            autoencoder=replace(self.autoencoder, channels=channels),
+            temporal_patch=temporal_patch,
+            spatial_patch=spatial_patch,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from vdsgen.spec.recipes.recipe import (
@@ -96,4 +95,6 @@ ALL = (IMAGE_TO_VIDEO,)
 
 def recipe_of(config: Mapping[str, Any]) -> Recipe:
     levels = len(config.get("down_block_types", (0,) * 4))
-    return replace(IMAGE_TO_VIDEO, spatial_patch=2 ** (levels - 1))
+    return IMAGE_TO_VIDEO.with_sizes(
+        channels=int(config.get("out_channels") or 4), spatial_patch=2 ** (levels - 1)
+    )

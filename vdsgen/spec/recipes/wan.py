@@ -104,18 +104,19 @@ WITH_CLIP = replace(
     ),
 )
 
+LARGE_LATENTS = 48
+"""Channels of the autoencoder of Wan 2.2's 5 B model, which takes 16 pixels a side."""
+
 ALL = (TEXT_TO_VIDEO, IMAGE_TO_VIDEO, WITH_CLIP)
 
 
 def recipe_of(config: Mapping[str, Any]) -> Recipe:
     """By the configuration: more channels in than out, and an image branch or none."""
     latent = int(config.get("out_channels", 16))
-    image = int(config.get("in_channels", 16)) > latent
     recipe = TEXT_TO_VIDEO
-    if image:
+    if int(config.get("in_channels", 16)) > latent:
         recipe = WITH_CLIP if config.get("image_dim") is not None else IMAGE_TO_VIDEO
-    if latent != recipe.autoencoder.channels:
-        # Wan 2.2's 5 B model has an autoencoder of its own.
-        recipe = replace(recipe, autoencoder=replace(recipe.autoencoder, channels=latent, spatial_factor=16))
+    if latent == LARGE_LATENTS:
+        recipe = replace(recipe, autoencoder=replace(recipe.autoencoder, spatial_factor=16))
     patch = config.get("patch_size", (1, 2, 2))
-    return replace(recipe, temporal_patch=int(patch[0]), spatial_patch=int(patch[1]))
+    return recipe.with_sizes(channels=latent, temporal_patch=int(patch[0]), spatial_patch=int(patch[1]))

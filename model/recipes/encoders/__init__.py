@@ -1,0 +1,1 @@
+"""Text, image and video encoders of a pipeline's folder, run as the family's pipeline runs them."""
