@@ -38,11 +38,18 @@ class StepMetrics:
     """The step's peak, one a rank; vdsgen.model.memory says of what."""
     bucket: str | None = None
     """Frames x height x width of the step's clips, where they come in several sizes; else not in the file."""
+    data_wait: dict[str, float] | None = None
+    """What `data_seconds` went to, on that rank: reading_seconds, decoding_seconds, encoding_seconds,
+    hand_over_seconds."""
+    loader: dict[str, float] | None = None
+    """What all ranks' loaders did for the step's clips, waited for or not: samples, read_bytes,
+    reading_seconds, decoding_seconds, encoding_seconds."""
 
     def line(self) -> str:
         values = asdict(self)
-        if self.bucket is None:
-            del values["bucket"]
+        for key in ("bucket", "data_wait", "loader"):
+            if values[key] is None:
+                del values[key]
         return as_line(values)
 
 

@@ -18,12 +18,10 @@ from torch import Tensor
 from vdsgen.model.configuration import Configuration
 from vdsgen.model.console import is_first_rank
 from vdsgen.model.data.encode import write_video
-from vdsgen.model.data.samples import SampleSource
 from vdsgen.model.engine import TrainingEngine
 from vdsgen.model.objective import denoised, sampling_times
 from vdsgen.model.recipes.clips import noise_for, recipe_clips
-from vdsgen.model.recipes.source import RecipeSource
-from vdsgen.model.sources import AnySource
+from vdsgen.model.sources import AnyRecipeSource, AnySource, BundledSource
 from vdsgen.spec.architecture import Geometry, Vdt
 from vdsgen.spec.experiment import Diffusion, Sampling
 
@@ -99,10 +97,10 @@ def write_sample(
         for first in range(0, sampling.clips, configuration.micro_batch_size)
     ]
     if isinstance(configuration.model, Vdt):
-        assert source is None or isinstance(source, SampleSource)
+        assert source is None or isinstance(source, BundledSource)
         clips = _bundled_clips(configuration, engine, source, parts)
     else:
-        assert source is None or isinstance(source, RecipeSource)
+        assert source is None or isinstance(source, AnyRecipeSource)
         clips = recipe_clips(configuration, engine, source, parts)
     name = configuration.output / "samples" / f"step-{step:08d}"
     files = SampleFiles(name.with_suffix(".mp4"), name.with_suffix(".png"))
@@ -116,7 +114,7 @@ def write_sample(
 
 
 def _bundled_clips(
-    configuration: Configuration, engine: TrainingEngine, source: SampleSource | None, parts: Sequence[range]
+    configuration: Configuration, engine: TrainingEngine, source: BundledSource | None, parts: Sequence[range]
 ) -> list[Tensor]:
     """Latents (B, C, T, H, W) of each part of the clips."""
     training, model = configuration.rendered.experiment.training, configuration.model
@@ -135,7 +133,7 @@ def _bundled_clips(
     ]
 
 
-def _conditions(source: SampleSource | None, clips: range) -> Conditions | None:
+def _conditions(source: BundledSource | None, clips: range) -> Conditions | None:
     """Those of training clips `clips` (again from the first where there are fewer); None without conditions,
     and on stages that do not see them."""
     if source is None:

@@ -1,4 +1,5 @@
-"""Where the samples of an experiment come from, by the kind of its model."""
+"""Where the samples of an experiment come from: by the kind of its model, and from the cache if it has
+one."""
 
 from __future__ import annotations
 
@@ -6,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from vdsgen.model.cache.reader import CacheReader
+from vdsgen.model.cache.source import CachedRecipeSource, CachedSource, cached_source
 from vdsgen.model.data.clips import ClipReader
 from vdsgen.model.data.index import Index
 from vdsgen.model.data.samples import SampleSource, source_for
@@ -17,22 +20,36 @@ from vdsgen.spec.experiment import Data, Experiment
 from vdsgen.spec.recipes import trained_recipe
 from vdsgen.spec.recipes.recipe import Recipe
 
-AnySource = SampleSource | RecipeSource
+BundledSource = SampleSource | CachedSource
+AnyRecipeSource = RecipeSource | CachedRecipeSource
+AnySource = BundledSource | AnyRecipeSource
 
 
-def open_source(experiment: Experiment, index: Index, device: torch.device | str = "cpu") -> AnySource:
+def open_source(
+    experiment: Experiment,
+    index: Index,
+    device: torch.device | str = "cpu",
+    cached: CacheReader | None = None,
+) -> AnySource:
     """The samples of an experiment whose model is resolved, over the clips of `index`; encoders run on
-    `device`. Raises VdsgenError where clips, encoders and model do not fit each other."""
-    model = experiment.model
+    `device`, and with `cached` not at all before a sample video is decoded. Raises VdsgenError where clips,
+    encoders and model do not fit each other."""
+    model, data = experiment.model, experiment.data
     if isinstance(model, Vdt):
-        return source_for(experiment, index, device)
+        if cached is None:
+            return source_for(experiment, index, device)
+        return cached_source(experiment, cached, lambda latents: codec_for(data, device).decode(latents))
     assert isinstance(model, DiffusersModel), "the experiment's model has not been resolved"
     recipe = trained_recipe(model, experiment.training.diffusion.recipe)
+    if cached is not None:
+        return CachedRecipeSource(
+            cached, recipe, lambda latents: _encoders(model, recipe, data, device).decode(latents)
+        )
     seed = experiment.training.seed
     return RecipeSource(
         # Conditions are dropped by the recipe.
-        reader=ClipReader(index, experiment.data, seed, condition_dropout=0.0),
-        encoders=_encoders(model, recipe, experiment.data, device),
+        reader=ClipReader(index, data, seed, condition_dropout=0.0),
+        encoders=_encoders(model, recipe, data, device),
         recipe=recipe,
         seed=seed,
         captions=tuple(entry.caption for entry in index.entries),

@@ -12,6 +12,7 @@ from typing import Any
 from vdsgen.model.configuration import Configuration
 from vdsgen.model.curves import first_and_last
 from vdsgen.model.memory import PeakMemory
+from vdsgen.model.waiting_report import waiting_figures, waiting_lines
 from vdsgen.spec.run import Layout
 
 MIB = 1024**2
@@ -77,6 +78,8 @@ def summarise(
             "memory_meaning": memory.meaning,
             "data_wait_fraction": sum(m["data_seconds"] for m in timed)
             / sum(m["step_seconds"] for m in timed),
+            "data_wait": waiting_figures(timed),
+            "cached": rendered.experiment.data.cache is not None,
         },
         "loss": {"first": _finite(first), "last": _finite(last), "steps_without": len(metrics) - len(losses)},
         **_held_out(validation),
@@ -135,11 +138,12 @@ def _is_edited(configuration: Configuration) -> bool:
 
 
 def _typical_seconds(metrics: Sequence[Mapping[str, Any]]) -> float:
-    """The median step; where clips come in several sizes, the mean over them of each one's median."""
+    """The median step; where clips come in several sizes, the mean over them of each one's median, as
+    often as each came."""
     by_bucket: dict[str | None, list[float]] = {}
     for step in metrics:
         by_bucket.setdefault(step.get("bucket"), []).append(step["step_seconds"])
-    return statistics.mean(statistics.median(seconds) for seconds in by_bucket.values())
+    return sum(len(seconds) * statistics.median(seconds) for seconds in by_bucket.values()) / len(metrics)
 
 
 def _peaks(metrics: Sequence[Mapping[str, Any]]) -> list[int]:
@@ -189,7 +193,7 @@ def summary_text(summary: Mapping[str, Any]) -> str:
         *(_row(*row) for row in rows),
         f"  memory measured: {measured['memory_meaning']}; predicted: without the reserve",
         *([EDITED] if plan["edited"] else []),
-        f"Waiting for clips: {measured['data_wait_fraction']:.1%} of the step",
+        *waiting_lines(measured["data_wait_fraction"], measured["data_wait"], cached=measured["cached"]),
         "",
         *(f"{name:14}{summary['files'][key]}" for name, key in FILES if summary["files"][key] is not None),
     ]

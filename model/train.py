@@ -26,6 +26,7 @@ from deepspeed.accelerator import get_accelerator
 from vdsgen.errors import VdsgenError
 from vdsgen.files import write_atomically
 from vdsgen.model import checkpoint
+from vdsgen.model.cache.ranks import fill_together
 from vdsgen.model.clips import gather_counts, order_of, share_of, shared_index
 from vdsgen.model.configuration import Configuration, read_configuration
 from vdsgen.model.console import configure_logging, is_first_rank, say, say_first
@@ -33,6 +34,7 @@ from vdsgen.model.curves import LOSS_CURVE, draw_loss
 from vdsgen.model.data.buckets import bucket_text
 from vdsgen.model.data.loader import Batches, batches_for
 from vdsgen.model.data.order import SizeOrder
+from vdsgen.model.data.waiting import Waiting
 from vdsgen.model.devices import take_planned_device
 from vdsgen.model.distributed import init_distributed
 from vdsgen.model.engine import TrainingEngine, build_engine
@@ -55,12 +57,15 @@ def train(configuration: Configuration) -> None:
     init_distributed()
     index, held_out_index = shared_held_out(experiment, shared_index(experiment.data))
     device = get_accelerator().current_device_name()
+    cached = fill_together(experiment, index)
     source = None
     if rendered.layout.reads_clips(dist.get_rank()):
-        source = open_source(experiment, index, device)
+        source = open_source(experiment, index, device, cached)
     held_out = None
     if held_out_index is not None and not configuration.measure:
-        held_out = held_out_of(experiment, held_out_index, source, device)
+        # Held-out clips are in no cache: their encoders run here, once.
+        encoding = open_source(experiment, held_out_index, device) if source and cached else source
+        held_out = held_out_of(experiment, held_out_index, encoding, device)
     memory = PeakMemory(len(configuration.sizes))
     engine = build_engine(
         rendered.ds_config,
@@ -139,16 +144,18 @@ def one_step(
 ) -> StepMetrics:
     """One optimizer step, measured; the same metrics on every rank."""
     learning_rate, loss_scale = engine.learning_rate, engine.loss_scale
-    waited_before = batches.waited_seconds if batches is not None else 0.0
+    before = Waiting() if batches is None else batches.waiting.copy()
     began = time.perf_counter()
     sizes = order.of_step(step - 1)
     mine = iter(()) if batches is None else map(engine.own_rows, batches)
     loss = engine.train_step(mine, sizes)
     get_accelerator().synchronize()
     seconds = time.perf_counter() - began
-    waited = batches.waited_seconds - waited_before if batches is not None else 0.0
-    counts = gather_counts([memory.take(), round(waited * 1e6), round(seconds * 1e6)], engine.device)
-    peaks, waits_microseconds, step_microseconds = zip(*counts, strict=True)
+    waited = Waiting() if batches is None else batches.waiting.since(before)
+    figures = [memory.take(), round(seconds * 1e6), *waited.whole_numbers()]
+    peaks, step_microseconds, *counts = zip(*gather_counts(figures, engine.device), strict=True)
+    waits = [Waiting.of_whole_numbers(rank) for rank in zip(*counts, strict=True)]
+    longest = max(waits, key=lambda rank: rank.seconds)
     step_seconds = max(step_microseconds) / 1e6
     return StepMetrics(
         step=step,
@@ -157,10 +164,12 @@ def one_step(
         loss_scale=loss_scale,
         learning_rate=learning_rate,
         step_seconds=step_seconds,
-        data_seconds=max(waits_microseconds) / 1e6,
+        data_seconds=longest.seconds,
         samples_per_second=configuration.global_batch_size / step_seconds,
         peak_memory_bytes=list(peaks),
         bucket=bucket_text(configuration.sizes, sizes),
+        data_wait=longest.waits(),
+        loader=Waiting.total(waits).loader(),
     )
 
 

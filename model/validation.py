@@ -113,6 +113,7 @@ def held_out_of(
         of_clips = conditions_for(index, experiment.data, model, device)
         for place in range(len(index.entries)):
             pixels = to_unit_range(reader.middle(place))
+            assert source.noising.codec is not None, "opened to encode"
             latents.append(source.noising.codec.encode(pixels).cpu().float())
             conditions.append(of_clips.of(place))
     training, geometry = experiment.training, geometry_of(experiment.data, model)

@@ -60,6 +60,14 @@ class Contents:
         with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1)), thread_name_prefix="hash") as pool:
             return list(pool.map(one, paths))
 
+    def remember(self, path: Path, digest: str) -> None:
+        """For who has just written the file, and knows that nobody else writes it."""
+        status = status_of(path)
+        self._known[status] = self._new[status] = digest
+
+    def forget(self, path: Path) -> None:
+        self._known.pop(status_of(path), None)
+
     def save(self) -> None:
         """Adds what is new to the file, beside what others have added meanwhile."""
         if not self._new:

@@ -22,8 +22,8 @@ class Encoders(Protocol):
     """
 
     def fingerprint(self, part: Part) -> str:
-        """Changes whenever the tensors of this part may: with weights, settings and code. Loads no
-        weights. Empty: the family has none of this part."""
+        """Changes whenever the tensors of this part may: with weights, settings and code. Loads no weights.
+        Empty: the family has none of this part."""
         ...
 
     def encode_clip(self, clip: torch.Tensor) -> Tensors:

@@ -63,10 +63,7 @@ def conditions_for(index: Index, data: Data, model: Vdt, device: torch.device | 
     if model.condition == "class":
         return _classes(index, model.classes)
     if data.text_encoder is None:
-        raise VdsgenError(
-            "model.condition is text, but data.text_encoder is not set",
-            remedy="name a local encoder under data.text_encoder, or set model.condition to class or none",
-        )
+        raise no_text_encoder()
     captions = tuple(entry.caption for entry in index.entries)
     table = embed_captions(data.text_encoder, captions, device)
     if table.width != model.text_hidden_size:
@@ -77,6 +74,13 @@ def conditions_for(index: Index, data: Data, model: Vdt, device: torch.device | 
         )
     _warn_of_missing(captions)
     return TextConditions(captions, table)
+
+
+def no_text_encoder() -> VdsgenError:
+    return VdsgenError(
+        "model.condition is text, but data.text_encoder is not set",
+        remedy="name a local encoder under data.text_encoder, or set model.condition to class or none",
+    )
 
 
 def _classes(index: Index, classes: int) -> ClassConditions:

@@ -12,25 +12,49 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vdsgen.errors import VdsgenError
+from vdsgen.model.data.ahead import TakenAhead, in_threads
 from vdsgen.model.data.buckets import size_order
-from vdsgen.model.data.clips import ClipReader
-from vdsgen.model.data.index import NAMED_AT_MOST
+from vdsgen.model.data.index import NAMED_AT_MOST, Index
 from vdsgen.model.data.order import Draw, Share
-from vdsgen.model.data.samples import MicroBatch, Preparation, Prepared
+from vdsgen.model.data.samples import MicroBatch, Prepared
 from vdsgen.model.data.video import printable
+from vdsgen.model.data.waiting import Waiting
 from vdsgen.model.data.workers import begin_worker, without_main_module, worker_context
+from vdsgen.spec.experiment import Data
 
 log = logging.getLogger("vdsgen.data")
+
+
+class Reads(Protocol):
+    """What a source reads clips with, and knows of them."""
+
+    @property
+    def index(self) -> Index: ...
+    @property
+    def data(self) -> Data: ...
+    @property
+    def seed(self) -> int: ...
+
+
+class Prepares(Protocol):
+    """What loaders run."""
+
+    def prepare(self, draw: Draw) -> Prepared: ...
 
 
 class Source(Protocol):
     """Where samples come from: a pure function of their place in the run, in two halves."""
 
     @property
-    def reader(self) -> ClipReader: ...
+    def reader(self) -> Reads: ...
     @property
-    def preparation(self) -> Preparation:
+    def preparation(self) -> Prepares:
         """The half that loader workers do."""
+        ...
+
+    @property
+    def loads_in_threads(self) -> bool:
+        """That half leaves the interpreter to others most of the time: loaders need be no processes."""
         ...
 
     def finish(self, prepared: Prepared) -> Any:
@@ -43,30 +67,31 @@ class Source(Protocol):
 class Batches:
     """An iterator of micro-batches, as DeepSpeed's engines take it. Close it, or use it in a `with`.
 
-    `waited_seconds` counts the time that the consumer spent inside `next`; `skipped` names the clips
-    that turned out to be unreadable, with how often each was passed over.
+    `waiting` counts the time that the consumer spent inside `next`, and what it was spent on; `skipped` names
+    the clips that turned out to be unreadable, with how often each was passed over.
     """
 
     def __init__(
         self, source: Source, share: Share, draws: Iterator[Draw], *, pin_memory: bool = False
     ) -> None:
-        self.waited_seconds = 0.0
+        self.waiting = Waiting()
         self.skipped: dict[str, int] = {}
         self._source = source
         self._share = share
         self._pin_memory = pin_memory
-        self._prepared: Iterator[Prepared | VdsgenError] | None = _start(source, draws)
+        self._prepared: Iterator[Prepared | VdsgenError] | None = _start(
+            source, draws, ahead=share.micro_batch_size
+        )
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> MicroBatch:
+        samples = [self._next_sample() for _ in range(self._share.micro_batch_size)]
         began = time.perf_counter()
-        try:
-            samples = [self._next_sample() for _ in range(self._share.micro_batch_size)]
-            return self._pinned(self._source.stacked(samples))
-        finally:
-            self.waited_seconds += time.perf_counter() - began
+        batch = self._pinned(self._source.stacked(samples))
+        self.waiting.hand_over_seconds += time.perf_counter() - began
+        return batch
 
     def close(self) -> None:
         """Ends the worker processes. The iterator is exhausted afterwards."""
@@ -83,6 +108,7 @@ class Batches:
     def _next_sample(self) -> Any:
         if self._prepared is None:
             raise StopIteration
+        began = time.perf_counter()
         try:
             prepared = next(self._prepared)
         except (RuntimeError, ConnectionError, EOFError) as error:
@@ -90,9 +116,18 @@ class Batches:
             raise _worker_died(error) from error
         if isinstance(prepared, VdsgenError):
             raise prepared
+        got = time.perf_counter()
+        self.waiting.count(prepared.spent, began, got)
         for case in prepared.clip.skipped:
             self._count(case.path, case.reason)
-        return self._source.finish(prepared)
+        if prepared.sample is not None:
+            return prepared.sample
+        sample = self._source.finish(prepared)
+        if prepared.pair is None:
+            self.waiting.encoding_seconds += time.perf_counter() - got
+        else:
+            self.waiting.hand_over_seconds += time.perf_counter() - got
+        return sample
 
     def _pinned(self, batch: MicroBatch) -> MicroBatch:
         inputs, target = batch
@@ -127,7 +162,7 @@ def batches_for(
 class _Prepared(Dataset[Prepared | VdsgenError]):
     """What workers run. An error of the user's making comes back as a value, not as a traceback."""
 
-    def __init__(self, preparation: Preparation) -> None:
+    def __init__(self, preparation: Prepares) -> None:
         self.preparation = preparation
 
     def __getitem__(self, draw: Draw) -> Prepared | VdsgenError:
@@ -145,28 +180,27 @@ class _InOrder(Sampler[Draw]):
         return self.draws
 
 
-def _start(source: Source, draws: Iterator[Draw]) -> Iterator[Prepared | VdsgenError]:
+def _start(source: Source, draws: Iterator[Draw], ahead: int) -> Iterator[Prepared | VdsgenError]:
     """One task a sample, not a micro-batch: all workers then work on the next micro-batch."""
-    data = source.reader.data
-    processes: dict[str, Any] = {}
-    if data.workers:
-        processes = {
-            "num_workers": data.workers,
-            "prefetch_factor": data.prefetch,
-            "multiprocessing_context": worker_context(),
-            "worker_init_fn": begin_worker,
-        }
+    data, prepared = source.reader.data, _Prepared(source.preparation)
+    if not data.workers:
+        return map(prepared.__getitem__, draws)
+    if source.loads_in_threads:
+        return in_threads(prepared.__getitem__, draws, data.workers, data.workers * data.prefetch)
     loader = DataLoader(
-        _Prepared(source.preparation),
+        prepared,
         batch_size=None,
         sampler=_InOrder(draws),
         collate_fn=_as_it_is,  # type: ignore[arg-type]  # one sample, since batch_size is None
         # Otherwise DataLoader draws its workers' seeds from torch's global generator.
         generator=torch.Generator(),
-        **processes,
+        num_workers=data.workers,
+        prefetch_factor=data.prefetch,
+        multiprocessing_context=worker_context(),
+        worker_init_fn=begin_worker,
     )
     with without_main_module():
-        return iter(loader)
+        return TakenAhead(iter(loader), ahead)
 
 
 def _as_it_is(prepared: Prepared | VdsgenError) -> Prepared | VdsgenError:

@@ -43,9 +43,14 @@ class CaptionTable:
     def padded(self, caption: str) -> torch.Tensor:
         """(max_tokens, D) float32: the caption's embedding, zeros after it."""
         start, stop = self.places[caption]
-        padded = torch.zeros(self.max_tokens, self.width)
-        padded[: stop - start] = self.tokens[start:stop]
-        return padded
+        return padded(self.tokens[start:stop], self.max_tokens)
+
+
+def padded(embedding: torch.Tensor, max_tokens: int) -> torch.Tensor:
+    """(length, D) of any element type -> (max_tokens, D) float32, zeros after the last token."""
+    rows = torch.zeros(max_tokens, embedding.shape[1])
+    rows[: len(embedding)] = embedding
+    return rows
 
 
 def embed_captions(
@@ -69,6 +74,21 @@ def embed_captions(
             filled += len(embedding)
             rows.append(embedding)
     return CaptionTable(torch.cat(rows), places, encoder.max_tokens)
+
+
+class CaptionEncoder:
+    """A text encoder in memory, for one caption at a time."""
+
+    def __init__(self, encoder: TextEncoder, device: torch.device | str) -> None:
+        """Raises VdsgenError where the folder does not hold a loadable encoder."""
+        self._encoder, self._device = encoder, device
+        self._tokenizer, self._model = _load(encoder)
+        self._model.to(device)
+
+    def embed(self, caption: str) -> torch.Tensor:
+        """(length, D) in the encoder's element type, on the CPU: what `embed_captions` gives."""
+        (embedding,) = _embed(self._tokenizer, self._model, [caption], self._encoder, self._device)
+        return embedding
 
 
 @torch.no_grad()

@@ -14,13 +14,14 @@ import av
 
 from vdsgen.errors import VdsgenError
 from vdsgen.model.data.picture import square_pixels
+from vdsgen.model.data.reading import READ_AHEAD_BYTES, MeasuredFile
 
 SUFFIXES = frozenset({".mp4", ".webm", ".mkv", ".mov", ".avi", ".gif"})
 
 MAX_PIXELS = 2**27
 """Frames above this (an 8K frame is a quarter of it) are taken for a decompression bomb."""
 
-# Playlists could name other files and hosts; containers cannot.
+# Playlists could name other files and hosts; containers cannot. FFmpeg opens nothing itself: it reads ours.
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,flv,asf,ogg"
 _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
 
@@ -68,7 +69,12 @@ def open_video(path: str | Path) -> Iterator[tuple[Any, Any]]:
         raise VideoError(path, "is empty")
     try:
         # 'replace': titles in odd encodings are no reason to lose a clip.
-        with av.open(str(file), metadata_errors="replace", options=dict(_OPTIONS)) as container:
+        with (
+            MeasuredFile(file) as source,
+            av.open(
+                source, metadata_errors="replace", options=dict(_OPTIONS), buffer_size=READ_AHEAD_BYTES
+            ) as container,
+        ):
             stream = container.streams.best("video")
             if stream is None:
                 raise VideoError(path, "has no video stream")

@@ -11,7 +11,6 @@ from torch import Tensor
 from vdsgen.model.data.order import generator_for
 from vdsgen.model.recipes.draw import added_frames
 from vdsgen.model.recipes.sample import SamplingConditions, sample_latents, sampling_conditions
-from vdsgen.model.recipes.source import RecipeSource
 from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.diffusers_model import DiffusersModel
 from vdsgen.spec.experiment import latent_shape
@@ -20,6 +19,7 @@ from vdsgen.spec.recipes import trained_recipe
 if TYPE_CHECKING:
     from vdsgen.model.configuration import Configuration
     from vdsgen.model.engine import TrainingEngine
+    from vdsgen.model.sources import AnyRecipeSource
 
 
 def noise_for(channels: int, geometry: Geometry, clips: int, seed: int) -> Tensor:
@@ -33,7 +33,7 @@ def noise_for(channels: int, geometry: Geometry, clips: int, seed: int) -> Tenso
 def recipe_clips(
     configuration: Configuration,
     engine: TrainingEngine,
-    source: RecipeSource | None,
+    source: AnyRecipeSource | None,
     parts: Sequence[range],
 ) -> list[Tensor]:
     """Latents (B, C, T, H, W) of each part of the clips, conditioned as the run's first samples. Collective;
@@ -59,7 +59,7 @@ def recipe_clips(
     ]
 
 
-def _conditions(source: RecipeSource | None, clips: range) -> SamplingConditions | None:
+def _conditions(source: AnyRecipeSource | None, clips: range) -> SamplingConditions | None:
     """Those of the run's first samples."""
     if source is None:
         return None

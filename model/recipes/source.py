@@ -36,6 +36,7 @@ class RecipeSource:
     seed: int
     captions: Sequence[str]
     """Of each clip of the index."""
+    loads_in_threads: bool = False
     _known: dict[str, dict[str, Tensor]] = field(default_factory=dict, repr=False)
 
     @property
@@ -53,10 +54,7 @@ class RecipeSource:
         return self.finish(self.preparation.prepare(draw))
 
     def stacked(self, samples: Sequence[Drawn]) -> MicroBatch:
-        """(the first layer's inputs, (targets, weights))"""
-        inputs = tuple(torch.stack(column) for column in zip(*(one.inputs for one in samples), strict=True))
-        targets, weights = [one.target for one in samples], [one.weight for one in samples]
-        return inputs, (torch.stack(targets), torch.stack(weights))
+        return stacked(samples)
 
     def decode(self, latents: Tensor) -> Tensor:
         """(C, T', H', W') -> (3, T, H, W) float32, about [-1, 1], not clipped"""
@@ -74,3 +72,10 @@ class RecipeSource:
         """What a sample video is conditioned on: the clip of sample `sample` of the run, and its caption."""
         clip = self.reader.read(Draw.of_one_size(sample))
         return self.encoders.encode_clip(clip.video) | self.text(self.captions[clip.position])
+
+
+def stacked(samples: Sequence[Drawn]) -> MicroBatch:
+    """(the first layer's inputs, (targets, weights))"""
+    inputs = tuple(torch.stack(column) for column in zip(*(one.inputs for one in samples), strict=True))
+    targets, weights = [one.target for one in samples], [one.weight for one in samples]
+    return inputs, (torch.stack(targets), torch.stack(weights))

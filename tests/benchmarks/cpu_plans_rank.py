@@ -18,6 +18,7 @@ from typing import Any
 
 from vdsgen.model.data.loader import batches_for
 from vdsgen.model.data.samples import MicroBatch
+from vdsgen.model.data.waiting import Waiting
 
 WARM_UP_STEPS = 1
 
@@ -25,9 +26,8 @@ WARM_UP_STEPS = 1
 class Kept:
     """The first step's micro-batches again and again: predictions are for steps that never wait for clips."""
 
-    waited_seconds = 0.0
-
     def __init__(self, micro_batches: list[MicroBatch]) -> None:
+        self.waiting = Waiting()
         self._again = itertools.cycle(micro_batches)
 
     def __iter__(self) -> Kept:
@@ -59,7 +59,7 @@ def train(directory: Path, run: Path, steps: int) -> list[dict[str, float]]:
     from deepspeed import comm as dist
     from deepspeed.accelerator import get_accelerator
 
-    from vdsgen.model.clips import gather_counts, share_of, shared_index
+    from vdsgen.model.clips import gather_counts, order_of, share_of, shared_index
     from vdsgen.model.configuration import read_configuration
     from vdsgen.model.engine import build_engine
     from vdsgen.model.memory import PeakMemory
@@ -78,12 +78,12 @@ def train(directory: Path, run: Path, steps: int) -> list[dict[str, float]]:
         share = share_of(configuration, engine)
         with batches_for(source, share, start_step=0, stop_step=1) as loaded:
             batches = Kept(list(loaded))
-    memory = PeakMemory()
+    memory, order = PeakMemory(), order_of(configuration, index)
     memory.training_begins()
     found = []
     for step in range(1, WARM_UP_STEPS + steps + 1):
         before = time.process_time()
-        metrics = one_step(configuration, engine, batches, memory, step)
+        metrics = one_step(configuration, engine, batches, memory, order, step)
         spent = gather_counts([round((time.process_time() - before) * 1e6)], engine.device)
         if step > WARM_UP_STEPS:
             found.append(

@@ -83,6 +83,7 @@ def render_tiny(
     *,
     training: dict[str, Any] | None = None,
     buckets: tuple[ClipSize, ...] = (),
+    data_changes: dict[str, Any] | None = None,
     **plan: Any,
 ) -> Path:
     """Four processor ranks, 2 pipeline x 2 data, fp32, unless told otherwise."""
@@ -90,7 +91,9 @@ def render_tiny(
     values |= plan
     ranks = values["pipeline"] * values["data"] * values.get("tensor", 1) * values.get("sequence", 1)
     pool = pool_of(1, ranks, gpu="cpu")
-    files = render_plan(plan_of(pool=pool, **values), tiny_experiment(videos, buckets, **(training or {})))
+    experiment = tiny_experiment(videos, buckets, **(training or {}))
+    data = experiment.data.model_copy(update=data_changes or {})
+    files = render_plan(plan_of(pool=pool, **values), experiment.model_copy(update={"data": data}))
     directory.mkdir(parents=True)
     for name, content in files.items():
         (directory / name).write_bytes(content)

@@ -94,13 +94,13 @@ def test_every_step_is_of_one_size_for_any_layout_number_of_workers_and_place_to
 
 def test_the_time_that_the_consumer_waits_is_counted(clips: Path) -> None:
     with batches_for(source_of(clips), ALONE) as batches:
-        assert batches.waited_seconds == 0
+        assert batches.waiting.seconds == 0
         began = time.perf_counter()
         next(batches)
         elapsed = time.perf_counter() - began
-        first = batches.waited_seconds
+        first = batches.waiting.seconds
         time.sleep(0.05)
-        assert batches.waited_seconds == first, "time between batches is the consumer's own"
+        assert batches.waiting.seconds == first, "time between batches is the consumer's own"
     assert 0 < first <= elapsed
 
 
