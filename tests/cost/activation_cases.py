@@ -18,7 +18,14 @@ from vdsgen.cost.settings import Settings
 from vdsgen.cost.stage_tensors import stage_tensors
 from vdsgen.cost.timeline import StageTimeline
 from vdsgen.profile import ledger
-from vdsgen.profile.trace import Kind, empty_layer, empty_tensors, trace_layer
+from vdsgen.profile.trace import (
+    Kind,
+    empty_inputs,
+    empty_layer,
+    empty_tensors,
+    trace_layer,
+    traced_checkpointed,
+)
 from vdsgen.spec.architecture import Geometry, Vdt
 
 MODEL = Vdt(
@@ -60,6 +67,9 @@ SHORT_CASES = ((0, 1), (1, 1), (1, 2), (3, 2))
 PARTLY_CASES = ((1, 2, None, False), (2, 1, 1, False), (2, 1, 2, False), (1, 2, None, True), (1, 3, 1, True))
 """Blocks a segment, each stage's last layers that run plainly, steps, and whether activations are
 offloaded."""
+SELECTIVE_CASES = ((1, 0, 4, None), (1, 1, 3, None), (2, 0, 2, 1), (1, 1, 1, None))
+"""Blocks a segment, each stage's last layers that run plainly, those before that keep their products, and
+steps."""
 OFFLOADED_CASES = ((1, 1), (1, None), (3, None))
 """The same with activations in host memory; None: the usual number of steps."""
 
@@ -81,7 +91,15 @@ def activation_settings(stages: int) -> list[Settings]:
         ._replace(gradient_accumulation_steps=steps or stages + 1, offload_activations=offload)
         for interval, plain, steps, offload in PARTLY_CASES
     ]
-    return [settings_of(stages, interval, dtype) for dtype, interval in CASES] + short + offloaded + partly
+    selective = [
+        settings_of(stages, interval, dtype)
+        .with_interval(interval, plain, 4 * kept if stages == 1 else kept)
+        ._replace(gradient_accumulation_steps=steps or stages + 1)
+        for interval, plain, kept, steps in SELECTIVE_CASES
+        for dtype in ("fp32", "bf16")[: 1 if steps else 2]
+    ]
+    usual = [settings_of(stages, interval, dtype) for dtype, interval in CASES]
+    return usual + short + offloaded + partly + selective
 
 
 @cache
@@ -96,7 +114,13 @@ def on_this_processor(dtype: torch.dtype) -> tuple[LayerBytes, ...]:
 def _traced(kind: Kind, dtype: torch.dtype) -> LayerBytes:
     # Real tensors: this processor keeps the statistics of a layer norm in half precision, as no GPU does.
     trace = trace_layer(MODEL, 2, GEOMETRY, kind, dtype, tensors=nullcontext)
+    layer = empty_layer(MODEL, GEOMETRY, kind, dtype)
+    kept = traced_checkpointed(layer, empty_inputs(MODEL, 2, GEOMETRY, kind, dtype), selective=True)
     return LayerBytes(
+        selective_saved=kept.saved_bytes,
+        selective_recomputed=kept.recomputed_bytes,
+        selective_forward_transient=max(0, *kept.forward_temporaries),
+        selective_peak=max(0, *kept.moments),
         saved=trace.saved_bytes,
         output=trace.output_bytes,
         side=trace.side_bytes,
@@ -135,6 +159,7 @@ def worker_case(settings: Settings) -> dict[str, Any]:
         "use_reentrant": False,
         "offload_activations": settings.offload_activations,
         "plain_layers": list(settings.stage_plain_layers),
+        "selective_layers": list(settings.stage_selective_layers),
     }
     geometry = {name: getattr(GEOMETRY, name) for name in GEOMETRY._fields}
     return {**case, "model": MODEL.model_dump(), "geometry": geometry}

@@ -121,7 +121,11 @@ layer_strategy = st.builds(
     side=st.just(0),
     forward_transient=st.integers(0, 10**9),
     backward_transient=st.integers(0, 10**9),
-)
+    selective_saved=st.integers(0, 10**9),
+    selective_recomputed=st.integers(-(10**7), 10**9),
+    selective_forward_transient=st.integers(0, 10**9),
+    selective_peak=st.integers(0, 2 * 10**9),
+).map(lambda layer: layer._replace(selective_saved=min(layer.saved, layer.selective_saved)))
 
 
 @st.composite
@@ -136,9 +140,11 @@ def stages_of_layers(draw: st.DrawFn) -> tuple[list[LayerBytes], Settings, int, 
     start = 0 if stage == 0 else draw(st.integers(1, len(layers) - (1 if is_last else 2)))
     stop = len(layers) if is_last else draw(st.integers(start + 1, len(layers) - 1))
     plain = draw(st.one_of(st.just(0), st.integers(0, stop - start)))
+    selective = draw(st.one_of(st.just(0), st.integers(0, stop - start - plain)))
     settings = settings_of(4, draw(st.integers(0, 9)), "fp32")._replace(
         pipeline_parallel_size=stages,
         stage_plain_layers=(plain,) * stages if plain else (),
+        stage_selective_layers=(selective,) * stages if selective else (),
         gradient_accumulation_steps=draw(st.integers(1, 16)),
         offload_activations=draw(st.booleans()),
     )
@@ -244,7 +250,7 @@ def test_what_leaves_the_device_is_what_the_host_gets(
     assert kept.host_bytes == 0
     left = kept.in_flight * (kept.stash_bytes - offloaded.stash_bytes)
     assert left == offloaded.host_bytes
-    assert (left > 0) or settings.checkpointed_layers(stage, stop - start) == 0 or start == 0
+    assert (left > 0) or settings.whole_layers(stage, stop - start) == 0 or start == 0
 
 
 def test_an_offloaded_step_by_hand() -> None:

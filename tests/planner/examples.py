@@ -9,7 +9,14 @@ from vdsgen.planner.workload import Workload
 from vdsgen.spec.architecture import Vdt
 from vdsgen.spec.experiment import ClipSize, Experiment
 from vdsgen.spec.lab import Gpu, Link, Pool
-from vdsgen.spec.profile import LayerCosts, LayerType, ModelProfile, Peak, Polynomial
+from vdsgen.spec.profile import (
+    LayerCosts,
+    LayerType,
+    ModelProfile,
+    Peak,
+    Polynomial,
+    SelectiveRecomputation,
+)
 
 GIB = 1024**3
 
@@ -43,8 +50,30 @@ def layer_type(parameters: int, hidden: int, *, is_block: bool) -> LayerType:
     )
 
 
-def profile(blocks: int, hidden: int = 1024) -> ModelProfile:
-    """Embed, blocks of 20 hidden^2 parameters, Final."""
+def with_products_kept(layer: LayerType, hidden: int) -> LayerType:
+    """The layer, where selective recomputation keeps 7 of a block's 17 units and repeats most traffic."""
+
+    def kept(costs: LayerCosts, width: int) -> LayerCosts:
+        unit = hidden * width
+        saved = 7 * unit if layer.is_block else 0
+        again = costs.saved_bytes.terms["BTS"] - saved
+        selective = SelectiveRecomputation(
+            recomputed_bytes=polynomial(BTS=again),
+            recomputed_matmul_flops=polynomial(),
+            recomputed_attention_flops=polynomial(),
+            recomputed_traffic_bytes=polynomial(BTS=26 * unit),
+            peak_bytes=Peak(candidates=(polynomial(BTS=again + 6 * unit),)),
+            saved_bytes=polynomial(BTS=saved),
+            forward_transient_bytes=Peak(candidates=(polynomial(BTS=5 * unit),)),
+            recomputed_kernels=20,
+        )
+        return costs.model_copy(update={"selective": selective})
+
+    return layer.model_copy(update={"half": kept(layer.half, 2), "single": kept(layer.single, 4)})
+
+
+def profile(blocks: int, hidden: int = 1024, *, selective: bool = False) -> ModelProfile:
+    """Embed, blocks of 20 hidden^2 parameters, Final; `selective`: traced with products kept too."""
     embed = layer_type(4 * hidden * hidden, hidden, is_block=False)
     embed = embed.model_copy(
         update={
@@ -52,15 +81,18 @@ def profile(blocks: int, hidden: int = 1024) -> ModelProfile:
             "single": embed.single.model_copy(update={"side_bytes": polynomial(B=48 * hidden)}),
         }
     )
+    types = {
+        "embed": embed,
+        "block": layer_type(20 * hidden * hidden, hidden, is_block=True),
+        "final": layer_type(64 * hidden, hidden, is_block=False),
+    }
+    if selective:
+        types = {name: with_products_kept(layer, hidden) for name, layer in types.items()}
     return ModelProfile(
         model="example",
         architecture_sha256="0" * 64,
         torch_version="none",
-        layer_types={
-            "embed": embed,
-            "block": layer_type(20 * hidden * hidden, hidden, is_block=True),
-            "final": layer_type(64 * hidden, hidden, is_block=False),
-        },
+        layer_types=types,
         layers=("embed", *["block"] * blocks, "final"),
     )
 
@@ -121,11 +153,12 @@ def workload(
     hidden: int = 1024,
     *,
     on: Pool | None = None,
+    selective: bool = False,
     **changes: Any,
 ) -> Workload:
     return Workload(
         experiment=experiment(blocks, hidden, **changes),
         pool=on or pool(),
         gpu_name="example-gpu",
-        profile=profile(blocks, hidden),
+        profile=profile(blocks, hidden, selective=selective),
     )

@@ -87,28 +87,33 @@ class Reference(NamedTuple):
 
 
 def exhaustive(on: Workload, settings: Settings) -> Reference:
-    """Every partition, and every interval and number of plain layers of each stage: no pruning, no bounds, no
-    memory of answers."""
+    """Every partition, and every interval and number of plain and of selective layers of each stage, where
+    at most two kinds of layers mix: no pruning, no bounds, no memory of answers."""
     stages, layers = settings.pipeline_parallel_size, on.layers
     best = best_plain = inf
 
-    def ways(stage: int, start: int, stop: int) -> list[tuple[int, int]]:
-        """(interval, plain layers): (0, 0) where the stage fits plainly, (1, n) where any interval makes it
-        fit with its last n layers plain; with none plain but all such intervals where what they keep is
-        offloaded, which takes time."""
+    def ways(stage: int, start: int, stop: int) -> list[tuple[int, int, int]]:
+        """(interval, plain, selective layers): (0, 0, 0) where the stage fits plainly, (1, n, s) where any
+        interval makes it fit so; with none plain but all such intervals where what they keep is offloaded,
+        which takes time."""
         fitting = []
         moved = settings.offload_activations
         layers = range(start, stop)
-        for interval, plain in product(range(int(moved), on.blocks + 1), range(len(layers))):
-            if plain and (interval == 0 or moved):
+        kept = range(len(layers) + 1) if on.knows_selective(settings.dtype) else range(1)
+        intervals, plainly = range(int(moved), on.blocks + 1), range(len(layers))
+        for interval, plain, selective in product(intervals, plainly, kept):
+            if (plain or selective) and (interval == 0 or moved):
                 continue
-            one = settings.with_interval(interval, plain)
+            whole = len(layers) - plain - selective
+            if whole < 0 or (whole and plain and selective):
+                continue
+            one = settings.with_interval(interval, plain, selective)
             peak = stage_memory(on.profile, on.geometry, one, stage, layers, on.capacity_bytes).peak_bytes
             if peak <= on.capacity_bytes:
-                fitting.append((interval if moved else int(interval > 0), plain))
+                fitting.append((interval if moved else int(interval > 0), plain, selective))
         return sorted(set(fitting))
 
-    known: dict[tuple[int, int, int], list[tuple[int, int]]] = {}
+    known: dict[tuple[int, int, int], list[tuple[int, int, int]]] = {}
     for inner in combinations(range(1, layers), stages - 1):
         boundaries = (0, *inner, layers)
         spans = [(stage, a, b) for stage, (a, b) in enumerate(pairwise(boundaries))]
@@ -118,8 +123,8 @@ def exhaustive(on: Workload, settings: Settings) -> Reference:
             if span not in known:
                 known[span] = ways(*span)
         for chosen in product(*(known[span] for span in spans)):
-            intervals = tuple(interval for interval, _ in chosen)
-            one = settings.with_intervals(intervals, tuple(plain for _, plain in chosen))
+            intervals, plain, selective = zip(*chosen, strict=True)
+            one = settings.with_intervals(intervals, plain, selective)
             if host_miss(on, one, boundaries) is not None:
                 continue
             seconds = on.times.step(one, boundaries).step_seconds

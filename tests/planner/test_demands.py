@@ -54,6 +54,15 @@ IMPOSSIBLE: list[tuple[dict[str, Any], list[str]]] = [
         },
         ["6", "8", "4 GPUs"],
     ),
+    (
+        {"constraints": {"recompute": "selective", "activation_checkpoint_interval": 2}},
+        ["every layer a segment", "activation_checkpoint_interval is 2", "leave out one"],
+    ),
+    (
+        {"constraints": {"recompute": "selective", "offload_activations": True}},
+        ["not offloaded", "offload_activations is true"],
+    ),
+    ({"constraints": {"recompute": "selective"}}, ["profile of example has no trace", "leave the pin out"]),
     ({"precision": "bf16"}, ["bf16", "gpu-has-bf16"]),
     (
         {"gradient_accumulation_dtype": "fp32", "precision": "fp16", "constraints": {"zero_stage": 0}},

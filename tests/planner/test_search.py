@@ -37,14 +37,22 @@ def run(on: Workload) -> Search:
     global_batch_size=st.sampled_from([2, 4, 6, 8]),
     memory_gib=st.floats(1.1, 3.0),
     hidden=st.sampled_from([256, 512, 1024]),
+    selective=st.booleans(),
 )
-@hypothesis_settings(max_examples=16, deadline=None)
+@hypothesis_settings(max_examples=20, deadline=None)
 def test_no_plan_beats_the_planners_choice(
-    blocks: int, gpus: int, nodes: int, global_batch_size: int, memory_gib: float, hidden: int
+    blocks: int,
+    gpus: int,
+    nodes: int,
+    global_batch_size: int,
+    memory_gib: float,
+    hidden: int,
+    selective: bool,
 ) -> None:
     if gpus * nodes > 4:
         nodes = 1
-    on = workload(blocks, hidden, on=pool(gpus, memory_gib, nodes=nodes), global_batch_size=global_batch_size)
+    of: dict[str, Any] = {"global_batch_size": global_batch_size, "selective": selective}
+    on = workload(blocks, hidden, on=pool(gpus, memory_gib, nodes=nodes), **of)
     result, everything = run(on), [reference(on, one) for one in every_settings(on)]
     fitting = [one for one in everything if one.seconds < inf]
     assert bool(result.ranked) == bool(fitting)

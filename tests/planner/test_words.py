@@ -19,6 +19,7 @@ ALL_ON = PLAIN._replace(
     sequence_parallel_size=4,
     stage_checkpoint_intervals=(3, 0),
     stage_plain_layers=(2, 0),
+    stage_selective_layers=(4, 0),
     offload_activations=True,
     offload_optimizer="cpu",
     offload_parameters="nvme",
@@ -39,16 +40,24 @@ def test_what_is_off_is_not_said() -> None:
 def test_what_is_on_is_said() -> None:
     assert settings_words(ALL_ON) == (
         "pipeline 2 x data 4 x tensor 2 x sequence 4, ZeRO-3, micro-batch 1 x 8 steps, checkpoint every 3 "
-        "blocks on stage 0, no checkpointing on stage 1 but in the last 2/0 layers, bf16, optimizer states "
-        "in host memory, parameters on NVMe, checkpointed activations in host memory, gradients reduced in "
-        "fp32, gradients sent as int8, weights gathered as int8, gradients reduced as int4, parameters held "
-        "once more by every 8 ranks"
+        "blocks on stage 0, no checkpointing on stage 1 but in the last 2/0 layers, products kept in the "
+        "4/0 layers before, bf16, optimizer states in host memory, parameters on NVMe, checkpointed "
+        "activations in host memory, gradients reduced in fp32, gradients sent as int8, weights gathered as "
+        "int8, gradients reduced as int4, parameters held once more by every 8 ranks"
     )
 
 
 def test_layers_that_are_not_checkpointed_are_counted_from_the_last() -> None:
     words = [checkpoint_words(PLAIN.with_interval(1, count)) for count in (1, 12)]
     assert words == [f"checkpoint every block but in the last {last}" for last in ("1 layer", "12 layers")]
+
+
+def test_layers_that_keep_their_products_are_counted_before_those() -> None:
+    words = [checkpoint_words(PLAIN.with_interval(1, plain, kept)) for plain, kept in ((0, 5), (2, 1))]
+    assert words == [
+        "checkpoint every block, products kept in the last 5 layers",
+        "checkpoint every block but in the last 2 layers, products kept in the 1 layer before",
+    ]
 
 
 def test_equal_intervals_of_all_stages_are_one() -> None:
@@ -96,5 +105,9 @@ def test_tables_show_what_is_on() -> None:
         row[0] for row in choice_table(plan).rows
     )
     text = ranking_text([plan, other])
-    assert "tensor 2 x sequence 4" in text and "3/none, last 2/0 plain" in text and "on NVMe" in text
+    assert (
+        "tensor 2 x sequence 4" in text
+        and "3/none, last 4/0 selective, last 2/0 plain" in text
+        and "on NVMe" in text
+    )
     assert "shared" not in ranking_text([plan, plan])

@@ -48,12 +48,13 @@ def legal_plans() -> list[Plan]:
                 )
             )
     sequence = plan_of(pipeline=2, data=2, sequence=2, zero_stage=1, dtype="bf16", accumulation_dtype="fp32")
-    return [*plans, with_offloaded_activations(plans[-1]), sequence]
+    offloaded = with_activations(plans[-1], interval=1, offload=True)
+    kept = with_activations(plans[-1], interval=2, plain_layers=(1, 0), selective_layers=(1, 2))
+    return [*plans, offloaded, kept, sequence]
 
 
-def with_offloaded_activations(plan: Plan) -> Plan:
-    checkpointing = ActivationCheckpointing(interval=1, offload=True)
-    return plan.model_copy(update={"activation_checkpointing": checkpointing})
+def with_activations(plan: Plan, **changes: Any) -> Plan:
+    return plan.model_copy(update={"activation_checkpointing": ActivationCheckpointing(**changes)})
 
 
 def plan_id(plan: Plan) -> str:
@@ -65,6 +66,7 @@ def plan_id(plan: Plan) -> str:
         f"{f'-sp{sequence}' if sequence > 1 else ''}-zero{plan.zero.stage}-{precision.dtype}"
         f"-{precision.gradient_accumulation_dtype}"
         f"{'-offloaded' if plan.activation_checkpointing.offload else ''}"
+        f"{'-selective' if plan.activation_checkpointing.selective_layers else ''}"
     )
 
 
@@ -75,10 +77,10 @@ def test_the_trainers_own_keys_are_none_of_the_engines() -> None:
 
 
 def test_unread_keys_are_found_with_the_nearest_that_is_read() -> None:
-    config = {"gradient_cliping": 1.0, "bf16": {}, "pipeline": {"stages": 2, "seed_layers": True}}
+    config = {"gradient_cliping": 1.0, "bf16": {}, "pipeline": {"stages": 2, "base_seed": True}}
     assert unread_keys(config) == [
         ("gradient_cliping", "gradient_clipping"),
-        ("pipeline.seed_layers", None),
+        ("pipeline.base_seed", None),
     ]
 
 

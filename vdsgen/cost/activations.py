@@ -11,7 +11,8 @@ context). Layers' costs come from the profile: `saved` beyond inputs and outputs
 the peaks of temporaries in forward and in backward.
 
 A stage that checkpoints may leave out its last layers (`Settings.stage_plain_layers`): their backward comes
-first, so that what they hold is free before anything is recomputed.
+first, so that what they hold is free before anything is recomputed. Those before them may keep their products
+(`Settings.stage_selective_layers`), each a segment of its own; their backward comes next.
 
 With `offload_activations` each segment's hidden state goes to host memory while the segment runs forward, and
 comes back one segment ahead of backward (model/activation_offload.py).

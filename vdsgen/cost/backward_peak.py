@@ -17,9 +17,11 @@ def backward_peaks(
     tensors: StageTensors, growth: GradientGrowth, *, offload: bool, to_the_end: bool
 ) -> tuple[int, int]:
     """The most that a later backward and the first need beyond the stash, with what they have added by then:
-    first of the plain layers, then (`to_the_end`) of the segments."""
+    first of the plain layers, then (`to_the_end`) of what is recomputed."""
     added = Added(growth.first_growth, growth.later_growth)
     state = _plain_backward(tensors, added, _Backward(0, 0, 0, 0, 0, tensors.arriving_bytes, 0))
+    if to_the_end:
+        state = _selective_backward(tensors, added, growth, state)
     if tensors.segments and to_the_end:
         state = _checkpointed_backward(tensors, added, growth, state, offload=offload)
     return state.peak, state.first
@@ -55,11 +57,31 @@ def _plain_backward(tensors: StageTensors, added: Added, state: _Backward) -> _B
     """Temporaries of each layer's backward, less what the layers after it have freed by then."""
     own = tensors.own
     peak, first, freed, grown, grown_first, arriving, side = state
-    for index in range(len(own) - 1, tensors.checkpointed - 1, -1):
+    for index in range(len(own) - 1, tensors.plain_from - 1, -1):
         layer = own[index]
         need = max(0, layer.backward_transient - arriving) + side - freed
         peak, first = max(peak, need + grown), max(first, need + grown_first)
         freed += layer.saved + (own[index - 1].output if index else 0)
+        grown += added.later[index]
+        grown_first += added.first[index]
+        arriving, side = 0, tensors.side_bytes
+    return _Backward(peak, first, freed, grown, grown_first, arriving, side)
+
+
+def _selective_backward(
+    tensors: StageTensors, added: Added, growth: GradientGrowth, state: _Backward
+) -> _Backward:
+    """Recomputation and backward of each layer that has kept its products, less what the layers after it have
+    freed by then."""
+    own = tensors.own
+    peak, first, freed, grown, grown_first, arriving, side = state
+    for index in range(tensors.plain_from - 1, tensors.checkpointed - 1, -1):
+        layer = own[index]
+        need = max(0, layer.selective_peak - arriving) + side - freed
+        if growth.gathered_by_layer:
+            need += growth.segment_bytes(index, index + 1)
+        peak, first = max(peak, need + grown), max(first, need + grown_first)
+        freed += layer.selective_saved + (own[index - 1].output if index else 0)
         grown += added.later[index]
         grown_first += added.first[index]
         arriving, side = 0, tensors.side_bytes

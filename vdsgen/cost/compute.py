@@ -27,11 +27,15 @@ class LayerTimes(NamedTuple):
     """Without recomputation."""
     model_flops: float
     """Forward and backward, recomputation not counted."""
+    selective_seconds: float = 0.0
+    """Recomputing all but the products."""
 
     def slowed(self, factor: float) -> LayerTimes:
         """The same work in `factor` times the time."""
         return self._replace(
-            forward_seconds=factor * self.forward_seconds, backward_seconds=factor * self.backward_seconds
+            forward_seconds=factor * self.forward_seconds,
+            backward_seconds=factor * self.backward_seconds,
+            selective_seconds=factor * self.selective_seconds,
         )
 
 
@@ -41,6 +45,7 @@ def slowest_times(times: Sequence[LayerTimes]) -> LayerTimes:
         max(one.forward_seconds for one in times),
         max(one.backward_seconds for one in times),
         times[0].model_flops,
+        max(one.selective_seconds for one in times),
     )
 
 
@@ -84,7 +89,31 @@ def layer_times(
         forward_seconds=spent.forward,
         backward_seconds=spent.backward,
         model_flops=(1 + BACKWARD_MATMUL_FACTOR) * matmul + (1 + BACKWARD_ATTENTION_FACTOR) * attention,
+        selective_seconds=_selective_seconds(costs, micro_batch_size, geometry, rates, layer),
     )
+
+
+def _selective_seconds(
+    costs: LayerCosts,
+    micro_batch_size: int,
+    geometry: Geometry,
+    rates: Rates,
+    layer: LayerType | None,
+) -> float:
+    """Mostly element-wise work; attention runs again where its kernel puts out no single product."""
+    kept = costs.selective
+    if kept is None:
+        return 0.0
+    at = (micro_batch_size, geometry)
+    forward_rate, _ = rates.element_wise_bytes_per_second(
+        micro_batch_size * geometry.frames * geometry.patches
+    )
+    seconds = kept.recomputed_traffic_bytes.at(*at) / forward_rate
+    seconds += kept.recomputed_matmul_flops.at(*at) / rates.matmul_flops_per_second
+    seconds += kept.recomputed_attention_flops.at(*at) / rates.plain_attention_flops_per_second()
+    seconds /= rates.training_fraction
+    launched = kept.recomputed_kernels * rates.kernel_seconds if layer is not None else 0.0
+    return seconds + launched if rates.dispatch_adds_up else max(seconds, launched)
 
 
 def _dispatched(spent: _Seconds, layer: LayerType, rates: Rates) -> _Seconds:

@@ -6,8 +6,8 @@ from vdsgen.cost.stage_tensors import StageTensors
 
 
 def forward_peak(tensors: StageTensors, *, offload: bool) -> int:
-    """The most that a micro-batch holds while its layers run one after the other; checkpointed ones save
-    nothing."""
+    """The most that a micro-batch holds while its layers run one after the other; those that are recomputed
+    whole save nothing."""
     own, checkpointed = tensors.own, tensors.checkpointed
     peak = held = tensors.input_bytes
     if offload:
@@ -16,7 +16,10 @@ def forward_peak(tensors: StageTensors, *, offload: bool) -> int:
         held += sum([own[end - 1].output for _, end in tensors.segments])
         held += sum([layer.side for layer in own[:checkpointed]])
         peak = held
-    for layer in own[checkpointed:]:
+    for layer in own[checkpointed : tensors.plain_from]:
+        held += layer.selective_held
+        peak = max(peak, held + layer.selective_forward_transient)
+    for layer in own[tensors.plain_from :]:
         held += layer.held
         peak = max(peak, held + layer.forward_transient)
     return peak

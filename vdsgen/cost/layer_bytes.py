@@ -18,11 +18,23 @@ class LayerBytes(NamedTuple):
     side: int
     forward_transient: int
     backward_transient: int
+    selective_saved: int = 0
+    """Where the layer is recomputed but for its products: what these put out."""
+    selective_recomputed: int = 0
+    """What recomputation then adds to that."""
+    selective_forward_transient: int = 0
+    selective_peak: int = 0
+    """Of recomputation and backward, beyond what was saved."""
 
     @property
     def held(self) -> int:
         """From forward to backward, without checkpointing."""
         return self.saved + self.output + self.side
+
+    @property
+    def selective_held(self) -> int:
+        """The same where the layer keeps its products alone."""
+        return self.selective_saved + self.output + self.side
 
 
 def layer_bytes(
@@ -32,13 +44,22 @@ def layer_bytes(
     by_type = {}
     for name, layer in profile.layer_types.items():
         costs = layer.single if dtype == "fp32" else layer.half
-        by_type[name] = LayerBytes(
+        found = LayerBytes(
             saved=costs.saved_bytes.at(micro_batch_size, geometry),
             output=costs.output_bytes.at(micro_batch_size, geometry),
             side=costs.side_bytes.at(micro_batch_size, geometry),
             forward_transient=costs.forward_transient_bytes.at(micro_batch_size, geometry),
             backward_transient=costs.backward_transient_bytes.at(micro_batch_size, geometry),
         )
+        kept = costs.selective
+        if kept is not None:
+            found = found._replace(
+                selective_saved=kept.saved_bytes.at(micro_batch_size, geometry),
+                selective_recomputed=kept.recomputed_bytes.at(micro_batch_size, geometry),
+                selective_forward_transient=kept.forward_transient_bytes.at(micro_batch_size, geometry),
+                selective_peak=kept.peak_bytes.at(micro_batch_size, geometry),
+            )
+        by_type[name] = found
     return tuple(by_type[name] for name in profile.layers)
 
 
@@ -48,7 +69,10 @@ def with_reduction(layers: Sequence[LayerBytes], momentary: Sequence[int]) -> tu
     as much as flows."""
     return tuple(
         [
-            layer._replace(backward_transient=max(layer.backward_transient, extra))
+            layer._replace(
+                backward_transient=max(layer.backward_transient, extra),
+                selective_peak=max(layer.selective_peak, layer.selective_recomputed + extra),
+            )
             for layer, extra in zip(layers, momentary, strict=True)
         ]
     )

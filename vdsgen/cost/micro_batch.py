@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
+from typing import Literal
 
 from vdsgen.cost.compute import LayerTimes, accumulation_seconds, costs_of, layer_times, slowest_times
 from vdsgen.cost.devices import Kinds
@@ -15,6 +16,9 @@ from vdsgen.cost.tensor_parallel import Exchange, exchange
 from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.experiment import Dtype
 from vdsgen.spec.profile import ModelProfile
+
+Again = Literal["nothing", "products aside", "everything"]
+"""What of a layer's forward runs once more in backward."""
 
 
 class MicroBatchTimes:
@@ -100,16 +104,22 @@ class MicroBatchTimes:
         balances. `stage` matters where stages have GPUs of several kinds.
 
         Checkpointing runs every layer's forward again, embedding and final projection included
-        (model/pipeline.py, run_segments); but `stage_seconds` knows of layers that run plainly.
+        (model/pipeline.py, run_segments), where a stage has selective layers as all of these do; but
+        `stage_seconds` knows which layers run plainly, and which are recomputed whole.
         """
-        return self._layer_seconds(settings, stage, recompute=settings.checkpoint_interval(stage) > 0)
+        if settings.checkpoint_interval(stage) == 0:
+            return self._layer_seconds(settings, stage, "nothing")
+        selective = settings.stage_selective_layers
+        return self._layer_seconds(
+            settings, stage, "products aside" if selective and selective[stage] else "everything"
+        )
 
-    def _layer_seconds(self, settings: Settings, stage: int, *, recompute: bool) -> tuple[float, ...]:
+    def _layer_seconds(self, settings: Settings, stage: int, again: Again) -> tuple[float, ...]:
         several = settings.gradient_accumulation_steps > 1
         accumulation = settings.gradient_accumulation_dtype
         zero = settings.zero_stage
         kinds = self._devices.of_stage(settings, stage)
-        key = (settings.micro_batch_size, settings.dtype, accumulation, several, recompute, zero, kinds)
+        key = (settings.micro_batch_size, settings.dtype, accumulation, several, again, zero, kinds)
         if key not in self._seconds:
             slower = self._hardware.factors.compute_factor
             every = [self._hardware.rates(settings.dtype, kind) for kind in kinds]
@@ -117,9 +127,10 @@ class MicroBatchTimes:
                 name: self._hardware.engine.layer_seconds(zero, layer)
                 for name, layer in self._profile.layer_types.items()
             }
-            exchanges = self.exchanges(settings)
+            exchanges = self._exchange_seconds(settings, again)
             self._seconds[key] = tuple(
-                times.forward_seconds * (1 + self._hardware.again if recompute else 1)
+                times.forward_seconds
+                + self._hardware.again * self._again_seconds(times, again)
                 + times.backward_seconds
                 + slower
                 * max(
@@ -127,17 +138,34 @@ class MicroBatchTimes:
                     for rates in every
                 )
                 + slower * engine[self._profile.layers[index]]
-                + exchanges[index].seconds(recompute=recompute)
+                + exchanges[index]
                 for index, times in enumerate(self.layers(settings.micro_batch_size, settings.dtype, kinds))
             )
         return self._seconds[key]
 
+    @staticmethod
+    def _again_seconds(times: LayerTimes, again: Again) -> float:
+        if again == "nothing":
+            return 0.0
+        return times.forward_seconds if again == "everything" else times.selective_seconds
+
+    def _exchange_seconds(self, settings: Settings, again: Again) -> list[float]:
+        """Sums over tensor-parallel ranks are kept with the products; sequence-parallel ranks exchange once
+        more."""
+        every = [one.seconds(recompute=again == "everything") for one in self.exchanges(settings)]
+        if again != "products aside":
+            return every
+        sequence = self.sequence_exchanges(settings)
+        return [
+            one + shared.seconds(recompute=True) - shared.seconds(recompute=False)
+            for one, shared in zip(every, sequence, strict=True)
+        ]
+
     def stage_seconds(self, settings: Settings, stage: int, start: int, stop: int) -> float:
         """One micro-batch on `stage` with the layers start to stop - 1, of which it may recompute the first
-        alone."""
-        plainly = start + settings.checkpointed_layers(stage, stop - start)
-        again = self._layer_seconds(settings, stage, recompute=True)[start:plainly]
-        return sum(again) + sum(self._layer_seconds(settings, stage, recompute=False)[plainly:stop])
+        alone, and some of those selectively."""
+        parts = _parts(settings, stage, start, stop)
+        return sum([sum(self._layer_seconds(settings, stage, again)[a:b]) for again, a, b in parts])
 
     def stage_times(self, settings: Settings, partition: Sequence[int]) -> list[StageTimes]:
         """One micro-batch on each stage. `partition` holds the stages' boundaries, len stages + 1."""
@@ -159,18 +187,24 @@ class MicroBatchTimes:
         """Forwards that checkpointing runs again, of all stages together, at the speed they first run at."""
         recomputed = 0.0
         for stage, (start, stop) in enumerate(pairwise(partition)):
-            if again := settings.checkpointed_layers(stage, stop - start):
-                own = self.layers(
-                    settings.micro_batch_size, settings.dtype, self._devices.of_stage(settings, stage)
-                )
-                recomputed += sum([times.forward_seconds for times in own[start : start + again]])
+            own = self.layers(
+                settings.micro_batch_size, settings.dtype, self._devices.of_stage(settings, stage)
+            )
+            for again, a, b in _parts(settings, stage, start, stop):
+                recomputed += sum([self._again_seconds(times, again) for times in own[a:b]])
         return recomputed
 
     def exchange_seconds(self, settings: Settings, partition: Sequence[int]) -> tuple[float, float]:
         """Collectives between ranks that share blocks, and between those that share samples: of all stages
         together."""
-        sequence = _exchanged(settings, partition, self.sequence_exchanges(settings))
-        return _exchanged(settings, partition, self.exchanges(settings)) - sequence, sequence
+        tensor = sequence = 0.0
+        shared = self.sequence_exchanges(settings)
+        for stage, (start, stop) in enumerate(pairwise(partition)):
+            for again, a, b in _parts(settings, stage, start, stop):
+                repeated = sum([one.seconds(recompute=again != "nothing") for one in shared[a:b]])
+                sequence += repeated
+                tensor += sum(self._exchange_seconds(settings, again)[a:b]) - repeated
+        return tensor, sequence
 
     def model_flops(self, settings: Settings) -> float:
         """Of one micro-batch through all layers, however many ranks share them."""
@@ -178,11 +212,8 @@ class MicroBatchTimes:
         return sum(times.model_flops for times in layers)
 
 
-def _exchanged(settings: Settings, partition: Sequence[int], exchanges: Sequence[Exchange]) -> float:
-    """Where each layer has these."""
-    one = 0.0
-    for stage, (start, stop) in enumerate(pairwise(partition)):
-        plainly = start + settings.checkpointed_layers(stage, stop - start)
-        one += sum([layer.seconds(recompute=True) for layer in exchanges[start:plainly]])
-        one += sum([layer.seconds(recompute=False) for layer in exchanges[plainly:stop]])
-    return one
+def _parts(settings: Settings, stage: int, start: int, stop: int) -> tuple[tuple[Again, int, int], ...]:
+    """What runs again of a stage's layers: of its first, of those that follow, and of its last."""
+    whole = start + settings.whole_layers(stage, stop - start)
+    plain = start + settings.checkpointed_layers(stage, stop - start)
+    return ("everything", start, whole), ("products aside", whole, plain), ("nothing", plain, stop)

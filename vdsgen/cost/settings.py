@@ -37,6 +37,9 @@ class Settings(NamedTuple):
     stage_plain_layers: tuple[int, ...] = ()
     """How many of each stage's last layers keep their activations where the stage recomputes the others;
     empty where every recomputing stage recomputes all."""
+    stage_selective_layers: tuple[int, ...] = ()
+    """How many of each stage's layers, the last before its plain ones, keep the outputs of their products
+    where they are recomputed; empty where none does."""
     offload_activations: bool = False
     """Whether what checkpointing keeps waits for backward in host memory."""
     communication_dtype: Dtype | None = None
@@ -78,7 +81,7 @@ class Settings(NamedTuple):
         """By name, for JSON; what is off or left to the engine is left out."""
         off = Settings._field_defaults
         named = {name: value for name, value in self._asdict().items() if value != off.get(name, self)}
-        by_stage = ("stage_checkpoint_intervals", "stage_plain_layers")
+        by_stage = ("stage_checkpoint_intervals", "stage_plain_layers", "stage_selective_layers")
         return named | {name: list(getattr(self, name)) for name in by_stage if name in named}
 
     def checkpoint_interval(self, stage: int) -> int:
@@ -87,11 +90,16 @@ class Settings(NamedTuple):
         return intervals[stage] if intervals else self.activation_checkpoint_interval
 
     def checkpointed_layers(self, stage: int, layers: int) -> int:
-        """How many of this stage's `layers` it recomputes: its first ones."""
+        """How many of this stage's `layers` it recomputes, whole or selectively: its first ones."""
         if self.checkpoint_interval(stage) == 0:
             return 0
         plain = self.stage_plain_layers
         return max(0, layers - plain[stage]) if plain else layers
+
+    def whole_layers(self, stage: int, layers: int) -> int:
+        """How many of this stage's `layers` it recomputes whole: its first ones."""
+        recomputed, selective = self.checkpointed_layers(stage, layers), self.stage_selective_layers
+        return max(0, recomputed - selective[stage]) if selective else recomputed
 
     @property
     def checkpoints(self) -> bool:
@@ -99,30 +107,36 @@ class Settings(NamedTuple):
         return any(self.stage_checkpoint_intervals) or self.activation_checkpoint_interval > 0
 
     def alone(self, stage: int) -> Settings:
-        """The same settings as far as this stage goes: its interval and its plain layers for all."""
-        if not self.stage_checkpoint_intervals and len(set(self.stage_plain_layers)) < 2:
+        """The same settings as far as this stage goes: its interval, its plain and its selective layers for
+        all."""
+        by_layer = (self.stage_plain_layers, self.stage_selective_layers)
+        if not self.stage_checkpoint_intervals and all(len(set(own)) < 2 for own in by_layer):
             return self
-        plain = self.stage_plain_layers[stage] if self.stage_plain_layers else 0
-        return self._replace(
-            activation_checkpoint_interval=self.checkpoint_interval(stage),
-            stage_checkpoint_intervals=(),
-            stage_plain_layers=(plain,) * self.pipeline_parallel_size if plain else (),
-        )
+        plain, selective = [own[stage] if own else 0 for own in by_layer]
+        return self.with_interval(self.checkpoint_interval(stage), plain, selective)
 
-    def with_intervals(self, intervals: tuple[int, ...], plain_layers: tuple[int, ...] = ()) -> Settings:
+    def with_intervals(
+        self,
+        intervals: tuple[int, ...],
+        plain_layers: tuple[int, ...] = (),
+        selective_layers: tuple[int, ...] = (),
+    ) -> Settings:
         """With a checkpoint interval for each stage, one number where all have the same; and as many plain
-        layers on each."""
+        and selective layers on each."""
         same = len(set(intervals)) == 1
         return self._replace(
             activation_checkpoint_interval=intervals[0],
             stage_checkpoint_intervals=() if same else intervals,
             stage_plain_layers=plain_layers if any(plain_layers) else (),
+            stage_selective_layers=selective_layers if any(selective_layers) else (),
         )
 
-    def with_interval(self, interval: int, plain_layers: int = 0) -> Settings:
-        """With one checkpoint interval, and as many plain layers, for all stages."""
+    def with_interval(self, interval: int, plain_layers: int = 0, selective_layers: int = 0) -> Settings:
+        """With one checkpoint interval, and as many plain and selective layers, for all stages."""
         stages = self.pipeline_parallel_size
-        return self.with_intervals((interval,) * stages, (plain_layers,) * stages)
+        return self.with_intervals(
+            (interval,) * stages, (plain_layers,) * stages, (selective_layers,) * stages
+        )
 
     @property
     def offloaded_parts(self) -> int:

@@ -117,15 +117,15 @@ class StageTails:
 
     def _activations_seconds(self, settings: Settings, stage: int, start: int, stop: int) -> float:
         """What a step of the stage waits for offloaded activations."""
-        plainly = start + settings.checkpointed_layers(stage, stop - start)
-        if not settings.offload_activations or plainly == start:
+        whole = start + settings.whole_layers(stage, stop - start)
+        if not settings.offload_activations or whole == start:
             return 0.0
         kinds = self._hardware.devices.of_stage(settings, stage)
         hosts = tuple([self._hardware.host(settings, kind) for kind in kinds])
         interval = settings.checkpoint_interval(stage)
-        key = (settings.micro_batch_size, settings.dtype, kinds, hosts, interval, start, plainly)
+        key = (settings.micro_batch_size, settings.dtype, kinds, hosts, interval, start, whole)
         if key not in self._waiting:
-            segments = self._segments(settings, kinds, interval, range(start, plainly))
+            segments = self._segments(settings, kinds, interval, range(start, whole))
             overlaps = self._hardware.sharing is None
             self._waiting[key] = max(
                 activation_waiting_seconds(segments, host, overlaps=overlaps) for host in hosts

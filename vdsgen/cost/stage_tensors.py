@@ -31,8 +31,11 @@ class StageTensors(NamedTuple):
     slots: int
     """Of the engine's `pipe_buffers`, used in turn; 1 in one process."""
     segments: tuple[tuple[int, int], ...]
-    """Checkpoint segments: the first of each one's layers, and one past its last, of the stage's own. Layers
-    after the last segment run plainly."""
+    """Checkpoint segments that are recomputed whole: the first of each one's layers, and one past its last,
+    of the stage's own."""
+    plain_from: int
+    """Layers from this one on run plainly. Those between the last segment and it are segments of one layer
+    each that keep their products."""
     is_first: bool
     is_last: bool
     is_pipeline: bool
@@ -64,7 +67,7 @@ class StageTensors(NamedTuple):
 
     @property
     def checkpointed(self) -> int:
-        """How many of the stage's first layers are recomputed."""
+        """How many of the stage's first layers are recomputed whole."""
         return self.segments[-1][1] if self.segments else 0
 
     @property
@@ -75,13 +78,14 @@ class StageTensors(NamedTuple):
         latents, which `always_bytes` counts, a pipeline's checkpointed segment holds a clone.
         """
         if self.is_first:
-            return self.latents_bytes if self.is_pipeline and self.segments else 0
+            return self.latents_bytes if self.is_pipeline and self.plain_from else 0
         return 2 * self.received_bytes
 
     def stash_bytes(self, *, offload: bool = False) -> int:
         """What a micro-batch holds from its forward to its backward."""
         checkpointed = self.checkpointed
-        stash = self.input_bytes + sum([layer.held for layer in self.own[checkpointed:]])
+        stash = self.input_bytes + sum([layer.held for layer in self.own[self.plain_from :]])
+        stash += sum([layer.selective_held for layer in self.own[checkpointed : self.plain_from]])
         stash += sum([self.own[end - 1].output for _, end in self.segments])
         stash += sum([layer.side for layer in self.own[:checkpointed]])
         return stash - self.offloaded_bytes if offload else stash
@@ -128,8 +132,9 @@ def stage_tensors(
         latents_bytes=layers[-1].output,
         slots=pipeline_slots(stage, stages, settings.gradient_accumulation_steps) if stages > 1 else 1,
         segments=checkpoint_segments(
-            settings.checkpointed_layers(stage, stop - start), settings.checkpoint_interval(stage)
+            settings.whole_layers(stage, stop - start), settings.checkpoint_interval(stage)
         ),
+        plain_from=settings.checkpointed_layers(stage, stop - start),
         is_first=start == 0,
         is_last=is_last,
         is_pipeline=stages > 1,

@@ -212,6 +212,7 @@ class _Run:
         number = instruction.micro_batch
         assert number is not None
         own, checkpointed = self.tensors.own, self.tensors.checkpointed
+        plain_from = self.tensors.plain_from
         begins = {begin: place for place, (begin, _) in enumerate(self.tensors.segments)}
         begins[checkpointed] = len(self.tensors.segments)
         ends = {end - 1 for _, end in self.tensors.segments}
@@ -221,17 +222,16 @@ class _Run:
             if self.offloads and begins.get(index, 0) > 1:
                 # The last segment's input is in host memory by now; the first one's is the stage's own.
                 self.stash[number] -= self.tensors.hidden_bytes(self.tensors.segments[begins[index] - 1][0])
-            plain = index >= checkpointed
-            if plain:
+            temporaries = 0
+            if index >= plain_from:
                 self.stash[number] += layer.held
+                temporaries = layer.forward_transient
+            elif index >= checkpointed:
+                self.stash[number] += layer.selective_held
+                temporaries = layer.selective_forward_transient
             else:
                 self.stash[number] += layer.side + (layer.output if index in ends else 0)
-            yield self._moment(
-                instruction,
-                index,
-                temporaries=layer.forward_transient if plain else 0,
-                communication=communication,
-            )
+            yield self._moment(instruction, index, temporaries=temporaries, communication=communication)
         if self.offloads:
             self.stash[number] = self.tensors.stash_bytes(offload=True) - self.received.get(number, 0)
         self.kept[number % self.tensors.slots] = 0
@@ -242,6 +242,7 @@ class _Run:
         by_layer = self.growth.later_by_layer if self.backwards else self.growth.first_by_layer
         self.backwards += 1
         yield from self._plain_backward(instruction, by_layer)
+        yield from self._selective_backward(instruction, by_layer)
         yield from self._checkpointed_backward(instruction, by_layer)
         del self.stash[number]
         if self.tensors.kept_bytes:  # the last stage's output, whose graph holds the rest
@@ -257,7 +258,7 @@ class _Run:
         assert instruction.micro_batch is not None
         own = self.tensors.own
         arriving, side = self.tensors.arriving_bytes, 0
-        for index in range(len(own) - 1, self.tensors.checkpointed - 1, -1):
+        for index in range(len(own) - 1, self.tensors.plain_from - 1, -1):
             yield self._moment(
                 instruction,
                 index,
@@ -268,8 +269,35 @@ class _Run:
             arriving, side = 0, self.tensors.side_bytes
             self._add_gradients(index, by_layer)
 
+    def _selective_backward(self, instruction: Instruction, by_layer: Sequence[int]) -> Iterator[Moment]:
+        """After the plain layers, those that have kept their products: one is recomputed beside these, and
+        goes backward."""
+        assert instruction.micro_batch is not None
+        own, plain_from = self.tensors.own, self.tensors.plain_from
+        is_last = plain_from == len(own)
+        arriving, side = (self.tensors.arriving_bytes, 0) if is_last else (0, self.tensors.side_bytes)
+        for index in range(plain_from - 1, self.tensors.checkpointed - 1, -1):
+            layer = own[index]
+            self.gathered = self.growth.segment_bytes(index, index + 1)
+            need = max(0, layer.selective_peak - arriving)
+            again = min(need, max(0, layer.selective_recomputed))
+            yield self._moment(
+                instruction,
+                index,
+                recomputing=True,
+                recomputation=again,
+                temporaries=need - again + side,
+                communication=self._reducing,
+            )
+            self.stash[instruction.micro_batch] -= layer.selective_saved + (
+                own[index - 1].output if index else 0
+            )
+            arriving, side = 0, self.tensors.side_bytes
+            self._add_gradients(index, by_layer)
+        self.gathered = 0
+
     def _checkpointed_backward(self, instruction: Instruction, by_layer: Sequence[int]) -> Iterator[Moment]:
-        """After the plain layers, segments from the last to the first: the whole one is recomputed, then its
+        """After those, segments from the last to the first: the whole one is recomputed, then its
         layers go backward; then its input goes. Offloaded inputs come one segment ahead."""
         number = instruction.micro_batch
         assert number is not None

@@ -20,7 +20,7 @@ from vdsgen.planner.balanced import balanced_seconds, some_partition_fits
 from vdsgen.planner.earliest import Earliest, common_lower_bound, step_lower_bound
 from vdsgen.planner.limits import ROUNDING, BusyLimit, StepLimit
 from vdsgen.planner.spans import Span, earliest_end, span_of
-from vdsgen.planner.stages import Stages
+from vdsgen.planner.stages import Stages, Way
 
 MOST_LEAVES = 64
 """Partitions of one settings variant that are timed, at most: the best of them is within `Cut.gap` of any."""
@@ -38,8 +38,8 @@ class Cut(NamedTuple):
     """The best boundaries that were found."""
 
     partition: tuple[int, ...]
-    ways: tuple[int, ...]
-    """Of each stage: how many of its layers are recomputed."""
+    ways: tuple[Way, ...]
+    """How each stage's layers are run."""
     step_seconds: float
     bound_seconds: float
     """No partition's step is shorter."""
@@ -317,7 +317,7 @@ class _Branching:
         if len(fitting) == len(ways):
             self._time(partition, fitting)
 
-    def _time(self, partition: tuple[int, ...], ways: tuple[int, ...]) -> None:
+    def _time(self, partition: tuple[int, ...], ways: tuple[Way, ...]) -> None:
         self.timed += 1
         seconds = self.stages.step_seconds(ways, partition)
         if self.best is None or seconds < self.best[0]:

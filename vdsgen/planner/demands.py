@@ -8,6 +8,7 @@ from typing import NoReturn
 from vdsgen.errors import InputError, Problem
 from vdsgen.planner.choices.offload import offload_problems
 from vdsgen.planner.facts import machine_facts, shape_facts
+from vdsgen.planner.numerics import dtypes
 from vdsgen.planner.space import Layout, batch_splits, divisors, layouts
 from vdsgen.planner.workload import Workload
 from vdsgen.rules.facts import Facts
@@ -81,7 +82,37 @@ def _contradictions(workload: Workload) -> list[Problem]:
         )
         for violation in violations(known, forbidding_rules())
     ]
-    return problems or _tensor_problems(workload, pins) + _layout_problems(workload, pins)
+    return problems or [
+        *_recompute_problems(workload, pins),
+        *_tensor_problems(workload, pins),
+        *_layout_problems(workload, pins),
+    ]
+
+
+def _recompute_problems(workload: Workload, pins: Constraints) -> list[Problem]:
+    """Selective recomputation of what is not recomputed, has other segments, is moved, or was not traced."""
+    if pins.recompute != "selective":
+        return []
+    refused = ""
+    if pins.activation_checkpoint_interval not in (None, 1):
+        refused = (
+            f"recompute is selective, which makes every layer a segment, and activation_checkpoint_interval "
+            f"is {pins.activation_checkpoint_interval}"
+        )
+    elif pins.offload_activations:
+        refused = "recompute is selective, and what it keeps is not offloaded; offload_activations is true"
+    if refused:
+        return [Problem(refused, key="constraints.recompute", remedy="leave out one of these pins")]
+    if all(workload.knows_selective(dtype) for dtype in dtypes(workload.experiment.training, workload.pool)):
+        return []
+    return [
+        Problem(
+            f"what selective recomputation costs is not known: the profile of {workload.profile.model} has "
+            f"no trace of it",
+            key="constraints.recompute",
+            remedy="leave the pin out",
+        )
+    ]
 
 
 def _tensor_problems(workload: Workload, pins: Constraints) -> list[Problem]:

@@ -132,6 +132,13 @@ def _checkpoint_reasons(workload: Workload, winner: Candidate) -> list[str]:
         f"{percent(winner.time.recompute_seconds / winner.time.step_seconds)} of the step; without "
         f"checkpointing the plan {outcome_words(without, winner)}."
     ]
+    if settings.stage_selective_layers:
+        whole = what_if(workload, settings.with_interval(interval))
+        lines.append(
+            f"Layers that keep what matrix products and attention put out recompute the cheap rest alone; "
+            f"with every layer recomputed whole the plan {outcome_words(whole, winner)}."
+        )
+        return lines
     rule_of_thumb = max(1, isqrt(max(stop - start for start, stop in pairwise(winner.placed.partition))))
     if settings.stage_plain_layers:
         if all(settings.stage_plain_layers):

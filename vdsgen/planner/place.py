@@ -56,7 +56,7 @@ class Miss(NamedTuple):
 
 def place(workload: Workload, settings: Settings) -> Placed | Miss:
     """The fastest partition that fits, with the checkpoint interval that the settings name; or what is
-    missing. Settings with plain layers recompute as few as they must, in any segments."""
+    missing. Settings with plain or selective layers recompute as little as they must, in any segments."""
     found = fastest(_stages(workload, settings))
     interval = settings.activation_checkpoint_interval
     return found if isinstance(found, Placed) else nearest_to_fitting(workload, settings, (interval,))
@@ -69,7 +69,7 @@ def place_faster(workload: Workload, settings: Settings, than_seconds: float) ->
 
 
 def _stages(workload: Workload, settings: Settings) -> Stages:
-    if settings.stage_plain_layers:
+    if settings.stage_plain_layers or settings.stage_selective_layers:
         return Stages(workload, settings, plain=True, recomputed=True)
     interval = settings.activation_checkpoint_interval
     return Stages(workload, settings, plain=interval == 0, recomputed=interval > 0, interval=interval)

@@ -32,6 +32,7 @@ def settings_of(plan: Plan) -> Settings:
         activation_checkpoint_interval=checkpointing.interval,
         stage_checkpoint_intervals=checkpointing.stage_intervals,
         stage_plain_layers=checkpointing.plain_layers,
+        stage_selective_layers=checkpointing.selective_layers,
         offload_activations=checkpointing.offload,
         dtype=plan.precision.dtype,
         gradient_accumulation_dtype=plan.precision.gradient_accumulation_dtype,
@@ -86,6 +87,7 @@ def sections_of(settings: Settings, training: Training) -> dict[str, Any]:
             interval=settings.activation_checkpoint_interval,
             stage_intervals=settings.stage_checkpoint_intervals,
             plain_layers=settings.stage_plain_layers,
+            selective_layers=settings.stage_selective_layers,
             offload=settings.offload_activations,
         ),
         "precision": Precision(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from vdsgen.cost.schedule import idle_lower_bound
-from vdsgen.planner.stages import Stages
+from vdsgen.planner.stages import Stages, Way
 
 
 class Span(NamedTuple):
@@ -13,7 +13,7 @@ class Span(NamedTuple):
 
     start: int
     stop: int
-    way: int
+    way: Way
     forward: float
     backward: float
 
@@ -22,8 +22,8 @@ class Span(NamedTuple):
         return self.forward + self.backward
 
 
-def span_of(stages: Stages, stage: int, start: int, stop: int, way: int) -> Span:
-    """The layers start to stop - 1 on `stage`, of which `way` are recomputed."""
+def span_of(stages: Stages, stage: int, start: int, stop: int, way: Way) -> Span:
+    """The layers start to stop - 1 on `stage`, run in this way."""
     forward = stages.forward[stage]
     busy = stages.busy_seconds(way, stage, start, stop)
     ahead = forward[stop] - forward[start] + stages.instructions

@@ -138,8 +138,12 @@ def _besides(settings: Settings) -> str:
 def _intervals(settings: Settings) -> str:
     each = settings.stage_checkpoint_intervals or (settings.activation_checkpoint_interval,)
     text = "/".join(str(interval or "none") for interval in each)
-    if plain := settings.stage_plain_layers:
-        text += f", last {'/'.join(str(count) for count in plain)} plain"
+    for by_stage, word in (
+        (settings.stage_selective_layers, "selective"),
+        (settings.stage_plain_layers, "plain"),
+    ):
+        if by_stage:
+            text += f", last {'/'.join(str(count) for count in by_stage)} {word}"
     return text
 
 

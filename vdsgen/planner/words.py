@@ -65,12 +65,14 @@ def layout_words(settings: Settings) -> str:
 
 def checkpoint_words(settings: Settings) -> str:
     """Checkpoint intervals, of stages where they differ: 'checkpoint every block on stages 0-2, ...'."""
-    plain = settings.stage_plain_layers
-    if any(plain):
-        counts = [str(count) for count in (plain if len(set(plain)) > 1 else plain[:1])]
-        but = f" but in the last {'/'.join(counts)} {'layer' if counts == ['1'] else 'layers'}"
-    else:
-        but = ""
+    plain, selective = settings.stage_plain_layers, settings.stage_selective_layers
+    but = f" but in the last {_layers(plain)}" if any(plain) else ""
+    if any(selective):
+        but += (
+            f", products kept in the {_layers(selective)} before"
+            if any(plain)
+            else (f", products kept in the last {_layers(selective)}")
+        )
     if len(set(settings.stage_checkpoint_intervals)) < 2:
         return interval_words(settings.checkpoint_interval(0)) + but
     told, first = [], 0
@@ -80,6 +82,12 @@ def checkpoint_words(settings: Settings) -> str:
         told.append(f"{interval_words(own)} on {where}")
         first = last + 1
     return ", ".join(told) + but
+
+
+def _layers(by_stage: tuple[int, ...]) -> str:
+    """'3 layers'; '3/0 layers' where stages differ."""
+    counts = [str(count) for count in (by_stage if len(set(by_stage)) > 1 else by_stage[:1])]
+    return f"{'/'.join(counts)} {'layer' if counts == ['1'] else 'layers'}"
 
 
 def offload_words(settings: Settings) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
+from vdsgen.cost.compute import costs_of
 from vdsgen.cost.devices import Devices
 from vdsgen.cost.memory import MemoryModel, OutsideBytes, StageBytes, reserve_bytes
 from vdsgen.cost.rates import peak_rate_tflops
@@ -81,6 +82,18 @@ class Workload:
     def blocks_before(self) -> tuple[int, ...]:
         """For each layer, and for one past the last."""
         return (0, *accumulate(int(block) for block in self.is_block))
+
+    def knows_selective(self, dtype: Dtype) -> bool:
+        """Whether every layer was traced with its products kept."""
+        if dtype not in self._selective:
+            types = self.profile.layer_types
+            costs = [costs_of(self.profile, name, dtype) for name in types]
+            self._selective[dtype] = all(one.selective is not None for one in costs)
+        return self._selective[dtype]
+
+    @cached_property
+    def _selective(self) -> dict[Dtype, bool]:
+        return {}
 
     def least_share(self, stages: int) -> tuple[int, int] | None:
         """A stretch of as many blocks as the stage with most of them has at least; None where blocks

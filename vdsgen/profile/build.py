@@ -124,7 +124,7 @@ def _costs(
     ranks: int,
     kernel: AttentionKernel = "flash",
 ) -> tuple[LayerCosts, list[Trace], list[list[Sent]]]:
-    traces, checkpointed, sent = [], [], []
+    traces, checkpointed, selective, sent = [], [], [], []
     for point in basis.points:
         with empty_tensors(), ChosenAttention(kernel):
             silent = SilentRanks(ranks)
@@ -133,4 +133,5 @@ def _costs(
             traces.append(traced(layer, inputs, Run(kernel)))
             sent.append(list(silent.sent))
             checkpointed.append(traced_checkpointed(layer, inputs, Run(kernel)))
-    return fitted_costs(basis, traces, checkpointed), traces, sent
+            selective.append(traced_checkpointed(layer, inputs, Run(kernel), selective=True))
+    return fitted_costs(basis, traces, checkpointed, selective), traces, sent

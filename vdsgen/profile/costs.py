@@ -8,13 +8,17 @@ from contextlib import contextmanager
 
 from vdsgen.profile.fit import Basis
 from vdsgen.profile.trace import CheckpointedTrace, Trace
-from vdsgen.spec.profile import LayerCosts, Polynomial, Recomputation
+from vdsgen.spec.profile import LayerCosts, Peak, Polynomial, Recomputation, SelectiveRecomputation
 
 
 def fitted_costs(
-    basis: Basis, traces: Sequence[Trace], checkpointed: Sequence[CheckpointedTrace]
+    basis: Basis,
+    traces: Sequence[Trace],
+    checkpointed: Sequence[CheckpointedTrace],
+    selective: Sequence[CheckpointedTrace] = (),
 ) -> LayerCosts:
-    """One trace of each kind a point. Raises NotPolynomialError where a cost is no polynomial."""
+    """One trace of each kind a point, but for selective recomputation, which may be left out. Raises
+    NotPolynomialError where a cost is no polynomial."""
 
     def fitted(name: str) -> Polynomial:
         return basis.polynomial([getattr(trace, name) for trace in traces])
@@ -24,9 +28,6 @@ def fitted_costs(
         if all(2 * getattr(x, name) == halves * getattr(x, twice) for x in traces):
             return None
         return fitted(name)
-
-    def recomputed(name: str) -> Polynomial:
-        return basis.polynomial([getattr(trace, f"recomputed_{name}") for trace in checkpointed])
 
     return LayerCosts(
         saved_bytes=fitted("saved_bytes"),
@@ -40,13 +41,28 @@ def fitted_costs(
         backward_attention_flops=unless("backward_attention_flops", "attention_flops", 5),
         forward_traffic_bytes=fitted("forward_traffic_bytes"),
         backward_traffic_bytes=fitted("backward_traffic_bytes"),
-        checkpointed=Recomputation(
-            recomputed_bytes=recomputed("bytes"),
-            recomputed_matmul_flops=recomputed("matmul_flops"),
-            recomputed_attention_flops=recomputed("attention_flops"),
-            recomputed_traffic_bytes=recomputed("traffic_bytes"),
-            peak_bytes=basis.peak([_with_zero(trace.moments) for trace in checkpointed]),
-        ),
+        checkpointed=Recomputation(**_recomputation(basis, checkpointed)),
+        selective=_selective(basis, selective) if selective else None,
+    )
+
+
+def _recomputation(basis: Basis, traces: Sequence[CheckpointedTrace]) -> dict[str, Polynomial | Peak]:
+    """Of every kind of recomputation."""
+    names = ("bytes", "matmul_flops", "attention_flops", "traffic_bytes")
+    found: dict[str, Polynomial | Peak] = {
+        f"recomputed_{name}": basis.polynomial([getattr(trace, f"recomputed_{name}") for trace in traces])
+        for name in names
+    }
+    return found | {"peak_bytes": basis.peak([_with_zero(trace.moments) for trace in traces])}
+
+
+def _selective(basis: Basis, traces: Sequence[CheckpointedTrace]) -> SelectiveRecomputation:
+    temporaries = [_with_zero(trace.forward_temporaries) for trace in traces]
+    return SelectiveRecomputation(
+        **_recomputation(basis, traces),
+        saved_bytes=basis.polynomial([trace.saved_bytes for trace in traces]),
+        forward_transient_bytes=basis.peak(temporaries),
+        recomputed_kernels=max(trace.recomputed_kernels for trace in traces),
     )
 
 

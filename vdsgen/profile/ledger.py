@@ -36,6 +36,8 @@ class Entry:
     attention_flops: int
     traffic_bytes: int
     shapes: Shapes
+    kernels: int
+    """Operators so far that launch one."""
 
 
 class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -94,6 +96,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
             attention_flops=self._attention_flops,
             traffic_bytes=self._traffic_bytes,
             shapes=self._shapes,
+            kernels=self._shapes.kernels,
         )
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

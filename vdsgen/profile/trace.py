@@ -22,6 +22,7 @@ from vdsgen.model.layers.modulation import ROWS
 from vdsgen.model.layers.sequence_parallel import WHOLE, SequenceRanks
 from vdsgen.model.layers.tensor_parallel import ALONE, TensorRanks
 from vdsgen.model.pipeline import layer_specs
+from vdsgen.model.selective import KeptProducts
 from vdsgen.profile.kernels import ChosenAttention
 from vdsgen.profile.ledger import Entry, Ledger, key_of
 from vdsgen.profile.precision import CudaAutocast
@@ -65,7 +66,12 @@ class CheckpointedTrace:
     recomputed_attention_flops: int
     recomputed_traffic_bytes: int
     moments: tuple[int, ...]
-    """Alive at each operator of recomputation and backward, beyond inputs and parameters."""
+    """Alive at each operator of recomputation and backward, beyond inputs, parameters and what was saved."""
+    saved_bytes: int = 0
+    """Products that selective recomputation keeps, where they are no outputs."""
+    forward_temporaries: tuple[int, ...] = ()
+    """Alive at each operator of forward beyond what is held at its end."""
+    recomputed_kernels: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +193,11 @@ def traced(layer: nn.Module, inputs: tuple[Tensor, ...], run: Run = Run()) -> Tr
     )
 
 
-def traced_checkpointed(layer: nn.Module, inputs: tuple[Tensor, ...], run: Run = Run()) -> CheckpointedTrace:
-    """Runs a layer inside torch's non-reentrant checkpoint, as training without a pipeline does.
+def traced_checkpointed(
+    layer: nn.Module, inputs: tuple[Tensor, ...], run: Run = Run(), *, selective: bool = False
+) -> CheckpointedTrace:
+    """Runs a layer inside torch's non-reentrant checkpoint, as training without a pipeline does; `selective`:
+    as one that keeps its products.
 
     The states of random generators that the checkpoint may keep are on the processor: not asked for.
     """
@@ -204,11 +213,13 @@ def traced_checkpointed(layer: nn.Module, inputs: tuple[Tensor, ...], run: Run =
         finally:
             ledger.note_next()
 
+    options: dict[str, Any] = {"context_fn": KeptProducts().contexts} if selective else {}
     with ledger:
-        result = checkpoint(once_more, *inputs, use_reentrant=False, preserve_rng_state=False)
+        result = checkpoint(once_more, *inputs, use_reentrant=False, preserve_rng_state=False, **options)
         outputs = _new_outputs(result, inputs)
-        del result
-        ledger.close_phase()
+        del result, options
+        forward = ledger.close_phase()
+    saved_bytes = forward.end - sum(_storages(outputs).values())
     edges, gradients = _edges(outputs)
     del outputs, starts[:]
     with ledger:
@@ -222,7 +233,10 @@ def traced_checkpointed(layer: nn.Module, inputs: tuple[Tensor, ...], run: Run =
         recomputed_matmul_flops=end.matmul_flops - start.matmul_flops,
         recomputed_attention_flops=end.attention_flops - start.attention_flops,
         recomputed_traffic_bytes=end.traffic_bytes - start.traffic_bytes,
-        moments=backward.moments,
+        moments=tuple(moment - saved_bytes for moment in backward.moments),
+        saved_bytes=saved_bytes,
+        forward_temporaries=tuple(moment - forward.end for moment in forward.moments),
+        recomputed_kernels=end.kernels - start.kernels,
     )
 
 

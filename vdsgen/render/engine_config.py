@@ -45,7 +45,8 @@ def engine_config(plan: Plan, experiment: Experiment) -> dict[str, Any]:
 def pipeline_section(plan: Plan) -> dict[str, Any]:
     """Read by the training entrypoint; the engine itself applies the interval and `use_reentrant`
     (runtime/pipe/engine.py:205-218). Where stages have intervals of their own, the entrypoint hands each
-    rank's engine the one of its stage; `plain_layers` of a stage come after its segments.
+    rank's engine the one of its stage; `plain_layers` of a stage come after its segments, and
+    `selective_layers` right before those.
 
     Tensor-parallel ranks each send the whole hidden state to the next stage: where the engine splits it
     between them (`pipe_partitioned`, :137), it clears a stage's output before our one traversal of the graph
@@ -60,6 +61,8 @@ def pipeline_section(plan: Plan) -> dict[str, Any]:
         section["stage_checkpoint_intervals"] = list(plan.activation_checkpointing.stage_intervals)
     if plan.activation_checkpointing.plain_layers:
         section["plain_layers"] = list(plan.activation_checkpointing.plain_layers)
+    if plan.activation_checkpointing.selective_layers:
+        section["selective_layers"] = list(plan.activation_checkpointing.selective_layers)
     if plan.activation_checkpointing.offload:
         section["offload_activations"] = True
     section["use_reentrant"] = False

@@ -54,7 +54,7 @@ DS_CONFIG = _in(
     ),
     _keys("pipeline.activation_checkpoint_interval pipeline.use_reentrant", "memory", "speed"),
     _keys("pipeline.stage_checkpoint_intervals pipeline.offload_activations", "memory", "speed"),
-    _keys("pipeline.plain_layers", "memory", "speed"),
+    _keys("pipeline.plain_layers pipeline.selective_layers", "memory", "speed"),
     _keys("zero_optimization.stage", "memory", "speed"),
     _keys("zero_optimization.*", "memory", "speed", comes_with=STAGE + DTYPE),
     _keys("zero_optimization.reduce_scatter", "speed", comes_with=STAGE + DTYPE),
@@ -202,6 +202,7 @@ PLAN = _in(
     _same("zero.allgather_bucket_elements", "zero_optimization.allgather_bucket_size", "memory", "speed"),
     _same("activation_checkpointing.interval", "pipeline.activation_checkpoint_interval", "memory", "speed"),
     _same("activation_checkpointing.plain_layers", "pipeline.plain_layers", "memory", "speed"),
+    _same("activation_checkpointing.selective_layers", "pipeline.selective_layers", "memory", "speed"),
     _same("activation_checkpointing.offload", "pipeline.offload_activations", "memory", "speed"),
     _same(
         "activation_checkpointing.stage_intervals", "pipeline.stage_checkpoint_intervals", "memory", "speed"

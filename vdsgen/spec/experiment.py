@@ -381,7 +381,11 @@ class Constraints(Spec):
     micro_batch_size: PositiveInt | None = None
     gradient_accumulation_steps: PositiveInt | None = None
     activation_checkpoint_interval: NonNegativeInt | None = None
-    """Blocks a checkpoint segment, on all stages; 0 for no checkpointing."""
+    """Blocks a checkpoint segment, on all stages, whose layers are all recomputed whole; 0 for no
+    checkpointing."""
+    recompute: Literal["full", "selective"] | None = None
+    """Of layers that are recomputed: everything, or everything but matrix products and attention, whose
+    outputs are kept."""
     tensor_parallel_size: PositiveInt | None = None
     sequence_parallel_size: PositiveInt | None = None
     """Ranks that share each clip: divides its latent frames and its rows of patches."""

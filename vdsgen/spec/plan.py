@@ -81,6 +81,9 @@ class ActivationCheckpointing(Spec):
     """Of each pipeline stage, where they differ; `interval` is then the first stage's."""
     plain_layers: tuple[NonNegativeInt, ...] = ()
     """How many of each stage's last layers are not checkpointed where the others are; empty where none."""
+    selective_layers: tuple[NonNegativeInt, ...] = ()
+    """How many of each stage's layers, the last before the plain ones, keep the outputs of matrix products
+    and attention where they are recomputed, each a segment of its own; empty where none."""
     offload: bool = False
     """Whether what checkpointing keeps waits for backward in host memory."""
 

@@ -115,6 +115,18 @@ class Recomputation(Spec):
     includes the gradients of outputs and inputs."""
 
 
+class SelectiveRecomputation(Recomputation):
+    """The same where the outputs of matrix products and attention are kept (model/selective.py). `peak_bytes`
+    is beyond `saved_bytes` too."""
+
+    saved_bytes: Polynomial
+    """Held from forward to backward beyond the layer's own inputs, parameters and outputs."""
+    forward_transient_bytes: Peak
+    """As of LayerCosts, beyond these saved bytes."""
+    recomputed_kernels: NonNegativeInt
+    """Operators that launch a kernel once more."""
+
+
 class LayerCosts(Spec):
     """One layer type at one element width, traced. Bytes unless named otherwise."""
 
@@ -145,6 +157,8 @@ class LayerCosts(Spec):
     """The same, backward."""
     checkpointed: Recomputation | None = None
     """None: not traced."""
+    selective: SelectiveRecomputation | None = None
+    """None: not traced, and not searched."""
 
     def with_rank(self, rank: int) -> LayerCosts:
         """The same with the adapters' rank settled."""

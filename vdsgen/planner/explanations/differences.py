@@ -82,6 +82,11 @@ def _with(mine: Planned, theirs: Planned, choice: str, names: tuple[str, ...]) -
         experiment = experiment.model_copy(update={"training": training})
     else:
         pins: dict[str, Any] = {name: getattr(settings, name) for name in names}
+        if choice == "checkpointing":
+            # Their interval would have every layer recomputed whole.
+            pins["recompute"] = "selective" if settings.stage_selective_layers else "full"
+            if settings.stage_selective_layers:
+                pins["activation_checkpoint_interval"] = None
         if choice == "layout":
             pins["micro_batch_size"] = None
         if choice in ("layout", "micro-batch"):

@@ -64,6 +64,8 @@ def families(workload: Workload, chosen: Settings) -> Iterator[Family]:
         if workload.experiment.constraints.offload_activations:
             pins["offload_activations"] = None
         yield _pinned(workload, "no checkpointing", _any, **pins)
+        if workload.knows_selective(chosen.dtype):
+            yield _other_recomputation(workload, chosen)
     else:
         yield _pinned(workload, interval_words(1), _any, activation_checkpoint_interval=1)
     yield from _micro_batches(workload, chosen)
@@ -73,6 +75,19 @@ def families(workload: Workload, chosen: Settings) -> Iterator[Family]:
             training = workload.experiment.training.model_copy(update={"precision": dtype})
             experiment = workload.experiment.model_copy(update={"training": training})
             yield Family(dtype, changed(workload, experiment=experiment), None, _any)
+
+
+def _other_recomputation(workload: Workload, chosen: Settings) -> Family:
+    """Products recomputed too, or kept."""
+    other: dict[str, Any] = {"recompute": "full"}
+    if not chosen.stage_selective_layers:
+        other = {
+            "recompute": "selective",
+            "activation_checkpoint_interval": None,
+            "offload_activations": None,
+        }
+    name = f"{other['recompute']} recomputation"
+    return _pinned(workload, name, lambda settings: settings.checkpoints, **other)
 
 
 def _micro_batches(workload: Workload, chosen: Settings) -> Iterator[Family]:

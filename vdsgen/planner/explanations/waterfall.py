@@ -17,7 +17,12 @@ MEASURES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("sharding (ZeRO)", ("zero_stage", "gradient_accumulation_dtype")),
     (
         "checkpointing",
-        ("activation_checkpoint_interval", "stage_checkpoint_intervals", "stage_plain_layers"),
+        (
+            "activation_checkpoint_interval",
+            "stage_checkpoint_intervals",
+            "stage_plain_layers",
+            "stage_selective_layers",
+        ),
     ),
     ("activation offload", ("offload_activations",)),
     ("offload (ZeRO)", ("offload_optimizer", "offload_parameters")),
