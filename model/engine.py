@@ -35,6 +35,7 @@ from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.compression import compression_of, refusal
 from vdsgen.spec.experiment import Ema, Lora, TrainedModel
 from vdsgen.spec.plan import GradientCompression
+from vdsgen.spec.run import dtype_of
 from vdsgen.spec.trainer_section import ema_of
 
 Batch = tuple[tuple[Tensor, ...], Target]
@@ -307,7 +308,9 @@ def build_engine(
     topology = _topology(stages, tensor, sharing)
     ranks = TensorRanks(tensor, dist.get_rank() % tensor)
     sequence = SequenceRanks(sharing, dist.get_rank() // tensor % sharing)
-    specs, loss, losses_of_samples = trained(model, geometry, seed, adapters, ranks, sequence)
+    specs, loss, losses_of_samples = trained(
+        model, geometry, seed, adapters, ranks, sequence, dtype_of(ds_config)
+    )
     partition = list(section.get("partition", [0, len(specs)]))
     if len(partition) != stages + 1:
         raise VdsgenError(f"pipeline.partition {partition} needs {stages + 1} entries for {stages} stages")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from deepspeed.pipe import LayerSpec
 
 from vdsgen.errors import VdsgenError
@@ -12,7 +13,9 @@ from vdsgen.model.layers.tensor_parallel import ALONE, TensorRanks
 from vdsgen.model.objective import diffusion_loss, losses_of_samples
 from vdsgen.model.pipeline import LossFunction, layer_specs
 from vdsgen.spec.architecture import Geometry, Vdt
-from vdsgen.spec.experiment import Lora, TrainedModel
+from vdsgen.spec.experiment import Dtype, Lora, TrainedModel
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Trained(NamedTuple):
@@ -31,9 +34,12 @@ def trained(
     adapters: Lora | None = None,
     ranks: TensorRanks = ALONE,
     sequence: SequenceRanks = WHOLE,
+    dtype: Dtype = "fp32",
 ) -> Trained:
     """The layers in the order they run, and the loss that training minimises; with `adapters`, nothing else
-    of the model trains. Raises VdsgenError where model, clips and ranks do not fit each other."""
+    of the model trains. Models of diffusers are built in `dtype` at once: a stage of a large one would not
+    fit into host memory twice as wide. Raises VdsgenError where model, clips and ranks do not fit.
+    """
     if isinstance(model, Vdt):
         assert adapters is None, "refused when the experiment is resolved"
         return Trained(layer_specs(model, geometry, seed, ranks, sequence), diffusion_loss, losses_of_samples)
@@ -45,4 +51,4 @@ def trained(
     from vdsgen.model.families.layer_specs import diffusers_layer_specs
     from vdsgen.model.recipes.loss import recipe_loss, recipe_losses
 
-    return Trained(diffusers_layer_specs(model, seed, adapters), recipe_loss, recipe_losses)
+    return Trained(diffusers_layer_specs(model, seed, adapters, DTYPES[dtype]), recipe_loss, recipe_losses)

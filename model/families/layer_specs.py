@@ -30,12 +30,14 @@ class Described(Protocol):
     def weights(self) -> str | Path | None: ...
 
 
-def diffusers_layer_specs(model: Described, seed: int, adapters: Lora | None = None) -> list[LayerSpec]:
+def diffusers_layer_specs(
+    model: Described, seed: int, adapters: Lora | None = None, dtype: torch.dtype | None = None
+) -> list[LayerSpec]:
     """The model's layers in the order they run; each builds itself alone, with its own weights.
 
     Built without weights once, the model is on every rank a few MB. A layer's weights come from
     `model.weights` (a folder with diffusers' safetensors), or are drawn from `seed` and the layer's index,
-    whatever the layout. They are on the current device and of torch's default dtype; inside
+    whatever the layout. They are on the current device and of `dtype` (None: torch's default); inside
     `deepspeed.zero.Init` of its dtype, and shared between its ranks as soon as the layer is built. With
     `adapters` these alone require a gradient. Raises VdsgenError where class, configuration and folder do not
     fit each other.
@@ -43,7 +45,7 @@ def diffusers_layer_specs(model: Described, seed: int, adapters: Lora | None = N
     skeleton = build_skeleton(model.class_name, model.config, seed, adapters)
     folder = None if model.weights is None else FolderWeights(Path(model.weights), skeleton)
     return [
-        LayerSpec(DiffusersLayer, skeleton, index, seed, folder or RandomWeights(seed, index))
+        LayerSpec(DiffusersLayer, skeleton, index, seed, folder or RandomWeights(seed, index), dtype)
         for index in range(len(skeleton.layers))
     ]
 
@@ -57,7 +59,14 @@ class DiffusersLayer(nn.Module):
     """Of each adapter's parameter, by its name here: its name in peft's files, before which those of
     diffusers' pipelines have `Family.adapter_prefix` and a dot."""
 
-    def __init__(self, skeleton: Skeleton, index: int, seed: int, weights: Weights) -> None:
+    def __init__(
+        self,
+        skeleton: Skeleton,
+        index: int,
+        seed: int,
+        weights: Weights,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         self.kind, module = skeleton.layers[index]
         self.layer = _with_memory(module)
@@ -66,7 +75,7 @@ class DiffusersLayer(nn.Module):
         if torch.get_default_device().type != "meta":
             weights.fill(self.layer, skeleton.names[index])
             draw_adapters(self.layer, seed, index)
-        _take_dtype(self.layer)
+        _take_dtype(self.layer, dtype or torch.get_default_dtype())
 
     def forward(self, inputs: tuple[Tensor, ...]) -> Any:
         return self.layer(inputs)
@@ -94,11 +103,12 @@ def _placed(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.detach().to(device, copy=True)
 
 
-def _take_dtype(layer: nn.Module) -> None:
+def _take_dtype(layer: nn.Module, dtype: torch.dtype) -> None:
     """In ZeRO-3's context each rank keeps its share, from here on. That context converts what modules make
     in their constructors (zero/partition_parameters.py:1232); nothing here was made in one."""
     context = partition_parameters.top_level_context
-    dtype = torch.get_default_dtype() if context is None else context.dtype
+    if context is not None:
+        dtype = context.dtype
     for parameter in layer.parameters():
         parameter.data = parameter.data.to(dtype)
     if context is not None:

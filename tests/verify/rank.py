@@ -19,10 +19,12 @@ from unittest.mock import patch
 import torch
 
 from vdsgen.model.engine import Batch
+from vdsgen.model.trained import DTYPES
 from vdsgen.profile.live_bytes import LiveBytes
 from vdsgen.spec.architecture import Geometry, Vdt
 from vdsgen.spec.run import Layout, layout_of
 from vdsgen.verify import fake_rank, stage
+from vdsgen.verify.exchange import exchange_of
 from vdsgen.verify.figures import StageTrace
 
 
@@ -65,10 +67,11 @@ def traced(kind: str, case: dict[str, Any]) -> StageTrace:
                 return stage.trace_rank(*given, books, _silent)
         layout = layout_of(case["config"])
         micro = case["config"]["train_micro_batch_size_per_gpu"]
-        handed_on = fake_rank.handed_on(model, geometry, micro, stage.DTYPES[layout.dtype])
+        dtype = DTYPES[layout.dtype]
+        exchange = exchange_of(model, geometry, micro, dtype, layout.partition, case["stage"])
         with (
             patch.object(fake_rank, "as_on_gpu", tuple),
-            fake_rank.without_memory(books, handed_on),
+            fake_rank.without_memory(books, exchange),
         ):
             return stage.trace_rank(*given, books, _silent)
     finally:

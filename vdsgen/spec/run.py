@@ -111,7 +111,7 @@ def layout_of(ds_config: Mapping[str, Any]) -> Layout:
             data_parallel_size=total // (micro * accumulation),
             zero_stage=(ds_config.get("zero_optimization") or {}).get("stage", 0),
             partition=tuple(pipeline.get("partition") or ()) if stages != 1 else (),
-            dtype=_dtype(ds_config),
+            dtype=dtype_of(ds_config),
             tensor_parallel_size=pipeline.get("tensor_parallel_size", 1),
             sequence_parallel_size=pipeline.get("sequence_parallel_size", 1),
         )
@@ -129,7 +129,8 @@ def _positive(ds_config: Mapping[str, Any], key: str) -> int:
     return value
 
 
-def _dtype(ds_config: Mapping[str, Any]) -> Dtype:
+def dtype_of(ds_config: Mapping[str, Any]) -> Dtype:
+    """What the engine computes in."""
     if (ds_config.get("bf16") or {}).get("enabled"):
         return "bf16"
     return "fp16" if (ds_config.get("fp16") or {}).get("enabled") else "fp32"

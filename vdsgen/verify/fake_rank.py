@@ -20,8 +20,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vdsgen.profile.kernels import ChosenAttention
-from vdsgen.profile.trace import empty_inputs
-from vdsgen.spec.architecture import Geometry, Vdt
+from vdsgen.verify.exchange import Exchange
 
 aten = torch.ops.aten
 
@@ -84,19 +83,8 @@ def join_fake_group(rank: int, world_size: int) -> None:
     deepspeed.init_distributed(dist_backend="fake", verbose=False)
 
 
-HandedOn = tuple[tuple[torch.Size, torch.dtype], ...]
-"""Shapes and dtypes of the tensors that each stage hands to the next."""
-
-
-def handed_on(model: Vdt, geometry: Geometry, micro_batch_size: int, dtype: torch.dtype) -> HandedOn:
-    """All stages hand on what a block takes."""
-    with torch.device("meta"):
-        inputs = empty_inputs(model, micro_batch_size, geometry, "block", dtype)
-    return tuple((tensor.shape, tensor.dtype) for tensor in inputs)
-
-
 @contextmanager
-def without_memory(books: TorchDispatchMode, handed_on: HandedOn) -> Iterator[None]:
+def without_memory(books: TorchDispatchMode, exchange: Exchange) -> Iterator[None]:
     """Inside, new tensors have no memory, `books` see every operator, attention is a GPU's flash kernel,
     and what other ranks would say is known beforehand."""
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -104,7 +92,7 @@ def without_memory(books: TorchDispatchMode, handed_on: HandedOn) -> Iterator[No
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")
-        for substitute in _substitutes(handed_on):
+        for substitute in _substitutes(exchange):
             stack.enter_context(substitute)
         # The last to be entered is the first to see an operator.
         fake = FakeTensorMode(allow_non_fake_inputs=True)
@@ -113,7 +101,7 @@ def without_memory(books: TorchDispatchMode, handed_on: HandedOn) -> Iterator[No
         yield
 
 
-def _substitutes(handed_on: HandedOn) -> Iterator[AbstractContextManager[Any]]:
+def _substitutes(exchange: Exchange) -> Iterator[AbstractContextManager[Any]]:
     """Each a patch, with why."""
     from deepspeed.runtime.pipe.engine import PipelineEngine
     from deepspeed.runtime.zero import utils as zero_utils
@@ -124,12 +112,12 @@ def _substitutes(handed_on: HandedOn) -> Iterator[AbstractContextManager[Any]]:
     def receive_meta(engine: Any, send_stage: int) -> tuple[Tensor, ...]:  # noqa: ARG001
         return tuple(
             engine._allocate_or_extend_buffers(index, list(shape), dtype)
-            for index, (shape, dtype) in enumerate(handed_on)
+            for index, (shape, dtype) in enumerate(exchange.received)
         )
 
     def send_meta(engine: Any, buffer: tuple[Tensor, ...], recv_stage: int) -> None:  # noqa: ARG001
         sent = tuple((tensor.shape, tensor.dtype) for tensor in buffer)
-        assert sent == handed_on, f"this stage sends {sent}, the next is traced with {handed_on}"
+        assert sent == exchange.sent, f"this stage sends {sent}, the next is traced with {exchange.sent}"
 
     # Module.to replaces fake parameters by swapping whole tensors, which hooks forbid; real ones get `.data`.
     yield patch("torch.utils.swap_tensors", take_data)

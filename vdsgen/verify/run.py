@@ -20,6 +20,7 @@ from typing import TextIO
 from vdsgen.errors import VdsgenError
 from vdsgen.spec.architecture import Vdt
 from vdsgen.spec.canonical import sha256_of
+from vdsgen.spec.diffusers_model import DiffusersModel
 from vdsgen.spec.rendered import AGAIN, Rendered, read_rendered
 from vdsgen.spec.run import Layout
 from vdsgen.verify.figures import Row, StageTrace, all_within, compare, fullest
@@ -121,7 +122,7 @@ def _check(rendered: Rendered, stages: Sequence[int]) -> None:
                 f"verifying runs the training engine, which needs {module}; it is not installed",
                 remedy="pip install 'vdsgen[train]' (no GPU is needed)",
             )
-    if not isinstance(rendered.experiment.model, Vdt):
+    if not isinstance(rendered.experiment.model, Vdt | DiffusersModel):
         raise VdsgenError(f"{rendered.path}/train.yaml: the model's sizes are not written out", remedy=AGAIN)
     planned, asked = len(rendered.plan.stages), rendered.layout.pipeline_parallel_size
     if planned != asked:

@@ -7,20 +7,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import torch
-
 from vdsgen.model.engine import Batch, TrainingEngine, build_engine
+from vdsgen.model.trained import DTYPES
 from vdsgen.profile.kernels import hidden_temporary_bytes
 from vdsgen.profile.live_bytes import HOST, LiveBytes
-from vdsgen.profile.trace import empty_inputs
-from vdsgen.spec.architecture import Geometry, Vdt
+from vdsgen.spec.architecture import Geometry
+from vdsgen.spec.experiment import Lora, TrainedModel
 from vdsgen.spec.run import Layout, layout_of
-from vdsgen.verify.fake_rank import handed_on, join_fake_group, without_memory
+from vdsgen.verify.exchange import empty_batch, exchange_of
+from vdsgen.verify.fake_rank import join_fake_group, without_memory
 from vdsgen.verify.figures import Phase, StageTrace
 from vdsgen.verify.marks import COMMUNICATION, Marks
 from vdsgen.verify.resident import peak_resident_bytes
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PHASES: tuple[Phase, ...] = ("compute", "reduce", "step")
 
 Report = Callable[[float], None]
@@ -37,11 +36,12 @@ def traced_micro_batches(layout: Layout, gradient_accumulation_steps: int) -> in
 
 def trace_stage(
     ds_config: Mapping[str, Any],
-    model: Vdt,
+    model: TrainedModel,
     geometry: Geometry,
     stage: int,
     data_rank: int,
     report: Report,
+    adapters: Lora | None = None,
 ) -> StageTrace:
     """Traces one rank of the stage, as a GPU would run it, on tensors without memory.
 
@@ -54,28 +54,35 @@ def trace_stage(
     join_fake_group(neighbours * layout.tensor_parallel_size, layout.world_size)
     gc.freeze()  # what imports left behind need not be searched each time the engine collects garbage
     report(JOINED)
-    return trace_without_memory(ds_config, model, geometry, stage, report)
+    return trace_without_memory(ds_config, model, geometry, stage, report, adapters)
 
 
 def trace_without_memory(
-    ds_config: Mapping[str, Any], model: Vdt, geometry: Geometry, stage: int, report: Report
+    ds_config: Mapping[str, Any],
+    model: TrainedModel,
+    geometry: Geometry,
+    stage: int,
+    report: Report,
+    adapters: Lora | None = None,
 ) -> StageTrace:
     """The same for the rank that this process is in the fake group."""
     layout = layout_of(ds_config)
     micro = int(ds_config["train_micro_batch_size_per_gpu"])
     books = LiveBytes(hidden_temporary_bytes)
     rows = own_rows(geometry, layout.sequence_parallel_size)
-    with without_memory(books, handed_on(model, rows, micro, DTYPES[layout.dtype])):
-        return trace_rank(ds_config, model, geometry, stage, books, report)
+    exchange = exchange_of(model, rows, micro, DTYPES[layout.dtype], layout.partition, stage)
+    with without_memory(books, exchange):
+        return trace_rank(ds_config, model, geometry, stage, books, report, adapters)
 
 
 def trace_rank(
     ds_config: Mapping[str, Any],
-    model: Vdt,
+    model: TrainedModel,
     geometry: Geometry,
     stage: int,
     books: LiveBytes,
     report: Report,
+    adapters: Lora | None = None,
 ) -> StageTrace:
     """Builds this rank's engine as the training entrypoint does, trains two steps, and gives what `books`,
     which must be active, have of the second. The first has one micro-batch: it only makes the optimizer's
@@ -85,7 +92,7 @@ def trace_rank(
     layout = layout_of(ds_config)
     micro = int(ds_config["train_micro_batch_size_per_gpu"])
     micro_batches = traced_micro_batches(layout, int(ds_config["gradient_accumulation_steps"]))
-    training = build_engine(capped(ds_config, layout, micro_batches), model, geometry, seed=0)
+    training = build_engine(capped(ds_config, layout, micro_batches), model, geometry, 0, adapters)
     build_peak = books.peak_bytes
     marks = Marks(training, books)
     sharing = layout.sequence_parallel_size
@@ -103,7 +110,7 @@ def trace_rank(
     return StageTrace(
         stage=stage,
         data_ranks=(training.sequence_data_parallel_rank,),
-        layers=_layers(training, layout, stage, model),
+        layers=_layers(training, layout, stage),
         optimizer_class=type(training.engine.optimizer).__name__,
         micro_batches=micro_batches,
         parameters_bytes=marks.states["parameters"],
@@ -140,7 +147,12 @@ def set_micro_batches(training: TrainingEngine, count: int) -> None:
 
 
 def empty_batches(
-    model: Vdt, geometry: Geometry, micro_batch_size: int, count: int, report: Report, sharing: int = 1
+    model: TrainedModel,
+    geometry: Geometry,
+    micro_batch_size: int,
+    count: int,
+    report: Report,
+    sharing: int = 1,
 ) -> Iterator[Batch]:
     """`count` micro-batches as one of `sharing` ranks that share samples trains on them. Keeps none itself:
     the loader's are host memory, and here, where the device is the host, one that were kept would count as
@@ -148,12 +160,7 @@ def empty_batches(
     rows = own_rows(geometry, sharing)
     for index in range(count):
         report(BUILT + (1 - BUILT) * index / count)
-        yield _empty_batch(model, rows, micro_batch_size)
-
-
-def _empty_batch(model: Vdt, geometry: Geometry, micro_batch_size: int) -> Batch:
-    inputs = empty_inputs(model, micro_batch_size, geometry, "embed", torch.float32)
-    return inputs, torch.empty_like(inputs[0])
+        yield empty_batch(model, rows, micro_batch_size)
 
 
 def own_rows(geometry: Geometry, sharing: int) -> Geometry:
@@ -163,7 +170,7 @@ def own_rows(geometry: Geometry, sharing: int) -> Geometry:
     )
 
 
-def _layers(training: TrainingEngine, layout: Layout, stage: int, model: Vdt) -> tuple[int, int]:
+def _layers(training: TrainingEngine, layout: Layout, stage: int) -> tuple[int, int]:
     if training.pipelined:
         return layout.partition[stage], layout.partition[stage + 1]
-    return 0, model.depth + 2
+    return 0, int(training.engine.module.depth)

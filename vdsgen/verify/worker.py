@@ -38,26 +38,31 @@ def _trace(directory: Path, stage: int, data_rank: int, write: Callable[[str], o
 
     torch.set_num_threads(1)
     from vdsgen.spec.architecture import Vdt
+    from vdsgen.spec.diffusers_model import DiffusersModel
     from vdsgen.spec.experiment import geometries_of
     from vdsgen.spec.rendered import read_rendered
     from vdsgen.verify.stage import trace_stage
 
     rendered = read_rendered(directory)
     experiment = rendered.experiment
-    assert isinstance(experiment.model, Vdt), "checked before workers start"
+    assert isinstance(experiment.model, Vdt | DiffusersModel), "checked before workers start"
+    model = experiment.model
+    if isinstance(model, DiffusersModel):
+        model = model.model_copy(update={"weights": None})  # shapes are all that is traced
     # Of several sizes the one with most patches: it needs most memory (docs/memory.md).
-    geometry = max(geometries_of(experiment.data, experiment.model), key=lambda one: one.frames * one.patches)
+    geometry = max(geometries_of(experiment.data, model), key=lambda one: one.frames * one.patches)
 
     def report(share: float) -> None:
         write(f"{share:.3f}\n")
 
     trace = trace_stage(
         rendered.ds_config,
-        experiment.model,
+        model,
         geometry,
         stage,
         data_rank,
         report,
+        experiment.training.lora if experiment.training.method == "lora" else None,
     )
     return trace.model_dump_json()
 
