@@ -19,7 +19,6 @@ from unittest.mock import patch
 import torch
 
 from vdsgen.model.engine import Batch
-from vdsgen.model.trained import DTYPES
 from vdsgen.profile.live_bytes import LiveBytes
 from vdsgen.spec.architecture import Geometry, Vdt
 from vdsgen.spec.run import Layout, layout_of
@@ -67,8 +66,7 @@ def traced(kind: str, case: dict[str, Any]) -> StageTrace:
                 return stage.trace_rank(*given, books, _silent)
         layout = layout_of(case["config"])
         micro = case["config"]["train_micro_batch_size_per_gpu"]
-        dtype = DTYPES[layout.dtype]
-        exchange = exchange_of(model, geometry, micro, dtype, layout.partition, case["stage"])
+        exchange = exchange_of(model, geometry, micro, layout.dtype, layout.partition, case["stage"])
         with (
             patch.object(fake_rank, "as_on_gpu", tuple),
             fake_rank.without_memory(books, exchange),

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from vdsgen.model.engine import Batch
-from vdsgen.model.trained import trained
+from vdsgen.model.trained import DTYPES, trained
 from vdsgen.profile.points import Point
 from vdsgen.profile.trace import empty_inputs
 from vdsgen.spec.architecture import Geometry, Vdt
 from vdsgen.spec.diffusers_model import DiffusersModel
-from vdsgen.spec.experiment import TrainedModel
+from vdsgen.spec.experiment import Dtype, TrainedModel
 
 HandedOn = tuple[tuple[torch.Size, torch.dtype], ...]
 """Shapes and dtypes of the tensors that a stage hands to the next."""
@@ -31,7 +31,7 @@ def exchange_of(
     model: TrainedModel,
     geometry: Geometry,
     micro_batch_size: int,
-    dtype: torch.dtype,
+    dtype: Dtype,
     partition: Sequence[int],
     stage: int,
 ) -> Exchange:
@@ -45,10 +45,10 @@ def exchange_of(
     return Exchange(between[stage], between[stage + 1])
 
 
-def _of_block(model: Vdt, geometry: Geometry, micro_batch_size: int, dtype: torch.dtype) -> HandedOn:
+def _of_block(model: Vdt, geometry: Geometry, micro_batch_size: int, dtype: Dtype) -> HandedOn:
     """All stages hand on what a block takes."""
     with torch.device("meta"):
-        return _described(empty_inputs(model, micro_batch_size, geometry, "block", dtype))
+        return _described(empty_inputs(model, micro_batch_size, geometry, "block", DTYPES[dtype]))
 
 
 @torch.no_grad()
@@ -56,24 +56,19 @@ def _at_boundaries(
     model: DiffusersModel,
     geometry: Geometry,
     micro_batch_size: int,
-    dtype: torch.dtype,
+    dtype: Dtype,
     boundaries: Sequence[int],
 ) -> list[HandedOn]:
     """What goes into each of these layers. The layers run once; adapters change no shape."""
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with torch.device("meta"):
-            found = []
-            tensors: Any = first_inputs(model, geometry, micro_batch_size)
-            last = max(boundaries, default=0)
-            for index, spec in enumerate(trained(model, geometry, seed=0).layers[:last]):
-                tensors = spec.build()(tensors)
-                if index + 1 in boundaries:
-                    found.append(_described(tensors))
-            return found
-    finally:
-        torch.set_default_dtype(default)
+    with torch.device("meta"):
+        found = []
+        tensors: Any = first_inputs(model, geometry, micro_batch_size)
+        last = max(boundaries, default=0)
+        for index, spec in enumerate(trained(model, geometry, seed=0, dtype=dtype).layers[:last]):
+            tensors = spec.build()(tensors)
+            if index + 1 in boundaries:
+                found.append(_described(tensors))
+        return found
 
 
 def _described(tensors: Sequence[Tensor]) -> HandedOn:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from vdsgen.model.engine import Batch, TrainingEngine, build_engine
-from vdsgen.model.trained import DTYPES
 from vdsgen.profile.kernels import hidden_temporary_bytes
 from vdsgen.profile.live_bytes import HOST, LiveBytes
 from vdsgen.spec.architecture import Geometry
@@ -70,7 +69,7 @@ def trace_without_memory(
     micro = int(ds_config["train_micro_batch_size_per_gpu"])
     books = LiveBytes(hidden_temporary_bytes)
     rows = own_rows(geometry, layout.sequence_parallel_size)
-    exchange = exchange_of(model, rows, micro, DTYPES[layout.dtype], layout.partition, stage)
+    exchange = exchange_of(model, rows, micro, layout.dtype, layout.partition, stage)
     with without_memory(books, exchange):
         return trace_rank(ds_config, model, geometry, stage, books, report, adapters)
 
