@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def show() -> None:
-    imported = [name for name in ("torch", "deepspeed") if name in sys.modules]
+    imported = [name for name in ("torch", "deepspeed", "graphlib") if name in sys.modules]
     descriptors = sorted(int(path.name) for path in Path("/proc/self/fd").iterdir() if path.exists())
     said = {
         "arguments": sys.argv[1:],

@@ -2,9 +2,10 @@
 
 python -m tests.forks.server DESCRIPTOR
 
-A request is a message on the socket, JSON {"module", "arguments", "environment", "folder"}, with four file
-descriptors: standard input, output and error of the fork, and where the server writes its process id and, in
-the end, its exit code, a line each. The server ends, and its forks with it, once the socket is closed.
+A request is a message on the socket, JSON {"module", "arguments", "environment", "folder", "imports"}, with
+four file descriptors: standard input, output and error of the fork, and where the server writes its process
+id and, in the end, its exit code, a line each. The server ends, and its forks with it, once the socket is
+closed.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -41,13 +43,11 @@ DESCRIPTORS = 4
 
 
 def serve(requests: socket.socket) -> None:
-    for module in MODULES:
-        importlib.import_module(module)
-    gc.collect()
-    gc.freeze()  # forks share these objects' memory: no collection may write to it
+    _import(MODULES)
     running: dict[int, tuple[int, int]] = {}  # a fork's pidfd -> its process id, where its exit code goes
     while True:
-        ready, _, _ = select.select([requests, *running], [], [])
+        awaited: list[Any] = [requests, *running]
+        ready, _, _ = select.select(awaited, [], [])
         for pidfd in running.keys() & set(ready):
             _report(*running.pop(pidfd))
             os.close(pidfd)
@@ -55,13 +55,21 @@ def serve(requests: socket.socket) -> None:
             message, given, _, _ = socket.recv_fds(requests, LARGEST_REQUEST_BYTES, DESCRIPTORS)
             if not message:
                 break
-            pid = _fork(json.loads(message), given, [requests.fileno(), *_descriptors(running)])
+            request = json.loads(message)
+            _import(request["imports"])
+            pid = _fork(request, given, [requests.fileno(), *_descriptors(running)])
             os.write(given[3], f"{pid}\n".encode())
             for descriptor in given[:3]:
                 os.close(descriptor)
             running[os.pidfd_open(pid)] = (pid, given[3])
     for pid, _ in running.values():
         os.kill(pid, signal.SIGKILL)
+
+
+def _import(modules: Iterable[str]) -> None:
+    for module in modules:
+        importlib.import_module(module)
+    gc.freeze()  # forks share these objects' memory: no collection may write to it
 
 
 def _descriptors(running: dict[int, tuple[int, int]]) -> list[int]:

@@ -58,17 +58,25 @@ def start(
     module: str,
     *arguments: str,
     environment: Mapping[str, str] | None = None,
+    imports: Sequence[str] = (),
     stdin: str = "",
     stdout: IO[Any],
     stderr: IO[Any] | None = None,
 ) -> Fork:
     """`python -m module arguments` in the project's folder, with these variables beside this process's.
 
-    Output goes to open files, errors to those of `stdout` where no other is given.
+    `imports` are libraries that it takes long to import: they are imported once, for all forks after it too.
+    Output goes to open files, errors to that of `stdout` where no other is given.
     """
     variables = {**os.environ, **ENVIRONMENT, **(environment or {})}
     assert variables.items() >= ENVIRONMENT.items(), f"{ENVIRONMENT} is what the server imported with"
-    request = {"module": module, "arguments": arguments, "environment": variables, "folder": str(ROOT)}
+    request = {
+        "module": module,
+        "arguments": arguments,
+        "environment": variables,
+        "folder": str(ROOT),
+        "imports": imports,
+    }
     with tempfile.TemporaryFile("w+") as given:
         given.write(stdin)
         given.seek(0)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,8 +19,9 @@ MODULE = "tests.forks.child"
 
 def child(tmp_path: Path, *arguments: str, stdin: str = "", name: str = "out") -> tuple[Fork, Path]:
     output = tmp_path / name
+    given: dict[str, Any] = {"environment": {"RANK": name}, "imports": ["graphlib"], "stdin": stdin}
     with output.open("w") as stream:
-        return start(MODULE, *arguments, environment={"RANK": name}, stdin=stdin, stdout=stream), output
+        return start(MODULE, *arguments, **given, stdout=stream), output
 
 
 def test_a_fork_is_the_module_with_its_arguments_input_and_variables(tmp_path: Path) -> None:
@@ -33,7 +35,7 @@ def test_a_fork_is_the_module_with_its_arguments_input_and_variables(tmp_path: P
     assert said["pid"] == fork.pid != os.getpid()
     assert said["threads"] == 1
     assert said["descriptors"] == [0, 1, 2], "of no other fork, and none of the server's"
-    assert {"torch", "deepspeed"} <= set(said["imported"])
+    assert said["imported"] == ["torch", "deepspeed", "graphlib"]
 
 
 @pytest.mark.parametrize(

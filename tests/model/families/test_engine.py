@@ -11,7 +11,7 @@ import torch
 from tests.model.families.engine_worker import ADAMW, CLIPPING, STEPS, figures_of, mean_square, micro_batches
 from tests.model.families.stages import built, unwrapped
 from tests.model.families.tiny import TINY
-from tests.model.ranks import run_ranks
+from tests.model.ranks import DIFFUSERS, run_ranks
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
 
@@ -53,7 +53,7 @@ def plainly_trained(name: str) -> dict[str, Any]:
 
 
 def test_stages_and_partitioned_weights_train_as_the_unwrapped_model_does() -> None:
-    answers = run_ranks("tests.model.families.engine_worker", 2, {"cases": CASES}, timeout_seconds=400)
+    answers = run_ranks("tests.model.families.engine_worker", 2, {"cases": CASES}, 400, DIFFUSERS)
     for index, case in enumerate(CASES):
         ranks = [answer[index] for answer in answers]
         wanted = plainly_trained(case["tiny"])
