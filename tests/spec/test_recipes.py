@@ -65,6 +65,7 @@ def test_a_recipe_is_whole(recipe: Recipe) -> None:
             20,
             (1, 2),
         ),
+        ("WanTransformer3DModel", {"in_channels": 48, "out_channels": 48}, "wan-ti2v", 0, (1, 2)),
         ("CogVideoXTransformer3DModel", {"in_channels": 16}, "cogvideox-2b", 0, (1, 2)),
         (
             "CogVideoXTransformer3DModel",
@@ -138,6 +139,7 @@ def test_an_experiment_changes_what_it_names() -> None:
     [
         ("wan", {"guidance": 6.0}, "guidance"),
         ("wan", {"motion_bucket_id": 40}, "motion_bucket_id"),
+        ("wan", {"first_frame_share": 0.5}, "first_frame_share"),
         ("svd", {"timestep_sampling": "uniform"}, "timestep_sampling"),
     ],
 )

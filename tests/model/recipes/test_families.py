@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from vdsgen.spec.recipes.recipe import IMAGE_NOISE_VARIANTS, Recipe
 
 NAMES = (
     "wan",
+    "wan, a timestep a frame",
     "wan, image",
     "cogvideox",
     "cogvideox, learned positions",
@@ -67,6 +69,8 @@ def run(layers: Any, inputs: Any) -> Tensor:
 def test_layers_take_what_recipes_draw_and_sample(name: str) -> None:
     tiny = TINY[name]
     recipe, layers = recipe_for(tiny.class_name, tiny.config), built(tiny)
+    if name == "wan, a timestep a frame":
+        recipe = replace(recipe, first_frame_share=1.0)
     if recipe.image and recipe.image.channels == "masked_clip":
         # The tiny model has 5 channels for the image: one of mask.
         recipe = with_one_mask_channel(recipe)
@@ -76,7 +80,7 @@ def test_layers_take_what_recipes_draw_and_sample(name: str) -> None:
         [draw(recipe, sample, generator_for(3, index), empty=empty) for index, sample in enumerate(samples)]
     )
     assert [x.shape[1:] for x in inputs] == [x.shape[1:] for x in tiny.inputs()]
-    loss = recipe_loss(run(layers, inputs), target, weight)
+    loss = recipe_loss(run(layers, inputs), (target, weight))
     loss.backward()  # type: ignore[no-untyped-call]
     assert torch.isfinite(loss)
     gradients = [p.grad for layer in layers for p in layer.parameters() if p.grad is not None]
@@ -91,6 +95,4 @@ def test_layers_take_what_recipes_draw_and_sample(name: str) -> None:
 
 
 def with_one_mask_channel(recipe: Recipe) -> Recipe:
-    from dataclasses import replace
-
     return replace(recipe, autoencoder=replace(recipe.autoencoder, temporal_factor=1))

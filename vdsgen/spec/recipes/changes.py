@@ -30,6 +30,8 @@ class RecipeChanges(Spec):
     """The same for sample videos."""
     condition_dropout: Fraction | None = None
     """Share of samples trained without their caption or image."""
+    first_frame_share: Fraction | None = None
+    """Wan 2.2 5B: share of samples trained from a given first frame; sample videos are made from one then."""
     guidance: PositiveFloat | None = None
     """What a guidance-distilled model is told in training."""
     frame_rate: PositiveFloat | None = None
@@ -80,13 +82,23 @@ def changed(recipe: Recipe, changes: RecipeChanges | None) -> Recipe:
         shift=recipe.shift if changes.shift is None else _shift(changes.shift),
         sampling=sampling,
         micro_conditions=micro,
-        **_given(condition_dropout=changes.condition_dropout, guidance=changes.guidance),
+        **_given(
+            condition_dropout=changes.condition_dropout,
+            guidance=changes.guidance,
+            first_frame_share=changes.first_frame_share,
+        ),
     )
 
 
 def _check_meaning(recipe: Recipe, changes: RecipeChanges) -> None:
     if changes.guidance is not None and recipe.guidance is None:
         raise SpecError("guidance", f"{recipe.summary} is told no guidance", remedy="leave it out")
+    if changes.first_frame_share is not None and recipe.first_frame_share is None:
+        raise SpecError(
+            "first_frame_share",
+            f"{recipe.summary} takes one timestep for all frames: none can be given",
+            remedy="leave it out",
+        )
     for key in ("frame_rate", "motion_bucket_id"):
         if getattr(changes, key) is not None and recipe.micro_conditions is None:
             raise SpecError(key, f"{recipe.summary} is not told {key}", remedy="leave it out")

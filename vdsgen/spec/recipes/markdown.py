@@ -90,6 +90,8 @@ def _figures(recipe: Recipe) -> list[tuple[str, str]]:
         )
     if recipe.guidance is not None:
         rows.append(("embedded guidance", f"1000 x {recipe.guidance:g} in training"))
+    if recipe.first_frame_share is not None:
+        rows.append(("first frame given", f"{recipe.first_frame_share:g}"))
     rows.append(("conditions dropped", f"{recipe.condition_dropout:g}"))
     first = sampling.first_frame_guidance
     scale = (
