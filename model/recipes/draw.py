@@ -53,7 +53,7 @@ def draw(
     fixed = drawn if quantile is None else torch.tensor(quantile, dtype=torch.float64)
     share = share_at(fixed, recipe.timesteps, training_shift(recipe, frames, height, width))
     pair = noise_clip(clean, noise, share, recipe.objective)
-    if recipe.gives_first_frame:
+    if recipe.first_frame_share:
         pair = by_frame(pair, clean, given=quantile is None and float(chance[3]) < recipe.first_frame_share)
     drop = Drop.none() if quantile is not None else Drop.by_chance(recipe, chance)
     conditions = conditions_of(recipe, sample, variant=float(chance[2]))
