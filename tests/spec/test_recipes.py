@@ -147,3 +147,19 @@ def test_a_change_that_means_nothing_is_refused(name: str, changes: dict[str, ob
     with pytest.raises(SpecError) as caught:
         changed(by_name(name), RecipeChanges.model_validate(changes))
     assert caught.value.key == key
+
+
+@pytest.mark.parametrize(
+    ("class_name", "config", "says"),
+    [
+        ("WanTransformer3DModel", {"in_channels": 48, "out_channels": 16}, "in_channels is 48"),
+        ("WanTransformer3DModel", {"pos_embed_seq_len": 514}, "pos_embed_seq_len"),
+        ("HunyuanVideoTransformer3DModel", {"image_condition_type": "token_replace"}, "image_condition_type"),
+        ("UNetSpatioTemporalConditionModel", {"in_channels": 12, "out_channels": 4}, "in_channels is 12"),
+    ],
+)
+def test_variants_that_no_recipe_is_of_are_refused(
+    class_name: str, config: dict[str, object], says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        recipe_for(class_name, config)

@@ -131,6 +131,8 @@ ALL = (TEXT_TO_VIDEO, IMAGE_TO_VIDEO, WITH_CLIP, LARGE)
 
 def recipe_of(config: Mapping[str, Any]) -> Recipe:
     """By the configuration: more channels in than out, and an image branch or none."""
+    if config.get("pos_embed_seq_len") is not None:
+        raise ValueError("pos_embed_seq_len is set; no recipe of Wan is of a first and a last frame")
     latent = int(config.get("out_channels", 16))
     recipe = TEXT_TO_VIDEO
     if int(config.get("in_channels", 16)) > latent:
