@@ -21,7 +21,7 @@ class RecipeChanges(Spec):
     """Of the logarithm of noise over clip; logit_normal only."""
     logit_std: PositiveFloat | None = None
     mode_scale: float | None = Field(default=None, ge=-1, le=1.75)
-    """mode only (arXiv 2403.03206, equation 20)."""
+    """mode only (arXiv 2403.03206, section 3.1)."""
     timestep_range: tuple[Fraction, Fraction] | None = None
     """Shares of noise that are trained, after the shift: [0.9, 1.0] for an expert of high noise."""
     shift: PositiveFloat | Literal["resolution"] | None = None

@@ -41,7 +41,7 @@ TEXT_TO_VIDEO = Recipe(
         Source("timestep given as 1000 t", f"{_PIPELINE}:768", "timestep = t.expand(latent_model_input"),
         Source(
             "logit-normal t whose mean is linear in tokens",
-            "LTX-Video-Trainer timestep_samplers.py, ShiftedLogitNormalTimestepSampler",
+            "Lightricks/LTX-Video-Trainer src/ltxv_trainer/timestep_samplers.py, ShiftedLogitNormalTimestepSampler",
         ),
         Source("the same line of mu in sampling", f"{_PIPELINE}:727", "mu = calculate_shift("),
         Source(
