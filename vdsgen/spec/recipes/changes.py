@@ -31,7 +31,8 @@ class RecipeChanges(Spec):
     condition_dropout: Fraction | None = None
     """Share of samples trained without their caption or image."""
     first_frame_share: Fraction | None = None
-    """Wan 2.2 5B: share of samples trained from a given first frame; sample videos are made from one then."""
+    """Wan 2.2 5B and LTX-Video: share of samples trained from a given first frame; above 0, sample videos are
+    made from one."""
     guidance: PositiveFloat | None = None
     """What a guidance-distilled model is told in training."""
     frame_rate: PositiveFloat | None = None

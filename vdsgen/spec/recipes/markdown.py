@@ -32,6 +32,10 @@ noise t is 0 for the clip and 1 for noise. Latents are encoded once, as the mode
 posterior, and cached normalised; where a family noises the conditioning image in pixels, {variants} noised
 copies are encoded for each clip, and a sample takes one of them.
 
+A family is one file of figures in `vdsgen/spec/recipes`: what its objective, its timesteps, its encoders and
+its conditions are, in words that `vdsgen/model/recipes` computes. A model of a known kind needs no other
+code.
+
 """
 
 
