@@ -83,6 +83,11 @@ class Unregistered:
         return self
 
 
+def a_token_each(of_frames: Tensor, tokens: int) -> Tensor:
+    """(B, T, ...) -> (B, N, ...): what a frame has, all of its tokens have."""
+    return of_frames.repeat_interleave(tokens // of_frames.shape[1], dim=1)
+
+
 def at_most(x: Tensor, layer: nn.Module) -> Tensor:
     """`x` in the precision of the layer's weights, where that is the lower one."""
     dtype = next(layer.parameters()).dtype

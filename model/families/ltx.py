@@ -1,6 +1,8 @@
 """LTX-Video (diffusers 0.42.1, transformer_ltx.py, `LTXVideoTransformer3DModel`).
 
 Legend: B micro-batch, T frames, I rows and J columns of tokens, N = T I J, L text tokens, D hidden size.
+Timesteps are (B,), or (B, T) where each frame has its own (image to video: a frame without noise is given),
+which diffusers takes a token at a time.
 """
 
 from __future__ import annotations
@@ -11,7 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from vdsgen.errors import VdsgenError
-from vdsgen.model.families.family import Constants, Cut, Family, Unregistered, at_most, unpatchified
+from vdsgen.model.families.family import (
+    Constants,
+    Cut,
+    Family,
+    Unregistered,
+    a_token_each,
+    at_most,
+    unpatchified,
+)
 
 FRAMES_A_SECOND = 25
 TEMPORAL_FACTOR, SPATIAL_FACTOR = 8, 32
@@ -33,7 +43,8 @@ class _Embed(nn.Module):
         batch = hidden.shape[0]
         rows, time = self.time_embed(timestep.flatten(), batch_size=batch, hidden_dtype=hidden.dtype)
         context = self.caption_projection(at_most(text, self))
-        return hidden, context, rows.view(batch, 1, -1), time.view(batch, 1, -1), text_mask
+        times = timestep.shape[1] if timestep.ndim == 2 else 1
+        return hidden, context, rows.view(batch, times, -1), time.view(batch, times, -1), text_mask
 
 
 class _Block(nn.Module):
@@ -47,7 +58,8 @@ class _Block(nn.Module):
         hidden_BTIJD, context, rows, time, text_mask = inputs
         rotary = self.tables(*hidden_BTIJD.shape[1:4], like=hidden_BTIJD)
         bias = ((1 - text_mask.to(hidden_BTIJD.dtype)) * -10000.0).unsqueeze(1)
-        hidden = self.block(hidden_BTIJD.flatten(1, 3), context, rows, rotary, bias)
+        tokens = hidden_BTIJD.flatten(1, 3)
+        hidden = self.block(tokens, context, _of_tokens(rows, tokens), rotary, bias)
         return hidden.view_as(hidden_BTIJD), context, rows, time, text_mask
 
 
@@ -61,11 +73,17 @@ class _Final(nn.Module):
 
     def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
         hidden_BTIJD, _, _, time, _ = inputs
-        values = self.scale_shift_table[None, None] + time[:, :, None]
+        tokens = hidden_BTIJD.flatten(1, 3)
+        values = self.scale_shift_table[None, None] + _of_tokens(time, tokens)[:, :, None]
         shift, scale = values[:, :, 0], values[:, :, 1]
-        tokens = self.norm_out(hidden_BTIJD.flatten(1, 3)) * (1 + scale) + shift
+        tokens = self.norm_out(tokens) * (1 + scale) + shift
         prediction = self.proj_out(tokens).view(*hidden_BTIJD.shape[:4], -1)
         return unpatchified(prediction, (1, 1, 1)).float()
+
+
+def _of_tokens(rows: Tensor, tokens: Tensor) -> Tensor:
+    """(B, 1, ...) as it is; of frames: of tokens."""
+    return rows if rows.shape[1] == 1 else a_token_each(rows, tokens.shape[1])
 
 
 def _cut(model: Any) -> list[Cut]:

@@ -12,7 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vdsgen.model.families.family import Constants, Cut, Family, Unregistered, at_most, unpatchified
+from vdsgen.model.families.family import (
+    Constants,
+    Cut,
+    Family,
+    Unregistered,
+    a_token_each,
+    at_most,
+    unpatchified,
+)
 
 
 class _Embed(nn.Module):
@@ -45,7 +53,7 @@ class _Block(nn.Module):
     def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         hidden_BTIJD, context, rows, time = inputs
         tokens = hidden_BTIJD.flatten(1, 3)
-        of_tokens = rows if rows.ndim == 3 else _a_token_each(rows, tokens.shape[1])
+        of_tokens = rows if rows.ndim == 3 else a_token_each(rows, tokens.shape[1])
         rotary = self.tables(*hidden_BTIJD.shape[1:4], like=tokens)
         hidden = self.block(tokens, context, of_tokens, rotary)
         return hidden.view_as(hidden_BTIJD), context, rows, time
@@ -63,17 +71,12 @@ class _Final(nn.Module):
     def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
         hidden_BTIJD, _, _, time = inputs
         tokens = hidden_BTIJD.flatten(1, 3)
-        time_BND = time.unsqueeze(1) if time.ndim == 2 else _a_token_each(time, tokens.shape[1])
+        time_BND = time.unsqueeze(1) if time.ndim == 2 else a_token_each(time, tokens.shape[1])
         values = self.scale_shift_table.unsqueeze(0) + time_BND.unsqueeze(2)
         shift, scale = values.unbind(2)
         tokens = (self.norm_out(tokens.float()) * (1 + scale) + shift).type_as(tokens)
         prediction = self.proj_out(tokens).view(*hidden_BTIJD.shape[:4], -1)
         return unpatchified(prediction, self.patch).float()
-
-
-def _a_token_each(of_frames: Tensor, tokens: int) -> Tensor:
-    """(B, T, ...) -> (B, N, ...): what a frame has, all of its tokens have."""
-    return of_frames.repeat_interleave(tokens // of_frames.shape[1], dim=1)
 
 
 def _cut(model: Any) -> list[Cut]:

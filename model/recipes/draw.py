@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vdsgen.errors import VdsgenError
 from vdsgen.model.recipes.conditioning import Drop, conditions_of, image_channels, nothing_of
-from vdsgen.model.recipes.noising import TIMESTEPS, noise_clip
+from vdsgen.model.recipes.noising import TIMESTEPS, by_frame, noise_clip
 from vdsgen.model.recipes.timesteps import draw_quantile, share_at
 from vdsgen.spec.recipes.recipe import Recipe
 
@@ -27,7 +27,7 @@ class Drawn:
     target: Tensor
     """(C, T, H, W) float32"""
     weight: Tensor
-    """() float32: factor of this sample's mean squared error"""
+    """() float32: factor of this sample's mean squared error; (T,): of each frame's"""
 
 
 def draw(
@@ -48,11 +48,13 @@ def draw(
     clean = whole_patches(sample["latents"].float(), recipe)
     frames, height, width = clean.shape[1:]
     drawn = draw_quantile(generator)
-    chance = torch.rand(3, generator=generator, dtype=torch.float64)
+    chance = torch.rand(4, generator=generator, dtype=torch.float64)
     noise = torch.randn(clean.shape, generator=generator)
     fixed = drawn if quantile is None else torch.tensor(quantile, dtype=torch.float64)
     share = share_at(fixed, recipe.timesteps, training_shift(recipe, frames, height, width))
     pair = noise_clip(clean, noise, share, recipe.objective)
+    if recipe.first_frame_share:
+        pair = by_frame(pair, clean, given=quantile is None and float(chance[3]) < recipe.first_frame_share)
     drop = Drop.none() if quantile is not None else Drop.by_chance(recipe, chance)
     conditions = conditions_of(recipe, sample, variant=float(chance[2]))
     if drop.condition:

@@ -26,11 +26,11 @@ class Noised:
     noised: Tensor
     """As the module takes it."""
     timestep: Tensor
-    """() float32, in the unit that the module expects"""
+    """() float32, in the unit that the module expects; (T,) where each frame has its own"""
     target: Tensor
     """What a perfect module would say; float32, of the latents' shape."""
     weight: Tensor
-    """() float32: the sample's squared error counts so much."""
+    """() float32: the sample's squared error counts so much; (T,): each frame's"""
 
 
 def noise_clip(clean: Tensor, noise: Tensor, share: Tensor, objective: Objective) -> Noised:
@@ -63,6 +63,18 @@ def _edm(clean: Tensor, noise: Tensor, share: Tensor) -> Noised:
     target = (clean - scalings.c_skip * noised) / scalings.c_out
     weight = edm_weight(sigma) * scalings.c_out**2
     return Noised(scalings.c_in * noised, scalings.c_noise, target, weight)
+
+
+def by_frame(pair: Noised, clean: Tensor, *, given: bool) -> Noised:
+    """The same with timesteps and weights (T,) of frames; with a `given` first frame, it is not noised, at
+    timestep 0, and what is said of it does not count."""
+    frames = clean.shape[1]
+    timestep, weight = pair.timestep.expand(frames).clone(), pair.weight.expand(frames).clone()
+    if not given or frames == 1:
+        return Noised(pair.noised, timestep, pair.target, weight)
+    timestep[0], weight[0] = 0.0, 0.0
+    noised = torch.cat([clean[:, :1], pair.noised[:, 1:]], dim=1)
+    return Noised(noised, timestep, pair.target, weight * frames / (frames - 1))
 
 
 def told(share: Tensor, objective: Objective) -> Tensor:

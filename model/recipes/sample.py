@@ -18,8 +18,9 @@ from vdsgen.model.recipes.noising import TIMESTEPS
 from vdsgen.model.recipes.solver import initial_scale, solver_steps
 from vdsgen.spec.recipes.recipe import Recipe
 
-CHANNELS = "channels"
-"""Name of the channels that are put behind the noised ones, among `SamplingConditions`."""
+CHANNELS, FIRST_FRAME = "channels", "first_frame"
+"""Names, among `SamplingConditions`, of the channels that are put behind the noised ones, and of the latents
+(B, C, 1, H, W) of a given first frame."""
 
 Predict = Callable[[tuple[Tensor, ...]], Tensor]
 """The first layer's inputs -> prediction (B, C_out, T, H, W) float32; collective."""
@@ -48,6 +49,8 @@ def sampling_conditions(
             conditions[CHANNELS] = image_channels(recipe, conditions, frames, zeros=False)
             # SVD's nothing has no image at all; text families keep it.
             none[CHANNELS] = image_channels(recipe, none, frames, zeros=not recipe.text)
+        if recipe.gives_first_frame:
+            conditions[FIRST_FRAME] = none[FIRST_FRAME] = sample["latents"][:, :1].float()
         told = recipe.sampling.embedded_guidance
         if told is not None:
             conditions["guidance"] = none["guidance"] = torch.tensor(TIMESTEPS * told)
@@ -57,7 +60,7 @@ def sampling_conditions(
 
 
 def _batch(recipe: Recipe, rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    names = [name for name in (*recipe.inputs, CHANNELS) if name in rows[0]]
+    names = [name for name in (*recipe.inputs, CHANNELS, FIRST_FRAME) if name in rows[0]]
     return {name: torch.stack([row[name] for row in rows]) for name in names}
 
 
@@ -80,9 +83,19 @@ def sample_latents(
     x = noise * initial_scale(recipe)
     for step in solver_steps(recipe, steps or recipe.sampling.steps, frames, height, width):
         timestep = torch.full((batch,), step.timestep, device=noise.device)
+        if recipe.gives_first_frame:
+            x, timestep = _with_first_frame(x, conditions), timestep[:, None].repeat(1, frames)
+            timestep[:, 0] = 0
         prediction = _guided(recipe, predict, step.scale * x, timestep, conditions, scale)
         x = step.keep * x + step.add * prediction[:, :channels]
-    return x
+    return _with_first_frame(x, conditions) if recipe.gives_first_frame else x
+
+
+def _with_first_frame(x: Tensor, conditions: SamplingConditions | None) -> Tensor:
+    """The given first frame in the place of x's own."""
+    if conditions is None:
+        return x
+    return torch.cat([conditions.wanted[FIRST_FRAME].to(x.device), x[:, :, 1:]], dim=2)
 
 
 def guidance_of(recipe: Recipe, frames: int, scale: float | None = None) -> Tensor:

@@ -36,7 +36,7 @@ def _inverse(quantile: Tensor, sampling: TimestepSampling) -> Tensor:
         return quantile
     if sampling.kind == "logit_normal":
         return torch.sigmoid(sampling.mean + sampling.std * torch.special.ndtri(quantile))
-    # arXiv 2403.03206, equation 20, which falls as u rises; quantiles of t rise with t.
+    # arXiv 2403.03206, section 3.1, which falls as u rises; quantiles of t rise with t.
     return _mode(1 - quantile, sampling.mode_scale)
 
 

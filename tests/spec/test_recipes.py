@@ -65,6 +65,7 @@ def test_a_recipe_is_whole(recipe: Recipe) -> None:
             20,
             (1, 2),
         ),
+        ("WanTransformer3DModel", {"in_channels": 48, "out_channels": 48}, "wan-ti2v", 0, (1, 2)),
         ("CogVideoXTransformer3DModel", {"in_channels": 16}, "cogvideox-2b", 0, (1, 2)),
         (
             "CogVideoXTransformer3DModel",
@@ -138,6 +139,7 @@ def test_an_experiment_changes_what_it_names() -> None:
     [
         ("wan", {"guidance": 6.0}, "guidance"),
         ("wan", {"motion_bucket_id": 40}, "motion_bucket_id"),
+        ("wan", {"first_frame_share": 0.5}, "first_frame_share"),
         ("svd", {"timestep_sampling": "uniform"}, "timestep_sampling"),
     ],
 )
@@ -145,3 +147,19 @@ def test_a_change_that_means_nothing_is_refused(name: str, changes: dict[str, ob
     with pytest.raises(SpecError) as caught:
         changed(by_name(name), RecipeChanges.model_validate(changes))
     assert caught.value.key == key
+
+
+@pytest.mark.parametrize(
+    ("class_name", "config", "says"),
+    [
+        ("WanTransformer3DModel", {"in_channels": 48, "out_channels": 16}, "in_channels is 48"),
+        ("WanTransformer3DModel", {"pos_embed_seq_len": 514}, "pos_embed_seq_len"),
+        ("HunyuanVideoTransformer3DModel", {"image_condition_type": "token_replace"}, "image_condition_type"),
+        ("UNetSpatioTemporalConditionModel", {"in_channels": 12, "out_channels": 4}, "in_channels is 12"),
+    ],
+)
+def test_variants_that_no_recipe_is_of_are_refused(
+    class_name: str, config: dict[str, object], says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        recipe_for(class_name, config)

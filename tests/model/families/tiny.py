@@ -159,6 +159,8 @@ def _ltx(model: Any, inputs: Inputs) -> Tensor:
     noised, timestep, text, mask = inputs
     grid = noised.shape[2:]
     tokens = noised.flatten(2).transpose(1, 2)
+    if timestep.ndim == 2:  # diffusers wants one a token
+        timestep = timestep.repeat_interleave(tokens.shape[1] // timestep.shape[1], dim=1)
     scale = (8 / 25, 32, 32)
     out = model(tokens, text, timestep, mask, *grid, rope_interpolation_scale=scale, return_dict=False)
     prediction: Tensor = out[0].transpose(1, 2).unflatten(2, grid)
@@ -235,6 +237,17 @@ TINY = {
         "LTXVideoTransformer3DModel",
         LTX,
         lambda: (normal(2, 6, 3, 4, 6), STEPS, normal(2, 5, 20), MASK),
+        _ltx,
+    ),
+    "ltx, a timestep a frame": Tiny(
+        "LTXVideoTransformer3DModel",
+        LTX,
+        lambda: (
+            normal(2, 6, 3, 4, 6),
+            torch.tensor([[0.0, 700, 700], [0, 20, 20]]),
+            normal(2, 5, 20),
+            MASK,
+        ),
         _ltx,
     ),
     "hunyuan video": Tiny(

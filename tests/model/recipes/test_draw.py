@@ -17,6 +17,7 @@ from tests.model.recipes.samples import (
 from vdsgen.errors import VdsgenError
 from vdsgen.model.data.order import generator_for
 from vdsgen.model.recipes.draw import Drawn, draw
+from vdsgen.model.recipes.loss import recipe_loss
 from vdsgen.spec.recipes import ALL_RECIPES
 from vdsgen.spec.recipes.changes import RecipeChanges, changed
 from vdsgen.spec.recipes.recipe import Recipe
@@ -161,3 +162,26 @@ def test_a_sample_of_another_model_is_refused() -> None:
     dropping = changed(recipe, RecipeChanges(condition_dropout=1.0))
     with pytest.raises(VdsgenError, match="empty caption"):
         draw(dropping, sample, generator_for(0))
+
+
+def test_a_given_first_frame_is_not_noised_and_does_not_count() -> None:
+    recipe = changed(recipe_named("wan-ti2v"), RecipeChanges(first_frame_share=0.5))
+    sample, given = cached_sample(recipe), 0
+    for index in range(60):
+        result = drawn(recipe, index)
+        noised, timestep = result.inputs[0], result.inputs[1]
+        assert timestep.shape == result.weight.shape == (FRAMES,)
+        assert float(result.weight.mean()) == pytest.approx(1)
+        assert float(timestep[1]) == float(timestep[2]) > 0
+        if float(timestep[0]) == 0:
+            given += 1
+            assert torch.equal(noised[:, 0], sample["latents"][:, 0])
+            assert float(result.weight[0]) == 0
+            worst = result.target.clone()
+            worst[:, 0] += 100
+            assert float(recipe_loss(worst[None], (result.target[None], result.weight[None]))) == 0
+        else:
+            assert float(timestep[0]) == float(timestep[1])
+    assert 15 <= given <= 45
+    assert drawn(recipe_named("wan-ti2v")).inputs[1].shape == ()
+    assert float(drawn(recipe, quantile=0.5).inputs[1][0]) > 0

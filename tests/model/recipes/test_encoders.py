@@ -16,6 +16,7 @@ from torch import Tensor
 from tests.model.recipes.pipelines import diffusers_pipeline, save_pipeline
 from tests.model.recipes.samples import recipe_named
 from vdsgen.errors import VdsgenError
+from vdsgen.model.cache.encoders import Encoders, MakeEncoders
 from vdsgen.model.data.order import generator_for
 from vdsgen.model.data.picture import to_unit_range
 from vdsgen.model.recipes.draw import draw
@@ -160,7 +161,7 @@ def test_svd_resizes_as_the_pipeline_does(size: tuple[int, int]) -> None:
 
 def test_a_fingerprint_changes_with_what_encodes(tmp_path: Path) -> None:
     recipe = save_pipeline(tmp_path, recipe_named("hunyuan-video"))
-    make = pickle.loads(pickle.dumps(MakeFamilyEncoders(recipe, tmp_path)))
+    make: MakeEncoders = pickle.loads(pickle.dumps(MakeFamilyEncoders(recipe, tmp_path)))
     before = {part: make("cpu").fingerprint(part) for part in ("clip", "text")}
     assert before["clip"] != before["text"]
     assert make("cpu").fingerprint("text") == before["text"]
@@ -177,7 +178,7 @@ def test_a_fingerprint_changes_with_what_encodes(tmp_path: Path) -> None:
 
 def test_a_family_without_text_has_no_fingerprint_of_text(tmp_path: Path) -> None:
     recipe = save_pipeline(tmp_path, recipe_named("svd"))
-    encoders = FamilyEncoders(recipe, tmp_path)
+    encoders: Encoders = MakeFamilyEncoders(recipe, tmp_path)("cpu")
     assert encoders.fingerprint("text") == ""
     assert encoders.encode_text("a red car") == {}
 

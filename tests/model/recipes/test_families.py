@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.model.families.stages import built
-from tests.model.families.tiny import TINY, Tiny
+from tests.model.families.tiny import TINY, Tiny, normal
 from vdsgen.model.data.order import generator_for
 from vdsgen.model.recipes.draw import Drawn, draw
 from vdsgen.model.recipes.loss import recipe_loss
@@ -19,11 +20,13 @@ from vdsgen.spec.recipes.recipe import IMAGE_NOISE_VARIANTS, Recipe
 
 NAMES = (
     "wan",
+    "wan, a timestep a frame",
     "wan, image",
     "cogvideox",
     "cogvideox, learned positions",
     "cogvideox 1.5, image",
     "ltx",
+    "ltx, a timestep a frame",
     "hunyuan video",
     "hunyuan video, without guidance",
     "mochi",
@@ -66,17 +69,21 @@ def run(layers: Any, inputs: Any) -> Tensor:
 @pytest.mark.parametrize("name", NAMES)
 def test_layers_take_what_recipes_draw_and_sample(name: str) -> None:
     tiny = TINY[name]
+    if name == "wan, image":
+        # With all channels of the mask.
+        shape = tiny.inputs()[1:]
+        wide = tiny.config | {"in_channels": 12}  # type: ignore[operator]
+        tiny = replace(tiny, config=wide, inputs=lambda: (normal(2, 12, 3, 4, 6), *shape))
     recipe, layers = recipe_for(tiny.class_name, tiny.config), built(tiny)
-    if recipe.image and recipe.image.channels == "masked_clip":
-        # The tiny model has 5 channels for the image: one of mask.
-        recipe = with_one_mask_channel(recipe)
+    if name.endswith("a timestep a frame"):
+        recipe = replace(recipe, first_frame_share=1.0)
     samples = [cached(recipe, tiny, seed) for seed in (1, 2)]
     empty = samples[1]
     inputs, target, weight = batch(
         [draw(recipe, sample, generator_for(3, index), empty=empty) for index, sample in enumerate(samples)]
     )
     assert [x.shape[1:] for x in inputs] == [x.shape[1:] for x in tiny.inputs()]
-    loss = recipe_loss(run(layers, inputs), target, weight)
+    loss = recipe_loss(run(layers, inputs), (target, weight))
     loss.backward()  # type: ignore[no-untyped-call]
     assert torch.isfinite(loss)
     gradients = [p.grad for layer in layers for p in layer.parameters() if p.grad is not None]
@@ -88,9 +95,3 @@ def test_layers_take_what_recipes_draw_and_sample(name: str) -> None:
         found = sample_latents(recipe, lambda one: run(layers, one), noise, conditions, steps=2)
     assert found.shape == target.shape
     assert bool(torch.isfinite(found).all())
-
-
-def with_one_mask_channel(recipe: Recipe) -> Recipe:
-    from dataclasses import replace
-
-    return replace(recipe, autoencoder=replace(recipe.autoencoder, temporal_factor=1))

@@ -233,3 +233,23 @@ def test_noise_has_whole_temporal_patches() -> None:
 
     recipe = replace(recipe_named("cogvideox"), temporal_patch=2)
     assert (noise_frames(3, recipe), noise_frames(4, recipe)) == (4, 4)
+
+
+def test_a_given_first_frame_stays_as_it_is() -> None:
+    from dataclasses import replace
+
+    recipe = replace(recipe_named("wan-ti2v"), first_frame_share=0.5)
+    samples = [cached_sample(recipe, seed) for seed in (1, 2)]
+    conditions = sampling_conditions(recipe, samples, empty=empty_caption(recipe))
+    first = torch.stack([sample["latents"][:, 0] for sample in samples])
+
+    def predict(inputs: tuple[Tensor, ...]) -> Tensor:
+        noised, timestep, _ = inputs
+        assert torch.equal(noised[:, :, 0], first)
+        assert timestep.shape == (2, FRAMES)
+        assert float(timestep[:, 0].abs().max()) == 0 < float(timestep[:, 1:].min())
+        return torch.ones_like(noised)
+
+    found = sample_latents(recipe, predict, noise_for(recipe), conditions, steps=3)
+    assert torch.equal(found[:, :, 0], first)
+    assert not torch.equal(found[:, :, 1], noise_for(recipe)[:, :, 1])

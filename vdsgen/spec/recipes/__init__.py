@@ -32,8 +32,15 @@ ALL_RECIPES: tuple[Recipe, ...] = (
 
 
 def recipe_for(class_name: str, config: Mapping[str, Any]) -> Recipe:
-    """The recipe of a diffusers class with this configuration. Raises KeyError for a class without one."""
-    return _FAMILIES[class_name](config)
+    """The recipe of a diffusers class with this configuration.
+
+    Raises KeyError for a class without one, ValueError for a variant of a class that no recipe is of.
+    """
+    recipe = _FAMILIES[class_name](config)
+    given, shown = recipe.autoencoder.channels + recipe.image_channels, config.get("in_channels")
+    if shown is not None and int(shown) != given:
+        raise ValueError(f"in_channels is {shown}; no recipe gives it so many ({recipe.summary}: {given})")
+    return recipe
 
 
 def trained_recipe(model: DiffusersModel, changes: RecipeChanges | None) -> Recipe:

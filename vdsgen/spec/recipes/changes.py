@@ -21,7 +21,7 @@ class RecipeChanges(Spec):
     """Of the logarithm of noise over clip; logit_normal only."""
     logit_std: PositiveFloat | None = None
     mode_scale: float | None = Field(default=None, ge=-1, le=1.75)
-    """mode only (arXiv 2403.03206, equation 20)."""
+    """mode only (arXiv 2403.03206, section 3.1)."""
     timestep_range: tuple[Fraction, Fraction] | None = None
     """Shares of noise that are trained, after the shift: [0.9, 1.0] for an expert of high noise."""
     shift: PositiveFloat | Literal["resolution"] | None = None
@@ -30,6 +30,9 @@ class RecipeChanges(Spec):
     """The same for sample videos."""
     condition_dropout: Fraction | None = None
     """Share of samples trained without their caption or image."""
+    first_frame_share: Fraction | None = None
+    """Wan 2.2 5B and LTX-Video: share of samples trained from a given first frame; above 0, sample videos are
+    made from one."""
     guidance: PositiveFloat | None = None
     """What a guidance-distilled model is told in training."""
     frame_rate: PositiveFloat | None = None
@@ -80,13 +83,23 @@ def changed(recipe: Recipe, changes: RecipeChanges | None) -> Recipe:
         shift=recipe.shift if changes.shift is None else _shift(changes.shift),
         sampling=sampling,
         micro_conditions=micro,
-        **_given(condition_dropout=changes.condition_dropout, guidance=changes.guidance),
+        **_given(
+            condition_dropout=changes.condition_dropout,
+            guidance=changes.guidance,
+            first_frame_share=changes.first_frame_share,
+        ),
     )
 
 
 def _check_meaning(recipe: Recipe, changes: RecipeChanges) -> None:
     if changes.guidance is not None and recipe.guidance is None:
         raise SpecError("guidance", f"{recipe.summary} is told no guidance", remedy="leave it out")
+    if changes.first_frame_share is not None and recipe.first_frame_share is None:
+        raise SpecError(
+            "first_frame_share",
+            f"{recipe.summary} takes one timestep for all frames: none can be given",
+            remedy="leave it out",
+        )
     for key in ("frame_rate", "motion_bucket_id"):
         if getattr(changes, key) is not None and recipe.micro_conditions is None:
             raise SpecError(key, f"{recipe.summary} is not told {key}", remedy="leave it out")

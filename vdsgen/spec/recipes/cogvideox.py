@@ -68,7 +68,7 @@ TEXT_TO_VIDEO = Recipe(
         Source("normalisation", f"{_PIPELINE}:353", "latents = 1 / self.vae_scaling_factor_image * latents"),
         Source("50 steps", f"{_PIPELINE}:514", "num_inference_steps: int = 50"),
         Source("guidance 6", f"{_PIPELINE}:516", "guidance_scale: float = 6"),
-        Source("caption dropout 0.1", "THUDM/CogVideo sat/configs/sft.yaml, ucg_rate: 0.1"),
+        Source("caption dropout 0.1", "THUDM/CogVideo sat/configs/cogvideox_5b.yaml, ucg_rate: 0.1"),
     ),
     notes=(
         "CogVideoX 1.5: latents of video are multiplied by the scaling factor like those of the other models "

@@ -104,6 +104,8 @@ ALL = (DISTILLED, PLAIN)
 
 
 def recipe_of(config: Mapping[str, Any]) -> Recipe:
+    if config.get("image_condition_type") is not None:
+        raise ValueError("image_condition_type is set; recipes of HunyuanVideo are of text to video")
     recipe = DISTILLED if config.get("guidance_embeds", True) else PLAIN
     return recipe.with_sizes(
         channels=int(config.get("out_channels") or 16),

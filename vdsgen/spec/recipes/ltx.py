@@ -21,7 +21,7 @@ _SHIFT = TokenShift((1024, 4096), (0.95, 2.05))
 
 TEXT_TO_VIDEO = Recipe(
     name="ltx-video",
-    summary="LTX-Video 0.9, text to video",
+    summary="LTX-Video 0.9, text to video, or from a given first frame",
     class_name="LTXVideoTransformer3DModel",
     objective=RectifiedFlow(terminal=0.1),
     timesteps=TimestepSampling(kind="logit_normal"),
@@ -35,18 +35,24 @@ TEXT_TO_VIDEO = Recipe(
         temporal_factor=8,
         normalisation="(raw - latents_mean) * scaling_factor / latents_std",
     ),
+    first_frame_share=0.0,
     sampling=SamplingFigures(steps=50, guidance_scale=3.0, shift=_SHIFT),
     sources=(
         Source("velocity target", "finetrainers models/ltx_video/base_specification.py, forward"),
         Source("timestep given as 1000 t", f"{_PIPELINE}:768", "timestep = t.expand(latent_model_input"),
         Source(
             "logit-normal t whose mean is linear in tokens",
-            "LTX-Video-Trainer timestep_samplers.py, ShiftedLogitNormalTimestepSampler",
+            "LTX-Video-Trainer ltxv_trainer/timestep_samplers.py, ShiftedLogitNormalTimestepSampler",
         ),
         Source("the same line of mu in sampling", f"{_PIPELINE}:727", "mu = calculate_shift("),
         Source(
             "mu 0.95 at 1024 tokens, 2.05 at 4096; terminal 0.1",
             "diffusers scripts/convert_ltx_to_diffusers.py",
+        ),
+        Source(
+            "a timestep of 0 for a given frame",
+            "diffusers/pipelines/ltx/pipeline_ltx_image2video.py:841",
+            "timestep = timestep.unsqueeze(-1) * (1 - conditioning_mask)",
         ),
         Source("128 tokens", f"{_PIPELINE}:563", "max_sequence_length: int = 128"),
         Source("encoder without mask", f"{_PIPELINE}:269", "self.text_encoder(text_input_ids.to(device))[0]"),
@@ -59,9 +65,13 @@ TEXT_TO_VIDEO = Recipe(
     ),
     notes=(
         "diffusion-pipe (models/ltx_video.py) draws a logit-normal t without shift.",
-        "finetrainers and LTX-Video-Trainer leave the first latent frame almost clean in some samples, and "
-        "give "
-        "each token its own timestep: not done, text to video only.",
+        "Videos are made from a given first frame too: set first_frame_share to the share of samples that "
+        "are "
+        "trained so. finetrainers takes 0.1, with a little noise on that frame (first_frame_conditioning_p, "
+        "min_first_frame_sigma); diffusion-pipe 0 unless told, with sigma 0.00001 and without its error "
+        "(first_frame_conditioning_p). Here it has no noise, timestep 0, as in diffusers' pipeline, and its "
+        "error "
+        "does not count.",
     ),
 )
 

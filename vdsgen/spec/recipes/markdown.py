@@ -32,6 +32,10 @@ noise t is 0 for the clip and 1 for noise. Latents are encoded once, as the mode
 posterior, and cached normalised; where a family noises the conditioning image in pixels, {variants} noised
 copies are encoded for each clip, and a sample takes one of them.
 
+A family is one file of figures in `vdsgen/spec/recipes`: what its objective, its timesteps, its encoders and
+its conditions are, in words that `vdsgen/model/recipes` computes. A model of a known kind needs no other
+code.
+
 """
 
 
@@ -90,6 +94,8 @@ def _figures(recipe: Recipe) -> list[tuple[str, str]]:
         )
     if recipe.guidance is not None:
         rows.append(("embedded guidance", f"1000 x {recipe.guidance:g} in training"))
+    if recipe.first_frame_share is not None:
+        rows.append(("first frame given", f"{recipe.first_frame_share:g}"))
     rows.append(("conditions dropped", f"{recipe.condition_dropout:g}"))
     first = sampling.first_frame_guidance
     scale = (

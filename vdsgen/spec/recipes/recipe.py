@@ -266,6 +266,9 @@ class Recipe:
     condition_dropout: float = 0.1
     """Share of samples trained without their caption (or without their image, for SVD: that share without its
     embedding, that without its latents, and that without either)."""
+    first_frame_share: float | None = None
+    """Share of samples whose first latent frame is given without noise, each frame with its own timestep;
+    None: the module takes one timestep for all."""
     temporal_patch: int = 1
     """Latent frames that become one token: the first frame is repeated in front until it divides them."""
     spatial_patch: int = 1
@@ -286,6 +289,11 @@ class Recipe:
         if self.image:
             names += ["image_latents", *(("image_noise",) if self.image.noise else ())]
         return tuple(names)
+
+    @property
+    def gives_first_frame(self) -> bool:
+        """Some samples' first frame is given: timesteps and weights are of frames then."""
+        return bool(self.first_frame_share)
 
     @property
     def image_channels(self) -> int:

@@ -42,9 +42,7 @@ IMAGE_TO_VIDEO = Recipe(
     micro_conditions=MicroConditions(),
     sampling=SamplingFigures(steps=25, guidance_scale=3.0, first_frame_guidance=1.0),
     sources=(
-        Source(
-            "log sigma ~ N(0.7, 1.6^2)", f"{_TRAINER}, P_mean=0.7 P_std=1.6; arXiv 2311.15127, appendix D"
-        ),
+        Source("log sigma ~ N(0.7, 1.6^2)", f"{_TRAINER}, P_mean=0.7 P_std=1.6; arXiv 2311.15127"),
         Source(
             "preconditioning and weight", f"{_TRAINER}, c_out, c_skip, weighing; arXiv 2206.00364, table 1"
         ),

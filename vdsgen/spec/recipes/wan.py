@@ -69,7 +69,11 @@ TEXT_TO_VIDEO = Recipe(
         "Wan 2.2's text and image models (musubi-tuner docs/wan.md): set shift to train as they sample.",
         "Wan 2.2's 14 B models are two experts that divide t at 0.875 (text) or 0.9 (image): set "
         "timestep_range to the half that is trained (musubi-tuner docs/wan.md).",
-        "Of Wan 2.2's 5 B model text to video only: its image to video gives each token its own timestep.",
+        "Wan 2.2's 5 B model makes videos from a given first frame too: set first_frame_share to the share "
+        "of "
+        "samples that are trained so (diffusion-pipe trains it from text alone: 0). The error of that frame "
+        "does "
+        "not count.",
     ),
 )
 
@@ -107,16 +111,33 @@ WITH_CLIP = replace(
 LARGE_LATENTS = 48
 """Channels of the autoencoder of Wan 2.2's 5 B model, which takes 16 pixels a side."""
 
-ALL = (TEXT_TO_VIDEO, IMAGE_TO_VIDEO, WITH_CLIP)
+LARGE = replace(
+    TEXT_TO_VIDEO,
+    name="wan-ti2v",
+    summary="Wan 2.2 5B, text to video, or from a given first frame",
+    autoencoder=replace(TEXT_TO_VIDEO.autoencoder, channels=LARGE_LATENTS, spatial_factor=16),
+    first_frame_share=0.0,
+    sources=(
+        *TEXT_TO_VIDEO.sources,
+        Source("a timestep of 0 for the given frame", f"{_IMAGE_PIPELINE}:768", "first_frame_mask[0][0]"),
+        Source(
+            "the given frame without noise", f"{_IMAGE_PIPELINE}:764", "(1 - first_frame_mask) * condition"
+        ),
+    ),
+)
+
+ALL = (TEXT_TO_VIDEO, IMAGE_TO_VIDEO, WITH_CLIP, LARGE)
 
 
 def recipe_of(config: Mapping[str, Any]) -> Recipe:
     """By the configuration: more channels in than out, and an image branch or none."""
+    if config.get("pos_embed_seq_len") is not None:
+        raise ValueError("pos_embed_seq_len is set; no recipe of Wan is of a first and a last frame")
     latent = int(config.get("out_channels", 16))
     recipe = TEXT_TO_VIDEO
     if int(config.get("in_channels", 16)) > latent:
         recipe = WITH_CLIP if config.get("image_dim") is not None else IMAGE_TO_VIDEO
-    if latent == LARGE_LATENTS:
-        recipe = replace(recipe, autoencoder=replace(recipe.autoencoder, spatial_factor=16))
+    elif latent == LARGE_LATENTS:
+        recipe = LARGE
     patch = config.get("patch_size", (1, 2, 2))
     return recipe.with_sizes(channels=latent, temporal_patch=int(patch[0]), spatial_patch=int(patch[1]))
