@@ -15,7 +15,7 @@ from vdsgen.spec.experiment import ClipSize, LatentCache
 pytestmark = pytest.mark.slow
 
 # All windows of clips of 8 frames, at both sizes.
-CACHE = {"windows_per_clip": 5, "dtype": "fp32"}
+CACHE: dict[str, Any] = {"windows_per_clip": 5, "dtype": "fp32"}
 BUCKETS = (ClipSize(frames=8, height=8, width=32),)
 
 
