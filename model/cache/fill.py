@@ -22,7 +22,7 @@ import torch
 from vdsgen.errors import VdsgenError
 from vdsgen.model.cache.content import Contents
 from vdsgen.model.cache.encoders import Encoders, MakeEncoders, Tensors
-from vdsgen.model.cache.locks import Lock
+from vdsgen.model.cache.locks import Lock, held, use_lock
 from vdsgen.model.cache.needs import ClipNeed, TextNeed
 from vdsgen.model.cache.shards import write_shard
 from vdsgen.model.cache.store import Store, open_store
@@ -85,15 +85,16 @@ def fill(
     cannot be loaded, or latents do not fit the element type that they are to be stored in.
     """
     made = Made()
-    store = open_store(work.folder, make=True)
-    contents = Contents(work.folder)
-    for needs in (work.texts, work.clips):
-        if needs:
-            # Encoders anew for each part: captions' are gone before clips' are loaded.
-            encoders = work.make_encoders(device)
-            _Filler(work, store, contents, encoders, made, progress).run(needs, worker / workers)
-            del encoders
-    contents.save()
+    with held(use_lock(work.folder).path, shared=True):
+        store = open_store(work.folder, make=True)
+        contents = Contents(work.folder)
+        for needs in (work.texts, work.clips):
+            if needs:
+                # Encoders anew for each part: captions' are gone before clips' are loaded.
+                encoders = work.make_encoders(device)
+                _Filler(work, store, contents, encoders, made, progress).run(needs, worker / workers)
+                del encoders
+        contents.save()
     return made
 
 

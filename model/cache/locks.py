@@ -51,6 +51,11 @@ class Lock:
             self._descriptor = None
 
 
+def use_lock(folder: Path) -> Lock:
+    """Shared by all who read or fill a cache; pruning has it alone."""
+    return Lock(folder / "locks" / "use")
+
+
 @contextmanager
 def held(path: Path, *, shared: bool = False) -> Iterator[None]:
     """Waits for the lock, and holds it inside."""

@@ -15,6 +15,7 @@ import torch
 
 from vdsgen.errors import VdsgenError
 from vdsgen.model.cache.encoders import Tensors
+from vdsgen.model.cache.locks import Lock, use_lock
 from vdsgen.model.cache.needs import Keys, window_starts
 from vdsgen.model.cache.shards import DamageError, ShardFile
 from vdsgen.model.cache.store import SUSPECT_SUFFIX, Located
@@ -66,6 +67,18 @@ class CacheReader:
     _captions: OrderedDict[str, Tensors] = field(default_factory=OrderedDict, repr=False)
     _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
     """For what is kept between samples: loaders may be threads."""
+    _in_use: Lock | None = field(default=None, repr=False)
+    """Held as long as somebody may read, in the process that made this reader."""
+
+    def __post_init__(self) -> None:
+        assert self.data.cache is not None
+        self._in_use = use_lock(Path(self.data.cache.folder))
+        self._in_use.take(shared=True, wait=True)
+
+    def close(self) -> None:
+        """Lets the cache be pruned."""
+        if self._in_use is not None:
+            self._in_use.release()
 
     def read(self, draw: Draw) -> CachedClip:
         """A sample's tensors. A clip that is not there is replaced by the next of its epoch.
@@ -154,7 +167,7 @@ class CacheReader:
         """Open files stay where they are."""
         state = dict(self.__dict__)
         del state["_turn"]
-        return state | {"_shards": OrderedDict(), "_captions": OrderedDict()}
+        return state | {"_shards": OrderedDict(), "_captions": OrderedDict(), "_in_use": None}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state, _turn=threading.Lock())

@@ -55,6 +55,9 @@ class Store:
     def __contains__(self, key: str) -> bool:
         return key in self._entries
 
+    def keys(self) -> set[str]:
+        return set(self._entries)
+
     def located(self, key: str) -> Located:
         return self._entries[key]
 

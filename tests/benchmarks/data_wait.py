@@ -17,7 +17,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -96,7 +96,7 @@ def main() -> None:
         for name, of in sources.items():
             for threads in (False, True) if options.both_loaders else (of.loads_in_threads,):
                 for slow in (False, True):
-                    chosen: Any = dataclasses.replace(of, loads_in_threads=threads)
+                    chosen: Any = dataclasses.replace(cast(Any, of), loads_in_threads=threads)
                     if slow:
                         chosen = SlowSource(chosen, options.slow_mb_per_second * 1e6)
                     waits, figures = measure(chosen, options.steps, options.step_seconds)

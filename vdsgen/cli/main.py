@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "diff": ("vdsgen.cli.diff", "Say what a change does to memory, speed and numerics."),
     "lint": ("vdsgen.cli.lint", "Say what is wrong with a DeepSpeed config, whoever wrote it."),
     "verify": ("vdsgen.cli.verify", "Prove a plan's memory: every stage on tensors without memory."),
+    "cache": ("vdsgen.cli.cache", "Encode clips and captions once, into the cache that training reads."),
     "launch": ("vdsgen.cli.launch", "Train what a rendered directory says."),
     "ablate": ("vdsgen.cli.ablate", "Run plans for a few steps each, and rank them by what is measured."),
     "profile": ("vdsgen.cli.profile", "Trace a model's layers into a layer profile."),
