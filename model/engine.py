@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vdsgen.errors import VdsgenError
 from vdsgen.model import compression, corrections
+from vdsgen.model.activation_compression import DTYPES, Codec
 from vdsgen.model.activation_offload import ActivationOffload
 from vdsgen.model.distributed import init_distributed
 from vdsgen.model.ema import WeightAverage
@@ -285,9 +286,10 @@ def build_engine(
 
     Reads `pipeline.stages`, `pipeline.partition`, `pipeline.activation_checkpoint_interval`, where stages
     have intervals of their own `pipeline.stage_checkpoint_intervals`, `pipeline.plain_layers`,
-    `pipeline.selective_layers`, `pipeline.offload_activations`, `pipeline.tensor_parallel_size`,
-    `pipeline.sequence_parallel_size` and the section `vdsgen`; everything else in `ds_config` is DeepSpeed's
-    own. Collective. Raises VdsgenError where the config contradicts the model or the number of ranks.
+    `pipeline.selective_layers`, `pipeline.compress_activations`, `pipeline.offload_activations`,
+    `pipeline.tensor_parallel_size`, `pipeline.sequence_parallel_size` and the section `vdsgen`; everything
+    else in `ds_config` is DeepSpeed's own. Collective. Raises VdsgenError where the config contradicts the
+    model or the number of ranks.
     """
     section = ds_config.get("pipeline", {})
     stages, tensor = int(section.get("stages", 1)), int(section.get("tensor_parallel_size", 1))
@@ -299,6 +301,7 @@ def build_engine(
             "pipeline.offload_activations needs checkpointing: what checkpoints keep is offloaded",
             remedy="set pipeline.activation_checkpoint_interval to 1 or more",
         )
+    codec = activation_codec(section, intervals)
     zero = ds_config.get("zero_optimization", {})
     compressed = compression_of(ds_config)
     compression.check_reduces_once(
@@ -325,7 +328,7 @@ def build_engine(
     _bind_sequence(sequence, tensor)
     if stages > 1:
         planned = PlannedPipelineModule(
-            specs, partition, intervals, loss, topology, offload, plain, selective
+            specs, partition, intervals, loss, topology, offload, plain, selective, codec
         )
         ranks.bind(planned.mpu().get_slice_parallel_group())
         # The engine puts its config's interval in the module's place (runtime/pipe/engine.py:214).
@@ -343,7 +346,7 @@ def build_engine(
             enabled=stage_3,
             mpu=grid,
         ):
-            module = SequentialModel(specs, intervals[0], loss, offload, plain[0], selective[0])
+            module = SequentialModel(specs, intervals[0], loss, offload, plain[0], selective[0], codec)
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     engine, *_ = deepspeed.initialize(model=module, model_parameters=trainable, config=config, mpu=grid)
     return TrainingEngine(engine, compressed, sequence, ema_of(ds_config), losses_of_samples)
@@ -406,6 +409,28 @@ def plain_layers(
                 remedy="leave a layer to recompute, or set the stage's checkpoint interval and this to 0",
             )
     return own
+
+
+def activation_codec(section: Mapping[str, Any], intervals: Sequence[int]) -> Codec | None:
+    """What packs checkpointed activations, by a `pipeline` section; None where nothing does. Raises
+    VdsgenError where nothing is checkpointed, or what is goes to host memory as it is."""
+    kind = section.get("compress_activations", "none")
+    if kind == "none":
+        return None
+    if kind not in DTYPES:
+        known = ", ".join(sorted(DTYPES))
+        raise VdsgenError(f"pipeline.compress_activations is {kind!r}, not one of {known} or none")
+    if not any(intervals):
+        raise VdsgenError(
+            "pipeline.compress_activations needs checkpointing: what checkpoints keep is packed",
+            remedy="set pipeline.activation_checkpoint_interval to 1 or more",
+        )
+    if section.get("offload_activations", False):
+        raise VdsgenError(
+            "pipeline.compress_activations packs what pipeline.offload_activations moves to host memory",
+            remedy="leave out one of the two",
+        )
+    return Codec(kind)
 
 
 def selective_layers(

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vdsgen.errors import VdsgenError
+from vdsgen.model.activation_compression import Codec
 from vdsgen.model.activation_offload import ActivationOffload
 from vdsgen.model.layers.block import Block
 from vdsgen.model.layers.embedding import Embed
@@ -110,6 +111,7 @@ class PlannedPipelineModule(PipelineModule):  # type: ignore[misc]
         offload: ActivationOffload | None = None,
         plain_layers: Sequence[int] = (),
         selective_layers: Sequence[int] = (),
+        codec: Codec | None = None,
     ) -> None:
         check_partition(partition, len(layers))
         # Before super().__init__, which calls _partition_layers; a plain list needs no nn.Module yet.
@@ -123,16 +125,18 @@ class PlannedPipelineModule(PipelineModule):  # type: ignore[misc]
             activation_checkpoint_func=non_reentrant_checkpoint,
         )
         self.offload = offload
+        self.codec = codec
         # The stage is known now; what the engine derives from the interval, it derives after this.
         self.activation_checkpoint_interval = checkpoint_intervals[self.stage_id]
         self.plain_layers = plain_layers[self.stage_id] if plain_layers else 0
         self.selective_layers = selective_layers[self.stage_id] if selective_layers else 0
 
     def forward(self, forward_input: Any) -> Any:
-        """DeepSpeed's function keeps a segment's input in a closure, out of any hook's reach: to offload it,
-        torch's is used. Nor does DeepSpeed know of layers that are recomputed in part or run plainly after
-        the segments. Pipelines never run ZeRO-3, and both recompute the same."""
-        by_the_engine = self.offload is None and not self.plain_layers and not self.selective_layers
+        """DeepSpeed's function keeps a segment's input in a closure, out of any hook's reach: to offload or
+        pack it, torch's is used. Nor does DeepSpeed know of layers that are recomputed in part or
+        run plainly after the segments. Pipelines never run ZeRO-3, and both recompute the same."""
+        by_the_engine = self.offload is None and self.codec is None
+        by_the_engine = by_the_engine and not self.plain_layers and not self.selective_layers
         if by_the_engine or not torch.is_grad_enabled():
             return _sendable(super().forward(forward_input))
         interval = self.activation_checkpoint_interval
@@ -143,6 +147,7 @@ class PlannedPipelineModule(PipelineModule):  # type: ignore[misc]
             self.offload,
             self.plain_layers,
             self.selective_layers,
+            self.codec,
         )
         return _sendable(outputs)
 
@@ -184,8 +189,10 @@ class SequentialModel(nn.Module):
         offload: ActivationOffload | None = None,
         plain_layers: int = 0,
         selective_layers: int = 0,
+        codec: Codec | None = None,
     ) -> None:
         super().__init__()
+        self.codec = codec
         self.plain_layers = plain_layers
         self.selective_layers = selective_layers
         self.offload = offload
@@ -199,9 +206,8 @@ class SequentialModel(nn.Module):
         """The prediction (B, C, T, H, W) float32, or with a target the scalar loss."""
         layers = [self.get_submodule(str(index)) for index in range(self.depth)]
         interval = self.interval if torch.is_grad_enabled() else 0
-        prediction = run_segments(
-            layers, inputs, interval, self.offload, self.plain_layers, self.selective_layers
-        )
+        kept = (self.plain_layers, self.selective_layers, self.codec)
+        prediction = run_segments(layers, inputs, interval, self.offload, *kept)
         return prediction if target is None else self.loss_fn(prediction, target)
 
 
@@ -212,11 +218,13 @@ def run_segments(
     offload: ActivationOffload | None = None,
     plain_layers: int = 0,
     selective_layers: int = 0,
+    codec: Codec | None = None,
 ) -> Any:
     """Runs `layers` in order, recomputing each run of `interval` of them in backward (0: none), except in the
     last `plain_layers`. Backward comes to those first: what they hold is free again before anything is
     recomputed. The `selective_layers` before them are segments of one layer each that keep their products
-    (selective.py). With `offload`, the other segments' inputs wait for backward in host memory.
+    (selective.py). With `offload`, the other segments' inputs wait for backward in host memory; with `codec`,
+    what segments keep waits packed, the loader's latents and what their segment keeps excepted.
 
     The same segments as DeepSpeed's PipelineModule.forward (runtime/pipe/module.py:346-396), counted from
     the first layer, the embedding included. The function is torch's, not DeepSpeed's
@@ -228,17 +236,29 @@ def run_segments(
     plainly = max(0, len(layers) - plain_layers)
     whole = max(0, plainly - selective_layers)
     segments = [layers[start : min(start + interval, whole)] for start in range(0, whole, interval)]
-    x = _recomputed(segments, inputs) if offload is None else _offloaded(segments, inputs, offload)
+    x = _recomputed(segments, inputs, codec) if offload is None else _offloaded(segments, inputs, offload)
     for start in range(whole, plainly):
-        kept, segment = KeptProducts().contexts, layers[start : start + 1]
-        x = checkpoint(_run, segment, x, use_reentrant=False, preserve_rng_state=False, context_fn=kept)
+        x = _checkpointed(layers[start : start + 1], x, codec, selective=True)
     return _run(layers[plainly:], x)
 
 
-def _recomputed(segments: Sequence[Sequence[nn.Module]], x: Any) -> Any:
+def _recomputed(segments: Sequence[Sequence[nn.Module]], x: Any, codec: Codec | None) -> Any:
     for segment in segments:
-        x = checkpoint(_run, segment, x, use_reentrant=False, preserve_rng_state=False)
+        x = _checkpointed(segment, x, codec)
     return x
+
+
+def _checkpointed(
+    segment: Sequence[nn.Module], x: Any, codec: Codec | None, *, selective: bool = False
+) -> Any:
+    packs = codec if codec is not None and x[0].requires_grad else None
+    options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
+    if selective:
+        options["context_fn"] = KeptProducts(packs).contexts
+    if packs is None:
+        return checkpoint(_run, segment, x, **options)
+    with packs.first_tensor():
+        return checkpoint(_run_on, segment, *x, **options)
 
 
 def _offloaded(segments: Sequence[Sequence[nn.Module]], x: Any, offload: ActivationOffload) -> Any:

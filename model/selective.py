@@ -8,14 +8,15 @@ to it, its forward runs again, and every product is answered with what it gave t
 torch's own modes for that (torch.utils.checkpoint.create_selective_checkpoint_contexts) refuse products that
 are changed in place afterwards, or would change them twice. Here they are: tensor-parallel ranks add up their
 partial products in place, and so does ZeRO-3's linear with its bias (deepspeed/runtime/zero/linear.py:94).
-What is kept is then the sum, and neither the addition nor its message is repeated.
+What is kept is then the sum, and neither the addition nor its message is repeated. And here what is kept can
+be packed (activation_compression.py).
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -23,6 +24,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
+
+from vdsgen.model.activation_compression import Codec, Packed
 
 aten = torch.ops.aten
 PRODUCTS = frozenset(
@@ -50,9 +53,10 @@ def is_replaying() -> bool:
 
 
 class KeptProducts:
-    """What one run of a segment keeps, from its forward to its backward."""
+    """What one run of a segment keeps, from its forward to its backward; packed, with a codec."""
 
-    def __init__(self) -> None:
+    def __init__(self, codec: Codec | None = None) -> None:
+        self.codec = codec
         self.entries: deque[Entry] = deque()
         """In the order in which they were made, and will be asked for."""
 
@@ -62,14 +66,37 @@ class KeptProducts:
 
 
 class Entry:
-    """What one operator gave."""
+    """What one operator gave, or did."""
 
-    __slots__ = ("func", "result")
+    __slots__ = ("again", "func", "result")
 
-    def __init__(self, func: Any, result: Any) -> None:
+    def __init__(self, func: Any, result: Any = None) -> None:
         self.func = func
         self.result: Any = tree_map_only(Tensor, Tensor.detach, result)
-        """Detached: the operator's own tensors are about to get a graph. None: it runs once more."""
+        """Detached: the operator's own tensors are about to get a graph. None of one that changed a product
+        in place: its answer is what it would change."""
+        self.again = False
+        """It runs once more."""
+
+    def drop(self) -> None:
+        self.result, self.again = None, True
+
+    def pack(self, codec: Codec) -> None:
+        """Of a product's results the first, which holds by far the most."""
+        if isinstance(self.result, Tensor):
+            self.result = codec.pack(self.result)
+        elif isinstance(self.result, tuple):
+            self.result = (codec.pack(self.result[0]), *self.result[1:])
+
+    def answer(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.again:
+            return func(*args, **kwargs)
+        if self.result is None:
+            return next(_written(func, args, kwargs))
+        if isinstance(self.result, tuple):
+            first, *others = self.result
+            return (first.unpacked() if isinstance(first, Packed) else first, *others)
+        return self.result.unpacked() if isinstance(self.result, Packed) else self.result
 
 
 class _Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -82,38 +109,44 @@ class _Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._fresh: frozenset[int] = frozenset()
         """Storages of the last product, while nothing has read it."""
 
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)
+        self._by_storage.clear()
+        if self._kept.codec is not None:
+            for entry in self._kept.entries:
+                entry.pack(self._kept.codec)
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         if func.overloadpacket in PRODUCTS:
-            entry = self._keep(func, result)
+            entry = self._keep(Entry(func, result))
             self._fresh = frozenset(_storages(entry.result))
             for storage in self._fresh:
                 self._by_storage[storage] = [entry]
         elif func._schema.is_mutable:
-            self._changed(func, args, kwargs or {}, result)
+            self._changed(func, args, kwargs or {})
         elif func.namespace == "aten" and not self._fresh.issuperset(_storages(result)):
             self._fresh = frozenset()  # something may have read it, and is no view of it
         return result
 
-    def _keep(self, func: Any, result: Any) -> Entry:
-        entry = Entry(func, result)
+    def _keep(self, entry: Entry) -> Entry:
         self._kept.entries.append(entry)
         return entry
 
-    def _changed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+    def _changed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A product that is changed before anything reads it is kept as it is then. One that was read before
         is not kept after all: both values are needed."""
         changed = set(_storages(list(_written(func, args, kwargs)))) & self._by_storage.keys()
         if not changed:
             self._fresh = frozenset()
-        elif changed <= self._fresh:
-            entry = self._keep(func, result)
+        elif changed <= self._fresh and len(func._schema.returns) == 1:
+            entry = self._keep(Entry(func))
             for storage in changed:
                 self._by_storage[storage].append(entry)
         else:
             for storage in changed:
                 for entry in self._by_storage.pop(storage):
-                    entry.result = None
+                    entry.drop()
 
 
 class _Replaying(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -136,8 +169,7 @@ class _Replaying(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         entries = self._kept.entries
         if entries and entries[0].func is func:
-            result = entries.popleft().result
-            return func(*args, **(kwargs or {})) if result is None else result
+            return entries.popleft().answer(func, args, kwargs or {})
         assert func.overloadpacket not in PRODUCTS, f"{func} was not run the first time: layers must repeat"
         return func(*args, **(kwargs or {}))
 

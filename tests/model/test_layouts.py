@@ -73,6 +73,11 @@ def selectively(case: dict[str, Any], *layers: int) -> dict[str, Any]:
     return {**case, "pipeline": {**case["pipeline"], "selective_layers": list(layers)}}
 
 
+def packed(case: dict[str, Any], kind: str) -> dict[str, Any]:
+    """With what checkpoints keep in a byte an element."""
+    return {**case, "pipeline": {**case["pipeline"], "compress_activations": kind}}
+
+
 CASES: dict[int, dict[str, dict[str, Any]]] = {
     1: {
         "1x1": config(1, 1),
@@ -118,6 +123,7 @@ CASES: dict[int, dict[str, dict[str, Any]]] = {
         "4x1 selectively by stage": selectively(
             partly(by_stage(config(4, 1), 1, 0, 1, 1), 1, 0, 0, 1), 1, 0, 1, 0
         ),
+        "2x2 ZeRO-1 packed as int8": packed(selectively(config(2, 2, zero=1, interval=1), 2, 3), "int8"),
         "2x2 bf16": config(2, 2, zero=1, interval=2, bf16={"enabled": True}, **FP32_ACCUMULATION),
         "2x2 fp16": config(2, 2, interval=2, fp16=FP16),
         "2x2 ZeRO-1 fp16": config(2, 2, zero=1, fp16=FP16),
@@ -127,8 +133,9 @@ CASES: dict[int, dict[str, dict[str, Any]]] = {
     },
 }
 WATCHED = [name for cases in CASES.values() for name in cases if "unwatched" not in name]
-FP32_CASES = [name for name in WATCHED if "fp16" not in name and "bf16" not in name]
-HALF_CASES = [name for name in WATCHED if name not in FP32_CASES]
+EXACT_CASES = [name for name in WATCHED if "packed" not in name]
+FP32_CASES = [name for name in EXACT_CASES if "fp16" not in name and "bf16" not in name]
+HALF_CASES = [name for name in EXACT_CASES if name not in FP32_CASES]
 
 
 @pytest.fixture(scope="module")
@@ -247,6 +254,19 @@ def test_checkpointing_some_layers_changes_no_bit(
     for some, every in zip(results[name], results[other], strict=True):
         for figures in ("steps", "weights", "prediction"):
             assert some[figures] == every[figures]
+
+
+def test_packed_activations_change_gradients_a_little(results: dict[str, list[dict[str, Any]]]) -> None:
+    """The first loss not at all; the same on all ranks."""
+    reference = results["1x1"][0]["steps"]
+    for answer in results["2x2 ZeRO-1 packed as int8"]:
+        assert answer["steps"][0]["loss"] == pytest.approx(reference[0]["loss"], rel=1e-5)
+        for step, expected in zip(answer["steps"], reference, strict=True):
+            assert step["loss"] == pytest.approx(expected["loss"], rel=1e-2)
+            assert step["grad_norm"] == pytest.approx(expected["grad_norm"], rel=2e-2)
+            assert step["grad_norm"] != pytest.approx(expected["grad_norm"], rel=1e-7)
+    # Adam takes as long a step by a small gradient as by a large one.
+    assert furthest(results["2x2 ZeRO-1 packed as int8"], results["1x1"]) < 0.2
 
 
 @pytest.mark.parametrize("name", [name for name in FP32_CASES if name.endswith(", offloaded")])

@@ -13,6 +13,7 @@ READ_BY_THE_TRAINER: Mapping[str, frozenset[str]] = {
             "stage_checkpoint_intervals",
             "plain_layers",
             "selective_layers",
+            "compress_activations",
             "offload_activations",
             "tensor_parallel_size",
             "sequence_parallel_size",
