@@ -17,22 +17,24 @@ BLOCK = 8
 """Pixels of a block's edge whose motion is looked for."""
 REACH = 4
 """Pixels that a block may move from one frame to the next, each way."""
+MOST_PIXELS = 256
+"""Of the shorter side of frames that are compared; larger ones are averaged down by a whole number."""
 LUMA = (0.299, 0.587, 0.114)
 """ITU-R BT.601"""
 
 
 @dataclass(frozen=True, slots=True)
 class Consistency:
-    """Means over neighbouring frames, and over clips. A still picture is perfect in all but `motion_pixels`, so
+    """Means over neighbouring frames, and over clips. A still picture is perfect in all but `motion_pixels`:
     read that one first."""
 
     temporal_flickering: float
-    """1 - mean absolute difference of neighbouring frames, pixels in [0, 1]: VBench's measure (arXiv 2311.17982,
-    section 3.2), which it applies to still scenes. 1: no change at all."""
+    """1 - mean absolute difference of neighbouring frames, pixels in [0, 1]: VBench's measure (arXiv
+    2311.17982), which it applies to still scenes. 1: no change at all."""
     warping_error: float
-    """Mean squared difference of a frame and the next one, moved back by the motion found, where that motion is
-    the same both ways (arXiv 1808.00449, section 4.3, with block matching for its optical flow). 0: what moves
-    keeps its look."""
+    """Mean squared difference of a frame and the next one, moved back by the motion found, where that motion
+    is the same both ways (the warping error of arXiv 1808.00449, with block matching for its optical flow).
+    0: what moves keeps its look."""
     frame_correlation: float
     """Pearson's, of the luma of neighbouring frames. 1: the same up to brightness and contrast."""
     motion_pixels: float
@@ -43,16 +45,19 @@ class Consistency:
 
 
 def consistency(clips: Sequence[Tensor]) -> Consistency | None:
-    """Of clips uint8 (T, H, W, 3); None where no clip has two frames."""
-    pairs = [
-        (first, second)
-        for clip in clips
-        for first, second in pairwise(clip.float().div(255).permute(0, 3, 1, 2))  # (3, H, W) each
-    ]
+    """Of clips uint8 (T, H, W, 3); None where no clip has two frames. Large frames are looked at smaller."""
+    pairs = [pair for clip in clips for pair in pairwise(_frames(clip))]
     if not pairs:
         return None
     rows = torch.tensor([_pair(first, second) for first, second in pairs])
     return Consistency(*(float(value) for value in rows.mean(0)))
+
+
+def _frames(clip_THWC: Tensor) -> Tensor:
+    """(T, 3, H, W) in [0, 1], the shorter side at most MOST_PIXELS."""
+    frames = clip_THWC.float().div(255).permute(0, 3, 1, 2)
+    factor = -(-min(frames.shape[2:]) // MOST_PIXELS)
+    return frames if factor == 1 else F.avg_pool2d(frames, factor)
 
 
 def _pair(first: Tensor, second: Tensor) -> tuple[float, float, float, float]:
@@ -65,13 +70,12 @@ def _pair(first: Tensor, second: Tensor) -> tuple[float, float, float, float]:
 
 
 def block_motion(frame_HW: Tensor, next_HW: Tensor) -> Tensor:
-    """int64 (2, H, W): by how many rows and columns each pixel's block has moved in the next frame. Of equally
-    good displacements the shortest."""
+    """int64 (2, H, W): by how many rows and columns each pixel's block has moved in the next frame. Of
+    equally good displacements the shortest."""
     height, width = frame_HW.shape
     steps = range(-REACH, REACH + 1)
-    moves = sorted(
-        ((row, column) for row in steps for column in steps), key=lambda m: (m[0] ** 2 + m[1] ** 2, m)
-    )
+    every = [(row, column) for row in steps for column in steps]
+    moves = sorted(every, key=lambda move: (move[0] ** 2 + move[1] ** 2, move))
     padded = F.pad(next_HW[None, None], (REACH,) * 4, mode="replicate")[0, 0]
     shifted_NHW = torch.stack(
         [

@@ -16,7 +16,7 @@ from vdsgen.model.memory import PeakMemory
 from vdsgen.model.monitoring.alarms import read_alarms
 from vdsgen.model.monitoring.report import bubble_fraction, measured_stages, predicted_stages, stage_table
 from vdsgen.model.waiting_report import waiting_figures, waiting_lines
-from vdsgen.spec.run import ALARMS, Layout
+from vdsgen.spec.run import ALARMS, Layout, read_json_object
 
 MIB = 1024**2
 EDITED = "  ds_config.json was changed after planning: what is predicted is the plan as it was"
@@ -30,6 +30,8 @@ class Artefacts:
     sample_video: Path | None
     contact_sheet: Path | None
     checkpoint: Path | None
+    consistency: Path | None = None
+    """Figures on the sample video."""
 
 
 def summarise(
@@ -90,6 +92,7 @@ def summarise(
             "stages": stages,
         },
         "alarms": _alarms(configuration),
+        "sample": None if artefacts.consistency is None else read_json_object(artefacts.consistency),
         "loss": {"first": _finite(first), "last": _finite(last), "steps_without": len(metrics) - len(losses)},
         **_held_out(validation),
         "files": {
@@ -215,6 +218,7 @@ def summary_text(summary: Mapping[str, Any]) -> str:
         *waiting_lines(measured["data_wait_fraction"], measured["data_wait"], cached=measured["cached"]),
         *_stages(predicted, measured),
         *_alarm_lines(summary["alarms"]),
+        *_sample_lines(summary["sample"]),
         "",
         *(f"{name:14}{summary['files'][key]}" for name, key in FILES if summary["files"][key] is not None),
     ]
@@ -251,6 +255,16 @@ def _alarm_lines(alarms: Mapping[str, Any]) -> list[str]:
         return []
     counts = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in alarms["counts"].items())
     return [f"Alarms: {counts} ({ALARMS}); the last: {alarms['last']}"]
+
+
+def _sample_lines(sample: Mapping[str, Any] | None) -> list[str]:
+    if sample is None or "warping_error" not in sample:
+        return []
+    return [
+        f"Sample video, frame to frame: temporal flickering {sample['temporal_flickering']:.4f} (1: none), "
+        f"warping error {sample['warping_error']:.5f}, correlation {sample['frame_correlation']:.4f}, "
+        f"motion {sample['motion_pixels']:.2f} pixels ({sample['dtype']})"
+    ]
 
 
 def _checkpointing(plan: Mapping[str, Any]) -> str:

@@ -193,6 +193,7 @@ def conclude(configuration: Configuration, sample: SampleFiles | None, memory: P
         loss_curve=None if configuration.measure else run / LOSS_CURVE,
         sample_video=None if sample is None else sample.video,
         contact_sheet=None if sample is None else sample.contact_sheet,
+        consistency=None if sample is None else sample.consistency,
         checkpoint=saved if saved.is_dir() else None,
     )
     summary = summarise(configuration, metrics, artefacts, memory, read_validation(run))
