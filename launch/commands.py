@@ -43,6 +43,8 @@ class Job:
     """Of each node those that the plan uses, rising; empty where each node's first ones are."""
     measure: bool = False
     """Only metrics and a summary are wanted: no checkpoint, no sample."""
+    profile_steps: str | None = None
+    """Steps that a trace is wanted of, `FIRST:LAST`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,8 @@ def training_command(job: Job, machine: Machine, launch_id: str) -> Command:
         trainer.append("--resume")
     if job.measure:
         trainer.append("--measure")
+    if job.profile_steps is not None:
+        trainer += ["--profile-steps", job.profile_steps]
     argv = [
         str(machine.python),
         "-m",

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from vdsgen.errors import VdsgenError
 from vdsgen.launch.commands import Job, Machine
@@ -43,8 +44,19 @@ def check_training_installed(packages: Sequence[str] = TRAINING_PACKAGES) -> Non
     if missing:
         raise VdsgenError(
             f"training needs packages that are not installed here: {', '.join(missing)}",
-            remedy="pip install 'vdsgen[train]'",
+            remedy="pip install 'vdsgen[train]'"
+            if set(missing) <= set(TRAINING_PACKAGES)
+            else f"pip install {' '.join(missing)}",
         )
+
+
+def packages_for(ds_config: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a run imports: DeepSpeed's monitors want their service's package, on the first rank's host."""
+    services = {"wandb": "wandb", "comet": "comet_ml"}
+    asked = [
+        package for section, package in services.items() if (ds_config.get(section) or {}).get("enabled")
+    ]
+    return (*TRAINING_PACKAGES, *asked)
 
 
 def check_inputs(experiment: Experiment) -> None:
@@ -142,6 +154,7 @@ def job_of(
     steps: int | None,
     resume: bool,
     measure: bool,
+    profile_steps: str | None = None,
     environment: Mapping[str, str],
 ) -> Job:
     return Job(
@@ -155,4 +168,5 @@ def job_of(
         steps=steps,
         resume=resume,
         measure=measure,
+        profile_steps=profile_steps,
     )

@@ -18,6 +18,7 @@ from vdsgen.launch.preflight import (
     check_output,
     check_training_installed,
     job_of,
+    packages_for,
     this_machine,
 )
 from vdsgen.launch.progress import Display
@@ -37,6 +38,8 @@ class Request:
     clear_stale_locks: bool = False
     measure: bool = False
     """Neither checkpoint nor sample: metrics and a summary only."""
+    profile_steps: str | None = None
+    """`FIRST:LAST`: a trace is written of these steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,7 @@ def prepare(request: Request) -> Prepared:
         steps=request.steps,
         resume=request.resume,
         measure=request.measure,
+        profile_steps=request.profile_steps,
         environment=os.environ,
     )
     machine = this_machine(os.environ)
@@ -89,7 +93,7 @@ def prepare(request: Request) -> Prepared:
 
 def check_machine(prepared: Prepared, *, clear_stale_locks: bool) -> None:
     """Raises VdsgenError where packages or devices are missing, or a lock would hold the start up."""
-    check_training_installed()
+    check_training_installed(packages_for(prepared.rendered.ds_config))
     job, machine, rendered = prepared.job, prepared.machine, prepared.rendered
     if not is_remote(job, machine):
         check_devices(job, rendered.plan, machine.python)

@@ -14,6 +14,7 @@ from vdsgen.spec.architecture import Geometry, Vdt
 from vdsgen.spec.diffusers_model import DiffusersModel
 from vdsgen.spec.experiment import ClipSize, Data, Lora, TrainedModel, geometry_of, size_key
 from vdsgen.spec.rendered import Rendered, read_rendered
+from vdsgen.spec.steps import Steps, parse_steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class Configuration:
     resume: bool
     measure: bool
     """Only metrics and a summary are wanted: no checkpoint, no sample, no picture of the loss."""
+    profile_steps: Steps | None = None
+    """That a trace is wanted of."""
 
     @property
     def global_batch_size(self) -> int:
@@ -79,6 +82,7 @@ def read_configuration(arguments: Sequence[str] | None, environment: Mapping[str
         steps=parsed.steps or rendered.experiment.training.steps,
         resume=parsed.resume,
         measure=parsed.measure,
+        profile_steps=None if parsed.profile_steps is None else parse_steps(parsed.profile_steps),
     )
 
 
@@ -116,6 +120,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="continue from the last complete checkpoint")
     parser.add_argument(
         "--measure", action="store_true", help="write metrics and a summary: no checkpoint, no sample"
+    )
+    parser.add_argument(
+        "--profile-steps", metavar="FIRST:LAST", help="write a trace of these steps, a rank a file"
     )
     parser.add_argument("--local_rank", type=int, help="set by the launcher; LOCAL_RANK says the same")
     return parser.parse_args(arguments)

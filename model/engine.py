@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import deepspeed
 import torch
 from deepspeed import comm as dist
+from deepspeed.accelerator import get_accelerator
 from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer
 from deepspeed.runtime.pipe import schedule
 from deepspeed.runtime.pipe.engine import PipelineEngine
@@ -24,6 +25,9 @@ from vdsgen.model.ema import WeightAverage
 from vdsgen.model.exchanged_shapes import ExchangedShapes
 from vdsgen.model.layers.sequence_parallel import WHOLE, SequenceRanks
 from vdsgen.model.layers.tensor_parallel import TensorRanks
+from vdsgen.model.metrics import DivergedError
+from vdsgen.model.monitoring.instruments import Instruments
+from vdsgen.model.monitoring.where import first_finding
 from vdsgen.model.pipeline import (
     LossFunction,
     PlannedPipelineModule,
@@ -38,6 +42,8 @@ from vdsgen.spec.experiment import Ema, Lora, TrainedModel
 from vdsgen.spec.plan import GradientCompression
 from vdsgen.spec.run import dtype_of
 from vdsgen.spec.trainer_section import ema_of
+
+NO_SMALLER_SCALE = "Current loss scale already at minimum"
 
 Batch = tuple[tuple[Tensor, ...], Target]
 """(the first layer's inputs, what the loss takes) of one micro-batch, on any device."""
@@ -72,6 +78,7 @@ class TrainingEngine:
         if self.pipelined:
             self._shapes = ExchangedShapes(engine)
             self._instrument_pipeline()
+        self.instruments = Instruments(engine)
         self.average = None if ema is None else WeightAverage(engine, ema)
 
     @property
@@ -105,11 +112,29 @@ class TrainingEngine:
         each sample has the same weight, whatever its size.
 
         `sizes` tells the sizes of clips apart (their places in `Data.sizes`): one for the whole step or one a
-        micro-batch, and the same on every rank."""
-        loss = self._train_step(batches, sizes)
-        if self.average is not None:
-            self.average.after_step()
-        return loss
+        micro-batch, and the same on every rank.
+
+        Raises DivergedError where fp16 overflows and the loss scale can shrink no more."""
+        try:
+            with self.instruments.step():
+                loss = self._train_step(batches, sizes)
+                if self.average is not None:
+                    with self.instruments.during("optimizer", "WeightAverage"):
+                        self.average.after_step()
+                get_accelerator().synchronize()
+                return loss
+        except Exception as error:
+            # On all ranks alike, and as nothing but an Exception (runtime/fp16/loss_scaler.py:151).
+            if NO_SMALLER_SCALE not in str(error):
+                raise
+            found = first_finding(self.instruments.layers, self.device)
+            where = "" if found is None else f", first at layer {found.layer} (rank {found.rank})"
+            raise DivergedError(
+                f"fp16 gradients overflow at the smallest loss scale ({self.loss_scale:g}){where}: "
+                "training has diverged",
+                remedy="train in bf16 or fp32, or lower training.optimizer.learning_rate; --resume continues "
+                "from the last checkpoint",
+            ) from error
 
     def _train_step(self, batches: Iterator[Batch], sizes: Sequence[int]) -> float:
         if self.pipelined:
@@ -118,13 +143,19 @@ class TrainingEngine:
         self.engine.train()
         total = torch.zeros((), dtype=torch.float32, device=self.device)
         steps = self.engine.gradient_accumulation_steps()
-        for _ in range(steps):
-            inputs, target = next(batches)
-            loss = self.engine(self._placed(inputs), self._placed(target))
-            self.engine.backward(corrections.scaled_loss(self.engine, loss))
-            if self.engine.is_gradient_accumulation_boundary():
-                self._before_optimizer_step()
-            self.engine.step()
+        during = self.instruments.during
+        for micro_batch in range(steps):
+            with during("data", f"LoadMicroBatch {micro_batch}"):
+                inputs, target = next(batches)
+                placed, wanted = self._placed(inputs), self._placed(target)
+            with during("forward", f"ForwardPass {micro_batch}"):
+                loss = self.engine(placed, wanted)
+            with during("backward", f"BackwardPass {micro_batch}"):
+                self.engine.backward(corrections.scaled_loss(self.engine, loss))
+            with during("optimizer", f"OptimizerStep {micro_batch}"):
+                if self.engine.is_gradient_accumulation_boundary():
+                    self._before_optimizer_step()
+                self.engine.step()
             total += loss.detach()
         total /= steps
         dist.all_reduce(total, group=self.engine.data_parallel_group)
@@ -210,7 +241,8 @@ class TrainingEngine:
         engine.total_loss = None
         trained, engine.module.loss_fn = engine.module.loss_fn, loss
         try:
-            engine.eval_batch(batches, num_micro_batches=micro_batches, bcast_loss=False)
+            with self._untold():
+                engine.eval_batch(batches, num_micro_batches=micro_batches, bcast_loss=False)
         finally:
             engine.module.loss_fn = trained
         self._shapes.forget()
@@ -221,16 +253,28 @@ class TrainingEngine:
         self._shapes.forget()
         engine.total_loss = None  # the engine adds this forward's output to it (pipe/engine.py:777)
         noised = inputs[0]
-        _, outputs = engine.eval_batch(
-            iter([(inputs, noised)]),
-            return_logits=True,
-            compute_loss=False,
-            reduce_output=None,
-            num_micro_batches=1,
-        )
+        with self._untold():
+            _, outputs = engine.eval_batch(
+                iter([(inputs, noised)]),
+                return_logits=True,
+                compute_loss=False,
+                reduce_output=None,
+                num_micro_batches=1,
+            )
         self._shapes.forget()
         engine.total_loss = None
         return self._from_last_stage(outputs if engine.is_last_stage() else None)
+
+    @contextmanager
+    def _untold(self) -> Iterator[None]:
+        """DeepSpeed's monitors hear nothing: the engine would tell them a loss even where none is computed
+        (pipe/engine.py:472)."""
+        monitor = self.engine.monitor
+        enabled, monitor.enabled = monitor.enabled, False
+        try:
+            yield
+        finally:
+            monitor.enabled = enabled
 
     def _from_last_stage(self, outputs: Tensor | None) -> Tensor:
         """The prediction (B, C, T, H, W) float32 on every stage; its channels need not be the input's."""

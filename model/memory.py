@@ -13,6 +13,7 @@ from deepspeed.accelerator import get_accelerator
 from vdsgen.spec.run import WARM_UP_STEPS
 
 STATUS = Path("/proc/self/status")
+MEMORY = Path("/proc/meminfo")
 CLEAR_REFERENCES = Path("/proc/self/clear_refs")
 RESET_PEAK = "5"
 """Sets VmHWM back to the present resident size: proc_pid_clear_refs(5)."""
@@ -84,6 +85,10 @@ class PeakMemory:
             return max(0, _resident_bytes("VmHWM") - files - self._other_bytes)
         return int(get_accelerator().max_memory_allocated())
 
+    def held(self) -> int:
+        """Bytes held now: call it between steps. On a processor, all of the process's own."""
+        return _resident_bytes("RssAnon") if self.on_cpu else int(get_accelerator().memory_allocated())
+
     def _reset(self) -> None:
         if not self.on_cpu:
             get_accelerator().reset_peak_memory_stats()
@@ -106,6 +111,12 @@ def _tensor_bytes() -> int:
 
 def _resident_bytes(field: str) -> int:
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{field}:"))
+    return int(line.split()[1]) * 1024
+
+
+def free_host_bytes() -> int:
+    """What the kernel could still give to processes."""
+    line = next(line for line in MEMORY.read_text().splitlines() if line.startswith("MemAvailable:"))
     return int(line.split()[1]) * 1024
 
 

@@ -13,6 +13,15 @@ from vdsgen.model.json_lines import LinesFile, as_line, read_lines
 FILE = "metrics.jsonl"
 NON_FINITE_LIMIT = 5
 """Steps in a row without a finite loss after which training has no chance left."""
+ONLY_WHERE_KNOWN = (
+    "bucket",
+    "data_wait",
+    "loader",
+    "overflow",
+    "skipped_steps",
+    "held_memory_bytes",
+    "stages",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +54,20 @@ class StepMetrics:
     """What all ranks' loaders did for the step's clips, waited for or not: samples, read_bytes,
     reading_seconds, decoding_seconds, encoding_seconds."""
 
+    overflow: bool | None = None
+    """fp16 only: whether gradients overflowed, and the step was skipped."""
+    skipped_steps: int | None = None
+    """Steps that the engine left out so far because gradients were not finite, this one included."""
+    held_memory_bytes: list[int] | None = None
+    """Held between this step and the next, one a rank."""
+    stages: list[dict[str, float | int]] | None = None
+    """Where each pipeline stage's seconds went: vdsgen.model.monitoring.gather.StageTimes."""
+
     def line(self) -> str:
         values = asdict(self)
-        for key in ("bucket", "data_wait", "loader"):
-            if values[key] is None:
-                del values[key]
-        return as_line(values)
+        return as_line(
+            {key: value for key, value in values.items() if value is not None or key not in ONLY_WHERE_KNOWN}
+        )
 
 
 class MetricsFile:

@@ -23,9 +23,10 @@ from vdsgen.model.console import is_first_rank, say, say_first, say_step
 from vdsgen.model.data.index import Index
 from vdsgen.model.json_lines import LinesFile
 from vdsgen.model.metrics import MetricsFile, StepMetrics
+from vdsgen.model.monitoring.events import scalars, write_events, writes_tensorboard
 from vdsgen.model.validation import FILE as VALIDATION_FILE
 from vdsgen.model.validation import ValidationMetrics
-from vdsgen.spec.run import read_json_object
+from vdsgen.spec.run import TENSORBOARD, read_json_object
 
 LINES = 50
 """Progress lines of a long run, about."""
@@ -87,13 +88,17 @@ def _device_name() -> str:
 class RunLog:
     """Every step's metrics, on rank 0: into metrics.jsonl, TensorBoard and now and then a line of text."""
 
-    def __init__(self, configuration: Configuration, resumed_step: int) -> None:
+    def __init__(self, configuration: Configuration, resumed_step: int, engine: Any) -> None:
+        """`engine`: DeepSpeed's, whose monitor gets the metrics too."""
         from torch.utils.tensorboard import SummaryWriter
 
         run = configuration.output
+        self._engine = engine
         self._steps = configuration.steps
         self._metrics = MetricsFile(run, resumed_step=resumed_step)
-        self._events = SummaryWriter(str(run / "tensorboard"), purge_step=resumed_step + 1)
+        self._events = None
+        if not writes_tensorboard(configuration.rendered.ds_config):
+            self._events = SummaryWriter(str(run / TENSORBOARD), purge_step=resumed_step + 1)
         self._validation: LinesFile | None = None
         if configuration.rendered.experiment.training.validation is not None:
             self._validation = LinesFile(run / VALIDATION_FILE, resumed_step=resumed_step)
@@ -101,11 +106,9 @@ class RunLog:
 
     def append(self, metrics: StepMetrics) -> None:
         self._metrics.append(metrics)
-        for key in ("loss", "grad_norm", "loss_scale", "learning_rate", "step_seconds", "data_seconds"):
-            self._events.add_scalar(f"train/{key}", getattr(metrics, key), metrics.step)
-        self._events.add_scalar("train/samples_per_second", metrics.samples_per_second, metrics.step)
-        for rank, peak in enumerate(metrics.peak_memory_bytes):
-            self._events.add_scalar(f"peak_memory_bytes/rank_{rank}", peak, metrics.step)
+        for name, value in scalars(metrics).items() if self._events is not None else ():
+            self._events.add_scalar(name, value, metrics.step)
+        write_events(self._engine.monitor, metrics, int(self._engine.global_samples))
         if self._is_due(metrics.step):
             self._said_at = time.monotonic()
             say_step(self._line(metrics))
@@ -133,6 +136,7 @@ class RunLog:
             f"gradient norm {metrics.grad_norm:.3f}  learning rate {metrics.learning_rate:.2e}  "
             f"{metrics.step_seconds:.2f} s  {metrics.samples_per_second:.2f} samples/s  "
             f"{metrics.data_seconds / metrics.step_seconds:.0%} waiting for clips"
+            + (f"  overflow, skipped (loss scale {metrics.loss_scale:g})" if metrics.overflow else "")
         )
 
     def __enter__(self) -> Self:
@@ -144,4 +148,5 @@ class RunLog:
         self._metrics.close()
         if self._validation is not None:
             self._validation.close()
-        self._events.close()
+        if self._events is not None:
+            self._events.close()

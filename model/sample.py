@@ -6,6 +6,7 @@ parameters. Data ranks do the same work side by side. Rank 0 decodes and writes.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vdsgen.files import write_atomically
 from vdsgen.model.configuration import Configuration
+from vdsgen.model.consistency import consistency
 from vdsgen.model.console import is_first_rank
 from vdsgen.model.data.encode import write_video
 from vdsgen.model.engine import TrainingEngine
@@ -82,6 +85,8 @@ class SampleFiles:
 
     video: Path
     contact_sheet: Path
+    consistency: Path
+    """How steadily the clips' frames follow each other (vdsgen.model.consistency), as JSON."""
 
 
 def write_sample(
@@ -103,13 +108,17 @@ def write_sample(
         assert source is None or isinstance(source, AnyRecipeSource)
         clips = recipe_clips(configuration, engine, source, parts)
     name = configuration.output / "samples" / f"step-{step:08d}"
-    files = SampleFiles(name.with_suffix(".mp4"), name.with_suffix(".png"))
+    files = SampleFiles(name.with_suffix(".mp4"), name.with_suffix(".png"), name.with_suffix(".json"))
     if is_first_rank():
         assert source is not None, "rank 0 is in the first stage, which reads clips"
         pixels = [to_pixels(source.decode(latents)) for latents in torch.cat(clips)]
         files.video.parent.mkdir(exist_ok=True)
         write_video(files.video, side_by_side(pixels).numpy(), sampling.frame_rate)
         write_contact_sheet(pixels, files.contact_sheet)
+        measures = consistency(pixels)
+        found = {} if measures is None else measures.values()
+        figures = {"step": step, "dtype": configuration.rendered.layout.dtype, **found}
+        write_atomically(files.consistency, (json.dumps(figures, indent=2) + "\n").encode())
     return files
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import Any
 from vdsgen.model.configuration import Configuration
 from vdsgen.model.curves import first_and_last
 from vdsgen.model.memory import PeakMemory
+from vdsgen.model.monitoring.alarms import read_alarms
+from vdsgen.model.monitoring.report import bubble_fraction, measured_stages, predicted_stages, stage_table
 from vdsgen.model.waiting_report import waiting_figures, waiting_lines
-from vdsgen.spec.run import Layout
+from vdsgen.spec.run import ALARMS, Layout, read_json_object
 
 MIB = 1024**2
 EDITED = "  ds_config.json was changed after planning: what is predicted is the plan as it was"
@@ -27,6 +30,8 @@ class Artefacts:
     sample_video: Path | None
     contact_sheet: Path | None
     checkpoint: Path | None
+    consistency: Path | None = None
+    """Figures on the sample video."""
 
 
 def summarise(
@@ -46,6 +51,7 @@ def summarise(
     peaks = _peaks(metrics[: memory.exact_steps] if memory.on_cpu else metrics)
     step_seconds = _typical_seconds(timed)
     losses = [m["loss"] for m in metrics if m["loss"] is not None]
+    stages = measured_stages(timed)
     first, last = first_and_last(losses) if losses else (math.nan, math.nan)
     return {
         "schema_version": 1,
@@ -69,6 +75,8 @@ def summarise(
             "peak_memory_bytes_by_stage": [
                 stage.measured_bytes(on_processor=memory.on_cpu) for stage in plan.stages
             ],
+            "bubble_fraction": plan.predicted.bubble_fraction,
+            "stages": predicted_stages(plan, plan.predicted.step_seconds),
         },
         "measured": {
             "step_seconds": step_seconds,
@@ -80,7 +88,11 @@ def summarise(
             / sum(m["step_seconds"] for m in timed),
             "data_wait": waiting_figures(timed),
             "cached": rendered.experiment.data.cache is not None,
+            "bubble_fraction": bubble_fraction(stages),
+            "stages": stages,
         },
+        "alarms": _alarms(configuration),
+        "sample": None if artefacts.consistency is None else read_json_object(artefacts.consistency),
         "loss": {"first": _finite(first), "last": _finite(last), "steps_without": len(metrics) - len(losses)},
         **_held_out(validation),
         "files": {
@@ -110,6 +122,16 @@ def _held_out(validation: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 "last_by_quantile": list(lines[-1]["loss_by_quantile"]),
             }
     return {"validation": found} if found else {}
+
+
+def _alarms(configuration: Configuration) -> dict[str, Any]:
+    """How often each kind has sounded, and the last one's sentence."""
+    found = read_alarms(configuration.output)
+    last = found[-1] if found else None
+    return {
+        "counts": dict(Counter(str(alarm["kind"]) for alarm in found)),
+        "last": None if last is None else f"{last['message']}: {last['remedy']}",
+    }
 
 
 def _is_edited(configuration: Configuration) -> bool:
@@ -194,6 +216,9 @@ def summary_text(summary: Mapping[str, Any]) -> str:
         f"  memory measured: {measured['memory_meaning']}; predicted: without the reserve",
         *([EDITED] if plan["edited"] else []),
         *waiting_lines(measured["data_wait_fraction"], measured["data_wait"], cached=measured["cached"]),
+        *_stages(predicted, measured),
+        *_alarm_lines(summary["alarms"]),
+        *_sample_lines(summary["sample"]),
         "",
         *(f"{name:14}{summary['files'][key]}" for name, key in FILES if summary["files"][key] is not None),
     ]
@@ -215,6 +240,31 @@ FILES = (
     ("Checkpoint", "checkpoint"),
     ("Rendered plan", "rendered"),
 )
+
+
+def _stages(predicted: Mapping[str, Any], measured: Mapping[str, Any]) -> list[str]:
+    if not measured["stages"]:
+        return []
+    planned, found = (part["bubble_fraction"] for part in (predicted, measured))
+    bubbles = f"Bubble: {planned:.1%} of the step predicted, {found:.1%} measured"
+    return [bubbles, *stage_table(predicted["stages"], measured["stages"])]
+
+
+def _alarm_lines(alarms: Mapping[str, Any]) -> list[str]:
+    if not alarms["counts"]:
+        return []
+    counts = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in alarms["counts"].items())
+    return [f"Alarms: {counts} ({ALARMS}); the last: {alarms['last']}"]
+
+
+def _sample_lines(sample: Mapping[str, Any] | None) -> list[str]:
+    if sample is None or "warping_error" not in sample:
+        return []
+    return [
+        f"Sample video, frame to frame: temporal flickering {sample['temporal_flickering']:.4f} (1: none), "
+        f"warping error {sample['warping_error']:.5f}, correlation {sample['frame_correlation']:.4f}, "
+        f"motion {sample['motion_pixels']:.2f} pixels ({sample['dtype']})"
+    ]
 
 
 def _checkpointing(plan: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """The training entrypoint: one process a rank, started by `vdsgen launch` or by DeepSpeed's own command:
 
     deepspeed --num_gpus 4 --module vdsgen.model.train --plan-dir DIR --output RUN [--steps N] [--resume]
-        [--measure]
+        [--measure] [--profile-steps FIRST:LAST]
 
 Every rank runs all of this file. DIR/ds_config.json says how the engine runs, DIR/train.yaml what is
 trained; plan.json is only compared with what is measured. `--steps N` ends the run at step N in total;
@@ -27,7 +27,7 @@ from vdsgen.errors import VdsgenError
 from vdsgen.files import write_atomically
 from vdsgen.model import checkpoint
 from vdsgen.model.cache.ranks import fill_together
-from vdsgen.model.clips import gather_counts, order_of, share_of, shared_index
+from vdsgen.model.clips import order_of, share_of, shared_index
 from vdsgen.model.configuration import Configuration, read_configuration
 from vdsgen.model.console import configure_logging, is_first_rank, say, say_first
 from vdsgen.model.curves import LOSS_CURVE, draw_loss
@@ -42,6 +42,9 @@ from vdsgen.model.interludes import Interludes
 from vdsgen.model.launcher import end_with_launcher
 from vdsgen.model.memory import PeakMemory
 from vdsgen.model.metrics import DivergenceAlarm, StepMetrics, read_metrics
+from vdsgen.model.monitoring.events import in_run_directory
+from vdsgen.model.monitoring.monitor import RunMonitor
+from vdsgen.model.monitoring.report import opening_text
 from vdsgen.model.record import RunLog, record_run
 from vdsgen.model.sample import SampleFiles, write_sample
 from vdsgen.model.sources import AnySource, open_source
@@ -68,7 +71,7 @@ def train(configuration: Configuration) -> None:
         held_out = held_out_of(experiment, held_out_index, encoding, device)
     memory = PeakMemory(len(configuration.sizes))
     engine = build_engine(
-        rendered.ds_config,
+        in_run_directory(rendered.ds_config, configuration.output),
         configuration.model,
         configuration.geometry,
         experiment.training.seed,
@@ -81,6 +84,7 @@ def train(configuration: Configuration) -> None:
         f"{configuration.global_batch_size} a step, from step {first_step + 1} to {configuration.steps}."
     )
     order = order_of(configuration, index)
+    say_first(opening_text(rendered.plan, on_processor=memory.on_cpu))
     try:
         run_steps(configuration, engine, source, held_out, memory, order, first_step)
     finally:
@@ -110,21 +114,23 @@ def run_steps(
     way and at the end unless it only measures."""
     saving = configuration.rendered.experiment.training.saving
     alarm = DivergenceAlarm()
+    monitor = RunMonitor(configuration, engine, first_step)
     with ExitStack() as open_files:
         batches = log = None
         if source is not None:
             share = share_of(configuration, engine)
             batches = open_files.enter_context(batches_for(source, share, start_step=first_step))
         if is_first_rank():
-            log = open_files.enter_context(RunLog(configuration, first_step))
+            log = open_files.enter_context(RunLog(configuration, first_step, engine.engine))
         interludes = Interludes(configuration, engine, source, held_out, memory, log)
         memory.training_begins()
         if first_step == 0:
             interludes.after(0)
         for step in range(first_step + 1, configuration.steps + 1):
-            metrics = one_step(configuration, engine, batches, memory, order, step)
+            metrics = one_step(configuration, engine, batches, memory, monitor, order, step)
             if log is not None:
                 log.append(metrics)
+            monitor.check(metrics)
             if warning := alarm.check(metrics):
                 say_first(f"warning: {warning}")
             due = step % saving.every_steps == 0 or step == configuration.steps
@@ -139,24 +145,25 @@ def one_step(
     engine: TrainingEngine,
     batches: Batches | None,
     memory: PeakMemory,
+    monitor: RunMonitor,
     order: SizeOrder,
     step: int,
 ) -> StepMetrics:
     """One optimizer step, measured; the same metrics on every rank."""
     learning_rate, loss_scale = engine.learning_rate, engine.loss_scale
     before = Waiting() if batches is None else batches.waiting.copy()
+    monitor.step_begins(step)
     began = time.perf_counter()
     sizes = order.of_step(step - 1)
     mine = iter(()) if batches is None else map(engine.own_rows, batches)
     loss = engine.train_step(mine, sizes)
-    get_accelerator().synchronize()
     seconds = time.perf_counter() - began
     waited = Waiting() if batches is None else batches.waiting.since(before)
-    figures = [memory.take(), round(seconds * 1e6), *waited.whole_numbers()]
-    peaks, step_microseconds, *counts = zip(*gather_counts(figures, engine.device), strict=True)
-    waits = [Waiting.of_whole_numbers(rank) for rank in zip(*counts, strict=True)]
+    rows = monitor.gather(step, memory, seconds, waited.whole_numbers())
+    waits = [Waiting.of_whole_numbers(row.counts) for row in rows]
     longest = max(waits, key=lambda rank: rank.seconds)
-    step_seconds = max(step_microseconds) / 1e6
+    step_seconds = max(row.step_seconds for row in rows)
+    skipped = monitor.skipped()
     return StepMetrics(
         step=step,
         loss=loss,
@@ -166,10 +173,14 @@ def one_step(
         step_seconds=step_seconds,
         data_seconds=longest.seconds,
         samples_per_second=configuration.global_batch_size / step_seconds,
-        peak_memory_bytes=list(peaks),
+        peak_memory_bytes=[row.peak_bytes for row in rows],
         bucket=bucket_text(configuration.sizes, sizes),
         data_wait=longest.waits(),
         loader=Waiting.total(waits).loader(),
+        overflow=skipped if engine.engine.fp16_enabled() else None,
+        skipped_steps=int(engine.engine.skipped_steps),
+        held_memory_bytes=[row.held_bytes for row in rows],
+        stages=monitor.stages(rows),
     )
 
 
@@ -182,6 +193,7 @@ def conclude(configuration: Configuration, sample: SampleFiles | None, memory: P
         loss_curve=None if configuration.measure else run / LOSS_CURVE,
         sample_video=None if sample is None else sample.video,
         contact_sheet=None if sample is None else sample.contact_sheet,
+        consistency=None if sample is None else sample.consistency,
         checkpoint=saved if saved.is_dir() else None,
     )
     summary = summarise(configuration, metrics, artefacts, memory, read_validation(run))

@@ -6,6 +6,13 @@ from pathlib import Path
 
 import click
 
+from vdsgen.spec.steps import parse_steps
+
+
+def _steps(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
+    """Refused before anything starts."""
+    return None if text is None else str(parse_steps(text))
+
 
 @click.command()
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
@@ -21,6 +28,12 @@ import click
 @click.option(
     "--measure", is_flag=True, help="For short runs: metrics and a summary, no checkpoint, no sample video."
 )
+@click.option(
+    "--profile-steps",
+    metavar="FIRST:LAST",
+    callback=_steps,
+    help="Write a trace of these steps for Perfetto, a file a rank; later, by writing RUN/profile-request.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the command and change nothing.")
 @click.option("--launcher", type=click.Choice(["deepspeed"]), default="deepspeed", show_default=True)
 @click.option("--clear-stale-locks", is_flag=True, help="Remove locks that killed compiles left behind.")
@@ -30,6 +43,7 @@ def command(
     steps: int | None,
     resume: bool,
     measure: bool,
+    profile_steps: str | None,
     dry_run: bool,
     launcher: str,  # noqa: ARG001 - one choice so far
     clear_stale_locks: bool,
@@ -46,6 +60,7 @@ def command(
         steps=steps,
         resume=resume,
         measure=measure,
+        profile_steps=profile_steps,
         dry_run=dry_run,
         clear_stale_locks=clear_stale_locks,
     )

@@ -1,0 +1,116 @@
+"""Where the seconds of a step go on this rank: each moment belongs to exactly one activity."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
+
+import torch
+from deepspeed.accelerator import get_accelerator
+
+ACTIVITIES = ("forward", "backward", "bubble", "transfer", "reduce", "gather", "optimizer", "data", "other")
+"""forward, backward: computation. bubble: waiting for another stage. transfer: moving activations, their
+gradients and scalars between stages. reduce: gradients between ranks, and other sums. gather: parameters
+between ranks. optimizer: its own work. data: clips, and their way to the device. other: the rest."""
+
+WAITS = "waits"
+"""Stands for bubble and transfer until `finish` has told them apart."""
+
+
+class StageClock:
+    """Nested activities of one step; a moment counts for the innermost.
+
+    On a processor the clock is the computer's. On an accelerator it is events on the stream that computes,
+    which cost microseconds and no wait; what runs on other streams meanwhile is seen where that stream waits
+    for it.
+
+    How bubble and transfer are told apart: a message between two stages takes at least as long as the
+    quickest of its kind and size that this run has seen; whatever a rank spends on one beyond that, it waits
+    for the other stage. Sends count too: one that the peer does not take yet waits for the peer.
+    """
+
+    def __init__(self) -> None:
+        self.on_processor = get_accelerator().device_name() == "cpu"
+        self.running = False
+        self._stack: list[tuple[str, Hashable]] = []
+        self._marks: list[tuple[Any, str, Hashable]] = []
+        """(stamp, activity, kind) from that stamp to the next."""
+        self._spare: list[Any] = []
+        self._quickest: dict[Hashable, float] = {}
+
+    def start(self) -> None:
+        self.running = True
+        self._stack = [("other", None)]
+        self._marks = [(self._stamp(), "other", None)]
+
+    @contextmanager
+    def during(self, activity: str, kind: Hashable = None) -> Iterator[None]:
+        """`kind` tells messages apart whose transfer takes equally long."""
+        if not self.running:
+            yield
+            return
+        self._enter(activity, kind)
+        try:
+            yield
+        finally:
+            self._leave()
+
+    def _enter(self, activity: str, kind: Hashable) -> None:
+        self._stack.append((activity, kind))
+        self._marks.append((self._stamp(), activity, kind))
+
+    def _leave(self) -> None:
+        if len(self._stack) > 1:
+            self._stack.pop()
+        self._marks.append((self._stamp(), *self._stack[-1]))
+
+    def finish(self) -> dict[str, float]:
+        """Seconds of each activity since `start`; they add up to what has passed. Call when the accelerator
+        has nothing left to do."""
+        self.running = False
+        marks = [*self._marks, (self._stamp(), "", None)]
+        if not self.on_processor:
+            marks[-1][0].synchronize()
+        seconds = dict.fromkeys(ACTIVITIES, 0.0)
+        waits = []
+        for (begin, activity, kind), (end, _, _) in pairwise(marks):
+            spent = self._seconds_between(begin, end)
+            if activity == WAITS:
+                waits.append((kind, spent))
+                self._quickest[kind] = min(spent, self._quickest.get(kind, spent))
+            else:
+                seconds[activity] += spent
+        for kind, spent in waits:
+            seconds["transfer"] += self._quickest[kind]
+            seconds["bubble"] += spent - self._quickest[kind]
+        if not self.on_processor:
+            self._spare += [stamp for stamp, _, _ in marks]
+        self._marks = []
+        return seconds
+
+    def abandon(self) -> None:
+        """Forgets a step that an error has ended."""
+        self.running = False
+        self._marks = []
+
+    def _stamp(self) -> Any:
+        if self.on_processor:
+            return time.perf_counter()
+        event = self._spare.pop() if self._spare else get_accelerator().Event(enable_timing=True)
+        event.record()
+        return event
+
+    def _seconds_between(self, begin: Any, end: Any) -> float:
+        if self.on_processor:
+            return float(end - begin)
+        return float(begin.elapsed_time(end)) / 1e3
+
+
+def processes_in(group: Any) -> tuple[int, ...]:
+    """The ranks of a process group; all where it is None."""
+    if group is None:
+        return tuple(range(torch.distributed.get_world_size()))
+    return tuple(torch.distributed.get_process_group_ranks(group))
