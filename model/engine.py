@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import deepspeed
@@ -278,9 +279,10 @@ def build_engine(
     geometry: Geometry,
     seed: int,
     adapters: Lora | None = None,
+    start_from: Path | None = None,
 ) -> TrainingEngine:
     """Builds this rank's part of the model and DeepSpeed's engine around it; with `adapters`, nothing else of
-    the model trains.
+    the model trains. `start_from` is a folder with the weights to begin with.
 
     Reads `pipeline.stages`, `pipeline.partition`, `pipeline.activation_checkpoint_interval`, where stages
     have intervals of their own `pipeline.stage_checkpoint_intervals`, `pipeline.plain_layers`,
@@ -307,7 +309,7 @@ def build_engine(
     topology = _topology(stages, tensor, sharing)
     ranks = TensorRanks(tensor, dist.get_rank() % tensor)
     sequence = SequenceRanks(sharing, dist.get_rank() // tensor % sharing)
-    specs, loss, losses_of_samples = trained(model, geometry, seed, adapters, ranks, sequence)
+    specs, loss, losses_of_samples = trained(model, geometry, seed, adapters, ranks, sequence, start_from)
     partition = list(section.get("partition", [0, len(specs)]))
     if len(partition) != stages + 1:
         raise VdsgenError(f"pipeline.partition {partition} needs {stages + 1} entries for {stages} stages")

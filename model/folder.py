@@ -1,7 +1,7 @@
 """The bundled family's weights in a folder: config.json with the model's sizes, and safetensors.
 
-Tensors have the training module's names: the layer's number (0 the embedding, 1 to depth the blocks), then the
-layer's own.
+Tensors have the training module's names: the layer's number (0 the embedding, 1 to depth the blocks), then
+the layer's own.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from vdsgen.errors import VdsgenError
+from vdsgen.model.layers.tensor_parallel import ALONE, TensorRanks
 from vdsgen.model.objective import diffusion_loss
 from vdsgen.model.pipeline import SequentialModel, layer_specs
 from vdsgen.spec.architecture import Geometry, Vdt
@@ -59,7 +60,9 @@ class VdtFolder:
     def check(self, model: Vdt) -> None:
         """Raises VdsgenError where `model` has other sizes."""
         ours, theirs = (one.model_dump(mode="json", exclude=NO_NAME) for one in (self.model, model))
-        other = [f"{key}: {ours[key]!r} there, {theirs[key]!r} here" for key in ours if ours[key] != theirs[key]]
+        other = [
+            f"{key}: {ours[key]!r} there, {theirs[key]!r} here" for key in ours if ours[key] != theirs[key]
+        ]
         if other:
             raise VdsgenError(
                 f"{self.folder} is of a model with other sizes ({'; '.join(other)})",
@@ -103,8 +106,17 @@ class StartedLayer(LayerSpec):  # type: ignore[misc]
         return layer
 
 
-def started_from(specs: list[LayerSpec], model: Vdt, folder: Path) -> list[LayerSpec]:
-    """The layers with the folder's weights. Raises VdsgenError where they are of another model."""
+def started_from(
+    specs: list[LayerSpec], model: Vdt, folder: Path, ranks: TensorRanks = ALONE
+) -> list[LayerSpec]:
+    """The layers with the folder's weights. Raises VdsgenError where they are of another model, or ranks
+    would each need a part of them."""
+    if ranks.size > 1:
+        raise VdsgenError(
+            f"training.start_from: ranks that share each block (tensor_parallel_size {ranks.size}) cannot "
+            f"take their parts from a folder yet",
+            remedy="set constraints.tensor_parallel_size to 1",
+        )
     found = VdtFolder(folder)
     found.check(model)
     return [StartedLayer(spec, found, index) for index, spec in enumerate(specs)]

@@ -112,9 +112,7 @@ def _cast(one: Stored, dtype: torch.dtype) -> Stored:
     return Stored(one.shape, dtype, lambda: one.read().to(dtype))
 
 
-def _put_together(
-    name: str, shape: tuple[int, ...], parts: list[tuple[Tensor, int, int, int]]
-) -> Stored:
+def _put_together(name: str, shape: tuple[int, ...], parts: list[tuple[Tensor, int, int, int]]) -> Stored:
     """`parts` are (tensor, first element of the parameter, first of the tensor, length)."""
     if sum(length for *_, length in parts) != math.prod(shape):
         raise VdsgenError(f"the checkpoint's ranks together do not hold all of {name}")
@@ -133,8 +131,12 @@ def _of_zero_3(folder: Path, record: CheckpointRecord) -> dict[str, Stored]:
     (zero/stage3.py, FP32_FLAT_GROUPS; checkpoint's param_shapes has their order); frozen ones from shares of
     their own. Both rounded to the model's precision, as the engine's weights are."""
     ranks = record.layout.sequence_data_parallel_size
-    models = [load(_only(folder, f"*zero_pp_rank_{rank}_mp_rank_00_model_states.pt")) for rank in range(ranks)]
-    states = [load(_only(folder, f"*zero_pp_rank_{rank}_mp_rank_00_optim_states.pt")) for rank in range(ranks)]
+    models = [
+        load(_only(folder, f"*zero_pp_rank_{rank}_mp_rank_00_model_states.pt")) for rank in range(ranks)
+    ]
+    states = [
+        load(_only(folder, f"*zero_pp_rank_{rank}_mp_rank_00_optim_states.pt")) for rank in range(ranks)
+    ]
     dtype = next(iter(models[0]["module"].values())).dtype
     groups = [state["optimizer_state_dict"]["fp32_flat_groups"] for state in states]
     found: dict[str, Stored] = {}
@@ -146,6 +148,8 @@ def _of_zero_3(folder: Path, record: CheckpointRecord) -> dict[str, Stored]:
             group, at = group + 1, 0
         found[name] = _cast(_of_shares(name, shape, [own[group][at : at + share] for own in groups]), dtype)
         at += share
+    for name in models[0]["buffer_names"]:
+        found[name] = _held(models[0]["module"][name])
     for name, shape in (models[0]["frozen_param_shapes"] or {}).items():
         shares = [model["frozen_param_fragments"][name] for model in models]
         found[name] = _cast(_of_shares(name, tuple(shape), shares), dtype)
