@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vdsgen.errors import VdsgenError
 from vdsgen.model.export.safetensors_folder import write_folder
@@ -12,12 +13,17 @@ from vdsgen.model.export.stored import Weights, averaged_weights, in_dtype, trai
 from vdsgen.model.folder import CLASS_NAME, NO_NAME, STEM
 from vdsgen.spec.architecture import Vdt
 from vdsgen.spec.diffusers_model import DiffusersModel
-from vdsgen.spec.experiment import Experiment
+from vdsgen.spec.experiment import Experiment, Lora
 from vdsgen.spec.load import load_experiment
 from vdsgen.spec.run import RECORD, CheckpointRecord, read_checkpoints, read_json_object
 
+if TYPE_CHECKING:
+    from vdsgen.model.families.skeleton import Skeleton
+
 DIFFUSERS_STEM = "diffusion_pytorch_model"
 ADAPTER_STEM = "pytorch_lora_weights"
+DIFFUSERS_METADATA = "lora_adapter_metadata"
+"""diffusers/loaders/lora_base.py, LORA_ADAPTER_METADATA_KEY"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +109,26 @@ def _write_diffusers(
     adapters = training.lora if training.method == "lora" else None
     skeleton = build_skeleton(model.class_name, model.config, training.seed, adapters)
     if adapters is not None:
-        alpha = adapters.rank if adapters.alpha is None else adapters.alpha
-        config = {
-            "peft_type": "LORA", "r": adapters.rank, "lora_alpha": alpha,
-            "target_modules": list(adapters.targets),
-        }  # fmt: skip
-        tensors = adapter_tensors(weights, skeleton)
-        return "adapters", write_folder(out, config, tensors, ADAPTER_STEM, file_bytes=2**62)
+        return "adapters", _write_adapters(adapters, adapter_tensors(weights, skeleton), skeleton, out)
     content = {"_class_name": model.class_name, "_diffusers_version": _diffusers_version(), **model.config}
     return "model", write_folder(out, content, model_tensors(weights, skeleton), DIFFUSERS_STEM)
+
+
+def _write_adapters(adapters: Lora, tensors: Weights, skeleton: Skeleton, out: Path) -> list[Path]:
+    """One file: `load_lora_adapter` reads no more. Rank, scale and targets are in it, where diffusers looks
+    for them, and in a file of their own, where peft does."""
+    alpha = adapters.rank if adapters.alpha is None else adapters.alpha
+    config = {"r": adapters.rank, "lora_alpha": alpha, "target_modules": list(adapters.targets)}
+    named = {f"{skeleton.family.adapter_prefix}.{key}": value for key, value in config.items()}
+    return write_folder(
+        out,
+        {"peft_type": "LORA", **config},
+        tensors,
+        ADAPTER_STEM,
+        config_name="adapter_config.json",
+        metadata={DIFFUSERS_METADATA: json.dumps(named, sort_keys=True)},
+        file_bytes=sum(one.size_bytes for one in tensors.values()),
+    )
 
 
 def _diffusers_version() -> Any:

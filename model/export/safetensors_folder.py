@@ -16,10 +16,18 @@ FILE_BYTES = 5 * 10**9
 
 
 def write_folder(
-    out: Path, config: Mapping[str, Any], weights: Weights, stem: str, file_bytes: int = FILE_BYTES
+    out: Path,
+    config: Mapping[str, Any],
+    weights: Weights,
+    stem: str,
+    *,
+    config_name: str = "config.json",
+    metadata: Mapping[str, str] | None = None,
+    file_bytes: int = FILE_BYTES,
 ) -> list[Path]:
-    """Writes OUT/config.json and OUT/STEM.safetensors, or STEM-00001-of-0000N.safetensors with their index.
-    The config comes last: a folder with it is complete. Raises VdsgenError where OUT holds something."""
+    """Writes OUT/STEM.safetensors, or STEM-00001-of-0000N.safetensors with their index, and OUT/CONFIG_NAME.
+    The config comes last: a folder with it is complete. `metadata` is put into each file. Raises VdsgenError
+    where OUT holds something."""
     from safetensors.torch import save_file
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -32,14 +40,14 @@ def write_folder(
     for name, part in zip(names, parts, strict=True):
         # A file at a time: the model is never in memory as a whole.
         tensors = {key: weights[key].read().contiguous() for key in part}
-        save_file(tensors, str(out / name), metadata={"format": "pt"})
+        save_file(tensors, str(out / name), metadata={"format": "pt", **(metadata or {})})
     if len(parts) > 1:
         index = {
             "metadata": {"total_size": sum(one.size_bytes for one in weights.values())},
             "weight_map": {key: name for name, part in zip(names, parts, strict=True) for key in part},
         }
         _write_json(out / f"{stem}.safetensors.index.json", index)
-    _write_json(out / "config.json", config)
+    _write_json(out / config_name, config)
     return [out / name for name in names]
 
 
