@@ -40,6 +40,12 @@ class Configuration:
         return int(self.rendered.ds_config["train_batch_size"])
 
     @property
+    def start_from(self) -> Path | None:
+        """The folder whose weights a new run begins with; a resumed one goes on with its checkpoint's."""
+        folder = self.rendered.experiment.training.start_from
+        return None if folder is None or self.resume else Path(folder)
+
+    @property
     def adapters(self) -> Lora | None:
         """Where nothing else trains; None: every weight does."""
         training = self.rendered.experiment.training

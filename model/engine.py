@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import deepspeed
@@ -324,9 +325,10 @@ def build_engine(
     geometry: Geometry,
     seed: int,
     adapters: Lora | None = None,
+    start_from: Path | None = None,
 ) -> TrainingEngine:
     """Builds this rank's part of the model and DeepSpeed's engine around it; with `adapters`, nothing else of
-    the model trains.
+    the model trains. `start_from` is a folder with the weights to begin with.
 
     Reads `pipeline.stages`, `pipeline.partition`, `pipeline.activation_checkpoint_interval`, where stages
     have intervals of their own `pipeline.stage_checkpoint_intervals`, `pipeline.plain_layers`,
@@ -356,7 +358,7 @@ def build_engine(
     ranks = TensorRanks(tensor, dist.get_rank() % tensor)
     sequence = SequenceRanks(sharing, dist.get_rank() // tensor % sharing)
     specs, loss, losses_of_samples = trained(
-        model, geometry, seed, adapters, ranks, sequence, dtype_of(ds_config)
+        model, geometry, seed, adapters, ranks, sequence, dtype_of(ds_config), start_from
     )
     partition = list(section.get("partition", [0, len(specs)]))
     if len(partition) != stages + 1:

@@ -76,6 +76,7 @@ def train(configuration: Configuration) -> None:
         configuration.geometry,
         experiment.training.seed,
         configuration.adapters,
+        configuration.start_from,
     )
     first_step = checkpoint.resume(engine, configuration.output, rendered) if configuration.resume else 0
     record_run(configuration, index, first_step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -35,14 +36,22 @@ def trained(
     ranks: TensorRanks = ALONE,
     sequence: SequenceRanks = WHOLE,
     dtype: Dtype = "fp32",
+    start_from: Path | None = None,
 ) -> Trained:
     """The layers in the order they run, and the loss that training minimises; with `adapters`, nothing else
-    of the model trains. Models of diffusers are built in `dtype` at once: a stage of a large one would not
-    fit into host memory twice as wide. Raises VdsgenError where model, clips and ranks do not fit.
-    """
+    of the model trains. With `start_from` they begin with the weights of that folder. Models of diffusers are
+    built in `dtype` at once: a stage of a large one would not fit into host memory twice as wide. Raises
+    VdsgenError where model, clips, ranks and folder do not fit each other."""
     if isinstance(model, Vdt):
         assert adapters is None, "refused when the experiment is resolved"
-        return Trained(layer_specs(model, geometry, seed, ranks, sequence), diffusion_loss, losses_of_samples)
+        specs = layer_specs(model, geometry, seed, ranks, sequence)
+        if start_from is not None:
+            from vdsgen.model.folder import started_from
+
+            specs = started_from(specs, model, start_from, ranks)
+        return Trained(specs, diffusion_loss, losses_of_samples)
+    if start_from is not None:
+        model = model.model_copy(update={"weights": str(start_from)})
     if ranks.size > 1 or sequence.size > 1:
         raise VdsgenError(
             f"{model.class_name} is run as diffusers has it: ranks cannot share its blocks or its clips",

@@ -8,6 +8,7 @@ import logging
 import os
 
 from vdsgen.errors import VdsgenError
+from vdsgen.model.data.buckets import clips_of_sizes
 from vdsgen.model.data.clips import ClipReader
 from vdsgen.model.data.index import Index, scan
 from vdsgen.model.data.video import VideoError, printable
@@ -28,8 +29,9 @@ def hold_out(index: Index, data: Data, validation: Validation) -> tuple[Index, I
     assert validation.fraction is not None, "a folder or a fraction, the spec says"
     held = _held_paths(index, validation.fraction)
     training = _only(index, [place for place, entry in enumerate(index.entries) if entry.path not in held])
-    for size in data.sizes:
-        if not training.long_enough(data, size):
+    for positions, size in zip(clips_of_sizes(training, data), data.sizes, strict=True):
+        # Clips that each have a size of their own need not fill all.
+        if not positions and (data.bucketing == "every" or not training.entries):
             raise VdsgenError(
                 f"training.validation.fraction ({validation.fraction:g}) holds {len(held)} of the "
                 f"{len(index.entries)} clips out, and leaves none of {size} to train on",

@@ -15,14 +15,18 @@ import torch
 from torch import Tensor
 
 from tests.model.checkpoint_worker import rendered_of, trained
-from tests.model.layout_worker import GEOMETRY, MODEL, SEED, held_out_clips
+from tests.model.layout_worker import GEOMETRY, MODEL, SEED, batches, held_out_clips
 from vdsgen.model import checkpoint
+from vdsgen.model.console import is_first_rank
 from vdsgen.model.ema import decay_at
 from vdsgen.model.engine import TrainingEngine, build_engine
+from vdsgen.model.export.safetensors_folder import write_folder
+from vdsgen.model.export.stored import averaged_weights, trained_weights
+from vdsgen.model.folder import CLASS_NAME, NO_NAME, STEM, VdtFolder
 from vdsgen.model.masters import Slice, master_tensors, shapes_of, slices_of, trainable, whole_parameters
 from vdsgen.model.validation import held_out_losses
 from vdsgen.spec.experiment import Ema
-from vdsgen.spec.run import layout_of
+from vdsgen.spec.run import layout_of, read_checkpoints
 
 
 def whole_weights(engine: TrainingEngine) -> dict[str, Tensor]:
@@ -42,6 +46,33 @@ def put_together(engine: TrainingEngine, tensors: list[Tensor]) -> dict[str, Ten
     torch.distributed.all_gather_object(parts, mine, group=group)
     slices = [[[Slice(*one) for one in of_tensor] for of_tensor in part[1]] for part in parts]
     return whole_parameters([part[0] for part in parts], slices, shapes_of(engine.engine))
+
+
+def exported(
+    engine: TrainingEngine, saved: Path, weights: dict[str, Tensor], averages: dict[str, Tensor]
+) -> dict[str, bool]:
+    """Whether the checkpoint's files, read without the engine, hold what this rank's layers have."""
+    record = read_checkpoints(saved.parent.parent)[0][saved]
+    stored = trained_weights(saved, record)
+    averaged = averaged_weights(saved, record)
+    out = saved.parent.parent.parent / f"{saved.parent.parent.name} exported"
+    if is_first_rank():
+        content = {"_class_name": CLASS_NAME, **MODEL.model_dump(mode="json", exclude=NO_NAME)}
+        write_folder(out, content, stored, STEM, file_bytes=60_000)
+    torch.distributed.barrier()
+    return {
+        "stored": all(torch.equal(stored[name].read(), weights[name]) for name in weights),
+        "stored_averages": all(torch.equal(averaged[name].read(), averages[name]) for name in averages),
+        "stored_all": len(stored) == len(averaged) == len(VdtFolder(out)._files),
+    }
+
+
+def started(config: dict[str, Any], engine: TrainingEngine, weights: dict[str, Tensor], out: Path) -> bool:
+    """Whether a new run that starts from the exported folder has these weights, and predicts the same."""
+    inputs = tuple(x[:2] for x in next(batches(engine, 2, 1))[0])
+    new = build_engine(config, MODEL, GEOMETRY, SEED + 1, start_from=out)
+    alike = same(whole_weights(new), weights)
+    return alike and torch.equal(new.predict(inputs), engine.predict(inputs))
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -82,7 +113,10 @@ def run_case(case: dict[str, Any], folder: Path) -> dict[str, Any]:
         answer["back_again"] = same(whole_weights(engine), weights)
         answer["held_out"] = held.tolist()
         if step == 2:
-            checkpoint.save(engine, folder / case["name"], step, rendered_of(averaging), keep=2)
+            rendered = rendered_of(averaging)
+            saved = checkpoint.save(engine, folder / case["name"], step, rendered, keep=2)
+            answer |= exported(engine, saved, weights, found)
+            answer["started"] = started(averaging, engine, weights, folder / f"{case['name']} exported")
     answer["place"] = engine.average.tensors[0].device.type
     answer["same_training"] = losses == plain
 

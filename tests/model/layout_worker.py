@@ -23,7 +23,7 @@ from vdsgen.model.engine import Batch, TrainingEngine, build_engine
 from vdsgen.model.layers.initial import Linear
 from vdsgen.model.layers.tensor_parallel import RowParallelLinear, is_split
 from vdsgen.model.objective import training_pair
-from vdsgen.model.validation import HeldOut, held_out_losses
+from vdsgen.model.validation import BundledHeldOut, held_out_losses
 from vdsgen.spec.architecture import Geometry, Vdt
 from vdsgen.spec.experiment import Diffusion
 from vdsgen.spec.run import layout_of
@@ -71,12 +71,12 @@ def batches(
         step += 1
 
 
-def held_out_clips(geometry: Geometry) -> HeldOut:
+def held_out_clips(geometry: Geometry) -> BundledHeldOut:
     """Three clips at three noise levels: as many samples for each of up to four data ranks, and one over."""
     shape = (MODEL.in_channels, geometry.frames, geometry.latent_height, geometry.latent_width)
     generator = torch.Generator().manual_seed(11)
     text = (geometry.text_tokens, MODEL.text_hidden_size)
-    return HeldOut(
+    return BundledHeldOut(
         seed=SEED,
         diffusion=Diffusion(),
         paths=("a", "b", "c"),

@@ -69,6 +69,8 @@ def test_weights_are_averaged_saved_and_changed_places_with(
         assert rank["average_is_in_place"] and rank["differs"], "samples are the average's"
         assert rank["back_again"]
         assert rank["same_training"]
+        assert rank["stored"] and rank["stored_averages"] and rank["stored_all"], "read without the engine"
+        assert rank["started"], "a run that starts from the exported folder predicts the same"
         if name != NOT_RESUMED:
             assert rank["resumed"] and rank["resumed_average"], "a resumed average goes on as it was"
         assert rank["held_out"] == answers[name][0]["held_out"], "every rank validates the same weights"

@@ -164,7 +164,7 @@ def test_offload_to_nvme_in_a_pool_without_says_so() -> None:
         engine_config(offloading_plan(3, "nvme"), small_experiment())
 
 
-def rates(kind: Any, warmup_steps: int, steps: int) -> list[float]:
+def rates(kind: Any, warmup_steps: int, steps: int, final_fraction: float = 0.0) -> list[float]:
     """The learning rate, of peak 1, that the engine's own scheduler gives each of `steps` steps."""
     import torch
     from deepspeed.runtime import lr_schedules
@@ -173,7 +173,7 @@ def rates(kind: Any, warmup_steps: int, steps: int) -> list[float]:
         global_batch_size=1,
         steps=steps,
         optimizer={"learning_rate": 1.0},  # type: ignore[arg-type]
-        schedule=Schedule(type=kind, warmup_steps=warmup_steps),
+        schedule=Schedule(type=kind, warmup_steps=warmup_steps, final_fraction=final_fraction),
     )
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     section = scheduler_section(training)
@@ -211,6 +211,20 @@ def test_decay_behind_a_warm_up_falls_to_almost_nothing(kind: str, end: float) -
     after = rates(kind, 4, 20)[6:]
     assert after == sorted(after, reverse=True)
     assert after[-1] <= end + 1e-9
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine"])
+@pytest.mark.parametrize("warmup_steps", [0, 10])
+def test_decay_ends_at_the_fraction_that_is_asked_for(kind: str, warmup_steps: int) -> None:
+    found = rates(kind, warmup_steps, 200, final_fraction=0.2)[warmup_steps + 2 :]
+    assert found == sorted(found, reverse=True)
+    assert found[0] == pytest.approx(1, abs=0.02)
+    assert found[-1] == pytest.approx(0.2, abs=0.02)
+
+
+def test_a_constant_rate_has_no_other_end() -> None:
+    with pytest.raises(ValueError, match="means nothing for a constant rate"):
+        Schedule(type="constant", final_fraction=0.1)
 
 
 @pytest.mark.parametrize("kind", ["constant", "linear", "cosine"])

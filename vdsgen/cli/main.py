@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("vdsgen.cli.verify", "Prove a plan's memory: every stage on tensors without memory."),
     "cache": ("vdsgen.cli.cache", "Encode clips and captions once, into the cache that training reads."),
     "launch": ("vdsgen.cli.launch", "Train what a rendered directory says."),
+    "export": ("vdsgen.cli.export", "Write a checkpoint's weights as a folder that others load."),
     "ablate": ("vdsgen.cli.ablate", "Run plans for a few steps each, and rank them by what is measured."),
     "profile": ("vdsgen.cli.profile", "Trace a model's layers into a layer profile."),
     "calibrate": ("vdsgen.cli.calibrate", "Measure this machine into a lab fragment."),

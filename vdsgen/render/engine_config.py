@@ -259,6 +259,9 @@ def scheduler_section(training: Training) -> dict[str, Any] | None:
     Without a warm-up, a constant rate needs no scheduler. A decaying one is started behind the two steps
     of warm-up that it cannot be without: step 1 then runs at the optimizer's `lr`, and step k of n at
     (n + 1 - k) / n of it (linear), or at (1 + cos(pi (k - 1) / n)) / 2 (cosine).
+
+    The cosine ends at a `final_fraction` of its own. The engine's line ends at zero alone: one that is to end
+    at a fraction is drawn out, to as many steps as it would take to come to zero, in whole steps.
     """
     schedule, peak = training.schedule, training.optimizer.learning_rate
     warmup: dict[str, Any] = {"warmup_num_steps": max(1, schedule.warmup_steps), "warmup_type": "linear"}
@@ -268,8 +271,11 @@ def scheduler_section(training: Training) -> dict[str, Any] | None:
         return {"type": "WarmupLR", "params": {"warmup_min_lr": 0, "warmup_max_lr": peak, **warmup}}
     total: dict[str, Any] = {"total_num_steps": training.steps}
     if schedule.type == "linear":
+        falling = training.steps - schedule.warmup_steps
+        drawn_out = round(falling / (1 - schedule.final_fraction)) - falling
+        total = {"total_num_steps": training.steps + drawn_out}
         if schedule.warmup_steps == 0:
-            total = {"total_num_steps": training.steps + 2, "last_batch_iteration": 2}
+            total = {"total_num_steps": training.steps + drawn_out + 2, "last_batch_iteration": 2}
         params = {"warmup_min_lr": 0, "warmup_max_lr": peak, **warmup, **total}
         return {"type": "WarmupDecayLR", "params": params}
     if schedule.warmup_steps == 0:
@@ -277,5 +283,5 @@ def scheduler_section(training: Training) -> dict[str, Any] | None:
     # The peak is the optimizer's own `lr`; the end is zero, as with the linear decay.
     return {
         "type": "WarmupCosineLR",
-        "params": {"warmup_min_ratio": 0, "cos_min_ratio": 0, **warmup, **total},
+        "params": {"warmup_min_ratio": 0, "cos_min_ratio": schedule.final_fraction or 0, **warmup, **total},
     }

@@ -153,12 +153,21 @@ TRAIN = _in(
     _same("training.optimizer.epsilon", "optimizer.params.eps", "numerics"),
     _same("training.optimizer.weight_decay", "optimizer.params.weight_decay", "numerics"),
     _same("training.schedule.type", "scheduler.type", "numerics"),
+    _keys(
+        "training.schedule.final_fraction",
+        "numerics",
+        mirrors=(
+            "ds_config.json:scheduler.params.cos_min_ratio",
+            "ds_config.json:scheduler.params.total_num_steps",
+        ),
+    ),
     _same("training.schedule.warmup_steps", "scheduler.params.warmup_num_steps", "numerics"),
     _keys("training.diffusion.*", "numerics"),
     _keys("training.saving.* training.sampling.* training.monitoring.* training.alarms.*", "housekeeping"),
     _keys("training.validation", "numerics"),
     _keys("training.validation.*", "housekeeping"),
     _keys("training.validation.videos training.validation.fraction", "numerics"),
+    _keys("training.start_from", "numerics"),
     _keys("training.ema training.ema.*", "numerics", "memory", "speed"),
     _keys("constraints.* objective", "housekeeping"),
 )

@@ -202,11 +202,23 @@ class AdamW(Spec):
     weight_decay: NonNegativeFloat = 0.01
 
 
-class Schedule(Spec):
+class Schedule(SpecWithOptions):
     """The learning rate over steps: a warm-up, then constant, linear or cosine decay."""
+
+    written_where_set: ClassVar[frozenset[str]] = frozenset({"final_fraction"})
 
     type: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: NonNegativeInt = 0
+    final_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Of the rate, what linear and cosine decay end at."""
+
+    @model_validator(mode="after")
+    def _constant_rates_do_not_end(self) -> Self:
+        if self.type == "constant" and self.final_fraction:
+            raise SpecError(
+                "final_fraction", "means nothing for a constant rate", remedy="use type linear or cosine"
+            )
+        return self
 
 
 class LossScaling(Spec):
@@ -328,7 +340,7 @@ class Training(SpecWithOptions):
     """How to train."""
 
     written_where_set: ClassVar[frozenset[str]] = frozenset(
-        {"validation", "ema", "monitoring", "alarms", "lora"}
+        {"validation", "ema", "monitoring", "alarms", "lora", "start_from"}
     )
 
     global_batch_size: PositiveInt
@@ -361,6 +373,9 @@ class Training(SpecWithOptions):
     """None: no clips are held out."""
     ema: Ema | None = None
     """None: weights are not averaged."""
+    start_from: PathText | None = None
+    """Local folder with the weights to begin with, as `vdsgen export` writes it (or diffusers, for a model of
+    diffusers). None: random ones, or those that the model names."""
 
     @model_validator(mode="after")
     def _schedule_fits(self) -> Self:

@@ -1,0 +1,174 @@
+"""The weights of a checkpoint by name, whatever layout of ranks wrote it, read one at a time.
+
+Names are the training module's: the layer's number, then the layer's own. DeepSpeed's files (0.19.8, below
+deepspeed/runtime) are mapped into memory, not read, and unpickled without running code: `weights_only`, with
+three of DeepSpeed's classes allowed where ZeRO-3's optimizer states name them.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vdsgen.errors import VdsgenError
+from vdsgen.spec.run import CheckpointRecord
+
+LAYER_FILE = re.compile(r"layer_(\d+)-model_states\.pt")
+WHOLE_FILE = "mp_rank_00_model_states.pt"
+AVERAGE_FILE = re.compile(r"ema_rank_(\d+)\.pt")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One tensor that can be read."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    """That `read` gives."""
+    read: Callable[[], Tensor]
+
+    @property
+    def size_bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+Weights = Mapping[str, Stored]
+
+
+def trained_weights(folder: Path, record: CheckpointRecord) -> dict[str, Stored]:
+    """What the engine trained, in its own precision. Raises VdsgenError where it cannot be read."""
+    if record.layout.tensor_parallel_size > 1:
+        raise VdsgenError(
+            f"{folder} was written by ranks that share each block (tensor_parallel_size "
+            f"{record.layout.tensor_parallel_size}); their parts are not put together yet",
+            remedy="export a checkpoint of a run without tensor parallelism",
+        )
+    layer_files = sorted(name for name in record.files if LAYER_FILE.fullmatch(name))
+    if layer_files:
+        return {name: one for file in layer_files for name, one in _layer_of_pipeline(folder / file)}
+    if record.layout.zero_stage == 3:
+        return _of_zero_3(folder, record)
+    module = load(folder / WHOLE_FILE)["module"]
+    return {name: _held(tensor) for name, tensor in module.items()}
+
+
+def averaged_weights(folder: Path, record: CheckpointRecord) -> dict[str, Stored]:
+    """Averages (EMA) of trained parameters, fp32. Raises VdsgenError where there are none."""
+    names = sorted(name for name in record.files if AVERAGE_FILE.fullmatch(name))
+    if not names:
+        raise VdsgenError(
+            f"{folder} has no averaged weights",
+            remedy="leave out --ema, or train with training.ema in the experiment",
+        )
+    shapes: dict[str, list[int]] = {}
+    parts: dict[str, list[tuple[Tensor, int, int, int]]] = {}
+    for name in names:
+        state = load(folder / name)
+        shapes |= state["shapes"]
+        for average, slices in zip(state["averages"], state["slices"], strict=True):
+            for parameter, start, at, length in slices:
+                parts.setdefault(parameter, []).append((average, start, at, length))
+    return {name: _put_together(name, tuple(shape), parts[name]) for name, shape in shapes.items()}
+
+
+def in_dtype(weights: Weights, like: Weights) -> dict[str, Stored]:
+    """The same, rounded to the precision that `like` has them in."""
+    return {name: _cast(one, like[name].dtype) for name, one in weights.items()}
+
+
+def load(path: Path) -> Any:
+    """A file of a checkpoint. Raises VdsgenError where it is missing, damaged, or would run code."""
+    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+
+    try:
+        with torch.serialization.safe_globals([ZeroStageEnum, LossScaler, DynamicLossScaler]):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch raises what the file makes it raise
+        words = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise VdsgenError(f"{path} cannot be read: {words}") from error
+
+
+def _layer_of_pipeline(path: Path) -> Iterator[tuple[str, Stored]]:
+    """Of a stage's file for one layer (pipe/module.py:607), which has the layer's own names."""
+    found = LAYER_FILE.fullmatch(path.name)
+    assert found is not None
+    for name, tensor in load(path).items():
+        yield f"{int(found[1])}.{name}", _held(tensor)
+
+
+def _held(tensor: Tensor) -> Stored:
+    return Stored(tuple(tensor.shape), tensor.dtype, lambda: tensor)
+
+
+def _cast(one: Stored, dtype: torch.dtype) -> Stored:
+    return Stored(one.shape, dtype, lambda: one.read().to(dtype))
+
+
+def _put_together(name: str, shape: tuple[int, ...], parts: list[tuple[Tensor, int, int, int]]) -> Stored:
+    """`parts` are (tensor, first element of the parameter, first of the tensor, length)."""
+    if sum(length for *_, length in parts) != math.prod(shape):
+        raise VdsgenError(f"the checkpoint's ranks together do not hold all of {name}")
+
+    def read() -> Tensor:
+        whole = torch.empty(math.prod(shape), dtype=parts[0][0].dtype)
+        for tensor, start, at, length in parts:
+            whole[start : start + length] = tensor[at : at + length]
+        return whole.view(shape)
+
+    return Stored(shape, parts[0][0].dtype, read)
+
+
+def _of_zero_3(folder: Path, record: CheckpointRecord) -> dict[str, Stored]:
+    """Trained parameters from the fp32 weights of each rank's optimizer, one parameter's share after another
+    (zero/stage3.py, FP32_FLAT_GROUPS; checkpoint's param_shapes has their order); frozen ones from shares of
+    their own. Both rounded to the model's precision, as the engine's weights are."""
+    ranks = record.layout.sequence_data_parallel_size
+    models = [
+        load(_only(folder, f"*zero_pp_rank_{rank}_mp_rank_00_model_states.pt")) for rank in range(ranks)
+    ]
+    states = [
+        load(_only(folder, f"*zero_pp_rank_{rank}_mp_rank_00_optim_states.pt")) for rank in range(ranks)
+    ]
+    dtype = next(iter(models[0]["module"].values())).dtype
+    groups = [state["optimizer_state_dict"]["fp32_flat_groups"] for state in states]
+    found: dict[str, Stored] = {}
+    shapes = {name: tuple(shape) for group in models[0]["param_shapes"] for name, shape in group.items()}
+    group, at = 0, 0
+    for name, shape in shapes.items():
+        share = -(-math.prod(shape) // ranks)
+        if at + share > groups[0][group].numel():
+            group, at = group + 1, 0
+        found[name] = _cast(_of_shares(name, shape, [own[group][at : at + share] for own in groups]), dtype)
+        at += share
+    for name in models[0]["buffer_names"]:
+        found[name] = _held(models[0]["module"][name])
+    for name, shape in (models[0]["frozen_param_shapes"] or {}).items():
+        shares = [model["frozen_param_fragments"][name] for model in models]
+        found[name] = _cast(_of_shares(name, tuple(shape), shares), dtype)
+    return found
+
+
+def _of_shares(name: str, shape: tuple[int, ...], shares: list[Tensor]) -> Stored:
+    """Equal shares of a flat parameter, the last ones padded."""
+    total, parts, start = math.prod(shape), [], 0
+    for share in shares:
+        length = min(share.numel(), total - start)
+        if length > 0:
+            parts.append((share, start, 0, length))
+        start += length
+    return _put_together(name, shape, parts)
+
+
+def _only(folder: Path, pattern: str) -> Path:
+    found = sorted(folder.glob(pattern))
+    if len(found) != 1:
+        raise VdsgenError(f"{folder} has {len(found)} files {pattern}, should have one")
+    return found[0]
