@@ -19,8 +19,6 @@ from torch import Tensor
 
 from vdsgen.errors import VdsgenError
 from vdsgen.model import compression, corrections
-from vdsgen.model.activation_compression import DTYPES, Codec
-from vdsgen.model.activation_offload import ActivationOffload
 from vdsgen.model.distributed import init_distributed
 from vdsgen.model.ema import WeightAverage
 from vdsgen.model.exchanged_shapes import ExchangedShapes
@@ -34,10 +32,10 @@ from vdsgen.model.pipeline import (
     PlannedPipelineModule,
     SequentialModel,
     Target,
-    check_partition,
 )
+from vdsgen.model.stage_settings import stage_settings
 from vdsgen.model.trained import trained
-from vdsgen.spec.architecture import Geometry
+from vdsgen.spec.architecture import Geometry, Vdt
 from vdsgen.spec.compression import compression_of, refusal
 from vdsgen.spec.experiment import Ema, Lora, TrainedModel
 from vdsgen.spec.plan import GradientCompression
@@ -340,19 +338,13 @@ def build_engine(
     section = ds_config.get("pipeline", {})
     stages, tensor = int(section.get("stages", 1)), int(section.get("tensor_parallel_size", 1))
     sharing = int(section.get("sequence_parallel_size", 1))
-    intervals = stage_intervals(section, stages)
-    offload = ActivationOffload() if section.get("offload_activations", False) else None
-    if offload is not None and not any(intervals):
-        raise VdsgenError(
-            "pipeline.offload_activations needs checkpointing: what checkpoints keep is offloaded",
-            remedy="set pipeline.activation_checkpoint_interval to 1 or more",
-        )
-    codec = activation_codec(section, intervals)
     zero = ds_config.get("zero_optimization", {})
     compressed = compression_of(ds_config)
     compression.check_reduces_once(
         refusal(compressed, zero.get("stage", 0), optimizer_is_offloaded=_is_offloaded(zero))
     )
+    if isinstance(model, Vdt):  # before ranks wait for one another; of other models layers are counted below
+        stage_settings(section, model.depth + 2)
     init_distributed()
     topology = _topology(stages, tensor, sharing)
     ranks = TensorRanks(tensor, dist.get_rank() % tensor)
@@ -360,12 +352,7 @@ def build_engine(
     specs, loss, losses_of_samples = trained(
         model, geometry, seed, adapters, ranks, sequence, dtype_of(ds_config), start_from
     )
-    partition = list(section.get("partition", [0, len(specs)]))
-    if len(partition) != stages + 1:
-        raise VdsgenError(f"pipeline.partition {partition} needs {stages + 1} entries for {stages} stages")
-    check_partition(partition, len(specs))
-    plain = plain_layers(section, partition, intervals)
-    selective = selective_layers(section, partition, intervals, plain)
+    settings = stage_settings(section, len(specs))
     grid = None
     config = dict(ds_config)
     if sharing > 1:
@@ -374,7 +361,15 @@ def build_engine(
     _bind_sequence(sequence, tensor)
     if stages > 1:
         planned = PlannedPipelineModule(
-            specs, partition, intervals, loss, topology, offload, plain, selective, codec
+            specs,
+            settings.partition,
+            settings.intervals,
+            loss,
+            topology,
+            settings.offload,
+            settings.plain,
+            settings.selective,
+            settings.codec,
         )
         ranks.bind(planned.mpu().get_slice_parallel_group())
         # The engine puts its config's interval in the module's place (runtime/pipe/engine.py:214).
@@ -392,7 +387,15 @@ def build_engine(
             enabled=stage_3,
             mpu=grid,
         ):
-            module = SequentialModel(specs, intervals[0], loss, offload, plain[0], selective[0], codec)
+            module = SequentialModel(
+                specs,
+                settings.intervals[0],
+                loss,
+                settings.offload,
+                settings.plain[0],
+                settings.selective[0],
+                settings.codec,
+            )
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     engine, *_ = deepspeed.initialize(model=module, model_parameters=trainable, config=config, mpu=grid)
     return TrainingEngine(engine, compressed, sequence, ema_of(ds_config), losses_of_samples)
@@ -426,79 +429,6 @@ def _bind_sequence(sequence: SequenceRanks, tensor: int) -> None:
             group = dist.new_group(members)
             if dist.get_rank() in members:
                 sequence.bind(group)
-
-
-def stage_intervals(section: Mapping[str, Any], stages: int) -> tuple[int, ...]:
-    """The checkpoint interval of each stage, by a `pipeline` section. Raises VdsgenError unless there are as
-    many as stages."""
-    same = int(section.get("activation_checkpoint_interval", 0))
-    own = section.get("stage_checkpoint_intervals") or [same] * stages
-    if len(own) != stages:
-        raise VdsgenError(f"pipeline.stage_checkpoint_intervals {own} needs {stages} entries, one a stage")
-    return tuple(int(interval) for interval in own)
-
-
-def plain_layers(
-    section: Mapping[str, Any], partition: Sequence[int], intervals: Sequence[int]
-) -> tuple[int, ...]:
-    """How many of each stage's last layers keep their activations, by a `pipeline` section. Raises
-    VdsgenError unless there is one number a stage, and each leaves a layer to recompute; 0 where none is."""
-    own = tuple(int(count) for count in section.get("plain_layers") or [0] * len(intervals))
-    if len(own) != len(intervals):
-        raise VdsgenError(f"pipeline.plain_layers {list(own)} needs {len(intervals)} entries, one a stage")
-    for stage, (count, interval) in enumerate(zip(own, intervals, strict=True)):
-        held = partition[stage + 1] - partition[stage]
-        if count < 0 or count > (held - 1 if interval else 0):
-            raise VdsgenError(
-                f"pipeline.plain_layers {list(own)}: stage {stage} has {held} layers and "
-                f"checkpoint interval {interval}",
-                remedy="leave a layer to recompute, or set the stage's checkpoint interval and this to 0",
-            )
-    return own
-
-
-def activation_codec(section: Mapping[str, Any], intervals: Sequence[int]) -> Codec | None:
-    """What packs checkpointed activations, by a `pipeline` section; None where nothing does. Raises
-    VdsgenError where nothing is checkpointed, or what is goes to host memory as it is."""
-    kind = section.get("compress_activations", "none")
-    if kind == "none":
-        return None
-    if kind not in DTYPES:
-        known = ", ".join(sorted(DTYPES))
-        raise VdsgenError(f"pipeline.compress_activations is {kind!r}, not one of {known} or none")
-    if not any(intervals):
-        raise VdsgenError(
-            "pipeline.compress_activations needs checkpointing: what checkpoints keep is packed",
-            remedy="set pipeline.activation_checkpoint_interval to 1 or more",
-        )
-    if section.get("offload_activations", False):
-        raise VdsgenError(
-            "pipeline.compress_activations packs what pipeline.offload_activations moves to host memory",
-            remedy="leave out one of the two",
-        )
-    return Codec(kind)
-
-
-def selective_layers(
-    section: Mapping[str, Any], partition: Sequence[int], intervals: Sequence[int], plain: Sequence[int]
-) -> tuple[int, ...]:
-    """How many of each stage's layers, the last before its plain ones, keep their products where they are
-    recomputed, by a `pipeline` section. Raises VdsgenError unless there is one number a stage, of layers that
-    the stage recomputes; 0 where none does."""
-    own = tuple(int(count) for count in section.get("selective_layers") or [0] * len(intervals))
-    if len(own) != len(intervals):
-        raise VdsgenError(
-            f"pipeline.selective_layers {list(own)} needs {len(intervals)} entries, one a stage"
-        )
-    for stage, (count, interval) in enumerate(zip(own, intervals, strict=True)):
-        recomputed = partition[stage + 1] - partition[stage] - plain[stage] if interval else 0
-        if not 0 <= count <= recomputed:
-            raise VdsgenError(
-                f"pipeline.selective_layers {list(own)}: stage {stage} recomputes {recomputed} layers",
-                remedy="make each at most what its stage recomputes: its layers without the plain ones, "
-                "and none where its checkpoint interval is 0",
-            )
-    return own
 
 
 def _is_offloaded(zero: Mapping[str, Any]) -> bool:

@@ -30,7 +30,9 @@ def save(run: Path, step: int, write: Callable[[Path], None]) -> None:
         target.mkdir(parents=True)
         write(target)
 
-    engine: Any = SimpleNamespace(engine=SimpleNamespace(save_checkpoint=save_checkpoint), compressor=None)
+    engine: Any = SimpleNamespace(
+        engine=SimpleNamespace(save_checkpoint=save_checkpoint), compressor=None, average=None
+    )
     checkpoint.save(engine, run, step, rendered_of(CONFIG), keep=2)
 
 

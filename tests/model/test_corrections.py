@@ -40,6 +40,7 @@ def run_backward(handler: Callable[[Any, int], None]) -> tuple[int, list[Tensor]
             )
         ledger.close_phase()
         engine = SimpleNamespace(
+            is_first_stage=lambda: True,
             is_last_stage=lambda: False,
             wall_clock_breakdown=lambda: False,
             pipe_buffers={"outputs": [x], "output_tensors": [None]},
