@@ -131,9 +131,16 @@ class FamilyEncoders:
                     remedy=f"name the folder of a pipeline of {self.recipe.class_name}",
                 )
             codec = open_autoencoder(part, self.device)
-            if codec.channels != wanted.channels:
+            found = codec.figures
+            if (found.channels, found.spatial_factor, found.temporal_factor) != (
+                wanted.channels,
+                wanted.spatial_factor,
+                wanted.temporal_factor,
+            ):
                 raise VdsgenError(
-                    f"{part} gives {codec.channels} channels; the model takes {wanted.channels}",
+                    f"{part} gives {found.channels} channels, {found.spatial_factor} x smaller in space and "
+                    f"{found.temporal_factor} x in time; the model is trained on {wanted.channels}, "
+                    f"{wanted.spatial_factor} x and {wanted.temporal_factor} x",
                     remedy="name the pipeline that the model is of",
                 )
             self._loaded[AUTOENCODER] = codec

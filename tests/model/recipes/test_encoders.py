@@ -203,6 +203,9 @@ def test_another_familys_pipeline_is_refused(tmp_path: Path) -> None:
     save_pipeline(tmp_path, recipe_named("mochi"))
     with pytest.raises(VdsgenError, match="AutoencoderKLMochi"):
         encode_video(recipe_named("wan"), tmp_path, frames_for(recipe_named("wan")))
+    other = replace(recipe_named("mochi").autoencoder, temporal_factor=4)
+    with pytest.raises(VdsgenError, match="6 x in time; the model is trained on 12, 8 x and 4 x"):
+        encode_video(replace(recipe_named("mochi"), autoencoder=other), tmp_path, CLIP[:, :1])
     with pytest.raises(VdsgenError, match="of the type t5, not llama"):
         encode_text(recipe_named("hunyuan-video"), tmp_path, ["a"])
     with pytest.raises(VdsgenError, match="no folder image_encoder; it has text_encoder, tokenizer, vae"):
