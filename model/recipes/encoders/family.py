@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +31,10 @@ Part = Literal["clip", "text"]
 CODE = 1
 """Counted up whenever the same weights and settings give other tensors than before."""
 
+ENCODER_DTYPE = torch.bfloat16
+"""Of text and image encoders, which are large (LLaMA, T5-XXL): what finetrainers and diffusion-pipe run them
+in. Autoencoders run in float32."""
+
 AUTOENCODER, IMAGE_ENCODER = "vae", "image_encoder"
 IMAGE_PROCESSORS = {"hidden_states": "image_processor", "projected": "feature_extractor"}
 _IMAGE_ENCODERS = {"hidden_states": "CLIPVisionModel", "projected": "CLIPVisionModelWithProjection"}
@@ -47,12 +51,12 @@ class FamilyEncoders:
         recipe: Recipe,
         folder: Path,
         device: torch.device | str = "cpu",
-        text_dtype: torch.dtype = torch.float32,
+        encoder_dtype: torch.dtype = ENCODER_DTYPE,
     ) -> None:
         self.recipe = recipe
         self.folder = folder
         self.device = device
-        self.text_dtype = text_dtype
+        self.encoder_dtype = encoder_dtype
         self._loaded: dict[str, Any] = {}
 
     def fingerprint(self, part: Part) -> str:
@@ -62,12 +66,12 @@ class FamilyEncoders:
             if not recipe.text:
                 return ""
             names = [name for text in recipe.text for name in (text.tokenizer, text.folder)]
-            settings = repr((CODE, recipe.text, "text_mask" in recipe.cached, str(self.text_dtype)))
+            settings = repr((CODE, recipe.text, "text_mask" in recipe.cached, str(self.encoder_dtype)))
         else:
             names = [AUTOENCODER]
             if recipe.image and recipe.image.embedding:
                 names += [IMAGE_ENCODER, IMAGE_PROCESSORS[recipe.image.embedding]]
-            settings = repr((CODE, recipe.image, str(self.text_dtype)))
+            settings = repr((CODE, recipe.image, str(self.encoder_dtype)))
         digest = hashlib.sha256(settings.encode())
         for name in names:
             digest.update(f"\0{name}\0{identity_of(part_of(self.folder, name))}".encode())
@@ -127,9 +131,16 @@ class FamilyEncoders:
                     remedy=f"name the folder of a pipeline of {self.recipe.class_name}",
                 )
             codec = open_autoencoder(part, self.device)
-            if codec.channels != wanted.channels:
+            found = codec.figures
+            if (found.channels, found.spatial_factor, found.temporal_factor) != (
+                wanted.channels,
+                wanted.spatial_factor,
+                wanted.temporal_factor,
+            ):
                 raise VdsgenError(
-                    f"{part} gives {codec.channels} channels; the model takes {wanted.channels}",
+                    f"{part} gives {found.channels} channels, {found.spatial_factor} x smaller in space and "
+                    f"{found.temporal_factor} x in time; the model is trained on {wanted.channels}, "
+                    f"{wanted.spatial_factor} x and {wanted.temporal_factor} x",
                     remedy="name the pipeline that the model is of",
                 )
             self._loaded[AUTOENCODER] = codec
@@ -139,7 +150,9 @@ class FamilyEncoders:
 
     def _encoder(self, folder: str, class_name: str) -> Any:
         if folder not in self._loaded:
-            self._loaded[folder] = load_encoder(self.folder, folder, class_name, self.device, self.text_dtype)
+            self._loaded[folder] = load_encoder(
+                self.folder, folder, class_name, self.device, self.encoder_dtype
+            )
         return self._loaded[folder]
 
     def _image_encoder(self, embedding: str) -> Any:
@@ -162,18 +175,22 @@ class MakeFamilyEncoders:
 
     recipe: Recipe
     folder: Path
-    text_dtype: torch.dtype = field(default=torch.float32)
+    encoder_dtype: torch.dtype = ENCODER_DTYPE
 
     def __call__(self, device: str) -> FamilyEncoders:
-        return FamilyEncoders(self.recipe, self.folder, device, self.text_dtype)
+        return FamilyEncoders(self.recipe, self.folder, device, self.encoder_dtype)
 
 
-def encode_text(recipe: Recipe, folder: Path, captions: list[str]) -> list[dict[str, Tensor]]:
+def encode_text(
+    recipe: Recipe, folder: Path, captions: list[str], encoder_dtype: torch.dtype = ENCODER_DTYPE
+) -> list[dict[str, Tensor]]:
     """Captions by the encoders of a pipeline's folder, one after the other."""
-    encoders = FamilyEncoders(recipe, folder)
+    encoders = FamilyEncoders(recipe, folder, encoder_dtype=encoder_dtype)
     return [encoders.encode_text(caption) for caption in captions]
 
 
-def encode_video(recipe: Recipe, folder: Path, clip: Tensor) -> dict[str, Tensor]:
-    """One clip, uint8 (3, T, H, W), by the autoencoder of a pipeline's folder."""
-    return FamilyEncoders(recipe, folder).encode_clip(clip)
+def encode_video(
+    recipe: Recipe, folder: Path, clip: Tensor, encoder_dtype: torch.dtype = ENCODER_DTYPE
+) -> dict[str, Tensor]:
+    """One clip, uint8 (3, T, H, W), by the autoencoder and image encoder of a pipeline's folder."""
+    return FamilyEncoders(recipe, folder, encoder_dtype=encoder_dtype).encode_clip(clip)

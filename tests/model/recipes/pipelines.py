@@ -16,7 +16,7 @@ WIDTH = 16
 
 
 def save_pipeline(folder: Path, recipe: Recipe, **autoencoder: Any) -> Recipe:
-    """The recipe's encoders, into `folder`; returns the recipe with the tiny autoencoder's channels."""
+    """The recipe's encoders, into `folder`; returns the recipe with the tiny autoencoder's figures."""
     for seed, encoding in enumerate(recipe.text):
         save_tokenizer(folder / encoding.tokenizer)
         torch.manual_seed(seed)
@@ -39,8 +39,9 @@ def save_pipeline(folder: Path, recipe: Recipe, **autoencoder: Any) -> Recipe:
         getattr(transformers, name)(config).save_pretrained(folder / "image_encoder")
         processor = folder / ("feature_extractor" if projected else "image_processor")
         transformers.CLIPImageProcessor().save_pretrained(processor)
-    channels = AUTOENCODERS[recipe.autoencoder.class_name][1][0]
-    return replace(recipe, autoencoder=replace(recipe.autoencoder, channels=channels))
+    channels, spatial, temporal = AUTOENCODERS[recipe.autoencoder.class_name][1]
+    coder = replace(recipe.autoencoder, channels=channels, spatial_factor=spatial, temporal_factor=temporal)
+    return replace(recipe, autoencoder=coder)
 
 
 def save_tokenizer(folder: Path) -> None:

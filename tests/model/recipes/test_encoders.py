@@ -64,7 +64,7 @@ def prompts_of_pipeline(pipe: Any, recipe: Recipe) -> dict[str, Tensor]:
 )
 def test_captions_are_encoded_as_the_pipeline_does(name: str, pipeline: str, tmp_path: Path) -> None:
     recipe = save_pipeline(tmp_path, recipe_named(name))
-    (ours,) = encode_text(recipe, tmp_path, [CAPTION])
+    (ours,) = encode_text(recipe, tmp_path, [CAPTION], torch.float32)
     expected = prompts_of_pipeline(diffusers_pipeline(tmp_path, recipe, pipeline), recipe)
     assert set(ours) == set(expected) == set(recipe.cached) - {"latents"}
     for key, tensor in expected.items():
@@ -81,6 +81,8 @@ def test_what_is_encoded_is_what_is_drawn_from(recipe: Recipe, tmp_path: Path) -
     assert set(sample) == set(recipe.cached)
     assert all(torch.equal(sample[key], again[key]) for key in sample)
     assert sample["latents"].dtype == torch.float32
+    if recipe.text:
+        assert sample["text"].dtype == torch.bfloat16
     result = draw(recipe, sample, generator_for(0), empty=encoders.encode_text(""))
     assert result.inputs[0].shape[0] == recipe.autoencoder.channels + recipe.image_channels
     pixels = encoders.decode(sample["latents"])
@@ -104,7 +106,7 @@ def test_wan_images_are_encoded_as_the_pipeline_does(name: str, tmp_path: Path) 
     recipe = save_pipeline(tmp_path, recipe_named(name))
     pipe = diffusers_pipeline(tmp_path, recipe, "WanImageToVideoPipeline")
     clip = frames_for(recipe)
-    ours = encode_video(recipe, tmp_path, clip)
+    ours = encode_video(recipe, tmp_path, clip, torch.float32)
     first = to_unit_range(clip[:, :1])[:, 0][None]
     _, condition = pipe.prepare_latents(
         first, 1, num_channels_latents=16, height=32, width=32, num_frames=clip.shape[1], dtype=torch.float32
@@ -122,7 +124,7 @@ def test_svd_images_are_encoded_as_the_pipeline_does(tmp_path: Path) -> None:
     recipe = save_pipeline(tmp_path, recipe_named("svd"))
     pipe = diffusers_pipeline(tmp_path, recipe, "StableVideoDiffusionPipeline")
     clip = frames_for(recipe)
-    ours = encode_video(recipe, tmp_path, clip)
+    ours = encode_video(recipe, tmp_path, clip, torch.float32)
     expected = pipe._encode_image(picture(clip), "cpu", 1, False)[0]
     assert torch.allclose(ours["image_embedding"], expected, atol=1e-4)
     # Without noise: what the variants are of.
@@ -201,6 +203,9 @@ def test_another_familys_pipeline_is_refused(tmp_path: Path) -> None:
     save_pipeline(tmp_path, recipe_named("mochi"))
     with pytest.raises(VdsgenError, match="AutoencoderKLMochi"):
         encode_video(recipe_named("wan"), tmp_path, frames_for(recipe_named("wan")))
+    other = replace(recipe_named("mochi").autoencoder, temporal_factor=4)
+    with pytest.raises(VdsgenError, match="6 x in time; the model is trained on 12, 8 x and 4 x"):
+        encode_video(replace(recipe_named("mochi"), autoencoder=other), tmp_path, CLIP[:, :1])
     with pytest.raises(VdsgenError, match="of the type t5, not llama"):
         encode_text(recipe_named("hunyuan-video"), tmp_path, ["a"])
     with pytest.raises(VdsgenError, match="no folder image_encoder; it has text_encoder, tokenizer, vae"):
