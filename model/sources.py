@@ -1,8 +1,8 @@
-"""Where the samples of an experiment come from: by the kind of its model, and from the cache if it has
-one."""
+"""Where the samples of an experiment come from: its kind of model decides, and its cache if it has one."""
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import torch
@@ -38,13 +38,13 @@ def open_source(
     if isinstance(model, Vdt):
         if cached is None:
             return source_for(experiment, index, device)
-        return cached_source(experiment, cached, lambda latents: codec_for(data, device).decode(latents))
+        codec = functools.cache(lambda: codec_for(data, device))
+        return cached_source(experiment, cached, lambda latents: codec().decode(latents))
     assert isinstance(model, DiffusersModel), "the experiment's model has not been resolved"
     recipe = trained_recipe(model, experiment.training.diffusion.recipe)
     if cached is not None:
-        return CachedRecipeSource(
-            cached, recipe, lambda latents: _encoders(model, recipe, data, device).decode(latents)
-        )
+        encoders = functools.cache(lambda: _encoders(model, recipe, data, device))
+        return CachedRecipeSource(cached, recipe, lambda latents: encoders().decode(latents))
     seed = experiment.training.seed
     return RecipeSource(
         # Conditions are dropped by the recipe.

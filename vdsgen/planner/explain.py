@@ -213,9 +213,14 @@ def _sizes_reason(workload: Workload, winner: Candidate) -> str:
     if len(workload.sizes) == 1:
         return ""
     largest = workload.largest_size(winner.settings, *fullest_stage(workload, winner))
+    data = workload.experiment.data
+    unit = "step" if data.bucket_every == "step" else "micro-batch"
+    often, times = "each as often as the others", "times are means over all"
+    if data.bucketing == "nearest":
+        often, times = "each as often as it has clips", "times are means as if each had equally many"
     return (
-        f"Clips come in {len(workload.sizes)} sizes, one a step and each as often as the others: memory is "
-        f"decided by {largest} (frames x height x width), times are means over all."
+        f"Clips come in {len(workload.sizes)} sizes, one a {unit} and {often}: memory is "
+        f"decided by {largest} (frames x height x width), {times}."
     )
 
 
