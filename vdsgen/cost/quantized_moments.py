@@ -7,7 +7,7 @@ from vdsgen.cost.engine_optimizer import EngineOptimizer
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.stage_sizes import StageSizes
 from vdsgen.cost.state_bytes import ModelStates
-from vdsgen.spec.quantized_moments import PIECE_ELEMENTS, WORK_BYTES, moment_bytes
+from vdsgen.spec.quantized_moments import moment_bytes, work_bytes
 
 EXACT_MOMENTS = 8
 """Bytes an element that the states are counted with: two fp32 moments."""
@@ -28,8 +28,7 @@ def with_moments(
         largest = sizes.largest_parameter
     else:
         moments, largest = moment_bytes(elements), elements
-    work = WORK_BYTES * min(largest, PIECE_ELEMENTS)
     return states._replace(
         optimizer_bytes=states.optimizer_bytes - EXACT_MOMENTS * elements + moments,
-        step_bytes=states.step_bytes + work,
+        step_bytes=states.step_bytes + work_bytes(largest),
     )
