@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from vdsgen.errors import VdsgenError
 from vdsgen.model import compression, corrections
+from vdsgen.model.adamw_8bit import AdamW8bit
 from vdsgen.model.distributed import init_distributed
 from vdsgen.model.ema import WeightAverage
 from vdsgen.model.exchanged_shapes import ExchangedShapes
@@ -40,7 +41,7 @@ from vdsgen.spec.compression import compression_of, refusal
 from vdsgen.spec.experiment import Ema, Lora, TrainedModel
 from vdsgen.spec.plan import GradientCompression
 from vdsgen.spec.run import dtype_of
-from vdsgen.spec.trainer_section import ema_of
+from vdsgen.spec.trainer_section import SECTION, STATE_DTYPE, ema_of, quantises_moments
 
 NO_SMALLER_SCALE = "Current loss scale already at minimum"
 
@@ -397,8 +398,27 @@ def build_engine(
                 settings.codec,
             )
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    engine, *_ = deepspeed.initialize(model=module, model_parameters=trainable, config=config, mpu=grid)
+    engine, *_ = deepspeed.initialize(
+        model=module,
+        model_parameters=trainable,
+        config=config,
+        mpu=grid,
+        optimizer=own_optimizer(ds_config) if quantises_moments(ds_config) else None,
+    )
     return TrainingEngine(engine, compressed, sequence, ema_of(ds_config), losses_of_samples)
+
+
+def own_optimizer(ds_config: Mapping[str, Any]) -> Callable[[Any], torch.optim.Optimizer]:
+    """AdamW with moments in int8, with the parameters of the config's own `optimizer`."""
+    zero = ds_config.get("zero_optimization", {})
+    if _is_offloaded(zero):
+        raise VdsgenError(
+            f"{SECTION}.{STATE_DTYPE} int8 is not for an offloaded optimizer",
+            remedy="set zero_optimization.offload_optimizer.device to none, or leave it out",
+        )
+    params = ds_config["optimizer"]["params"]
+    chosen = {key: params[key] for key in ("lr", "betas", "eps", "weight_decay") if key in params}
+    return lambda parameters: AdamW8bit(parameters, **chosen)
 
 
 def _topology(stages: int, tensor: int, sequence: int) -> PipeModelDataParallelTopology | None:

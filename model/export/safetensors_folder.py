@@ -41,6 +41,7 @@ def write_folder(
         # A file at a time: the model is never in memory as a whole.
         tensors = {key: weights[key].read().contiguous() for key in part}
         save_file(tensors, str(out / name), metadata={"format": "pt", **(metadata or {})})
+        (out / name).chmod(0o644)  # as the other files: safetensors leaves it to its owner alone
     if len(parts) > 1:
         index = {
             "metadata": {"total_size": sum(one.size_bytes for one in weights.values())},

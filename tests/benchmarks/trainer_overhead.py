@@ -105,7 +105,9 @@ def main() -> None:
     for turn in range(given.rounds):
         for name in CONTENDERS[turn % 3 :] + CONTENDERS[: turn % 3]:
             ranks = measured(name, WARM_UP_STEPS + given.steps, given.micro_batches)
-            steps = [max(of_ranks) for of_ranks in zip(*(rank["step_seconds"] for rank in ranks), strict=True)]
+            steps = [
+                max(of_ranks) for of_ranks in zip(*(rank["step_seconds"] for rank in ranks), strict=True)
+            ]
             seconds[name] += steps[WARM_UP_STEPS:]
             if name == "pipeline":
                 bubbles.append(bubble_of(ranks, given.micro_batches))

@@ -41,12 +41,19 @@ BF16: dict[str, Any] = {"bf16": {"enabled": True}, "data_types": {"grad_accum_dt
 FP16: dict[str, Any] = {
     "fp16": {"enabled": True, "initial_scale_power": 9, "loss_scale_window": 2, "hysteresis": 1}
 }
+INT8: dict[str, Any] = {
+    "vdsgen": {"optimizer_state_dtype": "int8"},
+    "zero_allow_untested_optimizer": True,
+}
 CASES = [
     case("pipeline-zero1-bf16", stages=2, zero_stage=1, **BF16),
     case("pipeline-zero1-fp16", stages=2, zero_stage=1, **FP16),
     case("data-zero0-fp32", stages=1, zero_stage=0),
     case("data-zero2-bf16", stages=1, zero_stage=2, **BF16),
     case("data-zero3-bf16", stages=1, zero_stage=3, bf16={"enabled": True}),
+    case("pipeline-zero1-bf16-int8", stages=2, zero_stage=1, **INT8, **BF16),
+    case("data-zero2-fp32-int8", stages=1, zero_stage=2, **INT8),
+    case("data-zero3-bf16-int8", stages=1, zero_stage=3, **INT8, bf16={"enabled": True}),
     case("tensor-zero0-fp32", stages=1, zero_stage=0, tensor=2),
     case("tensor-zero1-bf16", stages=1, zero_stage=1, tensor=2, **BF16),
 ]

@@ -13,6 +13,7 @@ from typing import Any
 
 import av
 import pytest
+import torch
 
 from tests.model.training import (
     FRAMES,
@@ -25,9 +26,16 @@ from tests.model.training import (
     write_clips,
 )
 from vdsgen.launch.watch import processes_of
+from vdsgen.model.data.held_out import hold_out
+from vdsgen.model.data.index import scan
+from vdsgen.model.data.samples import source_for
+from vdsgen.model.export.export import export
+from vdsgen.model.folder import load_model
 from vdsgen.model.metrics import read_metrics
-from vdsgen.model.validation import read_validation
-from vdsgen.spec.experiment import ClipSize, Sampling, Validation
+from vdsgen.model.validation import Rows, batches_of, held_out_of, read_validation
+from vdsgen.spec.architecture import Vdt
+from vdsgen.spec.experiment import ClipSize, Sampling, Validation, geometry_of
+from vdsgen.spec.rendered import read_rendered
 from vdsgen.spec.run import read_checkpoints
 
 pytestmark = pytest.mark.slow
@@ -126,6 +134,21 @@ def test_held_out_losses_are_told_while_it_trains(lab: Path, uninterrupted: Fini
     assert (summary["first"], summary["last"]) == (lines[0]["loss"], lines[-1]["loss"])
     assert f"step 3: held-out loss {lines[1]['loss']:.4f} (2 clips x 3 noise levels" in uninterrupted.shown
     assert f"Held-out loss: {lines[0]['loss']:.4f} -> {lines[-1]['loss']:.4f}" in uninterrupted.shown
+
+
+def test_the_exported_model_has_the_last_held_out_loss(lab: Path, uninterrupted: Finished) -> None:
+    """What a pipeline trained, in one process without the engine."""
+    export(lab / "run", lab / "exported")
+    experiment = read_rendered(lab / "plan").experiment
+    assert isinstance(experiment.model, Vdt)
+    training, held = hold_out(scan(experiment.data), experiment.data, experiment.training.validation)  # type: ignore[arg-type]
+    held_out = held_out_of(experiment, held, source_for(experiment, training))
+    model = load_model(lab / "exported", geometry_of(experiment.data, experiment.model))
+    losses = []
+    with torch.no_grad():
+        for inputs, target in batches_of(held_out, Rows.of(held_out.samples, 0, 1, 1)):
+            losses.append(float(model(inputs, target)))
+    assert sum(losses) / len(losses) == pytest.approx(read_validation(lab / "run")[-1]["loss"], rel=1e-4)
 
 
 def test_samples_are_written_on_the_way(lab: Path, uninterrupted: Finished) -> None:

@@ -17,7 +17,7 @@ from vdsgen.review.changes import NOT_SETTINGS, ONE_VALUE, TEXT_FILES, flatten
 from vdsgen.review.effects import ANYTHING, EFFECTS, GROUPS, UNKNOWN, effect_of, fits
 from vdsgen.spec.architecture import PresetModel
 from vdsgen.spec.experiment import Ema, Experiment, Schedule
-from vdsgen.spec.plan import ActivationCheckpointing, Plan
+from vdsgen.spec.plan import ActivationCheckpointing, Plan, Precision
 
 
 def leaves(model: type[BaseModel], prefix: str) -> Iterator[str]:
@@ -49,8 +49,9 @@ def every_key() -> set[str]:
             for warmup_steps in (0, 2):
                 experiment = small_experiment(schedule=Schedule(type=kind, warmup_steps=warmup_steps))
                 keys |= {key for key, _ in flatten("ds_config.json:", engine_config(plan, experiment))}
-    averaging = engine_config(plan_of(), small_experiment(ema=Ema()))
-    keys |= {key for key, _ in flatten("ds_config.json:", averaging)}
+    moments = Precision(dtype="bf16", gradient_accumulation_dtype="fp32", moments="int8")
+    options = engine_config(plan_of(precision=moments, zero_stage=1), small_experiment(ema=Ema()))
+    keys |= {key for key, _ in flatten("ds_config.json:", options)}
     keys |= set(leaves(Experiment, "train.yaml:"))
     keys |= {
         key

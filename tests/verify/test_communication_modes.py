@@ -16,7 +16,7 @@ from vdsgen.catalog.profiles import profile_for
 from vdsgen.cost import engine_defaults
 from vdsgen.cost.memory import MemoryModel, stage_memory
 from vdsgen.cost.settings import Settings
-from vdsgen.spec.trainer_section import COMPRESSION, EMA, SECTION
+from vdsgen.spec.trainer_section import COMPRESSION, EMA, SECTION, STATE_DTYPE
 from vdsgen.verify.figures import StageTrace, compare
 
 pytestmark = pytest.mark.slow
@@ -39,6 +39,8 @@ MODES = (
     mode(1, "bf16", "fp32", ema="accelerator"),
     mode(0, "fp32", "fp32", ema="accelerator"),
     mode(1, "fp16", "fp16", ema="cpu"),
+    mode(1, "bf16", "fp32", int8_moments=True),
+    mode(0, "fp32", "fp32", int8_moments=True),
 )
 
 
@@ -54,6 +56,9 @@ def case(settings: Settings) -> dict[str, Any]:
         found["config"]["communication_data_type"] = settings.communication_dtype
     if settings.gradient_compression != "none":
         found["config"][SECTION] = {COMPRESSION: settings.gradient_compression}
+    if settings.int8_moments:
+        found["config"][SECTION] = {STATE_DTYPE: "int8"}
+        found["config"]["zero_allow_untested_optimizer"] = True
     if settings.ema != "none":
         found["config"][SECTION] = {EMA: {"device": settings.ema}}
     return found

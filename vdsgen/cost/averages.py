@@ -26,7 +26,9 @@ def with_average(
     if settings.ema == "none":
         return states
     average = AVERAGE * averaged_elements(sizes, settings, optimizer)
-    if settings.ema == "cpu" or settings.offload_optimizer != "none":
+    # BF16_Optimizer takes no notice of offload to NVMe (engine_optimizer.py).
+    weights_on_host = settings.offload_optimizer != "none" and optimizer != "BF16_Optimizer"
+    if settings.ema == "cpu" or weights_on_host:
         return states._replace(host_bytes=states.host_bytes + average)
     return states._replace(optimizer_bytes=states.optimizer_bytes + average)
 

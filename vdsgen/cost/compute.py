@@ -17,6 +17,10 @@ BACKWARD_MATMUL_FACTOR = 2.0
 """A matrix product's backward is two products of the same size: by its input and by its weight."""
 ADAMW_BYTES = 28
 """A fused AdamW step reads gradient, parameter and two moments in fp32 and writes the last three."""
+INT8_STEP_BYTES = 160
+"""Of memory traffic an element of AdamW with moments in int8, operator by operator (model/adamw_8bit.py):
+codes to fp32 (1 + 4 read, 4 + 4 written, and a product 8 + 4) twice, the step (48), and back again
+(magnitudes 8, quotient 8, code 8 + 1) twice, rounded up."""
 
 
 class LayerTimes(NamedTuple):
@@ -210,5 +214,7 @@ def optimizer_seconds(updated_parameters: int, settings: Settings, rates: Rates)
         traffic += 4 + settings.element_bytes
     if settings.ema == "accelerator":
         traffic += UPDATE_BYTES / settings.ema_every_steps
+    if settings.int8_moments:
+        return updated_parameters * (traffic + INT8_STEP_BYTES) / rates.bytes_per_second
     adamw = ADAMW_BYTES / (rates.adamw_bytes_per_second or rates.bytes_per_second)
     return updated_parameters * (traffic / rates.bytes_per_second + adamw)

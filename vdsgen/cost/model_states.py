@@ -19,6 +19,7 @@ from vdsgen.cost.averages import with_average
 from vdsgen.cost.communication_memory import with_communication
 from vdsgen.cost.engine_optimizer import EngineOptimizer, engine_optimizer
 from vdsgen.cost.flat_states import bf16_optimizer, zero_1, zero_1_and_2_offloaded, zero_2
+from vdsgen.cost.quantized_moments import with_moments
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.stage_sizes import StageSizes
 from vdsgen.cost.state_bytes import ModelStates
@@ -29,7 +30,8 @@ from vdsgen.cost.zero_3_states import zero_3
 def model_states(sizes: StageSizes, settings: Settings) -> ModelStates:
     """The states of one stage. Raises ValueError for combinations that the engine refuses."""
     optimizer = engine_optimizer(settings)
-    states = with_communication(_states(sizes, settings, optimizer), sizes, settings, optimizer)
+    states = with_moments(_states(sizes, settings, optimizer), sizes, settings, optimizer)
+    states = with_communication(states, sizes, settings, optimizer)
     return with_average(states, sizes, settings, optimizer)
 
 

@@ -52,6 +52,8 @@ class Settings(NamedTuple):
     """ZeRO++: ZeRO-3 reduces gradients in int4."""
     hierarchical_partition_size: int = 1
     """ZeRO++: ranks of a secondary copy of the parameters, which backward gathers from; 1 for none."""
+    int8_moments: bool = False
+    """Whether AdamW's moments are block-wise in int8."""
     ema: EmaPlace = "none"
     """Where each rank keeps the average of its optimizer's fp32 weights."""
     ema_every_steps: int = 1

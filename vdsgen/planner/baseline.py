@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from vdsgen.cost.settings import Settings
 from vdsgen.planner.numerics import dtypes
-from vdsgen.planner.plan_settings import with_ema
+from vdsgen.planner.plan_settings import as_trained
 from vdsgen.planner.space import bucket_elements
 from vdsgen.planner.workload import Workload
 from vdsgen.spec.plan import StageMemory
@@ -42,6 +42,6 @@ def naive_baseline(workload: Workload) -> Baseline:
         reduce_bucket_elements=bucket,
         allgather_bucket_elements=bucket,
     )
-    settings = with_ema(settings, workload.experiment.training)
+    settings = as_trained(settings, workload.experiment.training)
     memory = workload.memory(settings, 0, 0, workload.layers).spec()
     return Baseline(settings, memory, workload.capacity_bytes)

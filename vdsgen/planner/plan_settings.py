@@ -45,13 +45,15 @@ def settings_of(plan: Plan) -> Settings:
         zero_quantized_weights=zero.quantized_weights,
         zero_quantized_gradients=zero.quantized_gradients,
         hierarchical_partition_size=zero.hierarchical_partition_size,
+        int8_moments=plan.precision.moments == "int8",
         ema=plan.ema.device,
         ema_every_steps=plan.ema.every_steps,
     )
 
 
-def with_ema(settings: Settings, training: Training) -> Settings:
-    """The same with the average of the weights that the experiment asks for."""
+def as_trained(settings: Settings, training: Training) -> Settings:
+    """The same with the moments and the average of the weights that the experiment asks for."""
+    settings = settings._replace(int8_moments=training.optimizer.state_dtype == "int8")
     if training.ema is None:
         return settings
     return settings._replace(ema=training.ema.device, ema_every_steps=training.ema.every_steps)
@@ -95,6 +97,7 @@ def sections_of(settings: Settings, training: Training) -> dict[str, Any]:
             gradient_accumulation_dtype=settings.gradient_accumulation_dtype,
             initial_loss_scale=scaling.initial_loss_scale if scaling else None,
             loss_scale_window=scaling.loss_scale_window if scaling else None,
+            moments="int8" if settings.int8_moments else "fp32",
         ),
         "communication": Communication(
             dtype=settings.communication_dtype, gradient_compression=settings.gradient_compression

@@ -16,7 +16,7 @@ from vdsgen.planner.choices.degrees import (
 )
 from vdsgen.planner.choices.offload import offload_choices
 from vdsgen.planner.numerics import accumulation_dtype, dtypes
-from vdsgen.planner.plan_settings import with_ema
+from vdsgen.planner.plan_settings import as_trained
 from vdsgen.planner.workload import Workload
 from vdsgen.spec.experiment import Constraints
 
@@ -154,7 +154,7 @@ def families(workload: Workload, candidates: list[Layout]) -> Iterator[Family]:
                 reduce_bucket_elements=bucket,
                 allgather_bucket_elements=bucket,
             )
-            settings = with_ema(settings, training)
+            settings = as_trained(settings, training)
             for offloaded, remaining in offload_choices(workload, settings, tried):
                 for chosen in communication_choices(workload, offloaded):
                     yield Family(chosen, remaining)

@@ -13,7 +13,7 @@ from vdsgen.spec.experiment import AdamW, Experiment, Training
 from vdsgen.spec.monitoring import Monitoring
 from vdsgen.spec.plan import Plan
 from vdsgen.spec.run import CSV, TENSORBOARD
-from vdsgen.spec.trainer_section import COMPRESSION, EMA, SECTION
+from vdsgen.spec.trainer_section import COMPRESSION, EMA, SECTION, STATE_DTYPE
 
 STEPS_PER_PRINT = 100
 """How often the engine prints a line of its own; the trainer prints its own lines besides."""
@@ -33,6 +33,9 @@ def engine_config(plan: Plan, experiment: Experiment) -> dict[str, Any]:
         **trainer_section(plan, training),
         "optimizer": optimizer_section(training.optimizer),
     }
+    if plan.precision.moments == "int8" and plan.zero.stage > 0:
+        # The training entrypoint hands the engine an AdamW of its own (runtime/engine.py:2298).
+        sections["zero_allow_untested_optimizer"] = True
     scheduler = scheduler_section(training)
     if scheduler is not None:
         sections["scheduler"] = scheduler
@@ -213,6 +216,8 @@ def trainer_section(plan: Plan, training: Training) -> dict[str, Any]:
     section: dict[str, Any] = {}
     if plan.communication.gradient_compression != "none":
         section[COMPRESSION] = plan.communication.gradient_compression
+    if plan.precision.moments == "int8":
+        section[STATE_DTYPE] = "int8"
     if training.ema is not None:
         section[EMA] = training.ema.model_dump(mode="json")
     return {SECTION: section} if section else {}

@@ -58,6 +58,12 @@ DS_CONFIG = _in(
     _keys("zero_optimization.stage", "memory", "speed"),
     _keys("zero_optimization.*", "memory", "speed", comes_with=STAGE + DTYPE),
     _keys("zero_optimization.reduce_scatter", "speed", comes_with=STAGE + DTYPE),
+    _keys("vdsgen.optimizer_state_dtype", "numerics", "memory", "speed"),
+    _keys(
+        "zero_allow_untested_optimizer",
+        "housekeeping",
+        mirrors=("ds_config.json:vdsgen.optimizer_state_dtype",),
+    ),
     _keys("vdsgen.ema.*", "numerics", "memory", "speed", mirrors=("train.yaml:training.ema.*",)),
     _keys("communication_data_type vdsgen.gradient_compression", "numerics", "memory", "speed"),
     _keys(
@@ -168,6 +174,7 @@ TRAIN = _in(
     _keys("training.validation.*", "housekeeping"),
     _keys("training.validation.videos training.validation.fraction", "numerics"),
     _keys("training.start_from", "numerics"),
+    _same("training.optimizer.state_dtype", "vdsgen.optimizer_state_dtype", "numerics", "memory", "speed"),
     _keys("training.ema training.ema.*", "numerics", "memory", "speed"),
     _keys("constraints.* objective", "housekeeping"),
 )
@@ -229,6 +236,7 @@ PLAN = _in(
     _same("zero.hierarchical_partition_size", "zero_optimization.zero_hpz_partition_size", "memory", "speed"),
     _same("communication.dtype", "communication_data_type", "numerics", "memory", "speed"),
     _same("communication.gradient_compression", "vdsgen.gradient_compression", "numerics", "memory", "speed"),
+    _same("precision.moments", "vdsgen.optimizer_state_dtype", "numerics", "memory", "speed"),
     _same("ema.device", "vdsgen.ema.device", "memory", "speed"),
     _same("ema.every_steps", "vdsgen.ema.every_steps", "memory", "speed"),
     _keys("precision.dtype", "numerics", "memory", "speed"),

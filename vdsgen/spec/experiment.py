@@ -191,8 +191,10 @@ def size_key(index: int) -> str:
     return f"buckets[{index - 1}]" if index else ""
 
 
-class AdamW(Spec):
+class AdamW(SpecWithOptions):
     """Decoupled weight decay Adam (arXiv 1711.05101)."""
+
+    written_where_set: ClassVar[frozenset[str]] = frozenset({"state_dtype"})
 
     type: Literal["adamw"] = "adamw"
     learning_rate: PositiveFloat = 1e-4
@@ -200,6 +202,9 @@ class AdamW(Spec):
     beta2: Fraction = 0.95
     epsilon: PositiveFloat = 1e-8
     weight_decay: NonNegativeFloat = 0.01
+    state_dtype: Literal["fp32", "int8"] = "fp32"
+    """What the two moments are kept in; int8: block-wise (arXiv 2110.02861), two bytes a parameter for eight.
+    Not with an offloaded optimizer."""
 
 
 class Schedule(SpecWithOptions):

@@ -103,11 +103,15 @@ class WeightAverage(Spec):
     every_steps: PositiveInt = 1
 
 
-class Precision(Spec):
+class Precision(SpecWithOptions):
+    written_where_set: ClassVar[frozenset[str]] = frozenset({"moments"})
+
     dtype: Dtype
     gradient_accumulation_dtype: Dtype
     initial_loss_scale: PositiveInt | None = None
     loss_scale_window: PositiveInt | None = None
+    moments: Literal["fp32", "int8"] = "fp32"
+    """What AdamW's are kept in."""
 
 
 class StageMemory(Spec):

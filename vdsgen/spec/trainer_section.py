@@ -12,8 +12,8 @@ from vdsgen.errors import VdsgenError
 from vdsgen.spec.experiment import Ema
 
 SECTION = "vdsgen"
-COMPRESSION, EMA = "gradient_compression", "ema"
-KEYS = (COMPRESSION, EMA)
+COMPRESSION, EMA, STATE_DTYPE = "gradient_compression", "ema", "optimizer_state_dtype"
+KEYS = (COMPRESSION, EMA, STATE_DTYPE)
 
 
 def trainer_section(ds_config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -28,6 +28,14 @@ def trainer_section(ds_config: Mapping[str, Any]) -> Mapping[str, Any]:
             remedy=f"the section's keys are {', '.join(KEYS)}",
         )
     return section
+
+
+def quantises_moments(ds_config: Mapping[str, Any]) -> bool:
+    """Whether AdamW keeps its moments in int8. Raises VdsgenError for another dtype than int8 and fp32."""
+    value = trainer_section(ds_config).get(STATE_DTYPE, "fp32")
+    if value not in ("fp32", "int8"):
+        raise VdsgenError(f"ds_config.json: {SECTION}.{STATE_DTYPE} is {value!r}", remedy="use int8 or fp32")
+    return bool(value == "int8")
 
 
 def ema_of(ds_config: Mapping[str, Any]) -> Ema | None:

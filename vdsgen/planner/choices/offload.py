@@ -79,6 +79,8 @@ def _allowed(pin: T | None, legal: tuple[T, ...], workload: Workload) -> tuple[T
 
 
 def _optimizer_places(workload: Workload, zero_stage: int) -> tuple[Offload, ...]:
+    if workload.experiment.training.optimizer.state_dtype == "int8":
+        return PLACES[:1]
     if zero_stage == 3:
         return _parameter_places(workload, zero_stage)
     return PLACES[:2] if zero_stage > 0 else PLACES[:1]
@@ -107,7 +109,7 @@ def offload_problems(workload: Workload) -> list[Problem]:
     shown = "ZeRO-" + " and ".join(map(str, stages)) if len(stages) < 3 else "every ZeRO stage"
     found = []
     for key, places, needs in (
-        ("offload_optimizer", _optimizer_places, "ZeRO-1 or more, nvme ZeRO-3 and `nvme` in the pool"),
+        ("offload_optimizer", _optimizer_places, "ZeRO-1 or more, fp32 moments, nvme ZeRO-3 and `nvme`"),
         ("offload_parameters", _parameter_places, "ZeRO-3, and nvme `nvme` in the pool"),
     ):
         pin = getattr(pins, key)
