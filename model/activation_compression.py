@@ -87,11 +87,11 @@ class Packed:
         rows = blocks.flatten(-2)[..., : self._columns].contiguous()
         ordered = rows.reshape([self._shape[axis] for axis in self._order])
         back = sorted(range(len(self._order)), key=lambda place: self._order[place])
-        return ordered.permute(back)
+        return ordered.permute(back)  # type: ignore[no-any-return]
 
     @property
     def nbytes(self) -> int:
-        return self._values.nbytes + self._scales.nbytes
+        return self._values.nbytes + self._scales.nbytes  # type: ignore[no-any-return]
 
 
 def _unpacked(kept: Packed | Tensor) -> Tensor:
@@ -115,4 +115,4 @@ def _in_blocks(rows: Tensor) -> Tensor:
     if columns < BLOCK:
         return rows[:, None]
     missing = -columns % BLOCK
-    return (F.pad(rows, (0, missing)) if missing else rows).unflatten(-1, (-1, BLOCK))
+    return (F.pad(rows, (0, missing)) if missing else rows).unflatten(-1, (-1, BLOCK))  # type: ignore[no-any-return]

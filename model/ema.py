@@ -119,5 +119,5 @@ def decay_at(ema: Ema, step: int) -> float:
 
 
 def _pieces(one: Tensor, other: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    pieces: Sequence[Tensor] = one.split(PIECE_ELEMENTS) if one.numel() else ()
-    return zip(pieces, other.split(PIECE_ELEMENTS) if other.numel() else (), strict=True)
+    pieces: Sequence[Tensor] = torch.split(one, PIECE_ELEMENTS) if one.numel() else ()
+    return zip(pieces, torch.split(other, PIECE_ELEMENTS) if other.numel() else (), strict=True)

@@ -45,8 +45,8 @@ from vdsgen.spec.trainer_section import SECTION, STATE_DTYPE, ema_of, quantises_
 
 NO_SMALLER_SCALE = "Current loss scale already at minimum"
 
-Batch = tuple[tuple[Tensor, ...], Target]
-"""(the first layer's inputs, what the loss takes) of one micro-batch, on any device."""
+Batch = tuple[tuple[Tensor, ...], Any]
+"""(the first layer's inputs, what the loss takes: `Target`) of one micro-batch, on any device."""
 
 
 class TrainingEngine:

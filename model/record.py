@@ -106,20 +106,30 @@ class RunLog:
 
     def append(self, metrics: StepMetrics) -> None:
         self._metrics.append(metrics)
-        for name, value in scalars(metrics).items() if self._events is not None else ():
-            self._events.add_scalar(name, value, metrics.step)
+        for name, value in scalars(metrics).items():
+            self._scalar(name, value, metrics.step)
         write_events(self._engine.monitor, metrics, int(self._engine.global_samples))
         if self._is_due(metrics.step):
             self._said_at = time.monotonic()
             say_step(self._line(metrics))
 
+    def _scalar(self, name: str, value: float, step: int) -> None:
+        """Into our own TensorBoard files, where the engine's monitor writes none."""
+        if self._events is not None:
+            self._events.add_scalar(name, value, step)
+
     def append_validation(self, metrics: ValidationMetrics) -> None:
         assert self._validation is not None, "the experiment holds no clips out"
         self._validation.write(metrics.line())
         name = "validation" if metrics.weights == "trained" else f"validation_{metrics.weights}"
-        self._events.add_scalar(f"{name}/loss", metrics.loss, metrics.step)
+        losses = {f"{name}/loss": metrics.loss}
         for quantile, loss in zip(metrics.quantiles, metrics.loss_by_quantile, strict=True):
-            self._events.add_scalar(f"{name}/loss_at_quantile_{quantile:g}", loss, metrics.step)
+            losses[f"{name}/loss_at_quantile_{quantile:g}"] = loss
+        for key, loss in losses.items():
+            self._scalar(key, loss, metrics.step)
+        if self._engine.monitor.enabled:
+            seen = int(self._engine.global_samples)
+            self._engine.monitor.write_events([(key, loss, seen) for key, loss in losses.items()])
         of = "" if metrics.weights == "trained" else f" of the {metrics.weights.upper()} weights"
         say(
             f"step {metrics.step}: held-out loss{of} {metrics.loss:.4f} "

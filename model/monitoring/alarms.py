@@ -247,7 +247,7 @@ class AlarmFile:
         """Drops what an interrupted run warned of past the step that it is resumed from."""
         self._path = run / ALARMS
         if self._path.is_file():
-            kept = [alarm for alarm in read_alarms(run) if alarm["step"] <= resumed_step]
+            kept = [alarm for alarm in read_alarms(run) if int(str(alarm["step"])) <= resumed_step]
             text = "".join(json.dumps(alarm) + "\n" for alarm in kept)
             write_atomically(self._path, text.encode())
 

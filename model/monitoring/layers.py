@@ -122,7 +122,7 @@ class LayerWatch:
         layer.register_forward_hook(after)
         for parameter in layer.parameters():
             if parameter.requires_grad:
-                parameter.register_hook(self._parameter_hook(place))
+                parameter.register_hook(self._parameter_hook(place))  # type: ignore[no-untyped-call]
 
     def _watch_gradient(self, index: int, output: Tensor) -> None:
         """What reaches a layer's output was made by the backward of the next layer; for the last one, by the
@@ -136,7 +136,7 @@ class LayerWatch:
                 total = gradient.detach().sum(dtype=torch.float32)
                 self._sums.append((micro_batch, _Phase.BACKWARD, place, maker, total))
 
-        output.register_hook(note)
+        output.register_hook(note)  # type: ignore[no-untyped-call]
 
     def _parameter_hook(self, place: int) -> Any:
         def note(gradient: Tensor) -> None:

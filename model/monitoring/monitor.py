@@ -133,7 +133,8 @@ class RunMonitor:
         for rank in (finding.rank, *range(len(self._places))):
             for place in self._places[rank]:
                 if place.layer == finding.layer:
-                    return place
+                    found: Place = place
+                    return found
         return None
 
     def _squares_by_layer(self, rows: Sequence[RankRow]) -> list[float]:

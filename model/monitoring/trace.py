@@ -54,7 +54,7 @@ class Tracer:
             def before(_: nn.Module, __: Any, name: str = name) -> None:
                 if self._marks_layers():
                     span = record_function(name)
-                    span.__enter__()
+                    span.__enter__()  # type: ignore[no-untyped-call]
                     self._open.append(span)
 
             def after(_: nn.Module, __: Any, ___: Any) -> None:

@@ -19,7 +19,7 @@ def first_finding(watch: LayerWatch, device: torch.device) -> Finding | None:
     rows = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
     dist.all_gather(rows, mine)
     found = [
-        Finding(*(int(value) for value in row), rank=rank)
+        Finding(int(row[0]), int(row[1]), int(row[2]), int(row[3]), rank)
         for rank, row in enumerate(rows)
         if int(row[0]) >= 0
     ]

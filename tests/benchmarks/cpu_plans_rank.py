@@ -63,6 +63,7 @@ def train(directory: Path, run: Path, steps: int) -> list[dict[str, float]]:
     from vdsgen.model.configuration import read_configuration
     from vdsgen.model.engine import build_engine
     from vdsgen.model.memory import PeakMemory
+    from vdsgen.model.monitoring.monitor import RunMonitor
     from vdsgen.model.sources import open_source
     from vdsgen.model.train import one_step
 
@@ -79,11 +80,12 @@ def train(directory: Path, run: Path, steps: int) -> list[dict[str, float]]:
         with batches_for(source, share, start_step=0, stop_step=1) as loaded:
             batches = Kept(list(loaded))
     memory, order = PeakMemory(), order_of(configuration, index)
+    monitor = RunMonitor(configuration, engine, first_step=0)
     memory.training_begins()
     found = []
     for step in range(1, WARM_UP_STEPS + steps + 1):
         before = time.process_time()
-        metrics = one_step(configuration, engine, batches, memory, order, step)
+        metrics = one_step(configuration, engine, batches, memory, monitor, order, step)
         spent = gather_counts([round((time.process_time() - before) * 1e6)], engine.device)
         if step > WARM_UP_STEPS:
             found.append(

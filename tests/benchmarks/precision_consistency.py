@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.precision_consistency [--steps 60] [--clips FOLDER] [--json]
 
-Trains the demo model (vdt-demo: 8 frames of 64 x 64, pixels as latents) three times for the same steps on the
-same clips with the same noise, through DeepSpeed's engine on one rank, and samples the same clips from the same
-noise. fp16 is forced: DeepSpeed's processor accelerator refuses it, although torch computes in it. Without a
-folder the clips are made here: a texture that moves. The table of docs/monitoring.md.
+Trains the demo model (vdt-demo: 8 frames of 64 x 64, pixels as latents) three times for the same steps on
+the same clips with the same noise, through DeepSpeed's engine on one rank, and samples the same clips
+from the same noise. fp16 is forced: DeepSpeed's processor accelerator refuses it, although torch computes in
+it. Without a folder the clips are made here: a texture that moves. The table of docs/monitoring.md.
 """
 
 from __future__ import annotations
@@ -113,7 +113,8 @@ def one_precision(dtype: str, clips: list[Any], steps: int) -> dict[str, Any]:
     from vdsgen.model.consistency import consistency
     from vdsgen.model.engine import build_engine
     from vdsgen.model.latents import SpaceToDepthCodec
-    from vdsgen.model.sample import Conditions, noise_for, sample_latents, to_pixels
+    from vdsgen.model.recipes.clips import noise_for
+    from vdsgen.model.sample import Conditions, sample_latents, to_pixels
     from vdsgen.spec.architecture import Geometry
     from vdsgen.spec.experiment import Diffusion, Sampling
 

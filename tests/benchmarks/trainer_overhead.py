@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -44,25 +45,23 @@ def measured(contender: str, steps: int, micro_batches: int) -> list[dict[str, A
                 subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=sys.stderr)
             )
             answers.append(answer)
-        if any([process.wait() for process in processes]):
+        codes = [process.wait() for process in processes]
+        if any(codes):
             raise SystemExit(f"{contender} failed")
         return [json.loads(answer.read_text()) for answer in answers]
 
 
 def _environment() -> dict[str, str]:
-    import os
-
     return {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "LOCAL_SIZE": str(RANKS)}
 
 
 def bubble_of(ranks: Sequence[dict[str, Any]], micro_batches: int) -> float:
-    """Share of a step that stages wait for one another, by 1F1B with the median forward and backward of each
-    stage: what is left of the simulated step once the slowest... stage's own work is taken from it is in
-    `schedule_seconds`."""
+    """Share of a step that stages wait for one another, on average: of 1F1B with the median forward and
+    backward of each stage."""
     forward = [statistics.median(rank["forward_seconds"]) for rank in ranks]
     backward = [statistics.median(rank["backward_seconds"]) for rank in ranks]
     busy = micro_batches * (sum(forward) + sum(backward)) / len(ranks)
-    return 1 - busy / schedule_seconds(forward, backward, micro_batches)
+    return 1 - busy / schedule_seconds(forward, backward, micro_batches)  # type: ignore[no-any-return]
 
 
 def schedule_seconds(forward: Sequence[float], backward: Sequence[float], micro_batches: int) -> float:

@@ -92,7 +92,7 @@ def test_averaging_seldom_keeps_the_same_of_each_step() -> None:
 
 def test_the_config_says_how_weights_are_averaged() -> None:
     assert ema_of({}) is None
-    assert ema_of({"vdsgen": {"ema": EVERY_STEP}}) == Ema(**EVERY_STEP)
+    assert ema_of({"vdsgen": {"ema": EVERY_STEP}}) == Ema.model_validate(EVERY_STEP)
     with pytest.raises(VdsgenError, match=r"vdsgen\.ema\.decay: Input should be less than 1"):
         ema_of({"vdsgen": {"ema": {"decay": 1.5}}})
     with pytest.raises(VdsgenError, match=r"nothing reads vdsgen\.emma"):

@@ -120,7 +120,7 @@ class InPlace(nn.Module):
             a = a.mul_(2) + read
         elif self.how == "after another product":
             a = a.add_(self.second(x.cos()))
-        return self.second(a.tanh().exp()).tanh()
+        return self.second(a.tanh().exp()).tanh()  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("how", ["at once", "after it was read", "after another product", "not"])

@@ -22,7 +22,7 @@ from vdsgen.model.objective import (
     timestep_at,
 )
 from vdsgen.model.validation import (
-    HeldOut,
+    BundledHeldOut,
     Rows,
     ValidationMetrics,
     batches_of,
@@ -68,15 +68,17 @@ def test_data_ranks_share_samples_out_and_wait_for_each_other(
 
 
 @pytest.fixture(scope="module")
-def held_out(tmp_path_factory: pytest.TempPathFactory) -> HeldOut:
+def held_out(tmp_path_factory: pytest.TempPathFactory) -> BundledHeldOut:
     clips = write_clips(tmp_path_factory.mktemp("validation") / "clips", count=4)
     validation = Validation(fraction=0.5, quantiles=(0.2, 0.5, 0.8), clips=2)
     experiment = tiny_experiment(clips, validation=validation)
     training, held = hold_out(scan(experiment.data), experiment.data, validation)
-    return held_out_of(experiment, held, source_for(experiment, training))
+    found = held_out_of(experiment, held, source_for(experiment, training))
+    assert isinstance(found, BundledHeldOut)
+    return found
 
 
-def test_a_sample_is_a_function_of_clip_and_noise_level(held_out: HeldOut) -> None:
+def test_a_sample_is_a_function_of_clip_and_noise_level(held_out: BundledHeldOut) -> None:
     torch.manual_seed(1)
     state = torch.get_rng_state()
     assert held_out.samples == len(held_out.paths) * 3
@@ -95,7 +97,7 @@ def test_a_sample_is_a_function_of_clip_and_noise_level(held_out: HeldOut) -> No
     assert torch.allclose(first[1], second[1]), "the same noise at all levels of a clip"
 
 
-def test_batches_hold_the_samples_in_their_places(held_out: HeldOut) -> None:
+def test_batches_hold_the_samples_in_their_places(held_out: BundledHeldOut) -> None:
     rows = Rows.of(held_out.samples, 1, 2, 2)
     (inputs, target) = next(batches_of(held_out, rows))
     assert len(target) == 2

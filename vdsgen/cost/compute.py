@@ -207,7 +207,7 @@ def optimizer_seconds(updated_parameters: int, settings: Settings, rates: Rates)
     the device takes UPDATE_BYTES more.
     """
     accumulated = BYTES_PER_ELEMENT[settings.gradient_accumulation_dtype]
-    traffic = accumulated + 8
+    traffic: float = accumulated + 8
     if accumulated != 4:
         traffic += accumulated + 4
     if settings.element_bytes != 4:

@@ -123,8 +123,8 @@ def test_other_courses_of_memory_are_no_leak(held: list[int]) -> None:
 def test_the_loudest_layer_is_the_one_whose_share_grew_most() -> None:
     shares = LayerShares()
     for _ in range(RECENT_STEPS):
-        assert shares.loudest([10.0, 1.0, 1.0, 1.0]) == (0, pytest.approx(10 / 13))
-    assert shares.loudest([10.0, 1.0, 8.0, 1.0]) == (2, pytest.approx(0.4))
+        assert shares.loudest([10.0, 1.0, 1.0, 1.0]) == (0, pytest.approx(10 / 13))  # type: ignore[comparison-overlap]
+    assert shares.loudest([10.0, 1.0, 8.0, 1.0]) == (2, pytest.approx(0.4))  # type: ignore[comparison-overlap]
     # A layer with next to no gradient is not loud, however much it grew.
     assert shares.loudest([10.0, 1.2, 1.0, 1.0]) is not None
     assert shares.loudest([0.0, 0.0, 0.0, 0.0]) is None

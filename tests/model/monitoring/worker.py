@@ -50,18 +50,18 @@ class Faults:
             return (broken, *others) if isinstance(outputs, tuple) else broken
 
         if fault["where"] == "weights":
-            next(layer.parameters()).register_hook(struck)
+            next(layer.parameters()).register_hook(struck)  # type: ignore[no-untyped-call]
         elif fault["where"] == "output":
             layer.register_forward_hook(output)
         else:
-            layer.register_full_backward_pre_hook(lambda _, gradients: (struck(gradients[0]), *gradients[1:]))
+            layer.register_full_backward_pre_hook(lambda _, gradients: (struck(gradients[0]), *gradients[1:]))  # type: ignore[index]
 
 
 def run_case(case: dict[str, Any]) -> dict[str, Any]:
     config = case["config"]
     get_accelerator().is_fp16_supported = lambda: True
     faults = Faults(case.get("faults", []))
-    engines.Instruments = faults.instruments  # type: ignore[assignment, misc]
+    engines.Instruments = faults.instruments  # type: ignore[attr-defined, assignment]
     engine = engines.build_engine(config, MODEL, GEOMETRY, SEED)
     data = batches(
         engine, config["train_micro_batch_size_per_gpu"], config["gradient_accumulation_steps"], GEOMETRY
