@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,8 @@ def test_a_slow_disk_is_told_as_one_with_and_without_a_cache(
     monkeypatch.setattr(reading._disk, "delay", None)
     latents = SlowSource(cached_source(cached(clips, tmp_path / "cache", workers=workers)), 10 * SLOW)
     text = told(latents)
-    assert "\n  disk: " in text and " at 0.4 MB/s (0.05 MB a sample)" in text
+    # Asked for 0.4 MB/s: on a busy machine a read takes longer still.
+    assert re.search(r"\n  disk: .* at 0\.[1-4] MB/s \(0\.05 MB a sample\)", text), text
     assert "put data.cache.folder on a faster disk" in text
 
 

@@ -17,7 +17,12 @@ from vdsgen.review.changes import NOT_SETTINGS, ONE_VALUE, TEXT_FILES, flatten
 from vdsgen.review.effects import ANYTHING, EFFECTS, GROUPS, UNKNOWN, effect_of, fits
 from vdsgen.spec.architecture import PresetModel
 from vdsgen.spec.experiment import Ema, Experiment, Schedule
+from vdsgen.spec.monitoring import Comet, Monitoring, WeightsAndBiases
 from vdsgen.spec.plan import ActivationCheckpointing, Plan, Precision
+
+MONITORING = Monitoring(
+    tensorboard=True, csv=True, wandb=WeightsAndBiases(project="p"), comet=Comet(project="p")
+)
 
 
 def leaves(model: type[BaseModel], prefix: str) -> Iterator[str]:
@@ -50,7 +55,9 @@ def every_key() -> set[str]:
                 experiment = small_experiment(schedule=Schedule(type=kind, warmup_steps=warmup_steps))
                 keys |= {key for key, _ in flatten("ds_config.json:", engine_config(plan, experiment))}
     moments = Precision(dtype="bf16", gradient_accumulation_dtype="fp32", moments="int8")
-    options = engine_config(plan_of(precision=moments, zero_stage=1), small_experiment(ema=Ema()))
+    options = engine_config(
+        plan_of(precision=moments, zero_stage=1), small_experiment(ema=Ema(), monitoring=MONITORING)
+    )
     keys |= {key for key, _ in flatten("ds_config.json:", options)}
     keys |= set(leaves(Experiment, "train.yaml:"))
     keys |= {

@@ -28,6 +28,7 @@ from vdsgen.model.families.skeleton import model_class
 from vdsgen.model.folder import VdtFolder, load_model, started_from
 from vdsgen.model.pipeline import SequentialModel, layer_specs
 from vdsgen.spec.experiment import Lora
+from vdsgen.spec.recipes import recipe_for
 
 DATA = {"videos": "clips", "frames": 4, "height": 16, "width": 16}
 
@@ -37,11 +38,20 @@ def experiment(model: dict[str, Any], **training: Any) -> str:
     return yaml.safe_dump({"name": "x", "model": model, "data": DATA, "training": training})
 
 
+def has_recipe(model: Tiny) -> bool:
+    """Some variants of a class are cut into layers, and trained by nobody yet."""
+    try:
+        recipe_for(model.class_name, model.config)
+    except ValueError:
+        return False
+    return True
+
+
 def of_diffusers(model: Tiny) -> dict[str, Any]:
     return {"family": "diffusers", "name": "x", "class_name": model.class_name, "config": dict(model.config)}
 
 
-@pytest.mark.parametrize("name", list(TINY))
+@pytest.mark.parametrize("name", [name for name, model in TINY.items() if has_recipe(model)])
 def test_diffusers_loads_an_exported_model_and_predicts_the_same(name: str, tmp_path: Path) -> None:
     model = TINY[name]
     layers = built(model)
