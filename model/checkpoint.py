@@ -16,6 +16,7 @@ from deepspeed import comm as dist
 
 from vdsgen.errors import VdsgenError
 from vdsgen.files import write_atomically
+from vdsgen.model import corrections
 from vdsgen.model.console import is_first_rank, say_first
 from vdsgen.model.engine import TrainingEngine
 from vdsgen.spec.rendered import Rendered
@@ -89,8 +90,7 @@ def resume(engine: TrainingEngine, run: Path, rendered: Rendered) -> int:
         )
     if record.plan_sha256 != rendered.plan_sha256:
         say_first(f"warning: the plan has changed since {folder} was written; its layout has not")
-    loaded, _ = engine.engine.load_checkpoint(str(folder.parent), tag=folder.name)
-    if loaded is None:
+    if not corrections.load_checkpoint(engine.engine, folder):
         raise VdsgenError(f"DeepSpeed could not load {folder}; its warnings are in the rank's log")
     _load_errors(engine, folder)
     _load_average(engine, folder)

@@ -7,10 +7,12 @@ deepspeed/runtime.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from deepspeed import comm as dist
+from deepspeed.runtime.bf16_optimizer import BF16_Optimizer
 from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer
 from deepspeed.utils.bwc import bwc_tensor_model_parallel_rank
 from torch import Tensor
@@ -139,3 +141,21 @@ def fp32_grad_norm(engine: Any) -> float:
     if engine.mpu is not None:
         dist.all_reduce(total, group=engine.mpu.get_model_parallel_group())
     return float(total.sqrt())
+
+
+def load_checkpoint(engine: Any, folder: Path) -> bool:
+    """Loads a checkpoint's folder into the engine; False where DeepSpeed finds none.
+
+    In a bf16 pipeline without ZeRO the engine's optimizer shares its states out (BF16_Optimizer), and saving
+    writes every rank's share (engine.py:4933). Loading hands it the first rank's alone, as if nobody shared
+    (:4696), which it cannot take (bf16_optimizer.py:670). The shares are loaded here, as under ZeRO (:4733).
+    """
+    where = {"load_dir": str(folder.parent), "tag": folder.name}
+    if engine.zero_optimization() or not isinstance(engine.optimizer, BF16_Optimizer):
+        return engine.load_checkpoint(**where)[0] is not None
+    engine.optimizer.load_state_dict = lambda *_, **__: None
+    try:
+        loaded = engine.load_checkpoint(**where)[0] is not None
+    finally:
+        del engine.optimizer.load_state_dict
+    return loaded and bool(engine._load_zero_checkpoint(**where))

@@ -6,7 +6,7 @@ validation and export the two change places.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -119,5 +119,7 @@ def decay_at(ema: Ema, step: int) -> float:
 
 
 def _pieces(one: Tensor, other: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    pieces: Sequence[Tensor] = torch.split(one, PIECE_ELEMENTS) if one.numel() else ()
-    return zip(pieces, torch.split(other, PIECE_ELEMENTS) if other.numel() else (), strict=True)
+    """The same stretches of two flat tensors."""
+    for first in range(0, one.numel(), PIECE_ELEMENTS):
+        stretch = slice(first, first + PIECE_ELEMENTS)
+        yield one[stretch], other[stretch]

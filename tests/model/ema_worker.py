@@ -121,8 +121,6 @@ def run_case(case: dict[str, Any], folder: Path) -> dict[str, Any]:
     answer["same_training"] = losses == plain
 
     answer["files"] = sorted(path.name for path in (folder / case["name"]).rglob("ema_rank_*.pt"))
-    if not case["resumes"]:
-        return answer
 
     again = build_engine(averaging, MODEL, GEOMETRY, SEED)
     assert again.average is not None

@@ -48,6 +48,7 @@ INT8: dict[str, Any] = {
 CASES = [
     case("pipeline-zero1-bf16", stages=2, zero_stage=1, **BF16),
     case("pipeline-zero1-fp16", stages=2, zero_stage=1, **FP16),
+    case("pipeline-zero0-bf16", stages=2, zero_stage=0, bf16={"enabled": True}),
     case("data-zero0-fp32", stages=1, zero_stage=0),
     case("data-zero2-bf16", stages=1, zero_stage=2, **BF16),
     case("data-zero3-bf16", stages=1, zero_stage=3, bf16={"enabled": True}),

@@ -13,8 +13,8 @@ from vdsgen.model.ema import decay_at
 from vdsgen.spec.experiment import Ema
 from vdsgen.spec.trainer_section import ema_of
 
-EVERY_STEP = {"decay": 0.9, "warmup": True, "device": "accelerator", "every_steps": 1}
-SOMETIMES = {"decay": 0.9, "warmup": False, "device": "cpu", "every_steps": 2}
+EVERY_STEP: dict[str, Any] = {"decay": 0.9, "warmup": True, "device": "accelerator", "every_steps": 1}
+SOMETIMES: dict[str, Any] = {"decay": 0.9, "warmup": False, "device": "cpu", "every_steps": 2}
 CASES = [
     case("pipeline-zero0-bf16", stages=2, zero_stage=0, bf16={"enabled": True}),
     case("pipeline-zero1-fp16", stages=2, zero_stage=1, **FP16),
@@ -33,8 +33,6 @@ OPTIMIZERS = {
     "data-zero2-bf16": "DeepSpeedZeroOptimizer",
     "data-zero3-bf16": "DeepSpeedZeroOptimizer_Stage3",
 }
-NOT_RESUMED = "pipeline-zero0-bf16"
-"""DeepSpeed 0.19.8 cannot load this optimizer's states without ZeRO (bf16_optimizer.py:670)."""
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +45,6 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str
             {
                 **item,
                 "ema": SOMETIMES if number % 3 == 1 else EVERY_STEP,
-                "resumes": item["name"] != NOT_RESUMED,
             }
             for number, item in enumerate(CASES)
             if (item["config"]["pipeline"]["stages"] > 1) == pipelined
@@ -71,8 +68,7 @@ def test_weights_are_averaged_saved_and_changed_places_with(
         assert rank["same_training"]
         assert rank["stored"] and rank["stored_averages"] and rank["stored_all"], "read without the engine"
         assert rank["started"], "a run that starts from the exported folder predicts the same"
-        if name != NOT_RESUMED:
-            assert rank["resumed"] and rank["resumed_average"], "a resumed average goes on as it was"
+        assert rank["resumed"] and rank["resumed_average"], "a resumed average goes on as it was"
         assert rank["held_out"] == answers[name][0]["held_out"], "every rank validates the same weights"
     shared_out = OPTIMIZERS[name] not in ("AdamW", "FP16_UnfusedOptimizer")
     files = ["ema_rank_00000.pt", "ema_rank_00001.pt"]

@@ -15,6 +15,7 @@ from tests.model.training import tiny_experiment, write_clips
 from vdsgen.model.data.held_out import hold_out
 from vdsgen.model.data.index import scan
 from vdsgen.model.data.samples import source_for
+from vdsgen.model.engine import Batch
 from vdsgen.model.objective import (
     diffusion_loss,
     losses_of_samples,
@@ -78,13 +79,20 @@ def held_out(tmp_path_factory: pytest.TempPathFactory) -> BundledHeldOut:
     return found
 
 
+def plain(batch: Batch) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+    """With one tensor as its target."""
+    inputs, target = batch
+    assert isinstance(target, torch.Tensor)
+    return inputs, target
+
+
 def test_a_sample_is_a_function_of_clip_and_noise_level(held_out: BundledHeldOut) -> None:
     torch.manual_seed(1)
     state = torch.get_rng_state()
     assert held_out.samples == len(held_out.paths) * 3
     for place in range(held_out.samples):
-        (noised, timestep, condition), target = held_out.sample(place)
-        again = held_out.sample(place)
+        (noised, timestep, condition), target = plain(held_out.sample(place))
+        again = plain(held_out.sample(place))
         assert torch.equal(noised, again[0][0]) and torch.equal(target, again[1])
         assert noised.shape == target.shape == held_out.latents[0].shape
         assert timestep == held_out.timesteps[place % 3]
@@ -93,16 +101,16 @@ def test_a_sample_is_a_function_of_clip_and_noise_level(held_out: BundledHeldOut
         clean = held_out.latents[place // 3]
         assert torch.allclose(noised, clean + timestep * target, atol=1e-6)
     assert torch.equal(torch.get_rng_state(), state), "nothing is drawn from the global generator"
-    first, second = held_out.sample(0), held_out.sample(1)
+    first, second = plain(held_out.sample(0)), plain(held_out.sample(1))
     assert torch.allclose(first[1], second[1]), "the same noise at all levels of a clip"
 
 
 def test_batches_hold_the_samples_in_their_places(held_out: BundledHeldOut) -> None:
     rows = Rows.of(held_out.samples, 1, 2, 2)
-    (inputs, target) = next(batches_of(held_out, rows))
+    inputs, target = plain(next(batches_of(held_out, rows)))
     assert len(target) == 2
     for row, place in enumerate(rows.of_micro_batch(0)):
-        expected, expected_target = held_out.sample(place)
+        expected, expected_target = plain(held_out.sample(place))
         assert torch.equal(target[row], expected_target)
         assert all(torch.equal(column[row], one) for column, one in zip(inputs, expected, strict=True))
 

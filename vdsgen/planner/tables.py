@@ -46,6 +46,8 @@ def choice_table(plan: Plan) -> Table:
         dtype += f", gradients accumulated in {precision.gradient_accumulation_dtype}"
     if precision.initial_loss_scale is not None:
         dtype += f", loss scale from {precision.initial_loss_scale}, window {precision.loss_scale_window}"
+    if precision.moments != "fp32":
+        dtype += f", AdamW's moments in {precision.moments}"
     rows = [
         *_layout_rows(settings),
         ("ZeRO stage", str(plan.zero.stage)),
