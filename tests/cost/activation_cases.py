@@ -17,6 +17,7 @@ from vdsgen.cost.model_states import model_states
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.stage_tensors import stage_tensors
 from vdsgen.cost.timeline import StageTimeline
+from vdsgen.model.activation_compression import Codec
 from vdsgen.profile import ledger
 from vdsgen.profile.trace import (
     Kind,
@@ -25,6 +26,7 @@ from vdsgen.profile.trace import (
     empty_tensors,
     trace_layer,
     traced_checkpointed,
+    traced_packing,
 )
 from vdsgen.spec.architecture import Geometry, Vdt
 
@@ -70,6 +72,8 @@ offloaded."""
 SELECTIVE_CASES = ((1, 0, 4, None), (1, 1, 3, None), (2, 0, 2, 1), (1, 1, 1, None))
 """Blocks a segment, each stage's last layers that run plainly, those before that keep their products, and
 steps."""
+PACKED_CASES = ((1, 0, 0), (2, 1, 0), (1, 1, 3))
+"""Blocks a segment, plain layers and those that keep their products, with what is kept packed."""
 OFFLOADED_CASES = ((1, 1), (1, None), (3, None))
 """The same with activations in host memory; None: the usual number of steps."""
 
@@ -99,24 +103,35 @@ def activation_settings(stages: int) -> list[Settings]:
         for dtype in ("fp32", "bf16")[: 1 if steps else 2]
     ]
     usual = [settings_of(stages, interval, dtype) for dtype, interval in CASES]
-    return usual + short + offloaded + partly + selective
+    packed = [
+        settings_of(stages, interval, "bf16")
+        .with_interval(interval, plain, 4 * kept if stages == 1 else kept)
+        ._replace(activation_compression="int8")
+        for interval, plain, kept in PACKED_CASES
+    ]
+    return usual + short + offloaded + partly + selective + packed
 
 
 @cache
-def on_this_processor(dtype: torch.dtype) -> tuple[LayerBytes, ...]:
+def on_this_processor(dtype: torch.dtype, *, packed: bool = False) -> tuple[LayerBytes, ...]:
     """The model's layers traced at exactly this geometry, with the kernels that run here and not a GPU's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ledger, "hidden_temporary_bytes", lambda *_: 0)
-        by_kind = {kind: _traced(kind, dtype) for kind in KINDS}
+        by_kind = {kind: _traced(kind, dtype, packed=packed) for kind in KINDS}
     return (by_kind["embed"], *([by_kind["block"]] * MODEL.depth), by_kind["final"])
 
 
-def _traced(kind: Kind, dtype: torch.dtype) -> LayerBytes:
+def _traced(kind: Kind, dtype: torch.dtype, *, packed: bool) -> LayerBytes:
     # Real tensors: this processor keeps the statistics of a layer norm in half precision, as no GPU does.
     trace = trace_layer(MODEL, 2, GEOMETRY, kind, dtype, tensors=nullcontext)
     layer = empty_layer(MODEL, GEOMETRY, kind, dtype)
-    kept = traced_checkpointed(layer, empty_inputs(MODEL, 2, GEOMETRY, kind, dtype), selective=True)
+    inputs = empty_inputs(MODEL, 2, GEOMETRY, kind, dtype)
+    codec = Codec("int8") if packed else None
+    packs = codec if kind != "embed" else None
+    kept = traced_checkpointed(layer, inputs, selective=True, codec=packs)
+    hidden = None if kind == "final" else layer(inputs)[0].detach()
     return LayerBytes(
+        packed_output=traced_packing(hidden, codec).packed_bytes if codec and hidden is not None else 0,
         selective_saved=kept.saved_bytes,
         selective_recomputed=kept.recomputed_bytes,
         selective_forward_transient=max(0, *kept.forward_temporaries),
@@ -133,7 +148,8 @@ def timeline_of(settings: Settings, stage: int, shapes: Sequence[Sequence[int]])
     """The predicted step of a stage whose parameters have these shapes, on this processor."""
     start, stop = PARTITIONS[settings.pipeline_parallel_size][stage : stage + 2]
     dtype = torch.float32 if settings.dtype == "fp32" else torch.bfloat16
-    tensors = stage_tensors(on_this_processor(dtype), settings, stage, start, stop)
+    layers = on_this_processor(dtype, packed=settings.packs)
+    tensors = stage_tensors(layers, settings, stage, start, stop)
     states = model_states(sizes_of(shapes), settings)
     growth = gradient_growth(states, settings, parameters_by_layer()[start:stop])
     return StageTimeline(tensors, states, growth, settings, stage, start)
@@ -160,6 +176,7 @@ def worker_case(settings: Settings) -> dict[str, Any]:
         "offload_activations": settings.offload_activations,
         "plain_layers": list(settings.stage_plain_layers),
         "selective_layers": list(settings.stage_selective_layers),
+        "compress_activations": settings.activation_compression,
     }
     geometry = {name: getattr(GEOMETRY, name) for name in GEOMETRY._fields}
     return {**case, "model": MODEL.model_dump(), "geometry": geometry}

@@ -125,7 +125,13 @@ layer_strategy = st.builds(
     selective_recomputed=st.integers(-(10**7), 10**9),
     selective_forward_transient=st.integers(0, 10**9),
     selective_peak=st.integers(0, 2 * 10**9),
-).map(lambda layer: layer._replace(selective_saved=min(layer.saved, layer.selective_saved)))
+    packed_output=st.integers(0, 10**8),
+).map(
+    lambda layer: layer._replace(
+        selective_saved=min(layer.saved, layer.selective_saved),
+        packed_output=min(layer.output, layer.packed_output),
+    )
+)
 
 
 @st.composite
@@ -146,7 +152,11 @@ def stages_of_layers(draw: st.DrawFn) -> tuple[list[LayerBytes], Settings, int, 
         stage_plain_layers=(plain,) * stages if plain else (),
         stage_selective_layers=(selective,) * stages if selective else (),
         gradient_accumulation_steps=draw(st.integers(1, 16)),
-        offload_activations=draw(st.booleans()),
+        **draw(
+            st.sampled_from(
+                [{}, {"offload_activations": True}, {"activation_compression": "int8"}],
+            )
+        ),
     )
     return layers, settings, stage, start, stop
 
@@ -245,6 +255,7 @@ def test_what_leaves_the_device_is_what_the_host_gets(
     case: tuple[list[LayerBytes], Settings, int, int, int],
 ) -> None:
     layers, settings, stage, start, stop = case
+    settings = settings._replace(activation_compression="none")
     kept = activations((layers, settings._replace(offload_activations=False), stage, start, stop))
     offloaded = activations((layers, settings._replace(offload_activations=True), stage, start, stop))
     assert kept.host_bytes == 0

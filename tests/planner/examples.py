@@ -13,6 +13,7 @@ from vdsgen.spec.profile import (
     LayerCosts,
     LayerType,
     ModelProfile,
+    PackedActivations,
     Peak,
     Polynomial,
     SelectiveRecomputation,
@@ -67,7 +68,18 @@ def with_products_kept(layer: LayerType, hidden: int) -> LayerType:
             forward_transient_bytes=Peak(candidates=(polynomial(BTS=5 * unit),)),
             recomputed_kernels=20,
         )
-        return costs.model_copy(update={"selective": selective})
+        halved = polynomial(BTS=7 * hidden if layer.is_block else 0)
+        again_packed = polynomial(BTS=again + 7 * hidden * (width - 1))
+        packed = PackedActivations(
+            output_bytes=polynomial(BTS=hidden),
+            packing_traffic_bytes=polynomial(BTS=6 * unit),
+            unpacking_traffic_bytes=polynomial(BTS=3 * unit),
+            selective=selective.model_copy(
+                update={"saved_bytes": halved, "recomputed_bytes": again_packed},
+            ),
+            selective_packing_traffic_bytes=polynomial(BTS=40 * unit),
+        )
+        return costs.model_copy(update={"selective": selective, "packed": packed})
 
     return layer.model_copy(update={"half": kept(layer.half, 2), "single": kept(layer.single, 4)})
 

@@ -63,6 +63,11 @@ IMPOSSIBLE: list[tuple[dict[str, Any], list[str]]] = [
         ["not offloaded", "offload_activations is true"],
     ),
     ({"constraints": {"recompute": "selective"}}, ["profile of example has no trace", "leave the pin out"]),
+    ({"constraints": {"activation_compression": "int8"}}, ["profile of example has no trace of it"]),
+    (
+        {"constraints": {"activation_compression": "fp8", "activation_checkpoint_interval": 0}},
+        ["packs what checkpointing keeps; activation_checkpoint_interval is 0", "leave out one"],
+    ),
     ({"precision": "bf16"}, ["bf16", "gpu-has-bf16"]),
     (
         {"gradient_accumulation_dtype": "fp32", "precision": "fp16", "constraints": {"zero_stage": 0}},

@@ -14,8 +14,9 @@ from vdsgen.planner.search import Search, search
 from vdsgen.spec.plan import Plan
 
 
-def run(memory_gib: float, **constraints: Any) -> Search:
-    on = workload(14, 1024, on=pool(2, memory_gib), selective=True, frames=64, constraints=constraints)
+def run(memory_gib: float, activation_precision: str = "exact", **constraints: Any) -> Search:
+    of: dict[str, Any] = {"constraints": constraints, "activation_precision": activation_precision}
+    on = workload(14, 1024, on=pool(2, memory_gib), selective=True, frames=64, **of)
     return search(on, whole_pool_layouts(on))
 
 
@@ -57,3 +58,23 @@ def test_plans_record_and_explain_it() -> None:
     (reason,) = [one for one in plan.reasons if one.startswith("Layers that keep")]
     assert "with every layer recomputed whole the plan takes" in reason
     assert plan.predicted.split is not None and plan.predicted.split.recompute_seconds > 0
+
+
+PINS: dict[str, Any] = {"pipeline_parallel_size": 1, "micro_batch_size": 4, "zero_stage": 1}
+
+
+def test_activations_are_packed_where_they_may_be_and_that_is_faster() -> None:
+    exact, packed = run(16.0, **PINS), run(16.0, "int8", **PINS)
+    assert not any(one.settings.packs for one in exact.ranked)
+    assert packed.ranked[0].settings.activation_compression == "int8"
+    assert seconds(packed) < seconds(exact)
+    # Where nothing need be recomputed, nothing is packed.
+    assert not run(48.0, "int8", **PINS).ranked[0].settings.packs
+
+
+def test_a_pin_packs_whatever_is_permitted() -> None:
+    found = run(24.0, activation_compression="fp8", **PINS)
+    assert {one.settings.activation_compression for one in found.ranked} == {"fp8"}
+    assert not any(
+        one.settings.packs for one in run(9.0, "int8", activation_compression="none", **PINS).ranked
+    )

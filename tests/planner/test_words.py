@@ -60,6 +60,11 @@ def test_layers_that_keep_their_products_are_counted_before_those() -> None:
     ]
 
 
+def test_packed_activations_are_said_with_the_interval() -> None:
+    packed = PLAIN._replace(activation_compression="int8")
+    assert checkpoint_words(packed) == "checkpoint every 3 blocks, packed as int8"
+
+
 def test_equal_intervals_of_all_stages_are_one() -> None:
     assert checkpoint_words(PLAIN._replace(stage_checkpoint_intervals=(2, 2))) == "checkpoint every 2 blocks"
 

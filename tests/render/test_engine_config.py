@@ -49,7 +49,9 @@ def legal_plans() -> list[Plan]:
             )
     sequence = plan_of(pipeline=2, data=2, sequence=2, zero_stage=1, dtype="bf16", accumulation_dtype="fp32")
     offloaded = with_activations(plans[-1], interval=1, offload=True)
-    kept = with_activations(plans[-1], interval=2, plain_layers=(1, 0), selective_layers=(1, 2))
+    kept = with_activations(
+        plans[-1], interval=2, plain_layers=(1, 0), selective_layers=(1, 2), compression="fp8"
+    )
     return [*plans, offloaded, kept, sequence]
 
 

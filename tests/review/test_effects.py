@@ -46,7 +46,7 @@ def _leaves_of(annotation: Any, path: str) -> Iterator[str]:
 def every_key() -> set[str]:
     keys = set()
     by_stage = ActivationCheckpointing(
-        interval=0, stage_intervals=(0, 2), plain_layers=(0, 1), selective_layers=(0, 2)
+        interval=0, stage_intervals=(0, 2), plain_layers=(0, 1), selective_layers=(0, 2), compression="int8"
     )
     of_all_kinds = [*legal_plans(), *communicating_plans(), plan_of(activation_checkpointing=by_stage)]
     for plan in of_all_kinds:

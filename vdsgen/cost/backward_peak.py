@@ -78,10 +78,11 @@ def _selective_backward(
     for index in range(tensors.plain_from - 1, tensors.checkpointed - 1, -1):
         layer = own[index]
         need = max(0, layer.selective_peak - arriving) + side - freed
+        need += tensors.hidden_bytes(index) if tensors.packs else 0
         if growth.gathered_by_layer:
             need += growth.segment_bytes(index, index + 1)
         peak, first = max(peak, need + grown), max(first, need + grown_first)
-        freed += layer.selective_saved + (own[index - 1].output if index else 0)
+        freed += layer.selective_saved + (tensors.packed_bytes(index) if index else 0)
         grown += added.later[index]
         grown_first += added.first[index]
         arriving, side = 0, tensors.side_bytes
@@ -108,8 +109,9 @@ def _checkpointed_backward(
             need, need_first = _segment_bytes(*segment)
             before = segment
         beside = (growth.segment_bytes(begin, end) if growth.gathered_by_layer else 0) - freed
-        if offload:
+        if offload or tensors.packs:
             beside += tensors.hidden_bytes(begin)
+        if offload:
             beside += tensors.hidden_bytes(tensors.segments[place - 1][0]) if place else 0
         peak = max(peak, need + beside + grown)
         first = max(first, need_first + beside + grown_first)
@@ -117,7 +119,7 @@ def _checkpointed_backward(
         grown_first += sum(part.first)
         arriving, side = 0, tensors.side_bytes
         if begin and not offload:
-            freed += own[begin - 1].output  # this segment's input
+            freed += tensors.packed_bytes(begin)  # this segment's input
     return _Backward(peak, first, freed, grown, grown_first, arriving, side)
 
 

@@ -11,7 +11,7 @@ from vdsgen.cost.rates import BACKWARD_ATTENTION_FACTOR, Rates
 from vdsgen.cost.settings import BYTES_PER_ELEMENT, Settings
 from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.experiment import Dtype
-from vdsgen.spec.profile import LayerCosts, LayerType, ModelProfile
+from vdsgen.spec.profile import LayerCosts, LayerType, ModelProfile, SelectiveRecomputation
 
 BACKWARD_MATMUL_FACTOR = 2.0
 """A matrix product's backward is two products of the same size: by its input and by its weight."""
@@ -33,6 +33,10 @@ class LayerTimes(NamedTuple):
     """Forward and backward, recomputation not counted."""
     selective_seconds: float = 0.0
     """Recomputing all but the products."""
+    packing_seconds: float = 0.0
+    """Packing the hidden state that the layer hands on, and unpacking it."""
+    packed_selective_seconds: float = 0.0
+    """Packing the products, and recomputing all else from them."""
 
     def slowed(self, factor: float) -> LayerTimes:
         """The same work in `factor` times the time."""
@@ -40,6 +44,8 @@ class LayerTimes(NamedTuple):
             forward_seconds=factor * self.forward_seconds,
             backward_seconds=factor * self.backward_seconds,
             selective_seconds=factor * self.selective_seconds,
+            packing_seconds=factor * self.packing_seconds,
+            packed_selective_seconds=factor * self.packed_selective_seconds,
         )
 
 
@@ -50,6 +56,8 @@ def slowest_times(times: Sequence[LayerTimes]) -> LayerTimes:
         max(one.backward_seconds for one in times),
         times[0].model_flops,
         max(one.selective_seconds for one in times),
+        max(one.packing_seconds for one in times),
+        max(one.packed_selective_seconds for one in times),
     )
 
 
@@ -89,23 +97,31 @@ def layer_times(
         spent = _dispatched(spent, layer, rates)
     matmul = costs.matmul_flops.at(micro_batch_size, geometry)
     attention = costs.attention_flops.at(micro_batch_size, geometry)
+    at = (micro_batch_size, geometry)
+    packing = packed_selective = 0.0
+    if (packed := costs.packed) is not None:
+        packing = packed.packing_traffic_bytes.at(*at) + packed.unpacking_traffic_bytes.at(*at)
+        packing /= forward_rate * kept
+        packed_selective = packed.selective_packing_traffic_bytes.at(*at) / forward_rate / kept
+        packed_selective += _selective_seconds(packed.selective, *at, rates, layer)
     return LayerTimes(
         forward_seconds=spent.forward,
         backward_seconds=spent.backward,
         model_flops=(1 + BACKWARD_MATMUL_FACTOR) * matmul + (1 + BACKWARD_ATTENTION_FACTOR) * attention,
-        selective_seconds=_selective_seconds(costs, micro_batch_size, geometry, rates, layer),
+        selective_seconds=_selective_seconds(costs.selective, *at, rates, layer),
+        packing_seconds=packing,
+        packed_selective_seconds=packed_selective,
     )
 
 
 def _selective_seconds(
-    costs: LayerCosts,
+    kept: SelectiveRecomputation | None,
     micro_batch_size: int,
     geometry: Geometry,
     rates: Rates,
     layer: LayerType | None,
 ) -> float:
     """Mostly element-wise work; attention runs again where its kernel puts out no single product."""
-    kept = costs.selective
     if kept is None:
         return 0.0
     at = (micro_batch_size, geometry)

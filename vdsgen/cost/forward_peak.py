@@ -10,7 +10,10 @@ def forward_peak(tensors: StageTensors, *, offload: bool) -> int:
     whole save nothing."""
     own, checkpointed = tensors.own, tensors.checkpointed
     peak = held = tensors.input_bytes
-    if offload:
+    if tensors.packs:
+        peak, held = _packing_forward(tensors)
+        checkpointed = tensors.plain_from
+    elif offload:
         peak, held = _offloading_forward(tensors)
     else:
         held += sum([own[end - 1].output for _, end in tensors.segments])
@@ -23,6 +26,23 @@ def forward_peak(tensors: StageTensors, *, offload: bool) -> int:
         held += layer.held
         peak = max(peak, held + layer.forward_transient)
     return peak
+
+
+def _packing_forward(tensors: StageTensors) -> tuple[int, int]:
+    """The same where inputs are packed: an input is there beside what it was packed into until its segment's
+    end, and the stage's own until the whole forward is through."""
+    own = tensors.own
+    peak = held = tensors.input_bytes
+    selective = [(index, index + 1) for index in range(tensors.checkpointed, tensors.plain_from)]
+    for begin, end in (*tensors.segments, *selective):
+        held += tensors.packed_bytes(begin) + sum([layer.side for layer in own[begin:end]])
+        arrived = tensors.hidden_bytes(begin) if begin else 0
+        transient = 0
+        if begin >= tensors.checkpointed:
+            held += own[begin].selective_saved
+            transient = own[begin].selective_forward_transient
+        peak = max(peak, held + arrived + own[end - 1].output + transient)
+    return peak, held + (own[tensors.plain_from - 1].output if tensors.plain_from else 0)
 
 
 def _offloading_forward(tensors: StageTensors) -> tuple[int, int]:

@@ -25,6 +25,8 @@ class LayerBytes(NamedTuple):
     selective_forward_transient: int = 0
     selective_peak: int = 0
     """Of recomputation and backward, beyond what was saved."""
+    packed_output: int = 0
+    """What `output` takes where it waits for backward packed, as a segment's input."""
 
     @property
     def held(self) -> int:
@@ -38,9 +40,10 @@ class LayerBytes(NamedTuple):
 
 
 def layer_bytes(
-    profile: ModelProfile, geometry: Geometry, micro_batch_size: int, dtype: Dtype
+    profile: ModelProfile, geometry: Geometry, micro_batch_size: int, dtype: Dtype, *, packed: bool = False
 ) -> tuple[LayerBytes, ...]:
-    """Every pipeline layer's bytes for one micro-batch."""
+    """Every pipeline layer's bytes for one micro-batch; `packed`: where what checkpointing keeps is. Raises
+    ValueError where that was not traced."""
     by_type = {}
     for name, layer in profile.layer_types.items():
         costs = layer.single if dtype == "fp32" else layer.half
@@ -52,6 +55,11 @@ def layer_bytes(
             backward_transient=costs.backward_transient_bytes.at(micro_batch_size, geometry),
         )
         kept = costs.selective
+        if packed:
+            if costs.packed is None:
+                raise ValueError(f"no trace of packed activations of {name}")
+            kept = costs.packed.selective
+            found = found._replace(packed_output=costs.packed.output_bytes.at(micro_batch_size, geometry))
         if kept is not None:
             found = found._replace(
                 selective_saved=kept.saved_bytes.at(micro_batch_size, geometry),

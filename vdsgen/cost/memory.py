@@ -83,7 +83,7 @@ class MemoryModel:
         )
         assert self.geometries, "memory of samples of no size"
         self._shared = (tensor_parallel_size, self.geometries[0].sequence_parallel_size)
-        self._layers: dict[tuple[int, Dtype, tuple[int, ...]], list[tuple[LayerBytes, ...]]] = {}
+        self._layers: dict[tuple[int, Dtype, bool, tuple[int, ...]], list[tuple[LayerBytes, ...]]] = {}
         self._sizes: dict[tuple[int, int], StageSizes] = {}
         types = profile.layer_types
         self._parameters = tuple([types[name].parameters for name in profile.layers])
@@ -226,14 +226,20 @@ class MemoryModel:
         moments = tuple(
             [momentary_bytes(settings, largest, self._all_trainable) for largest in self._distinct_largest]
         )
-        key = (settings.micro_batch_size, settings.dtype, moments)
+        key = (settings.micro_batch_size, settings.dtype, settings.packs, moments)
         known = self._layers.get(key)
         if known is None:
             by_largest = dict(zip(self._distinct_largest, moments, strict=True))
             momentary = [by_largest[largest] for largest in self._largest]
             found: list[tuple[LayerBytes, ...]] = []
             for geometry in self.geometries:
-                layers = layer_bytes(self.profile, geometry, settings.micro_batch_size, settings.dtype)
+                layers = layer_bytes(
+                    self.profile,
+                    geometry,
+                    settings.micro_batch_size,
+                    settings.dtype,
+                    packed=settings.packs,
+                )
                 layers = with_reduction(layers, momentary)
                 if not any(_covers(other, layers) for other in found):
                     found = [other for other in found if not _covers(layers, other)] + [layers]

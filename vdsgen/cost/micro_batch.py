@@ -119,7 +119,16 @@ class MicroBatchTimes:
         accumulation = settings.gradient_accumulation_dtype
         zero = settings.zero_stage
         kinds = self._devices.of_stage(settings, stage)
-        key = (settings.micro_batch_size, settings.dtype, accumulation, several, again, zero, kinds)
+        key = (
+            settings.micro_batch_size,
+            settings.dtype,
+            accumulation,
+            several,
+            again,
+            zero,
+            kinds,
+            settings.packs,
+        )
         if key not in self._seconds:
             slower = self._hardware.factors.compute_factor
             every = [self._hardware.rates(settings.dtype, kind) for kind in kinds]
@@ -130,7 +139,7 @@ class MicroBatchTimes:
             exchanges = self._exchange_seconds(settings, again)
             self._seconds[key] = tuple(
                 times.forward_seconds
-                + self._hardware.again * self._again_seconds(times, again)
+                + self._hardware.again * self._again_seconds(times, again, settings)
                 + times.backward_seconds
                 + slower
                 * max(
@@ -144,10 +153,14 @@ class MicroBatchTimes:
         return self._seconds[key]
 
     @staticmethod
-    def _again_seconds(times: LayerTimes, again: Again) -> float:
+    def _again_seconds(times: LayerTimes, again: Again, settings: Settings) -> float:
+        """With packing and unpacking, where that is done: as if each layer were a segment, in backward."""
         if again == "nothing":
             return 0.0
-        return times.forward_seconds if again == "everything" else times.selective_seconds
+        if not settings.packs:
+            return times.forward_seconds if again == "everything" else times.selective_seconds
+        recomputed = times.forward_seconds if again == "everything" else times.packed_selective_seconds
+        return recomputed + times.packing_seconds
 
     def _exchange_seconds(self, settings: Settings, again: Again) -> list[float]:
         """Sums over tensor-parallel ranks are kept with the products; sequence-parallel ranks exchange once
@@ -191,7 +204,7 @@ class MicroBatchTimes:
                 settings.micro_batch_size, settings.dtype, self._devices.of_stage(settings, stage)
             )
             for again, a, b in _parts(settings, stage, start, stop):
-                recomputed += sum([self._again_seconds(times, again) for times in own[a:b]])
+                recomputed += sum([self._again_seconds(times, again, settings) for times in own[a:b]])
         return recomputed
 
     def exchange_seconds(self, settings: Settings, partition: Sequence[int]) -> tuple[float, float]:

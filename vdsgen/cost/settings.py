@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from vdsgen.spec.experiment import Dtype
-from vdsgen.spec.plan import EmaPlace, GradientCompression, Offload
+from vdsgen.spec.plan import ActivationCompression, EmaPlace, GradientCompression, Offload
 
 BYTES_PER_ELEMENT: dict[str, int] = {"fp32": 4, "bf16": 2, "fp16": 2}
 
@@ -42,6 +42,8 @@ class Settings(NamedTuple):
     where they are recomputed; empty where none does."""
     offload_activations: bool = False
     """Whether what checkpointing keeps waits for backward in host memory."""
+    activation_compression: ActivationCompression = "none"
+    """What checkpointing keeps on the device is packed so."""
     communication_dtype: Dtype | None = None
     """What gradients are reduced in; None: the model's dtype, as the engine does by itself."""
     gradient_compression: GradientCompression = "none"
@@ -97,6 +99,11 @@ class Settings(NamedTuple):
             return 0
         plain = self.stage_plain_layers
         return max(0, layers - plain[stage]) if plain else layers
+
+    @property
+    def packs(self) -> bool:
+        """Whether checkpointed activations take a byte an element."""
+        return self.activation_compression != "none"
 
     def whole_layers(self, stage: int, layers: int) -> int:
         """How many of this stage's `layers` it recomputes whole: its first ones."""

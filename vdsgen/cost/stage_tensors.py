@@ -22,6 +22,8 @@ class StageTensors(NamedTuple):
     """Hidden state and side tensors from the stage before; 0 on the first."""
     received_hidden_bytes: int
     """The hidden state alone."""
+    received_packed_bytes: int
+    """The hidden state, packed."""
     sent_bytes: int
     """The same to the next stage; 0 on the last."""
     side_bytes: int
@@ -39,6 +41,8 @@ class StageTensors(NamedTuple):
     is_first: bool
     is_last: bool
     is_pipeline: bool
+    packs: bool
+    """Whether recomputed segments keep their hidden states packed."""
 
     @property
     def always_bytes(self) -> int:
@@ -88,7 +92,20 @@ class StageTensors(NamedTuple):
         stash += sum([layer.selective_held for layer in self.own[checkpointed : self.plain_from]])
         stash += sum([self.own[end - 1].output for _, end in self.segments])
         stash += sum([layer.side for layer in self.own[:checkpointed]])
+        if self.packs:
+            stash -= sum([self.hidden_bytes(begin) - self.packed_bytes(begin) for begin in self.begins])
         return stash - self.offloaded_bytes if offload else stash
+
+    @property
+    def begins(self) -> list[int]:
+        """Of all that is recomputed: first layers of segments, and selective layers."""
+        return [begin for begin, _ in self.segments] + list(range(self.checkpointed, self.plain_from))
+
+    def packed_bytes(self, begin: int) -> int:
+        """What the hidden state that layer `begin` is given takes from forward to backward."""
+        if not self.packs:
+            return self.hidden_bytes(begin)
+        return self.own[begin - 1].packed_output if begin else self.received_packed_bytes
 
     def hidden_bytes(self, begin: int) -> int:
         """What leaves the device of the input of a segment that begins with the stage's layer `begin`: its
@@ -127,6 +144,7 @@ def stage_tensors(
         own=own,
         received_bytes=received,
         received_hidden_bytes=layers[start - 1].output if start else 0,
+        received_packed_bytes=layers[start - 1].packed_output if start else 0,
         sent_bytes=0 if is_last else own[-1].output + side,
         side_bytes=side,
         latents_bytes=layers[-1].output,
@@ -138,4 +156,5 @@ def stage_tensors(
         is_first=start == 0,
         is_last=is_last,
         is_pipeline=stages > 1,
+        packs=settings.packs,
     )

@@ -217,12 +217,19 @@ class _Run:
         begins[checkpointed] = len(self.tensors.segments)
         ends = {end - 1 for _, end in self.tensors.segments}
         self.stash[number] = self.tensors.input_bytes - self.received.get(number, 0)
+        packing = self.tensors.begins if self.tensors.packs else []
+        unpacked = 0
         communication = self.states.communication_bytes if self.gathers else 0
         for index, layer in enumerate(own):
             if self.offloads and begins.get(index, 0) > 1:
                 # The last segment's input is in host memory by now; the first one's is the stage's own.
                 self.stash[number] -= self.tensors.hidden_bytes(self.tensors.segments[begins[index] - 1][0])
             temporaries = 0
+            if index in packing or (packing and index == plain_from):
+                self.stash[number] -= unpacked  # the last segment's input
+                unpacked = self.tensors.hidden_bytes(index) if index else 0
+            if index in packing:
+                self.stash[number] += self.tensors.packed_bytes(index)
             if index >= plain_from:
                 self.stash[number] += layer.held
                 temporaries = layer.forward_transient
@@ -232,8 +239,9 @@ class _Run:
             else:
                 self.stash[number] += layer.side + (layer.output if index in ends else 0)
             yield self._moment(instruction, index, temporaries=temporaries, communication=communication)
-        if self.offloads:
-            self.stash[number] = self.tensors.stash_bytes(offload=True) - self.received.get(number, 0)
+        if self.offloads or packing:
+            self.stash[number] = self.tensors.stash_bytes(offload=self.offloads)
+            self.stash[number] -= self.received.get(number, 0)
         self.kept[number % self.tensors.slots] = 0
 
     def _backward(self, instruction: Instruction) -> Iterator[Moment]:
@@ -279,7 +287,8 @@ class _Run:
         for index in range(plain_from - 1, self.tensors.checkpointed - 1, -1):
             layer = own[index]
             self.gathered = self.growth.segment_bytes(index, index + 1)
-            need = max(0, layer.selective_peak - arriving)
+            unpacked = self.tensors.hidden_bytes(index) if self.tensors.packs else 0
+            need = max(0, layer.selective_peak - arriving) + unpacked
             again = min(need, max(0, layer.selective_recomputed))
             yield self._moment(
                 instruction,
@@ -290,7 +299,7 @@ class _Run:
                 communication=self._reducing,
             )
             self.stash[instruction.micro_batch] -= layer.selective_saved + (
-                own[index - 1].output if index else 0
+                self.tensors.packed_bytes(index) if index else 0
             )
             arriving, side = 0, self.tensors.side_bytes
             self._add_gradients(index, by_layer)
@@ -310,6 +319,8 @@ class _Run:
             begin, end = segments[place]
             segment = range(begin, end)
             gradient = own[end - 1].output - arriving
+            if self.tensors.packs:
+                self.stash[number] += self.tensors.hidden_bytes(begin)
             if self.offloads and place:
                 self.stash[number] += self.tensors.hidden_bytes(segments[place - 1][0])
             self.gathered = self.growth.segment_bytes(begin, end)
@@ -338,7 +349,9 @@ class _Run:
                 self._add_gradients(index, by_layer)
             side = self.tensors.side_bytes
             if begin:
-                self.stash[number] -= own[begin - 1].output
+                self.stash[number] -= self.tensors.packed_bytes(begin)
+            if self.tensors.packs:
+                self.stash[number] -= self.tensors.hidden_bytes(begin)
         self.gathered = 0
 
     def _add_gradients(self, index: int, by_layer: Sequence[int]) -> None:

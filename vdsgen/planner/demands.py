@@ -6,6 +6,7 @@ from math import prod
 from typing import NoReturn
 
 from vdsgen.errors import InputError, Problem
+from vdsgen.planner.choices.activations import packing_problems
 from vdsgen.planner.choices.offload import offload_problems
 from vdsgen.planner.facts import machine_facts, shape_facts
 from vdsgen.planner.numerics import dtypes
@@ -22,7 +23,8 @@ def whole_pool_layouts(workload: Workload) -> list[Layout]:
 
     Raises InputError where pins contradict each other, the pool, the model or the global batch.
     """
-    problems = _contradictions(workload) or _batch_problems(workload) or offload_problems(workload)
+    problems = _contradictions(workload) or _batch_problems(workload)
+    problems = problems or offload_problems(workload) + packing_problems(workload)
     if problems:
         raise InputError(problems)
     pins, world = workload.experiment.constraints, workload.pool.world_size

@@ -34,6 +34,7 @@ def settings_of(plan: Plan) -> Settings:
         stage_plain_layers=checkpointing.plain_layers,
         stage_selective_layers=checkpointing.selective_layers,
         offload_activations=checkpointing.offload,
+        activation_compression=checkpointing.compression,
         dtype=plan.precision.dtype,
         gradient_accumulation_dtype=plan.precision.gradient_accumulation_dtype,
         reduce_bucket_elements=zero.reduce_bucket_elements,
@@ -91,6 +92,7 @@ def sections_of(settings: Settings, training: Training) -> dict[str, Any]:
             plain_layers=settings.stage_plain_layers,
             selective_layers=settings.stage_selective_layers,
             offload=settings.offload_activations,
+            compression=settings.activation_compression,
         ),
         "precision": Precision(
             dtype=settings.dtype,

@@ -44,7 +44,8 @@ class Candidate(NamedTuple):
     @property
     def simplicity(self) -> tuple[int, ...]:
         """No idle GPUs, nothing offloaded, less pipeline, fewer ranks to a block and to a sample, less
-        ZeRO, exact communication, no checkpointing; then the emptier GPU. Smaller is simpler."""
+        ZeRO, exact communication and activations, no checkpointing; then the emptier GPU. Smaller is
+        simpler."""
         settings = self.settings
         return (
             -settings.world_size,
@@ -53,7 +54,7 @@ class Candidate(NamedTuple):
             settings.tensor_parallel_size,
             settings.sequence_parallel_size,
             settings.zero_stage,
-            settings.communication_changes,
+            settings.communication_changes + settings.packs,
             int(settings.checkpoints),
             self.placed.peak_bytes,
             settings.micro_batch_size,
@@ -254,6 +255,9 @@ class _Searching:
             return []
         self.result.timed += best.timed
         if isinstance(best, TooSlow):
+            slower[stages] = slower.get(stages, 0) + len(tried)
+            return []
+        if not best.settings.checkpoints and settings.packs:  # the same as with nothing packed
             slower[stages] = slower.get(stages, 0) + len(tried)
             return []
         if not best.settings.checkpoints:

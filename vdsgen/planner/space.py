@@ -8,6 +8,7 @@ from math import gcd
 from typing import NamedTuple
 
 from vdsgen.cost.settings import Settings
+from vdsgen.planner.choices.activations import packing_choices
 from vdsgen.planner.choices.communication import communication_choices
 from vdsgen.planner.choices.degrees import (
     sequence_parallel_sizes,
@@ -155,9 +156,10 @@ def families(workload: Workload, candidates: list[Layout]) -> Iterator[Family]:
                 allgather_bucket_elements=bucket,
             )
             settings = as_trained(settings, training)
-            for offloaded, remaining in offload_choices(workload, settings, tried):
-                for chosen in communication_choices(workload, offloaded):
-                    yield Family(chosen, remaining)
+            for offloaded, left in offload_choices(workload, settings, tried):
+                for packed, remaining in packing_choices(workload, offloaded, left):
+                    for chosen in communication_choices(workload, packed):
+                        yield Family(chosen, remaining)
 
 
 def bucket_elements(workload: Workload) -> int:

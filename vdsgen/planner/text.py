@@ -144,7 +144,7 @@ def _intervals(settings: Settings) -> str:
     ):
         if by_stage:
             text += f", last {'/'.join(str(count) for count in by_stage)} {word}"
-    return text
+    return f"{text}, {settings.activation_compression}" if settings.packs else text
 
 
 def columns(table: Table, *, words_last: bool = False) -> list[str]:

@@ -66,6 +66,7 @@ def layout_words(settings: Settings) -> str:
 def checkpoint_words(settings: Settings) -> str:
     """Checkpoint intervals, of stages where they differ: 'checkpoint every block on stages 0-2, ...'."""
     plain, selective = settings.stage_plain_layers, settings.stage_selective_layers
+    packed = f", packed as {settings.activation_compression}" if settings.packs else ""
     but = f" but in the last {_layers(plain)}" if any(plain) else ""
     if any(selective):
         but += (
@@ -74,14 +75,14 @@ def checkpoint_words(settings: Settings) -> str:
             else (f", products kept in the last {_layers(selective)}")
         )
     if len(set(settings.stage_checkpoint_intervals)) < 2:
-        return interval_words(settings.checkpoint_interval(0)) + but
+        return interval_words(settings.checkpoint_interval(0)) + but + packed
     told, first = [], 0
     for own, run in groupby(settings.stage_checkpoint_intervals):
         last = first + len(list(run)) - 1
         where = f"stages {first}-{last}" if last > first else f"stage {first}"
         told.append(f"{interval_words(own)} on {where}")
         first = last + 1
-    return ", ".join(told) + but
+    return ", ".join(told) + but + packed
 
 
 def _layers(by_stage: tuple[int, ...]) -> str:

@@ -85,14 +85,21 @@ class Workload:
 
     def knows_selective(self, dtype: Dtype) -> bool:
         """Whether every layer was traced with its products kept."""
-        if dtype not in self._selective:
-            types = self.profile.layer_types
-            costs = [costs_of(self.profile, name, dtype) for name in types]
-            self._selective[dtype] = all(one.selective is not None for one in costs)
-        return self._selective[dtype]
+        return self._traced("selective", dtype)
+
+    def knows_packed(self, dtype: Dtype) -> bool:
+        """Whether every layer was traced with what checkpointing keeps packed."""
+        return self._traced("packed", dtype)
+
+    def _traced(self, how: str, dtype: Dtype) -> bool:
+        key = (how, dtype)
+        if key not in self._traces:
+            costs = [costs_of(self.profile, name, dtype) for name in self.profile.layer_types]
+            self._traces[key] = all(getattr(one, how) is not None for one in costs)
+        return self._traces[key]
 
     @cached_property
-    def _selective(self) -> dict[Dtype, bool]:
+    def _traces(self) -> dict[tuple[str, Dtype], bool]:
         return {}
 
     def least_share(self, stages: int) -> tuple[int, int] | None:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from functools import cache
 
 import torch
+from torch import Tensor, nn
 
+from vdsgen.model.activation_compression import Codec
 from vdsgen.model.layers.tensor_parallel import TensorRanks
 from vdsgen.model.pipeline import layer_specs
-from vdsgen.profile.costs import fitted_costs, prompt_garbage_collection
+from vdsgen.profile.costs import KeepingTraces, fitted_costs, prompt_garbage_collection
 from vdsgen.profile.fit import Basis, choose_basis
 from vdsgen.profile.kernels import ChosenAttention
 from vdsgen.profile.points import candidate_points, monomials_of
@@ -18,6 +20,7 @@ from vdsgen.profile.silent_ranks import Sent, SilentRanks, fitted_collectives
 from vdsgen.profile.trace import (
     LAYER_INDEX,
     Kind,
+    PackingTrace,
     Run,
     Trace,
     empty_inputs,
@@ -25,6 +28,7 @@ from vdsgen.profile.trace import (
     empty_tensors,
     traced,
     traced_checkpointed,
+    traced_packing,
 )
 from vdsgen.spec.architecture import Vdt, architecture_sha256
 from vdsgen.spec.profile import (
@@ -124,7 +128,8 @@ def _costs(
     ranks: int,
     kernel: AttentionKernel = "flash",
 ) -> tuple[LayerCosts, list[Trace], list[list[Sent]]]:
-    traces, checkpointed, selective, sent = [], [], [], []
+    traces, checkpointed, sent = [], [], []
+    keeping = KeepingTraces([], [], [])
     for point in basis.points:
         with empty_tensors(), ChosenAttention(kernel):
             silent = SilentRanks(ranks)
@@ -133,5 +138,24 @@ def _costs(
             traces.append(traced(layer, inputs, Run(kernel)))
             sent.append(list(silent.sent))
             checkpointed.append(traced_checkpointed(layer, inputs, Run(kernel)))
-            selective.append(traced_checkpointed(layer, inputs, Run(kernel), selective=True))
-    return fitted_costs(basis, traces, checkpointed, selective), traces, sent
+            _trace_keeping(keeping, layer, inputs, Run(kernel))
+    return fitted_costs(basis, traces, checkpointed, keeping), traces, sent
+
+
+def _trace_keeping(keeping: KeepingTraces, layer: nn.Module, inputs: tuple[Tensor, ...], run: Run) -> None:
+    """The first layer's products are not packed, as its input, the latents, is not; nor is the prediction of
+    the last, which is no segment's input."""
+    keeping.selective.append(traced_checkpointed(layer, inputs, run, selective=True))
+    if run.kernel != "flash":  # as little as is asked of other kernels
+        return
+    codec = Codec("int8")
+    packs = codec if inputs[0].requires_grad else None
+    keeping.selective_packed.append(
+        traced_checkpointed(layer, inputs, run, selective=True, codec=packs)
+        if packs
+        else keeping.selective[-1]
+    )
+    with torch.no_grad():
+        result = layer(inputs)
+    hidden = isinstance(result, tuple)
+    keeping.packing.append(traced_packing(result[0], codec) if hidden else PackingTrace(result.nbytes, 0, 0))

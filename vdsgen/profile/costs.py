@@ -5,20 +5,37 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from vdsgen.profile.fit import Basis
-from vdsgen.profile.trace import CheckpointedTrace, Trace
-from vdsgen.spec.profile import LayerCosts, Peak, Polynomial, Recomputation, SelectiveRecomputation
+from vdsgen.profile.trace import CheckpointedTrace, PackingTrace, Trace
+from vdsgen.spec.profile import (
+    LayerCosts,
+    PackedActivations,
+    Peak,
+    Polynomial,
+    Recomputation,
+    SelectiveRecomputation,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class KeepingTraces:
+    """Of selective recomputation and of packing, one of each kind a point; of packing none where it is not
+    asked about."""
+
+    selective: list[CheckpointedTrace]
+    selective_packed: list[CheckpointedTrace]
+    packing: list[PackingTrace]
 
 
 def fitted_costs(
     basis: Basis,
     traces: Sequence[Trace],
     checkpointed: Sequence[CheckpointedTrace],
-    selective: Sequence[CheckpointedTrace] = (),
+    keeping: KeepingTraces | None = None,
 ) -> LayerCosts:
-    """One trace of each kind a point, but for selective recomputation, which may be left out. Raises
-    NotPolynomialError where a cost is no polynomial."""
+    """One trace of each kind a point. Raises NotPolynomialError where a cost is no polynomial."""
 
     def fitted(name: str) -> Polynomial:
         return basis.polynomial([getattr(trace, name) for trace in traces])
@@ -42,7 +59,8 @@ def fitted_costs(
         forward_traffic_bytes=fitted("forward_traffic_bytes"),
         backward_traffic_bytes=fitted("backward_traffic_bytes"),
         checkpointed=Recomputation(**_recomputation(basis, checkpointed)),
-        selective=_selective(basis, selective) if selective else None,
+        selective=_selective(basis, keeping.selective) if keeping else None,
+        packed=_packed(basis, keeping) if keeping and keeping.packing else None,
     )
 
 
@@ -63,6 +81,18 @@ def _selective(basis: Basis, traces: Sequence[CheckpointedTrace]) -> SelectiveRe
         saved_bytes=basis.polynomial([trace.saved_bytes for trace in traces]),
         forward_transient_bytes=basis.peak(temporaries),
         recomputed_kernels=max(trace.recomputed_kernels for trace in traces),
+    )
+
+
+def _packed(basis: Basis, keeping: KeepingTraces) -> PackedActivations:
+    pairs = zip(keeping.selective_packed, keeping.selective, strict=True)
+    more = [packed.forward_traffic_bytes - plain.forward_traffic_bytes for packed, plain in pairs]
+    return PackedActivations(
+        output_bytes=basis.polynomial([one.packed_bytes for one in keeping.packing]),
+        packing_traffic_bytes=basis.polynomial([one.packing_traffic_bytes for one in keeping.packing]),
+        unpacking_traffic_bytes=basis.polynomial([one.unpacking_traffic_bytes for one in keeping.packing]),
+        selective=_selective(basis, keeping.selective_packed),
+        selective_packing_traffic_bytes=basis.polynomial(more),
     )
 
 

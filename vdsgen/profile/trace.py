@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils.checkpoint import checkpoint
 
+from vdsgen.model.activation_compression import Codec, Packed
 from vdsgen.model.layers.block import Block
 from vdsgen.model.layers.modulation import ROWS
 from vdsgen.model.layers.sequence_parallel import WHOLE, SequenceRanks
@@ -72,6 +73,7 @@ class CheckpointedTrace:
     forward_temporaries: tuple[int, ...] = ()
     """Alive at each operator of forward beyond what is held at its end."""
     recomputed_kernels: int = 0
+    forward_traffic_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,10 +196,15 @@ def traced(layer: nn.Module, inputs: tuple[Tensor, ...], run: Run = Run()) -> Tr
 
 
 def traced_checkpointed(
-    layer: nn.Module, inputs: tuple[Tensor, ...], run: Run = Run(), *, selective: bool = False
+    layer: nn.Module,
+    inputs: tuple[Tensor, ...],
+    run: Run = Run(),
+    *,
+    selective: bool = False,
+    codec: Codec | None = None,
 ) -> CheckpointedTrace:
     """Runs a layer inside torch's non-reentrant checkpoint, as training without a pipeline does; `selective`:
-    as one that keeps its products.
+    as one that keeps its products, packed by `codec`.
 
     The states of random generators that the checkpoint may keep are on the processor: not asked for.
     """
@@ -213,7 +220,7 @@ def traced_checkpointed(
         finally:
             ledger.note_next()
 
-    options: dict[str, Any] = {"context_fn": KeptProducts().contexts} if selective else {}
+    options: dict[str, Any] = {"context_fn": KeptProducts(codec).contexts} if selective else {}
     with ledger:
         result = checkpoint(once_more, *inputs, use_reentrant=False, preserve_rng_state=False, **options)
         outputs = _new_outputs(result, inputs)
@@ -237,7 +244,30 @@ def traced_checkpointed(
         saved_bytes=saved_bytes,
         forward_temporaries=tuple(moment - forward.end for moment in forward.moments),
         recomputed_kernels=end.kernels - start.kernels,
+        forward_traffic_bytes=forward.traffic_bytes,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class PackingTrace:
+    """What packing a hidden state, and unpacking it, costs."""
+
+    packed_bytes: int
+    packing_traffic_bytes: int
+    unpacking_traffic_bytes: int
+
+
+def traced_packing(hidden: Tensor, codec: Codec) -> PackingTrace:
+    """Of one that the codec packs or, where it would not pay, leaves as it is."""
+    ledger = Ledger([hidden])
+    with ledger:
+        kept = codec.pack(hidden)
+        packing = ledger.close_phase()
+        if not isinstance(kept, Packed):
+            return PackingTrace(hidden.nbytes, 0, 0)
+        kept.unpacked()
+        unpacking = ledger.close_phase()
+    return PackingTrace(kept.nbytes, packing.traffic_bytes, unpacking.traffic_bytes)
 
 
 def _known(layer: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:

@@ -66,6 +66,8 @@ def pipeline_section(plan: Plan) -> dict[str, Any]:
         section["plain_layers"] = list(plan.activation_checkpointing.plain_layers)
     if plan.activation_checkpointing.selective_layers:
         section["selective_layers"] = list(plan.activation_checkpointing.selective_layers)
+    if plan.activation_checkpointing.compression != "none":
+        section["compress_activations"] = plan.activation_checkpointing.compression
     if plan.activation_checkpointing.offload:
         section["offload_activations"] = True
     section["use_reentrant"] = False

@@ -55,6 +55,7 @@ DS_CONFIG = _in(
     _keys("pipeline.activation_checkpoint_interval pipeline.use_reentrant", "memory", "speed"),
     _keys("pipeline.stage_checkpoint_intervals pipeline.offload_activations", "memory", "speed"),
     _keys("pipeline.plain_layers pipeline.selective_layers", "memory", "speed"),
+    _keys("pipeline.compress_activations", "numerics", "memory", "speed"),
     _keys("zero_optimization.stage", "memory", "speed"),
     _keys("zero_optimization.*", "memory", "speed", comes_with=STAGE + DTYPE),
     _keys("zero_optimization.reduce_scatter", "speed", comes_with=STAGE + DTYPE),
@@ -139,6 +140,13 @@ TRAIN = _in(
     _keys("training.lora.alpha", "numerics"),
     _keys("training.precision", "numerics", "memory", "speed", mirrors=DTYPE),
     _keys(
+        "training.activation_precision",
+        "numerics",
+        "memory",
+        "speed",
+        mirrors=("plan.json:activation_checkpointing.compression",),
+    ),
+    _keys(
         "training.communication_precision",
         "numerics",
         "speed",
@@ -222,6 +230,13 @@ PLAN = _in(
     _same("activation_checkpointing.interval", "pipeline.activation_checkpoint_interval", "memory", "speed"),
     _same("activation_checkpointing.plain_layers", "pipeline.plain_layers", "memory", "speed"),
     _same("activation_checkpointing.selective_layers", "pipeline.selective_layers", "memory", "speed"),
+    _same(
+        "activation_checkpointing.compression",
+        "pipeline.compress_activations",
+        "numerics",
+        "memory",
+        "speed",
+    ),
     _same("activation_checkpointing.offload", "pipeline.offload_activations", "memory", "speed"),
     _same(
         "activation_checkpointing.stage_intervals", "pipeline.stage_checkpoint_intervals", "memory", "speed"

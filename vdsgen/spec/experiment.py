@@ -361,6 +361,9 @@ class Training(SpecWithOptions):
     gradient_accumulation_dtype: Literal["auto", "fp32", "model"] = "auto"
     """auto: fp32 for bf16 where DeepSpeed allows it, else the model's."""
     communication_precision: CommunicationPrecision = "exact"
+    activation_precision: Literal["exact", "int8", "fp8"] = "exact"
+    """What checkpointed activations may wait for backward in: as they are; or, where that makes a plan
+    faster, packed into a byte an element, which changes gradients (docs/activations.md)."""
     """What may travel between data-parallel ranks. exact: gradients and parameters in the model's dtype, as
     the engine sends them by itself. reduced: gradients of an fp32 model in bf16 besides. quantized: int8
     gradients, and ZeRO++'s int8 parameters and int4 gradients, besides. The planner takes what is faster."""
@@ -412,6 +415,8 @@ class Constraints(Spec):
     offload_optimizer: Literal["none", "cpu", "nvme"] | None = None
     offload_parameters: Literal["none", "cpu", "nvme"] | None = None
     offload_activations: bool | None = None
+    activation_compression: Literal["none", "int8", "fp8"] | None = None
+    """Of checkpointed activations, whatever `activation_precision` says."""
     communication_dtype: Dtype | None = None
     """What gradients are reduced in, whatever `communication_precision` says."""
     gradient_compression: Literal["none", "int8"] | None = None

@@ -16,6 +16,10 @@ GradientCompression = Literal["none", "int8"]
 """How data-parallel ranks exchange gradients where the trainer, not the engine, compresses them."""
 
 
+ActivationCompression = Literal["none", "int8", "fp8"]
+"""What checkpointed activations wait for backward in; none: as they are."""
+
+
 class Inputs(Spec):
     """What the plan was made from: hashes of the canonical JSON, and the pool."""
 
@@ -86,6 +90,7 @@ class ActivationCheckpointing(Spec):
     and attention where they are recomputed, each a segment of its own; empty where none."""
     offload: bool = False
     """Whether what checkpointing keeps waits for backward in host memory."""
+    compression: ActivationCompression = "none"
 
 
 class Communication(Spec):

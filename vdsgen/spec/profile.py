@@ -127,6 +127,21 @@ class SelectiveRecomputation(Recomputation):
     """Operators that launch a kernel once more."""
 
 
+class PackedActivations(Spec):
+    """What checkpointing keeps of the layer where that is packed into a byte an element
+    (model/activation_compression.py); int8 and fp8 take as many bytes."""
+
+    output_bytes: Polynomial
+    """Of the hidden state that the layer hands on."""
+    packing_traffic_bytes: Polynomial
+    """Read and written by packing that hidden state."""
+    unpacking_traffic_bytes: Polynomial
+    selective: SelectiveRecomputation
+    """Products are packed too. Its recomputation unpacks them."""
+    selective_packing_traffic_bytes: Polynomial
+    """What packing the products adds to forward's traffic."""
+
+
 class LayerCosts(Spec):
     """One layer type at one element width, traced. Bytes unless named otherwise."""
 
@@ -158,6 +173,8 @@ class LayerCosts(Spec):
     checkpointed: Recomputation | None = None
     """None: not traced."""
     selective: SelectiveRecomputation | None = None
+    """None: not traced, and not searched."""
+    packed: PackedActivations | None = None
     """None: not traced, and not searched."""
 
     def with_rank(self, rank: int) -> LayerCosts:
@@ -310,7 +327,7 @@ def _with_rank(value: LayerCosts, rank: int) -> LayerCosts:
     def settled(one: object) -> object:
         if isinstance(one, Polynomial | Peak):
             return one.with_rank(rank)
-        if isinstance(one, Recomputation | LayerCosts):
+        if isinstance(one, Recomputation | PackedActivations | LayerCosts):
             changed = {name: settled(getattr(one, name)) for name in type(one).model_fields}
             return one.model_copy(update=changed)
         return one

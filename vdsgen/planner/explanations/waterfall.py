@@ -24,6 +24,7 @@ MEASURES: tuple[tuple[str, tuple[str, ...]], ...] = (
             "stage_selective_layers",
         ),
     ),
+    ("packed activations", ("activation_compression",)),
     ("activation offload", ("offload_activations",)),
     ("offload (ZeRO)", ("offload_optimizer", "offload_parameters")),
     (
