@@ -24,7 +24,7 @@ from vdsgen.model.cache.content import Contents
 from vdsgen.model.cache.encoders import Encoders, MakeEncoders, Tensors
 from vdsgen.model.cache.locks import Lock, held, use_lock
 from vdsgen.model.cache.needs import ClipNeed, TextNeed
-from vdsgen.model.cache.shards import write_shard
+from vdsgen.model.cache.shards import Manifest, write_shard
 from vdsgen.model.cache.store import Store, open_store
 from vdsgen.model.data.decode import decode_clip
 from vdsgen.model.data.picture import fit
@@ -190,12 +190,21 @@ class _Filler:
     def _flush(self) -> None:
         """Writes the open shard. Lots that it holds parts of stay locked until all of them is written."""
         if self._open:
-            manifest = write_shard(self._store.shards, self._open, self._made_of)
+            manifest = self._written()
             self._contents.remember(self._store.file(manifest.name), manifest.sha256)
             self._store.add(manifest)
             self._made.stored_bytes += manifest.size_bytes
             self._open, self._made_of, self._open_bytes = {}, {}, 0
         self._release()
+
+    def _written(self) -> Manifest:
+        try:
+            return write_shard(self._store.shards, self._open, self._made_of)
+        except OSError as error:
+            raise VdsgenError(
+                f"{self._store.shards} cannot be written to: {error.strerror or error}",
+                remedy="make room there, or name another data.cache.folder; what was written before stays",
+            ) from error
 
     def _release(self) -> None:
         for lock in self._held:

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -63,19 +64,35 @@ def _take(source: Iterator[Item], ready: queue.Queue[Item | BaseException], ende
             return
 
 
-def in_threads(
-    function: Callable[[Item], Result], items: Iterator[Item], threads: int, ahead: int
-) -> Iterator[Result]:
-    """`function` of each item, in order, by as many threads; `ahead` results at most are begun before they
-    are asked for."""
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="loader")
-    begun: deque[Future[Result]] = deque()
-    try:
-        for item in items:
-            begun.append(pool.submit(function, item))
-            if len(begun) > ahead:
-                yield begun.popleft().result()
-        while begun:
-            yield begun.popleft().result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+class InThreads(Generic[Item, Result]):
+    """`function` of each item, in order, by as many threads; `ahead` results are begun before they are asked
+    for, the first ones at once."""
+
+    def __init__(
+        self, function: Callable[[Item], Result], items: Iterator[Item], threads: int, ahead: int
+    ) -> None:
+        self._function, self._items = function, items
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="loader")
+        self._begun: deque[Future[Result]] = deque()
+        for _ in range(ahead):
+            self._begin()
+
+    def _begin(self) -> None:
+        for item in islice(self._items, 1):
+            self._begun.append(self._pool.submit(self._function, item))
+
+    def __iter__(self) -> InThreads[Item, Result]:
+        return self
+
+    def __next__(self) -> Result:
+        self._begin()
+        if not self._begun:
+            raise StopIteration
+        return self._begun.popleft().result()
+
+    def close(self) -> None:
+        """Returns when what was being made is made, and nothing more will be."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def __del__(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)

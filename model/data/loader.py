@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vdsgen.errors import VdsgenError
-from vdsgen.model.data.ahead import TakenAhead, in_threads
+from vdsgen.model.data.ahead import InThreads, TakenAhead
 from vdsgen.model.data.buckets import size_order
 from vdsgen.model.data.index import NAMED_AT_MOST, Index
 from vdsgen.model.data.order import Draw, Share
@@ -95,6 +95,8 @@ class Batches:
 
     def close(self) -> None:
         """Ends the worker processes. The iterator is exhausted afterwards."""
+        if isinstance(self._prepared, TakenAhead | InThreads):
+            self._prepared.close()
         self._prepared = None
 
     def __enter__(self) -> Self:
@@ -186,7 +188,7 @@ def _start(source: Source, draws: Iterator[Draw], ahead: int) -> Iterator[Prepar
     if not data.workers:
         return map(prepared.__getitem__, draws)
     if source.loads_in_threads:
-        return in_threads(prepared.__getitem__, draws, data.workers, data.workers * data.prefetch)
+        return InThreads(prepared.__getitem__, draws, data.workers, data.workers * data.prefetch)
     loader = DataLoader(
         prepared,
         batch_size=None,

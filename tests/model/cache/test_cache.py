@@ -237,6 +237,19 @@ def test_an_interrupted_writer_leaves_what_it_had_written(
     assert fill_cache(experiment).entries == 0
 
 
+def test_a_full_disk_is_told_and_nothing_half_written_counts(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    experiment = cached(clips, tmp_path / "cache")
+    with monkeypatch.context() as patch, pytest.raises(VdsgenError, match="No space left on device"):
+        patch.setattr(filling, "write_shard", full)
+        fill_cache(experiment)
+    assert fill_cache(experiment).entries == 4
+
+
 def test_clips_that_cannot_be_decoded_are_named_and_the_next_takes_their_place(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
