@@ -50,6 +50,7 @@ from vdsgen.model.sample import SampleFiles, write_sample
 from vdsgen.model.sources import AnySource, open_source
 from vdsgen.model.summary import Artefacts, summarise, summary_text
 from vdsgen.model.validation import HeldOut, held_out_of, read_validation, shared_held_out
+from vdsgen.spec.plan import Plan
 from vdsgen.spec.run import CHECKPOINTS, tag_of
 
 
@@ -81,7 +82,7 @@ def train(configuration: Configuration) -> None:
     first_step = checkpoint.resume(engine, configuration.output, rendered) if configuration.resume else 0
     record_run(configuration, index, first_step)
     say_first(
-        f"Training {rendered.plan.model.parameters:,} parameters on {len(index.entries)} clips, "
+        f"Training {trained_parameters(rendered.plan)} on {len(index.entries)} clips, "
         f"{configuration.global_batch_size} a step, from step {first_step + 1} to {configuration.steps}."
     )
     order = order_of(configuration, index)
@@ -100,6 +101,14 @@ def train(configuration: Configuration) -> None:
         conclude(configuration, sample, memory)
     dist.barrier()
     dist.destroy_process_group()
+
+
+def trained_parameters(plan: Plan) -> str:
+    """`1,418,996,800 parameters`, or how many of them, where the others stay as they are."""
+    model = plan.model
+    if model.trainable_parameters == model.parameters:
+        return f"{model.parameters:,} parameters"
+    return f"{model.trainable_parameters:,} of {model.parameters:,} parameters"
 
 
 def run_steps(

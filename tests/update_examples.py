@@ -24,16 +24,19 @@ PAIRS = (
     ("article-2.1b", "eight-24gb"),
     ("article-2.1b-pinned", "eight-24gb"),
     ("cpu-demo", "cpu-demo"),
+    ("wan-1.3b", "four-24gb"),
+    ("wan-14b-lora", "four-24gb"),
 )
 """Every experiment but those below, on the lab that it is meant for."""
 NOT_RENDERED = (
     ("vdt-14b", "sixteen-80gb"),
     ("one-gpu-1.5b", "one-16gb"),
+    ("cpu-wan", "cpu-demo"),
     ("article-1.5b", "mixed"),
     ("article-1.5b", "shared-node"),
     ("article-1.5b", "two-hosts"),
 )
-"""Planned where they are used: `python -m tests.benchmarks.verify_table`, docs/offload.md,
+"""Planned where they are used: README.md, `python -m tests.benchmarks.verify_table`, docs/offload.md,
 `python -m tests.update_labs`."""
 
 
