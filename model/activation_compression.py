@@ -1,8 +1,8 @@
 """What checkpointing keeps, packed into a byte an element until backward: int8, or fp8 (e4m3).
 
-Each stretch of BLOCK elements along the last axis has a scale of its own, its largest magnitude over the
-largest that the format holds, in the tensor's own dtype. So packed bf16 takes 1 + 2 / 128 bytes an element
-for 2, fp32 1 + 4 / 128 for 4. Rounding is to the nearest: the same bits for every layout of ranks.
+Each block along the last axis, of at most BLOCK elements, has a scale of its own: its largest magnitude over
+the largest that the format holds, in the tensor's own dtype. So packed bf16 takes 1 + 2 / 128 bytes an
+element for 2, fp32 1 + 4 / 128 for 4. Rounding is to the nearest: the same bits for every layout of ranks.
 
 Packed are the inputs of checkpointed segments and, where layers keep their products (selective.py), these.
 Layers that run plainly keep what they keep: keeping their products alone saves as much, and takes less time
@@ -87,11 +87,11 @@ class Packed:
         rows = blocks.flatten(-2)[..., : self._columns].contiguous()
         ordered = rows.reshape([self._shape[axis] for axis in self._order])
         back = sorted(range(len(self._order)), key=lambda place: self._order[place])
-        return ordered.permute(back)  # type: ignore[no-any-return]
+        return ordered.permute(back)
 
     @property
     def nbytes(self) -> int:
-        return self._values.nbytes + self._scales.nbytes  # type: ignore[no-any-return]
+        return self._values.nbytes + self._scales.nbytes
 
 
 def _unpacked(kept: Packed | Tensor) -> Tensor:
@@ -110,9 +110,12 @@ def _rows_in_memory(tensor: Tensor) -> tuple[Tensor, tuple[int, ...]]:
 
 
 def _in_blocks(rows: Tensor) -> Tensor:
-    """(rows, blocks, BLOCK); the last block of a row filled up with zeros, or as short as a short row is."""
+    """(rows, blocks, elements of each): equal blocks of at most BLOCK, as few as there can be. Where those
+    would have hardly any elements, the last block is filled up with zeros."""
     columns = rows.shape[-1]
-    if columns < BLOCK:
-        return rows[:, None]
-    missing = -columns % BLOCK
-    return (F.pad(rows, (0, missing)) if missing else rows).unflatten(-1, (-1, BLOCK))  # type: ignore[no-any-return]
+    blocks = -(-columns // BLOCK)
+    most = columns // FEWEST_ELEMENTS
+    equal = next((count for count in range(blocks, most + 1) if columns % count == 0), None)
+    if equal is not None:
+        return rows.unflatten(-1, (equal, columns // equal))
+    return F.pad(rows, (0, -columns % BLOCK)).unflatten(-1, (-1, BLOCK))

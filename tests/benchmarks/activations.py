@@ -231,10 +231,9 @@ def main() -> None:
     train(network, data[: chosen.warm_up])
     warm = copy.deepcopy(network.state_dict())
     results = list(measure(of, warm, data[chosen.warm_up :], chosen.repeats))
-    print(
-        "| activations | core seconds | of plain | MiB held | planned | ratio | on the host | loss | gradients |"
-    )
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    columns = ("core seconds", "of plain", "MiB held", "planned", "ratio", "on the host", "loss", "gradients")
+    print(f"| activations | {' | '.join(columns)} |")
+    print(f"| --- |{' ---: |' * len(columns)}")
     plain = results[0]
     for setting, found in zip(SETTINGS, results, strict=True):
         ratio = statistics.median(a / b for a, b in zip(found.seconds, plain.seconds, strict=True))

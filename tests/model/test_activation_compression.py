@@ -28,7 +28,7 @@ def packed(tensor: Tensor, kind: Format = "int8") -> Packed:
 
 @given(
     shape=st.lists(st.integers(1, 5), min_size=1, max_size=3),
-    columns=st.sampled_from([16, 72, 128, 200, 384]),
+    columns=st.sampled_from([16, 72, 128, 131, 200, 384]),
     dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
     kind=st.sampled_from(FORMATS),
     scale=st.sampled_from([0.0, 1e-3, 1.0, 300.0]),
@@ -45,8 +45,9 @@ def test_what_comes_back_is_near(
     back = packed(x, kind).unpacked()
     assert (back.dtype, back.shape, back.is_contiguous()) == (x.dtype, x.shape, True)
     rows, largest = x.float().reshape(-1, columns), []
-    for begin in range(0, columns, BLOCK):
-        part = rows[:, begin : begin + BLOCK]
+    width = {16: 16, 72: 72, 128: 128, 200: 100, 384: 128, 131: BLOCK}[columns]
+    for begin in range(0, columns, width):
+        part = rows[:, begin : begin + width]
         largest.append(part.abs().amax(-1, keepdim=True).expand_as(part))
     eps = torch.finfo(dtype).eps
     most = torch.cat(largest, -1)
@@ -59,6 +60,8 @@ def test_bytes_are_one_an_element_and_a_scale_a_block() -> None:
     assert packed(torch.randn(6, 256)).nbytes == 6 * 256 + 6 * 2 * 4
     assert packed(torch.randn(6, 256).bfloat16()).nbytes == 6 * 256 + 6 * 2 * 2
     assert packed(torch.randn(6, 72).bfloat16()).nbytes == 6 * 72 + 6 * 2, "a short row is one block"
+    assert packed(torch.randn(6, 192).bfloat16()).nbytes == 6 * 192 + 6 * 2 * 2, "two blocks of 96"
+    assert packed(torch.randn(6, 131).bfloat16()).nbytes == 6 * 256 + 6 * 2 * 2, "a prime is filled up"
 
 
 def test_rows_of_attention_are_all_its_heads() -> None:

@@ -13,6 +13,8 @@ from vdsgen.planner.plan_settings import settings_of
 from vdsgen.planner.search import Search, search
 from vdsgen.spec.plan import Plan
 
+PINS: dict[str, Any] = {"pipeline_parallel_size": 1, "micro_batch_size": 4, "zero_stage": 1}
+
 
 def run(memory_gib: float, activation_precision: str = "exact", **constraints: Any) -> Search:
     of: dict[str, Any] = {"constraints": constraints, "activation_precision": activation_precision}
@@ -26,8 +28,7 @@ def seconds(found: Search) -> float:
 
 def test_where_memory_is_short_products_are_kept_first() -> None:
     """Then layers are recomputed whole."""
-    pins = {"pipeline_parallel_size": 1, "micro_batch_size": 4, "zero_stage": 1}
-    plenty, less, little = (run(memory, **pins) for memory in (48.0, 24.0, 12.0))
+    plenty, less, little = (run(memory, **PINS) for memory in (48.0, 24.0, 12.0))
     kinds = [one.ranked[0].settings for one in (plenty, less, little)]
     assert not kinds[0].checkpoints
     assert kinds[1].stage_selective_layers and kinds[1].whole_layers(0, 16) == 0
@@ -58,9 +59,6 @@ def test_plans_record_and_explain_it() -> None:
     (reason,) = [one for one in plan.reasons if one.startswith("Layers that keep")]
     assert "with every layer recomputed whole the plan takes" in reason
     assert plan.predicted.split is not None and plan.predicted.split.recompute_seconds > 0
-
-
-PINS: dict[str, Any] = {"pipeline_parallel_size": 1, "micro_batch_size": 4, "zero_stage": 1}
 
 
 def test_activations_are_packed_where_they_may_be_and_that_is_faster() -> None:

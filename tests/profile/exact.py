@@ -6,7 +6,7 @@ from vdsgen.cost.compute import BACKWARD_MATMUL_FACTOR
 from vdsgen.cost.rates import BACKWARD_ATTENTION_FACTOR
 from vdsgen.profile.points import Point
 from vdsgen.profile.trace import CheckpointedTrace, Trace
-from vdsgen.spec.profile import LayerCosts
+from vdsgen.spec.profile import LayerCosts, SelectiveRecomputation
 
 PLAIN = (
     "saved_bytes",
@@ -51,5 +51,24 @@ def differences(
             max((0, *trace.backward_temporaries)),
         ),
         "peak_bytes": (inside.peak_bytes.at(*at), max((0, *checkpointed.moments))),
+    }
+    return {name: pair for name, pair in found.items() if pair[0] != pair[1]}
+
+
+def kept_differences(
+    costs: SelectiveRecomputation, trace: CheckpointedTrace, point: Point
+) -> dict[str, tuple[int, int]]:
+    """The same of a layer that keeps its products."""
+    at = (point.batch, point.geometry)
+    found = {
+        name: (getattr(costs, name).at(*at), getattr(trace, name)) for name in ("saved_bytes", *RECOMPUTED)
+    }
+    found |= {
+        "forward_transient_bytes": (
+            costs.forward_transient_bytes.at(*at),
+            max((0, *trace.forward_temporaries)),
+        ),
+        "peak_bytes": (costs.peak_bytes.at(*at), max((0, *trace.moments))),
+        "recomputed_kernels": (costs.recomputed_kernels, trace.recomputed_kernels),
     }
     return {name: pair for name, pair in found.items() if pair[0] != pair[1]}

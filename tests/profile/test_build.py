@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from tests.model.sizes import geometry, tiny
-from tests.profile.exact import differences
+from tests.profile.exact import differences, kept_differences
 from tests.profile.sizes import predicted_held, real_stage
 from vdsgen.catalog import models, profile_for
+from vdsgen.model.activation_compression import Codec
 from vdsgen.model.objective import diffusion_loss
 from vdsgen.model.pipeline import SequentialModel, layer_specs
 from vdsgen.profile.build import DTYPES, build_profile, tensor_parallel_sizes
@@ -104,6 +105,30 @@ def test_committed_profiles_are_what_the_layers_cost_now(name: str) -> None:
                 checkpointed = traced_checkpointed(layer, inputs, Run(kernel))
             costs = profile.layer_types[kind].costs(width, kernel)
             assert differences(costs, trace, checkpointed, point) == {}, (width, kernel, kind)
+
+
+@pytest.mark.parametrize("name", ["vdt-demo", "vdt-14b"])
+def test_committed_profiles_are_what_kept_products_cost_now(name: str) -> None:
+    """As they are, and packed; at a size that they were not fitted to."""
+    model = models()[name].sizes
+    at = geometry(model, frames=7, rows=9, columns=8, text_tokens=23)
+    point = Point(6, at if model.condition == "text" else at._replace(text_tokens=0))
+    profile = profile_for(model)
+    assert profile is not None
+    for kind in LAYER_INDEX:
+        with empty_tensors():
+            layer = empty_layer(model, point.geometry, kind, DTYPES["half"])
+            inputs = empty_inputs(model, point.batch, point.geometry, kind, DTYPES["half"])
+            codec = Codec("int8") if inputs[0].requires_grad else None
+            kept = [traced_checkpointed(layer, inputs, selective=True, codec=one) for one in (None, codec)]
+        costs = profile.layer_types[kind].half
+        assert costs.selective is not None and costs.packed is not None
+        for found, trace in zip((costs.selective, costs.packed.selective), kept, strict=True):
+            assert kept_differences(found, trace, point) == {}, kind
+            # No product runs again.
+            assert trace.recomputed_matmul_flops == trace.recomputed_attention_flops == 0
+        if kind == "block":
+            assert 2 * kept[1].saved_bytes < 1.1 * kept[0].saved_bytes < 0.6 * costs.saved_bytes.at(6, at)
 
 
 @pytest.mark.parametrize("name", ["vdt-demo", "vdt-2.1b"])
