@@ -24,6 +24,7 @@ from vdsgen.model.cache.progress import Notes, SharedProgress
 from vdsgen.model.cache.prune import Pruned, prune
 from vdsgen.model.cache.state import CacheState, cache_state, folder_of, hashes_of
 from vdsgen.model.cache.store import Store, open_store
+from vdsgen.model.data.held_out import hold_out
 from vdsgen.model.data.index import Index, scan
 from vdsgen.model.data.workers import without_main_module
 from vdsgen.spec.experiment import Experiment
@@ -143,7 +144,7 @@ class _Cache:
     def _states(self, contents: Contents) -> list[CacheState]:
         states = []
         for experiment in self.experiments:
-            index = scan(experiment.data)
+            index = _trained_on(experiment)
             hashes = hashes_of(index, contents, range(len(index.entries)))
             states.append(cache_state(index, experiment.data, encoders_of(experiment), hashes))
         return states
@@ -160,6 +161,12 @@ class _Cache:
             unused=len(store.keys() - needed),
             unreadable={path: reason for state in states for path, reason in _unreadable(state.index)},
         )
+
+
+def _trained_on(experiment: Experiment) -> Index:
+    """The clips, but those that are held out: their loss is computed without the cache."""
+    index, validation = scan(experiment.data), experiment.training.validation
+    return index if validation is None else hold_out(index, experiment.data, validation)[0]
 
 
 def _needed(states: Sequence[CacheState]) -> set[str]:

@@ -76,7 +76,7 @@ def bucket_text(sizes: Sequence[ClipSize], taken: tuple[int, ...]) -> str | None
 def _line(size: ClipSize, clips: int, share: int, round_units: int, unit: str, samples: int) -> str:
     if not share:
         return f"bucket {size}: no clip is nearest to it, it is never trained at"
-    text = f"bucket {size}: {clips} clips, {share} of {round_units} {_plural(unit)}"
+    text = f"bucket {size}: {clips} clip{'' if clips == 1 else 's'}, {share} of {round_units} {_plural(unit)}"
     if clips < samples:
         text += f"; fewer than the {samples} of a {unit}, so that they come again within it"
     return text

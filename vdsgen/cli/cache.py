@@ -129,7 +129,8 @@ def _text(report: CacheReport, *, only_check: bool) -> str:
     lines += [f"  left out: {path}: {reason}" for path, reason in left_out[:NAMED_AT_MOST]]
     if len(left_out) > NAMED_AT_MOST:
         lines.append(f"  left out: {len(left_out) - NAMED_AT_MOST} more")
-    lines.append(f"  {report.shards} shards, {report.stored_bytes / 2**20:.1f} MiB")
+    shards = "1 shard" if report.shards == 1 else f"{report.shards} shards"
+    lines.append(f"  {shards}, {report.stored_bytes / 2**20:.1f} MiB")
     if report.pruned is not None:
         pruned = report.pruned
         lines.append(

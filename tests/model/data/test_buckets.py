@@ -84,7 +84,7 @@ def test_every_clip_comes_equally_often() -> None:
     assert set(seen.values()) == {4} and len(seen) == 10
     lines = bucket_lines(found, spec, order, 4)
     assert lines == [
-        "bucket 8 x 48 x 48: 1 clips, 1 of 10 steps; fewer than the 4 of a step, so that they come again "
+        "bucket 8 x 48 x 48: 1 clip, 1 of 10 steps; fewer than the 4 of a step, so that they come again "
         "within it",
         "bucket 8 x 32 x 64: 6 clips, 6 of 10 steps",
         "bucket 8 x 64 x 32: 3 clips, 3 of 10 steps; fewer than the 4 of a step, so that they come again "
