@@ -120,12 +120,8 @@ class InPlace(nn.Module):
             a = a.mul_(2) + read
         elif self.how == "after another product":
             a = a.add_(self.second(x.cos()))
-<<<<<<< HEAD
-        return self.second(a.tanh().exp()).tanh()  # type: ignore[no-any-return]
-=======
         out: Tensor = self.second(a.tanh().exp())
         return out.tanh()
->>>>>>> activations
 
 
 @pytest.mark.parametrize("how", ["at once", "after it was read", "after another product", "not"])
