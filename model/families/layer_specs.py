@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from deepspeed.pipe import LayerSpec
@@ -60,6 +60,8 @@ class DiffusersLayer(nn.Module):
     def __init__(self, skeleton: Skeleton, index: int, seed: int, weights: Weights) -> None:
         super().__init__()
         self.kind, module = skeleton.layers[index]
+        self.skips: Literal[-1, 0, 1] = getattr(module, "skips", 0)
+        """1: the hidden state that it gets waits for a later layer; -1: it joins the last that waits."""
         self.layer = _with_memory(module)
         self.diffusers_names = _prefixed(skeleton.names[index])
         self.adapter_names = _prefixed(skeleton.adapter_names[index])

@@ -6,7 +6,8 @@ K width of the image embedding.
 
 Layers take and return (hidden_BFCHW, time_BE, image_B1K, *skips): what is still to be joined on the way up,
 the last to be joined first at the end. On the way down each layer's output is the next skip; it travels once,
-as the hidden state, and the layer after it puts it among the skips.
+as the hidden state, and the layer after it puts it among the skips. `skips` says how many more there are
+behind a layer.
 """
 
 from __future__ import annotations
@@ -57,16 +58,20 @@ class _Residual(nn.Module):
         if self.attention is not None:
             context = image.repeat_interleave(frames, dim=0)
             hidden = self.attention(hidden, context, images_only, return_dict=False)[0]
-        return hidden.unflatten(0, (batch, frames))
+        return hidden.reshape(batch, frames, *hidden.shape[1:])
 
 
 class _Down(_Residual):
+    skips = 1
+
     def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         hidden, time, image, *skips = inputs
         return self.run(hidden, time, image), time, image, *skips, hidden
 
 
 class _Up(_Residual):
+    skips = -1
+
     def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         hidden, time, image, *skips, skip = inputs
         joined = torch.cat([hidden, skip], dim=2)
@@ -74,6 +79,8 @@ class _Up(_Residual):
 
 
 class _Downsample(nn.Module):
+    skips = 1
+
     def __init__(self, sampler: nn.Module) -> None:
         super().__init__()
         self.sampler = sampler
@@ -100,6 +107,8 @@ class _Upsample(nn.Module):
 
 
 class _Middle(nn.Module):
+    skips = 1
+
     def __init__(self, first: nn.Module, attention: nn.Module, second: nn.Module) -> None:
         super().__init__()
         self.first, self.second = _Residual(first, attention), _Residual(second, None)

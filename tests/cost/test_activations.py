@@ -121,6 +121,8 @@ layer_strategy = st.builds(
     side=st.just(0),
     forward_transient=st.integers(0, 10**9),
     backward_transient=st.integers(0, 10**9),
+    constant=st.integers(0, 10**8),
+    waiting=st.just(0),
 )
 
 

@@ -36,6 +36,10 @@ class StageTensors(NamedTuple):
     is_first: bool
     is_last: bool
     is_pipeline: bool
+    constant_bytes: int = 0
+    """What the stage's layers share and made once, whatever runs (rotary tables)."""
+    crossing_bytes: int = 0
+    """Hidden states that were put aside within a checkpoint segment and outlive it."""
 
     @property
     def always_bytes(self) -> int:
@@ -47,8 +51,8 @@ class StageTensors(NamedTuple):
         process the trainer holds its micro-batch's latents and target.
         """
         if not self.is_pipeline:
-            return 2 * self.latents_bytes
-        buffers = self.received_bytes
+            return 2 * self.latents_bytes + self.constant_bytes
+        buffers = self.received_bytes + self.constant_bytes
         if self.sent_bytes > self.received_bytes:
             buffers += self.sent_bytes
         return buffers + (self.is_first + self.is_last) * self.slots * self.latents_bytes
@@ -83,7 +87,7 @@ class StageTensors(NamedTuple):
         checkpointed = self.checkpointed
         stash = self.input_bytes + sum([layer.held for layer in self.own[checkpointed:]])
         stash += sum([self.own[end - 1].output for _, end in self.segments])
-        stash += sum([layer.side for layer in self.own[:checkpointed]])
+        stash += sum([layer.side for layer in self.own[:checkpointed]]) + self.crossing_bytes
         return stash - self.offloaded_bytes if offload else stash
 
     def hidden_bytes(self, begin: int) -> int:
@@ -117,20 +121,36 @@ def stage_tensors(
     stages = settings.pipeline_parallel_size
     side = sum([layer.side for layer in layers[:stop]])
     own = tuple(layers[start:stop])
-    received = layers[start - 1].output + side - sum([layer.side for layer in own]) if start else 0
+    received = 0
+    if start:
+        before = layers[start - 1]
+        received = before.output + before.waiting + side - sum([layer.side for layer in own])
     is_last = stop == len(layers)
+    segments = checkpoint_segments(
+        settings.checkpointed_layers(stage, stop - start), settings.checkpoint_interval(stage)
+    )
     return StageTensors(
         own=own,
         received_bytes=received,
         received_hidden_bytes=layers[start - 1].output if start else 0,
-        sent_bytes=0 if is_last else own[-1].output + side,
+        sent_bytes=0 if is_last else own[-1].output + own[-1].waiting + side,
         side_bytes=side,
         latents_bytes=layers[-1].output,
         slots=pipeline_slots(stage, stages, settings.gradient_accumulation_steps) if stages > 1 else 1,
-        segments=checkpoint_segments(
-            settings.checkpointed_layers(stage, stop - start), settings.checkpoint_interval(stage)
-        ),
+        segments=segments,
         is_first=start == 0,
         is_last=is_last,
         is_pipeline=stages > 1,
+        constant_bytes=max([layer.constant for layer in own]),
+        crossing_bytes=sum([_crossing_bytes(layers, start + begin, start + end) for begin, end in segments]),
     )
+
+
+def _crossing_bytes(layers: Sequence[LayerBytes], begin: int, end: int) -> int:
+    """Of the layers begin to end - 1: hidden states made within and put aside for later ones. The segment's
+    own input, where it is put aside, is there as the output of the one before."""
+    if layers[end - 1].waiting == 0 or begin == 0:
+        return layers[end - 1].waiting
+    first = layers[begin]
+    put_aside = first.waiting - layers[begin - 1].waiting
+    return max(0, layers[end - 1].waiting - layers[begin - 1].waiting - max(0, put_aside))

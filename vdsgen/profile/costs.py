@@ -25,6 +25,9 @@ def fitted_costs(
             return None
         return fitted(name)
 
+    def if_any(name: str) -> Polynomial | None:
+        return fitted(name) if any(getattr(trace, name) for trace in traces) else None
+
     def recomputed(name: str) -> Polynomial:
         return basis.polynomial([getattr(trace, f"recomputed_{name}") for trace in checkpointed])
 
@@ -32,6 +35,7 @@ def fitted_costs(
         saved_bytes=fitted("saved_bytes"),
         output_bytes=fitted("output_bytes"),
         side_bytes=fitted("side_bytes"),
+        constant_bytes=if_any("constant_bytes"),
         forward_transient_bytes=basis.peak([_with_zero(trace.forward_temporaries) for trace in traces]),
         backward_transient_bytes=basis.peak([_with_zero(trace.backward_temporaries) for trace in traces]),
         matmul_flops=fitted("matmul_flops"),

@@ -227,7 +227,8 @@ TINY = {
     ),
     "cogvideox 1.5, image": Tiny(
         "CogVideoXTransformer3DModel",
-        COGVIDEOX | {"patch_size_t": 2, "ofs_embed_dim": 12, "in_channels": 8},
+        COGVIDEOX
+        | {"patch_size_t": 2, "ofs_embed_dim": 12, "in_channels": 8, "sample_height": 40, "sample_width": 40},
         lambda: (normal(2, 8, 4, 4, 6), STEPS, normal(2, 5, 20)),
         _cogvideox,
     ),
