@@ -32,7 +32,7 @@ from vdsgen.model.activation_compression import Codec, Format
 from vdsgen.model.activation_offload import ActivationOffload
 from vdsgen.model.data.index import scan
 from vdsgen.model.data.loader import Batches
-from vdsgen.model.data.order import Share
+from vdsgen.model.data.order import Share, SizeOrder
 from vdsgen.model.data.samples import source_for
 from vdsgen.model.engine import Batch
 from vdsgen.model.objective import diffusion_loss
@@ -100,7 +100,7 @@ def batches(of: Experiment, steps: int) -> list[Batch]:
     """The run's first micro-batches."""
     source = source_for(of, scan(of.data))
     share = Share(0, 1, MICRO_BATCH, 1)
-    with Batches(source, share, share.draws(of.training.seed, 1, 0, steps)) as found:
+    with Batches(source, share, share.draws(SizeOrder(of.training.seed, (1,)), 0, steps)) as found:
         return [(batch[0], batch[1]) for batch in found]
 
 

@@ -5,71 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from vdsgen.profile.families.family import FINAL, Training, whole_model
+from tests.model.families.tiny import TINY
+from vdsgen.model.families.adapters import inject_adapters
+from vdsgen.model.families.skeleton import model_class
+from vdsgen.profile.families.family import Training
 from vdsgen.profile.families.registry import family_of
 from vdsgen.profile.ledger import Entry, Ledger
 from vdsgen.profile.points import Point
+from vdsgen.spec.experiment import Lora
 from vdsgen.spec.pretrained import PretrainedModel
 
-WAN = {
-    "patch_size": [1, 2, 2],
-    "num_attention_heads": 2,
-    "attention_head_dim": 12,
-    "in_channels": 4,
-    "out_channels": 4,
-    "text_dim": 20,
-    "freq_dim": 8,
-    "ffn_dim": 40,
-    "num_layers": 3,
-}
-COGVIDEOX = {
-    "num_attention_heads": 2,
-    "attention_head_dim": 8,
-    "in_channels": 4,
-    "out_channels": 4,
-    "time_embed_dim": 12,
-    "text_embed_dim": 20,
-    "num_layers": 3,
-    "patch_size": 2,
-    "patch_size_t": None,
-    "use_rotary_positional_embeddings": True,
-}
-LTX = {
-    "in_channels": 6,
-    "out_channels": 6,
-    "num_attention_heads": 2,
-    "attention_head_dim": 8,
-    "cross_attention_dim": 16,
-    "num_layers": 3,
-    "caption_channels": 20,
-}
 
-
-HUNYUAN_VIDEO = {
-    "in_channels": 4,
-    "out_channels": 4,
-    "num_attention_heads": 2,
-    "attention_head_dim": 8,
-    "num_layers": 1,
-    "num_single_layers": 2,
-    "num_refiner_layers": 1,
-    "patch_size": 2,
-    "patch_size_t": 1,
-    "text_embed_dim": 20,
-    "pooled_projection_dim": 12,
-    "rope_axes_dim": [2, 2, 4],
-}
-
-
-def entry(
-    class_name: str, config: dict[str, Any], patch: int = 2, temporal_patch: int = 1
-) -> PretrainedModel:
+def entry(name: str, patch: int = 2, temporal_patch: int = 1, text_tokens: int = 5) -> PretrainedModel:
+    tiny = TINY[name]
     return PretrainedModel(
         summary="small",
-        class_name=class_name,
-        config=config,
+        class_name=tiny.class_name,
+        config=dict(tiny.config),
         config_source="none",
         published_parameters=None,
         parameters_source="none",
@@ -77,62 +30,49 @@ def entry(
         spatial_factor=8,
         temporal_patch=temporal_patch,
         spatial_patch=patch,
-        text_tokens=7,
+        text_tokens=text_tokens,
     )
 
 
 SMALL = {
-    "wan": entry("WanTransformer3DModel", WAN),
-    "cogvideox": entry("CogVideoXTransformer3DModel", COGVIDEOX),
-    "cogvideox, fixed positions": entry(
-        "CogVideoXTransformer3DModel",
-        COGVIDEOX | {"use_rotary_positional_embeddings": False, "max_text_seq_length": 7},
-    ),
-    "cogvideox 1.5": entry("CogVideoXTransformer3DModel", COGVIDEOX | {"patch_size_t": 2}, temporal_patch=2),
-    "hunyuan video": entry("HunyuanVideoTransformer3DModel", HUNYUAN_VIDEO),
-    "ltx": entry("LTXVideoTransformer3DModel", LTX, patch=1),
+    "wan": entry("wan"),
+    "cogvideox": entry("cogvideox"),
+    "cogvideox, fixed positions": entry("cogvideox, fixed positions"),
+    "cogvideox 1.5, image": entry("cogvideox 1.5, image", temporal_patch=2),
+    "hunyuan video": entry("hunyuan video"),
+    "ltx": entry("ltx", patch=1),
+    "latte": entry("latte"),
+    "svd": entry("svd", patch=4),
 }
 
 
-def arguments(class_name: str, sample: tuple[Tensor, ...]) -> dict[str, Any]:
-    """The sample by the names of the model's own `forward`."""
-    latents, timestep, text, *rest = sample
-    found: dict[str, Any] = {"hidden_states": latents, "timestep": timestep, "encoder_hidden_states": text}
-    if class_name == "CogVideoXTransformer3DModel":
-        found["image_rotary_emb"] = tuple(rest) or None
-    if class_name == "LTXVideoTransformer3DModel":
-        found["encoder_attention_mask"], found["video_coords"] = rest
-    if class_name == "HunyuanVideoTransformer3DModel":
-        names = ("encoder_attention_mask", "pooled_projections", "guidance")
-        found |= zip(names, rest, strict=True)
-    if class_name == "WanTransformer3DModel" and rest:
-        (found["encoder_hidden_states_image"],) = rest
-    return found
-
-
-def real_model(of: PretrainedModel, training: Training, point: Point) -> tuple[Entry, Entry]:
+def real_model(name: str, training: Training, point: Point) -> tuple[Entry, Entry]:
     """Books of the whole model's own forward and backward on the processor, with torch's kernels."""
+    of, tiny = SMALL[name], TINY[name]
     family = family_of(of.class_name)
-    model: Any = whole_model(family, of.config, training)
+    model: Any = model_class(of.class_name).from_config(of.config)
+    if training.adapter_rank:
+        rank = training.adapter_rank
+        inject_adapters(model, family.cut, Lora(rank=rank, targets=family.cut.adapted))
     for parameter in model.parameters():
+        parameter.data = parameter.data.to(training.weights)
         if parameter.requires_grad:
             parameter.grad = torch.zeros_like(parameter)
     sample = tuple(
         x.to(training.weights) if x.is_floating_point() else x for x in family.sample(of.config, point)
     )
-    given = arguments(of.class_name, sample)
     known = [*sample, *model.parameters(), *model.buffers()]
     known += [p.grad for p in model.parameters() if p.grad is not None]
     ledger = Ledger(known)
     with ledger:
-        prediction = model(**given, return_dict=False)[0].float()
+        prediction = tiny.forward(model, sample).float()
         forward = ledger.close_phase()
-        prediction.backward(torch.ones_like(prediction))
+        torch.autograd.backward(prediction, torch.ones_like(prediction))
         backward = ledger.close_phase()
     return forward, backward
 
 
 def layer_order(of: PretrainedModel) -> tuple[str, ...]:
     order = family_of(of.class_name).order(of.config)
-    assert order[0] == "embed" and order[-1] == FINAL
+    assert order[0] == "embed" and order[-1] == "final"
     return order

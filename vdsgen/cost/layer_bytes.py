@@ -27,6 +27,10 @@ class LayerBytes(NamedTuple):
     """Of recomputation and backward, beyond what was saved."""
     packed_output: int = 0
     """What `output` takes where it waits for backward packed, as a segment's input."""
+    constant: int = 0
+    """What follows from shapes alone: there once for all of a stage's layers that need it."""
+    waiting: int = 0
+    """Hidden states of earlier layers that later ones join, once this layer has run."""
 
     @property
     def held(self) -> int:
@@ -53,6 +57,9 @@ def layer_bytes(
             side=costs.side_bytes.at(micro_batch_size, geometry),
             forward_transient=costs.forward_transient_bytes.at(micro_batch_size, geometry),
             backward_transient=costs.backward_transient_bytes.at(micro_batch_size, geometry),
+            constant=0
+            if costs.constant_bytes is None
+            else costs.constant_bytes.at(micro_batch_size, geometry),
         )
         kept = costs.selective
         if packed:
@@ -68,7 +75,27 @@ def layer_bytes(
                 selective_peak=kept.peak_bytes.at(micro_batch_size, geometry),
             )
         by_type[name] = found
-    return tuple(by_type[name] for name in profile.layers)
+    layers = tuple(by_type[name] for name in profile.layers)
+    if not any(layer.skips for layer in profile.layer_types.values()):
+        return layers
+    outputs = [layer.output for layer in layers]
+    waiting = waiting_bytes(profile, outputs)
+    return tuple(layer._replace(waiting=size) for layer, size in zip(layers, waiting, strict=True))
+
+
+def waiting_bytes(profile: ModelProfile, outputs: Sequence[int]) -> list[int]:
+    """Of a U-Net: after each layer, the hidden states that were put aside and not yet joined. `outputs` are
+    the layers' own hidden states."""
+    aside: list[int] = []
+    found = []
+    for index, name in enumerate(profile.layers):
+        skips = profile.layer_types[name].skips
+        if skips > 0:
+            aside.append(outputs[index - 1])
+        elif skips < 0:
+            aside.pop()
+        found.append(sum(aside))
+    return found
 
 
 def with_reduction(layers: Sequence[LayerBytes], momentary: Sequence[int]) -> tuple[LayerBytes, ...]:

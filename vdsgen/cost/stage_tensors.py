@@ -43,6 +43,10 @@ class StageTensors(NamedTuple):
     is_pipeline: bool
     packs: bool
     """Whether recomputed segments keep their hidden states packed."""
+    constant_bytes: int = 0
+    """What the stage's layers share and made once, whatever runs (rotary tables)."""
+    crossing_bytes: int = 0
+    """Hidden states that were put aside within a checkpoint segment and outlive it."""
 
     @property
     def always_bytes(self) -> int:
@@ -54,8 +58,8 @@ class StageTensors(NamedTuple):
         process the trainer holds its micro-batch's latents and target.
         """
         if not self.is_pipeline:
-            return 2 * self.latents_bytes
-        buffers = self.received_bytes
+            return 2 * self.latents_bytes + self.constant_bytes
+        buffers = self.received_bytes + self.constant_bytes
         if self.sent_bytes > self.received_bytes:
             buffers += self.sent_bytes
         return buffers + (self.is_first + self.is_last) * self.slots * self.latents_bytes
@@ -91,7 +95,7 @@ class StageTensors(NamedTuple):
         stash = self.input_bytes + sum([layer.held for layer in self.own[self.plain_from :]])
         stash += sum([layer.selective_held for layer in self.own[checkpointed : self.plain_from]])
         stash += sum([self.own[end - 1].output for _, end in self.segments])
-        stash += sum([layer.side for layer in self.own[:checkpointed]])
+        stash += sum([layer.side for layer in self.own[:checkpointed]]) + self.crossing_bytes
         if self.packs:
             stash -= sum([self.hidden_bytes(begin) - self.packed_bytes(begin) for begin in self.begins])
         return stash - self.offloaded_bytes if offload else stash
@@ -138,23 +142,39 @@ def stage_tensors(
     stages = settings.pipeline_parallel_size
     side = sum([layer.side for layer in layers[:stop]])
     own = tuple(layers[start:stop])
-    received = layers[start - 1].output + side - sum([layer.side for layer in own]) if start else 0
+    received = 0
+    if start:
+        before = layers[start - 1]
+        received = before.output + before.waiting + side - sum([layer.side for layer in own])
     is_last = stop == len(layers)
+    segments = checkpoint_segments(
+        settings.whole_layers(stage, stop - start), settings.checkpoint_interval(stage)
+    )
     return StageTensors(
         own=own,
         received_bytes=received,
         received_hidden_bytes=layers[start - 1].output if start else 0,
         received_packed_bytes=layers[start - 1].packed_output if start else 0,
-        sent_bytes=0 if is_last else own[-1].output + side,
+        sent_bytes=0 if is_last else own[-1].output + own[-1].waiting + side,
         side_bytes=side,
         latents_bytes=layers[-1].output,
         slots=pipeline_slots(stage, stages, settings.gradient_accumulation_steps) if stages > 1 else 1,
-        segments=checkpoint_segments(
-            settings.whole_layers(stage, stop - start), settings.checkpoint_interval(stage)
-        ),
+        segments=segments,
         plain_from=settings.checkpointed_layers(stage, stop - start),
         is_first=start == 0,
         is_last=is_last,
         is_pipeline=stages > 1,
         packs=settings.packs,
+        constant_bytes=max([layer.constant for layer in own]),
+        crossing_bytes=sum([_crossing_bytes(layers, start + begin, start + end) for begin, end in segments]),
     )
+
+
+def _crossing_bytes(layers: Sequence[LayerBytes], begin: int, end: int) -> int:
+    """Of the layers begin to end - 1: hidden states made within and put aside for later ones. The segment's
+    own input, where it is put aside, is there as the output of the one before."""
+    if layers[end - 1].waiting == 0 or begin == 0:
+        return layers[end - 1].waiting
+    first = layers[begin]
+    put_aside = first.waiting - layers[begin - 1].waiting
+    return max(0, layers[end - 1].waiting - layers[begin - 1].waiting - max(0, put_aside))

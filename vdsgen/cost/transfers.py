@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from vdsgen.cost.compute import costs_of
 from vdsgen.cost.hardware import Hardware
+from vdsgen.cost.layer_bytes import waiting_bytes
 from vdsgen.cost.settings import Settings
 from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.experiment import Dtype
@@ -22,11 +23,11 @@ class Transfers:
         self._profile = profile
         self._geometry = geometry
         self._hardware = hardware
-        self._hidden: dict[tuple[int, Dtype], tuple[float, ...]] = {}
+        self._hidden: dict[tuple[int, Dtype], tuple[int, ...]] = {}
         self._boundaries: dict[tuple[int, Dtype], tuple[float, ...]] = {}
         self._sends: dict[tuple[object, ...], tuple[float, ...]] = {}
 
-    def hidden_bytes(self, micro_batch_size: int, dtype: Dtype) -> tuple[float, ...]:
+    def hidden_bytes(self, micro_batch_size: int, dtype: Dtype) -> tuple[int, ...]:
         """Each layer's output for one micro-batch, without side tensors."""
         key = (micro_batch_size, dtype)
         if key not in self._hidden:
@@ -37,14 +38,17 @@ class Transfers:
         return self._hidden[key]
 
     def boundary_bytes(self, micro_batch_size: int, dtype: Dtype) -> tuple[float, ...]:
-        """Bytes that each layer hands to the next: its output, and all side tensors made so far."""
+        """Bytes that each layer hands to the next: its output, all side tensors made so far, and what waits
+        to be joined."""
         key = (micro_batch_size, dtype)
         if key not in self._boundaries:
             side, volumes = 0.0, []
-            for name in self._profile.layers:
+            hidden = self.hidden_bytes(micro_batch_size, dtype)
+            waiting = waiting_bytes(self._profile, hidden)
+            for name, output, aside in zip(self._profile.layers, hidden, waiting, strict=True):
                 costs = costs_of(self._profile, name, dtype)
                 side += costs.side_bytes.at(micro_batch_size, self._geometry)
-                volumes.append(costs.output_bytes.at(micro_batch_size, self._geometry) + side)
+                volumes.append(output + aside + side)
             self._boundaries[key] = tuple(volumes)
         return self._boundaries[key]
 

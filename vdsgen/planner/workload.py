@@ -307,7 +307,7 @@ class Workload:
         """Equal for stretches of layers of the same memory: the same types, handed the same tensors."""
         ends = self._run_ends
         before = None if start == 0 else self.profile.layers[start - 1]
-        signature: list[object] = [before, self._side_makers_before[start]]
+        signature: list[object] = [before, self._side_makers_before[start], self._skips_before[start]]
         position = start
         while position < stop:
             end = min(ends[position], stop)
@@ -319,6 +319,11 @@ class Workload:
     def _side_makers_before(self) -> list[int]:
         makes = [bool(self.profile.layer_types[name].half.side_bytes.terms) for name in self.profile.layers]
         return [0, *accumulate(int(make) for make in makes)]
+
+    @cached_property
+    def _skips_before(self) -> list[int]:
+        """Hidden states that wait to be joined before each layer, of a U-Net."""
+        return [0, *accumulate(self.profile.layer_types[name].skips for name in self.profile.layers)]
 
     @cached_property
     def _run_ends(self) -> list[int]:

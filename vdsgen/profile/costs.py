@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
+
 from dataclasses import dataclass
 
 from vdsgen.profile.fit import Basis
@@ -46,10 +48,14 @@ def fitted_costs(
             return None
         return fitted(name)
 
+    def if_any(name: str) -> Polynomial | None:
+        return fitted(name) if any(getattr(trace, name) for trace in traces) else None
+
     return LayerCosts(
         saved_bytes=fitted("saved_bytes"),
         output_bytes=fitted("output_bytes"),
         side_bytes=fitted("side_bytes"),
+        constant_bytes=if_any("constant_bytes"),
         forward_transient_bytes=basis.peak([_with_zero(trace.forward_temporaries) for trace in traces]),
         backward_transient_bytes=basis.peak([_with_zero(trace.backward_temporaries) for trace in traces]),
         matmul_flops=fitted("matmul_flops"),
@@ -64,10 +70,10 @@ def fitted_costs(
     )
 
 
-def _recomputation(basis: Basis, traces: Sequence[CheckpointedTrace]) -> dict[str, Polynomial | Peak]:
+def _recomputation(basis: Basis, traces: Sequence[CheckpointedTrace]) -> dict[str, Any]:
     """Of every kind of recomputation."""
     names = ("bytes", "matmul_flops", "attention_flops", "traffic_bytes")
-    found: dict[str, Polynomial | Peak] = {
+    found: dict[str, Any] = {
         f"recomputed_{name}": basis.polynomial([getattr(trace, f"recomputed_{name}") for trace in traces])
         for name in names
     }

@@ -18,6 +18,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils.checkpoint import checkpoint
 
 from vdsgen.model.activation_compression import Codec, Packed
+from vdsgen.model.families.family import constants_of
 from vdsgen.model.layers.block import Block
 from vdsgen.model.layers.modulation import ROWS
 from vdsgen.model.layers.sequence_parallel import WHOLE, SequenceRanks
@@ -56,6 +57,8 @@ class Trace:
     shapes: Shapes
     """Of forward; its products and attentions determine those of backward."""
     backward_kernels: int
+    constant_bytes: int = 0
+    """What the layer shares with all others of its stage, made once: rotary tables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +195,7 @@ def traced(layer: nn.Module, inputs: tuple[Tensor, ...], run: Run = Run()) -> Tr
         backward_traffic_bytes=backward.traffic_bytes,
         shapes=forward.shapes,
         backward_kernels=backward.shapes.kernels,
+        constant_bytes=sum(table.nbytes for table in constants_of(layer)),
     )
 
 
@@ -315,7 +319,7 @@ def _handed_over(tensors: list[Tensor]) -> list[Tensor]:
 
 
 def _shared_tables(layer: nn.Module, hidden: Tensor) -> tuple[Tensor, ...]:
-    """Rotary tables: made once, and read by every layer."""
+    """Rotary tables: made once, and read by every layer. diffusers' have theirs from an earlier run."""
     if not isinstance(layer, Block):
-        return ()
+        return tuple(constants_of(layer))
     return tuple(table for rotation in layer.rotations(hidden) for table in rotation or ())

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from vdsgen.spec.architecture import Geometry
-from vdsgen.spec.base import PositiveInt, Spec
+from vdsgen.spec.base import PositiveInt, Spec, SpecWithOptions
 from vdsgen.spec.profile import LayerCosts, LayerType, ModelProfile
 
 
@@ -55,13 +55,17 @@ class PretrainedModel(Spec):
         )
 
 
-class AdaptedLayer(Spec):
+class AdaptedLayer(SpecWithOptions):
     """One kind of layer where only low-rank adapters train; costs are polynomials of their rank R too."""
+
+    written_where_set: ClassVar[frozenset[str]] = frozenset({"skips"})
 
     frozen_shapes: tuple[tuple[PositiveInt, ...], ...]
     adapters: tuple[tuple[PositiveInt, PositiveInt], ...]
     """(inputs, outputs) of each adapted linear layer, in the order the module registers them."""
     is_block: bool
+    skips: Literal[-1, 0, 1] = 0
+    """As of `LayerType`."""
     half: LayerCosts
     """Everything in two bytes."""
     single: LayerCosts
@@ -77,6 +81,7 @@ class AdaptedLayer(Spec):
             trainable_parameters=trainable,
             parameter_shapes=(*shapes, *self.frozen_shapes),
             is_block=self.is_block,
+            skips=self.skips,
             half=self.half.with_rank(rank),
             single=self.single.with_rank(rank),
             mixed=self.mixed.with_rank(rank),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from vdsgen.spec.architecture import Geometry
-from vdsgen.spec.base import NonNegativeInt, PositiveInt, Spec
+from vdsgen.spec.base import NonNegativeInt, PositiveInt, Spec, SpecWithOptions
 
 ATTENTION_TILE = 128
 """What CUDA's flash attention rounds a sequence up to for its fp32 gradient accumulator."""
@@ -142,8 +142,10 @@ class PackedActivations(Spec):
     """What packing the products adds to forward's traffic."""
 
 
-class LayerCosts(Spec):
+class LayerCosts(SpecWithOptions):
     """One layer type at one element width, traced. Bytes unless named otherwise."""
+
+    written_where_set: ClassVar[frozenset[str]] = frozenset({"constant_bytes"})
 
     saved_bytes: Polynomial
     """Held from forward to backward beyond the layer's own inputs and parameters."""
@@ -151,6 +153,9 @@ class LayerCosts(Spec):
     """The hidden state that the layer hands on; of the last layer, its fp32 prediction."""
     side_bytes: Polynomial
     """Tensors this layer adds that all later layers share (modulation, text condition)."""
+    constant_bytes: Polynomial | None = None
+    """Tensors that follow from shapes alone, which a stage makes once for all of its layers (rotary tables);
+    None: not counted."""
     forward_transient_bytes: Peak
     """Peak of temporaries in forward beyond what is held at its end: saved, output and side."""
     backward_transient_bytes: Peak
@@ -216,8 +221,10 @@ class Collective(Spec):
     count: PositiveInt = 1
 
 
-class LayerType(Spec):
+class LayerType(SpecWithOptions):
     """One kind of layer."""
+
+    written_where_set: ClassVar[frozenset[str]] = frozenset({"skips"})
 
     parameters: NonNegativeInt
     trainable_parameters: NonNegativeInt
@@ -226,6 +233,9 @@ class LayerType(Spec):
     partitions depend on."""
     is_block: bool
     """Counts towards the checkpoint interval; every pipeline stage needs one."""
+    skips: Literal[-1, 0, 1] = 0
+    """1: the hidden state that this layer gets waits for a later one; -1: this layer joins the last that
+    waits. Of U-Nets."""
     half: LayerCosts
     """At two bytes an element (bf16, fp16), with flash attention (masks: efficient)."""
     single: LayerCosts

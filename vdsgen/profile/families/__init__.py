@@ -1,5 +1,5 @@
-"""Families of diffusers models, each cut into the layers that a profile is of.
+"""What tracing asks of each family of diffusers models, beside the layers that training cuts it into.
 
-A family's file says where diffusers' own modules begin and end; nothing in them is written again but the few
-lines of the model's `forward` that join them. Tests compare the sum of the layers with the whole model.
+Layers are those of vdsgen.model.families; a family's file here says what a data loader gives them, and what
+their costs are sums of. Tests compare the sum of the layers with the whole model.
 """

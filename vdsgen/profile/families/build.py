@@ -9,16 +9,16 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
-from torch import nn
 
+from vdsgen.model.families.layer_specs import DiffusersLayer
 from vdsgen.profile.costs import fitted_costs, prompt_garbage_collection
 from vdsgen.profile.families.family import (
-    Family,
+    ENDS,
+    TracedFamily,
     Training,
-    inputs_of,
+    examples,
     layers_of,
     run_of,
-    whole_model,
 )
 from vdsgen.profile.families.points import adapter_monomials, family_points
 from vdsgen.profile.families.registry import family_of
@@ -62,7 +62,7 @@ def build_pretrained_profile(
     if targets is not None:
         family = replace(family, adapted=tuple(targets))
     with prompt_garbage_collection():
-        basis = choose_basis(family_points(entry), family.monomials, checks=1)
+        basis = choose_basis(family_points(entry, family.grids), family.monomials, checks=1)
         full = {}
         for width, training in FULL.items():
             said(f"{name}: every weight, {width} precision")
@@ -74,7 +74,7 @@ def build_pretrained_profile(
         }
         said(f"{name}: adapters")
         monomials = (*family.monomials, *adapter_monomials(family.monomials))
-        with_rank = choose_basis(family_points(entry, ranks=(2, 3, 5)), monomials, checks=1)
+        with_rank = choose_basis(family_points(entry, family.grids, ranks=(2, 3, 5)), monomials, checks=1)
         adapted = {width: _costs(family, entry, training, with_rank) for width, training in ADAPTED.items()}
     layers = _layers(family, entry, FULL["half"])
     return PretrainedProfile(
@@ -82,9 +82,7 @@ def build_pretrained_profile(
             model=name,
             architecture_sha256=entry_sha256(entry),
             torch_version=torch.__version__.split("+")[0],
-            layer_types={
-                kind: _full_type(family, kind, layer, full, other) for kind, layer in layers.items()
-            },
+            layer_types={kind: _full_type(kind, layer, full, other) for kind, layer in layers.items()},
             layers=family.order(entry.config),
         ),
         diffusers_version=version("diffusers"),
@@ -101,7 +99,7 @@ def entry_sha256(entry: PretrainedModel) -> str:
 
 
 def trace_at(
-    family: Family,
+    family: TracedFamily,
     entry: PretrainedModel,
     training: Training,
     point: Point,
@@ -110,22 +108,22 @@ def trace_at(
     """Traces of every layer type at one point, whose rank the adapters get."""
     training = replace(training, adapter_rank=point.rank)
     with torch.device("meta"), ChosenAttention(kernel):
-        layers = _layers(family, entry, training)
-        inputs = inputs_of(family, entry.config, layers, training, point)
+        layers = layers_of(family, entry.config, training)
         run = run_of(family, training, kernel)
         return {
-            kind: (traced(layer, inputs[kind], run), traced_checkpointed(layer, inputs[kind], run))
-            for kind, layer in layers.items()
+            kind: (traced(layer, inputs, run), traced_checkpointed(layer, inputs, run))
+            for kind, (layer, inputs) in examples(family, entry.config, layers, training, point).items()
         }
 
 
-def _layers(family: Family, entry: PretrainedModel, training: Training) -> dict[str, nn.Module]:
+def _layers(family: TracedFamily, entry: PretrainedModel, training: Training) -> dict[str, DiffusersLayer]:
+    """One of each type, in the order they run."""
     with torch.device("meta"):
-        return layers_of(family, whole_model(family, family.shallow(entry.config), training))
+        return {layer.kind: layer for layer in layers_of(family, entry.config, training)}
 
 
 def _costs(
-    family: Family,
+    family: TracedFamily,
     entry: PretrainedModel,
     training: Training,
     basis: Basis,
@@ -140,7 +138,10 @@ def _costs(
 
 
 def _full_type(
-    family: Family, kind: str, layer: nn.Module, full: Mapping[Width, Costs], other: Mapping[str, Costs]
+    kind: str,
+    layer: DiffusersLayer,
+    full: Mapping[Width, Costs],
+    other: Mapping[str, Costs],
 ) -> LayerType:
     shapes = tuple(tuple(p.shape) for p in layer.parameters())
     count = sum(p.numel() for p in layer.parameters())
@@ -154,7 +155,8 @@ def _full_type(
         parameters=count,
         trainable_parameters=count,
         parameter_shapes=shapes,
-        is_block=kind in family.blocks,
+        is_block=kind not in ENDS,
+        skips=layer.skips,
         half=base["half"],
         single=base["single"],
         mixed=full["mixed"][kind],
@@ -163,14 +165,15 @@ def _full_type(
 
 
 def _adapted_types(
-    family: Family, entry: PretrainedModel, costs: Mapping[Width, Costs]
+    family: TracedFamily, entry: PretrainedModel, costs: Mapping[Width, Costs]
 ) -> dict[str, AdaptedLayer]:
     layers = _layers(family, entry, ADAPTED["half"])
     return {
         kind: AdaptedLayer(
             frozen_shapes=tuple(tuple(p.shape) for p in layer.parameters() if not p.requires_grad),
             adapters=_adapters(layer),
-            is_block=kind in family.blocks,
+            is_block=kind not in ENDS,
+            skips=layer.skips,
             half=costs["half"][kind],
             single=costs["single"][kind],
             mixed=costs["mixed"][kind],

@@ -1,52 +1,59 @@
-"""What a family of diffusers models has to say to be traced, and the layers of one of its models."""
+"""What a family of diffusers models has to say to be traced, and one layer of each type with its inputs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from vdsgen.model.families.family import Family
+from vdsgen.model.families.layer_specs import DiffusersLayer
+from vdsgen.model.families.skeleton import Skeleton, build_skeleton
+from vdsgen.model.families.weights import RandomWeights
 from vdsgen.profile.points import Point
 from vdsgen.profile.precision import CudaAutocast
 from vdsgen.profile.trace import Run
+from vdsgen.spec.experiment import Lora
 
 Config = Mapping[str, Any]
-FINAL = "final"
+ENDS = frozenset({"embed", "final"})
+"""Layers that are no blocks."""
+GRIDS = ((3, 5), (4, 7), (2, 9), (11, 13), (6, 5))
+SHALLOW = 2
+"""Blocks of each kind in the model that is traced: some are another kind as the first or the last."""
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
-    """How one diffusers class is cut. Layers take and return tuples: what they work on, then what they share.
+class TracedFamily:
+    """How the layers of one diffusers class are traced."""
 
-    The first layer gets `sample`; the last one's output is the model's prediction, made fp32 for the loss.
-    """
-
-    class_name: str
-    """In diffusers."""
-    blocks: Mapping[str, str]
-    """Block type -> the configuration's key for how many there are, in the order they run."""
-    layers: Callable[[Any], dict[str, nn.Module]]
-    """A model to one layer of each type, in the order they run; shared modules are in one layer each."""
+    cut: Family
     sample: Callable[[Config, Point], tuple[Tensor, ...]]
-    """What a data loader gives, float32, on the current device."""
+    """What a data loader gives the first layer, float32 and integers, on the current device."""
     monomials: tuple[str, ...]
     """What costs are sums of (see points.py)."""
     states: int = 1
     """Hidden states that each block makes anew: 2 where text changes along the way."""
-    adapted: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
-    """Linear layers that adapters go to: the attention projections, as training scripts choose."""
+    adapted: tuple[str, ...] | None = None
+    """Linear layers that adapters go to; None: those that the family names."""
+    grids: tuple[tuple[int, int], ...] = GRIDS
+    """Rows and columns of patches to trace."""
+
+    @property
+    def class_name(self) -> str:
+        return self.cut.class_name
 
     def order(self, config: Config) -> tuple[str, ...]:
         """The type of every layer of the full model."""
-        blocks = [name for name, key in self.blocks.items() for _ in range(config[key])]
-        return ("embed", *blocks, FINAL)
+        with torch.device("meta"):
+            return tuple(layer.kind for layer in build_skeleton(self.class_name, config, 0).layers)
 
     def shallow(self, config: Config) -> dict[str, Any]:
-        """The configuration with one block of each type."""
-        return {**config, **dict.fromkeys(self.blocks.values(), 1)}
+        """The configuration with few blocks of each type."""
+        return {**config, **{key: min(SHALLOW, config[key]) for key in self.cut.depths}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,87 +67,71 @@ class Training:
     adapter_weights: torch.dtype = torch.float32
 
 
-class _Final(nn.Module):
-    """The last layer with its prediction made fp32, as losses take it."""
+class Example(NamedTuple):
+    """A layer of one type, and what it gets from the loader or from the layers before it."""
 
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        result: Tensor = self.layer(inputs)
-        return result.float()
+    layer: DiffusersLayer
+    inputs: tuple[Tensor, ...]
 
 
-def whole_model(family: Family, config: Config, training: Training) -> nn.Module:
-    """diffusers' model on the current device; weights that do not train require no gradient."""
-    import diffusers
-
-    model: Any = getattr(diffusers, family.class_name).from_config(dict(config))
-    _cast(model.parameters(), training.weights)  # buffers stay as they are: rotary tables are fp32
+def layers_of(family: TracedFamily, config: Config, training: Training) -> list[DiffusersLayer]:
+    """Of the shallow model, on the current device, with an accumulator for each gradient."""
+    adapters = None
     if training.adapter_rank:
-        from peft import LoraConfig
-
-        rank = training.adapter_rank
-        model.requires_grad_(False)
-        model.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(family.adapted)))
-        _cast((p for p in model.parameters() if p.requires_grad), training.adapter_weights)
-    return model  # type: ignore[no-any-return]
-
-
-def _cast(parameters: Iterable[nn.Parameter], dtype: torch.dtype) -> None:
-    for parameter in parameters:
-        parameter.data = parameter.data.to(dtype)
-
-
-def layers_of(family: Family, model: nn.Module) -> dict[str, nn.Module]:
-    """One layer of each type, with an accumulator for each gradient."""
-    layers = family.layers(model)
-    layers[FINAL] = _Final(layers[FINAL])
-    for layer in layers.values():
-        for parameter in layer.parameters():
-            if parameter.requires_grad:
-                parameter.grad = torch.zeros_like(parameter)
+        targets = family.adapted or family.cut.adapted
+        adapters = Lora(rank=training.adapter_rank, targets=targets)
+    skeleton = build_skeleton(family.class_name, family.shallow(config), 0, adapters)
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(training.weights)
+    try:
+        layers = [_layer(skeleton, index) for index in range(len(skeleton.layers))]
+    finally:
+        torch.set_default_dtype(default)
+    for parameter in (p for layer in layers for p in layer.parameters() if p.requires_grad):
+        if adapters is not None:
+            parameter.data = parameter.data.to(training.adapter_weights)
+        parameter.grad = torch.zeros_like(parameter)
     return layers
 
 
-def inputs_of(
-    family: Family, config: Config, layers: Mapping[str, nn.Module], training: Training, point: Point
-) -> dict[str, tuple[Tensor, ...]]:
-    """What each layer type gets from the loader or from the layers before it.
+def _layer(skeleton: Skeleton, index: int) -> DiffusersLayer:
+    return DiffusersLayer(skeleton, index, 0, RandomWeights(0, index))
 
-    Of blocks, what the second one gets: in mixed precision the first may get another dtype, and behind a
-    frozen first layer one without a gradient.
-    """
+
+def examples(
+    family: TracedFamily,
+    config: Config,
+    layers: Sequence[DiffusersLayer],
+    training: Training,
+    point: Point,
+) -> dict[str, Example]:
+    """The last layer of each type: in mixed precision the first may get another dtype, and behind a frozen
+    first layer one without a gradient. All layers have run once: what a stage makes once is there."""
     compute = torch.bfloat16 if training.autocast else training.weights
     tensors = tuple(x.to(compute) if x.is_floating_point() else x for x in family.sample(config, point))
-    inputs: dict[str, tuple[Tensor, ...]] = {}
-    for name, layer in layers.items():
-        if name in family.blocks:
-            tensors = _handed_on(_run(layer, tensors, training))
-        inputs[name] = tensors
-        if name != FINAL:
-            tensors = _handed_on(_run(layer, tensors, training))
-    return inputs
+    found: dict[str, Example] = {}
+    for layer in layers:
+        found[layer.kind] = Example(layer, tensors)
+        outputs = _run(layer, tensors, training)
+        if isinstance(outputs, tuple):
+            tensors = tuple(x.detach().requires_grad_(x.requires_grad) for x in outputs)
+    return {kind: found[kind] for kind in dict.fromkeys(layer.kind for layer in layers)}
 
 
-def _handed_on(outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(x.detach().requires_grad_(x.requires_grad) for x in outputs)
+def latents(config: Config, point: Point, patch: int = 1) -> Tensor:
+    """The noised sample, with so many latent frames in a patch."""
+    where = point.geometry
+    frames = where.frames * patch
+    return torch.empty(point.batch, config["in_channels"], frames, where.latent_height, where.latent_width)
 
 
-def unpatchified(prediction: Tensor, patch: int) -> Tensor:
-    """A prediction's patches as pixels (their axes in no useful order): whichever it is, one copy."""
-    batch, tokens, width = prediction.shape
-    return prediction.view(batch, tokens, patch, width // patch).transpose(1, 2).flatten(1)
-
-
-def run_of(family: Family, training: Training, kernel: Any = "flash") -> Run:
+def run_of(family: TracedFamily, training: Training, kernel: Any = "flash") -> Run:
     """How the tracer runs a layer of this family."""
     return Run(kernel=kernel, autocast=training.autocast, states=family.states)
 
 
-def _run(layer: nn.Module, tensors: Sequence[Tensor], training: Training) -> tuple[Tensor, ...]:
+def _run(layer: DiffusersLayer, tensors: tuple[Tensor, ...], training: Training) -> Any:
     if not training.autocast:
-        return layer(tuple(tensors))  # type: ignore[no-any-return]
+        return layer(tensors)
     with CudaAutocast():
-        return layer(tuple(tensors))  # type: ignore[no-any-return]
+        return layer(tensors)

@@ -9,17 +9,18 @@ from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.pretrained import PretrainedModel
 
 _FRAMES = (2, 5, 3, 11, 7)
-_GRIDS = ((3, 5), (4, 7), (2, 9), (11, 13), (6, 5))
 _TEXTS = (3, 10, 7, 150)
 
 
-def family_points(entry: PretrainedModel, ranks: Sequence[int] = (0,)) -> list[Point]:
+def family_points(
+    entry: PretrainedModel, grids: Sequence[tuple[int, int]], ranks: Sequence[int] = (0,)
+) -> list[Point]:
     """In a fixed order that mixes the variables; none is 1, where layouts degenerate."""
     texts = (entry.text_tokens,) if entry.only_full_text else _TEXTS
     points = []
     for index in range(300):
         # Strides coprime to the lists' lengths walk through all combinations.
-        rows, columns = _GRIDS[(index * 2 + index // 5) % len(_GRIDS)]
+        rows, columns = grids[(index * 2 + index // 5) % len(grids)]
         points.append(
             Point(
                 batch=2 + (index + index // 25) % 3,
@@ -38,4 +39,4 @@ def family_points(entry: PretrainedModel, ranks: Sequence[int] = (0,)) -> list[P
 
 def adapter_monomials(monomials: Sequence[str]) -> tuple[str, ...]:
     """What adapters add: their weights, and activations of their rank."""
-    return ("R", *(f"{m}R" for m in monomials if m in ("BTS", "BL")))
+    return ("R", *(f"{m}R" for m in monomials if m in ("B", "BT", "BS", "BTS", "BL", "BTL")))
