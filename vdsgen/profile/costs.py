@@ -5,16 +5,14 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
-
 from dataclasses import dataclass
+from typing import Any
 
 from vdsgen.profile.fit import Basis
 from vdsgen.profile.trace import CheckpointedTrace, PackingTrace, Trace
 from vdsgen.spec.profile import (
     LayerCosts,
     PackedActivations,
-    Peak,
     Polynomial,
     Recomputation,
     SelectiveRecomputation,
