@@ -154,9 +154,12 @@ def held(network: SequentialModel, batch: Batch) -> tuple[int, int]:
     books = LiveBytes()
     own_offloaded_activations(SimpleNamespace(module=network), books)
     with books:
-        with books.owner("gradients"):
+        with books.owner("given"):
             for parameter in network.parameters():
+                parameter.detach()  # the books see what operators put out: now, and not in a later view
                 parameter.grad = torch.zeros_like(parameter)
+            for tensor in (*batch[0], batch[1]):
+                tensor.detach()
         with books.phase("compute"):
             network(*batch).backward()
     return books.peak_of("compute", owner=""), books.peak_of("compute", owner=HOST)

@@ -56,8 +56,8 @@ def settings_of(
 
 
 def every_mode(stages: int) -> list[Settings]:
-    """ZeRO stage x precision, the checkpoint intervals taking turns; and one mode that checkpoints some of
-    its layers alone."""
+    """ZeRO stage x precision, the checkpoint intervals taking turns; and modes that checkpoint some of their
+    layers alone, keep products, and pack what they keep."""
     found: list[Settings] = []
     for zero_stage in range(4 if stages == 1 else 2):
         for dtype, sums in PRECISIONS:
@@ -67,7 +67,10 @@ def every_mode(stages: int) -> list[Settings]:
             found.append(settings)
     if stages < 4:  # in four stages one has but one layer
         zero_stage = 3 if stages == 1 else 1
-        found.append(settings_of(stages, 2, zero_stage, ("bf16", "fp32"), 1).with_interval(1, 3 - stages))
+        base = settings_of(stages, 2, zero_stage, ("bf16", "fp32"), 1)
+        found.append(base.with_interval(1, 3 - stages))
+        kept = base.with_interval(1, 0, 4 - stages)
+        found += [kept, kept._replace(activation_compression="int8")]
     return found
 
 
@@ -82,6 +85,8 @@ def as_case(settings: Settings, stage: int) -> dict[str, Any]:
         "use_reentrant": False,
         "offload_activations": settings.offload_activations,
         "plain_layers": list(settings.stage_plain_layers),
+        "selective_layers": list(settings.stage_selective_layers),
+        "compress_activations": settings.activation_compression,
     }
     places = {"offload_optimizer": settings.offload_optimizer, "offload_param": settings.offload_parameters}
     config["zero_optimization"] |= {
