@@ -110,7 +110,7 @@ class _Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Storages of the last product, while nothing has read it."""
 
     def __exit__(self, *exception: Any) -> None:
-        super().__exit__(*exception)
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
         self._by_storage.clear()
         if self._kept.codec is not None:
             for entry in self._kept.entries:
@@ -158,11 +158,11 @@ class _Replaying(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __enter__(self) -> _Replaying:
         _thread.replays = getattr(_thread, "replays", 0) + 1
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        super().__exit__(*exception)
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
         _thread.replays -= 1
         self._kept.entries.clear()  # recomputation ends early: what backward does not need is not asked for
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
@@ -134,6 +135,13 @@ layer_strategy = st.builds(
 )
 
 
+ELSEWHERE: tuple[dict[str, Any], ...] = (
+    {},
+    {"offload_activations": True},
+    {"activation_compression": "int8"},
+)
+
+
 @st.composite
 def stages_of_layers(draw: st.DrawFn) -> tuple[list[LayerBytes], Settings, int, int, int]:
     """Layers, settings, and one stage with its layers."""
@@ -152,11 +160,7 @@ def stages_of_layers(draw: st.DrawFn) -> tuple[list[LayerBytes], Settings, int, 
         stage_plain_layers=(plain,) * stages if plain else (),
         stage_selective_layers=(selective,) * stages if selective else (),
         gradient_accumulation_steps=draw(st.integers(1, 16)),
-        **draw(
-            st.sampled_from(
-                [{}, {"offload_activations": True}, {"activation_compression": "int8"}],
-            )
-        ),
+        **dict(draw(st.sampled_from(ELSEWHERE))),
     )
     return layers, settings, stage, start, stop
 

@@ -187,7 +187,7 @@ def test_evening_out_memory_costs_no_time() -> None:
     assert slowest[1] <= slowest[0] * (1 + 1e-9)
 
 
-examples = st.fixed_dictionaries(
+examples: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {
         "blocks": st.integers(2, 9),
         "hidden": st.sampled_from([256, 512, 1024]),
@@ -203,7 +203,7 @@ def fastest_seconds(result: Search) -> float:
 @given(of=examples, gpus=st.integers(1, 6), memory=st.tuples(st.floats(1.2, 8.0), st.floats(0.01, 8.0)))
 @hypothesis_settings(max_examples=40, deadline=None)
 def test_more_memory_never_makes_the_plan_slower(
-    of: dict[str, int], gpus: int, memory: tuple[float, float]
+    of: dict[str, Any], gpus: int, memory: tuple[float, float]
 ) -> None:
     """What is chosen may be simpler by then, and up to SIMPLER_WITHIN slower than it was."""
     less, more = (run(workload(on=pool(gpus, gib), **of)) for gib in (memory[0], sum(memory)))
@@ -215,7 +215,7 @@ def test_more_memory_never_makes_the_plan_slower(
 
 @given(of=examples, gpus=st.integers(1, 7), memory_gib=st.floats(1.2, 8.0))
 @hypothesis_settings(max_examples=40, deadline=None)
-def test_one_more_gpu_never_makes_the_plan_slower(of: dict[str, int], gpus: int, memory_gib: float) -> None:
+def test_one_more_gpu_never_makes_the_plan_slower(of: dict[str, Any], gpus: int, memory_gib: float) -> None:
     fewer, more = (run(workload(on=pool(count, memory_gib), **of)) for count in (gpus, gpus + 1))
     if not fewer.ranked:
         return

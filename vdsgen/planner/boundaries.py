@@ -248,7 +248,7 @@ class _Branching:
         self.common = common_lower_bound(tables.stages)
         self.leaves_left = MOST_LEAVES_ON_SHARED_CORES if self.times.shares_cores else MOST_LEAVES
         self.nodes_left = MOST_NODES
-        self.best: tuple[float, tuple[int, ...], tuple[int, ...]] | None = None
+        self.best: tuple[float, tuple[int, ...], tuple[Way, ...]] | None = None
         self.cut_off = inf
         """The least bound of what was not looked at."""
         self.timed = 0

@@ -6,13 +6,13 @@ import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from vdsgen.profile.fit import Basis
 from vdsgen.profile.trace import CheckpointedTrace, PackingTrace, Trace
 from vdsgen.spec.profile import (
     LayerCosts,
     PackedActivations,
-    Peak,
     Polynomial,
     Recomputation,
     SelectiveRecomputation,
@@ -64,10 +64,10 @@ def fitted_costs(
     )
 
 
-def _recomputation(basis: Basis, traces: Sequence[CheckpointedTrace]) -> dict[str, Polynomial | Peak]:
+def _recomputation(basis: Basis, traces: Sequence[CheckpointedTrace]) -> dict[str, Any]:
     """Of every kind of recomputation."""
     names = ("bytes", "matmul_flops", "attention_flops", "traffic_bytes")
-    found: dict[str, Polynomial | Peak] = {
+    found: dict[str, Any] = {
         f"recomputed_{name}": basis.polynomial([getattr(trace, f"recomputed_{name}") for trace in traces])
         for name in names
     }
