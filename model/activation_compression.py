@@ -84,14 +84,14 @@ class Packed:
     def unpacked(self) -> Tensor:
         """A new tensor, laid out as the one that was packed."""
         blocks = self._values.to(self._scales.dtype).mul_(self._scales)
-        rows = blocks.flatten(-2)[..., : self._columns].contiguous()
+        rows: Tensor = blocks.flatten(-2)[..., : self._columns].contiguous()
         ordered = rows.reshape([self._shape[axis] for axis in self._order])
         back = sorted(range(len(self._order)), key=lambda place: self._order[place])
-        return ordered.permute(back)  # type: ignore[no-any-return]
+        return ordered.permute(back)
 
     @property
     def nbytes(self) -> int:
-        return self._values.nbytes + self._scales.nbytes  # type: ignore[no-any-return]
+        return int(self._values.nbytes + self._scales.nbytes)
 
 
 def _unpacked(kept: Packed | Tensor) -> Tensor:
@@ -117,5 +117,5 @@ def _in_blocks(rows: Tensor) -> Tensor:
     most = columns // FEWEST_ELEMENTS
     equal = next((count for count in range(blocks, most + 1) if columns % count == 0), None)
     if equal is not None:
-        return rows.unflatten(-1, (equal, columns // equal))  # type: ignore[no-any-return, no-untyped-call]
-    return F.pad(rows, (0, -columns % BLOCK)).unflatten(-1, (-1, BLOCK))  # type: ignore[no-any-return, no-untyped-call]
+        return rows.reshape(-1, equal, columns // equal)
+    return F.pad(rows, (0, -columns % BLOCK)).view(rows.shape[0], -1, BLOCK)

@@ -137,7 +137,11 @@ layer_strategy = st.builds(
 )
 
 
-KEPT_ELSEWHERE: list[dict[str, Any]] = [{}, {"offload_activations": True}, {"activation_compression": "int8"}]
+ELSEWHERE: tuple[dict[str, Any], ...] = (
+    {},
+    {"offload_activations": True},
+    {"activation_compression": "int8"},
+)
 
 
 @st.composite
@@ -158,7 +162,7 @@ def stages_of_layers(draw: st.DrawFn) -> tuple[list[LayerBytes], Settings, int, 
         stage_plain_layers=(plain,) * stages if plain else (),
         stage_selective_layers=(selective,) * stages if selective else (),
         gradient_accumulation_steps=draw(st.integers(1, 16)),
-        **draw(st.sampled_from(KEPT_ELSEWHERE)),
+        **dict(draw(st.sampled_from(ELSEWHERE))),
     )
     return layers, settings, stage, start, stop
 

@@ -187,7 +187,7 @@ def test_evening_out_memory_costs_no_time() -> None:
     assert slowest[1] <= slowest[0] * (1 + 1e-9)
 
 
-examples = st.fixed_dictionaries(
+examples: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {
         "blocks": st.integers(2, 9),
         "hidden": st.sampled_from([256, 512, 1024]),
