@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 from torch import nn
 
 from vdsgen.model import adamw_8bit
-from vdsgen.model.adamw_8bit import CODES, SCALES, ZERO, AdamW8bit, code_values, dequantised, quantised
+from vdsgen.model.adamw_8bit import (
+    CODES,
+    SCALES,
+    ZERO,
+    AdamW8bit,
+    code_boundaries,
+    code_values,
+    codes_of,
+    dequantised,
+    quantised,
+)
 from vdsgen.spec.quantized_moments import BLOCK_ELEMENTS, SMALLEST_ELEMENTS, moment_bytes
 
 CPU = torch.device("cpu")
@@ -43,6 +53,21 @@ def test_what_is_lost_is_small_beside_the_blocks_largest(seed: int, elements: in
         assert ((back - value).abs() <= largest * (0.9 / (64 if signed else 128)) + 1e-30).all()
         if not signed:  # of negative values none is -1: a block's largest may shrink by 0.7 %
             assert torch.equal(quantised(back, signed=signed)[0], codes), "what is quantised stays as it is"
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_codes_are_those_of_the_nearest_values(signed: bool) -> None:
+    generator = torch.Generator().manual_seed(2)
+    boundaries = code_boundaries(signed, CPU)
+    sizes = 10.0 ** torch.empty(200_000).uniform_(-9, 0, generator=generator)
+    numbers = torch.cat([sizes, -sizes if signed else sizes, boundaries, code_values(signed, CPU)])
+    for x in (
+        numbers,
+        numbers.nextafter(torch.tensor(2.0)).clamp(max=1),
+        numbers.nextafter(torch.tensor(-2.0)),
+    ):
+        x = x.clamp(-1 if signed else 0, 1)
+        assert torch.equal(codes_of(x, signed=signed).long(), torch.bucketize(x, boundaries))
 
 
 def test_zero_stays_zero() -> None:

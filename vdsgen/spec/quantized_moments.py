@@ -7,9 +7,10 @@ BLOCK_ELEMENTS = 256
 SCALE_BYTES = 4
 PIECE_ELEMENTS = 2**22
 """Elements that are stepped at a time: bounds what is in fp32 meanwhile."""
-WORK_BYTES, PADDED_WORK_BYTES = 17, 22
+WORK_BYTES, PADDED_WORK_BYTES = 21, 25
 """An element of the piece that is stepped, at its peak: both moments in fp32, and of the one that is
-quantised the quotients, their codes as int32, and as bytes; a copy besides where the last block is filled."""
+quantised the quotients, their codes as int32, the boundaries above them, and which are beyond those; a
+copy besides where the last block is filled up."""
 SMALLEST_ELEMENTS = 4096
 """Tensors with fewer elements keep their moments in fp32, as in bitsandbytes."""
 
