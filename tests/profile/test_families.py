@@ -68,6 +68,7 @@ def test_layers_add_up_to_the_model_that_diffusers_runs(
 ) -> None:
     """The model's own forward, real numbers, torch's own kernels; what layers hand on may die in it."""
     entry, training = SMALL[name], Training(torch.float32)
+    frames = entry.config.get("video_length", frames)  # diffusers' Latte takes no other number
     point = point_of(entry, batch, frames, rows, columns)
     forward, backward = real_model(name, training, point)
     traces = trace_at(family_of(entry.class_name), entry, training, point)
