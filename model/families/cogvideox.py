@@ -47,8 +47,9 @@ class _Embed(nn.Module):
         else:
             (table,) = self.positions(*grid, like=embedded)
             hidden = self.embedding_dropout(embedded[:, length:] + table.to(embedded.dtype))
-            text = self.embedding_dropout(embedded[:, :length])
-        return hidden.reshape(-1, *grid, hidden.shape[-1]), text.contiguous(), time
+            # Apart from what the positions were added to, which nobody needs any more.
+            text = self.embedding_dropout(embedded[:, :length]).contiguous()
+        return hidden.reshape(-1, *grid, hidden.shape[-1]), text, time
 
 
 class _Block(nn.Module):
