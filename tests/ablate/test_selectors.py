@@ -17,6 +17,8 @@ NAMED = {
     "offload_parameters": ["none", "cpu", "nvme"],
     "communication_dtype": ["fp32", "bf16", "fp16"],
     "gradient_compression": ["none", "int8"],
+    "recompute": ["full", "selective"],
+    "activation_compression": ["none", "int8", "fp8"],
 }
 YES_OR_NO = ["offload_activations", "zero_quantized_gradients", "zero_quantized_weights"]
 NUMBERS = [key for key in KEYS if key not in (*NAMED, *YES_OR_NO)]

@@ -100,7 +100,7 @@ def offload_traffic_bytes(settings: Settings, parameters: int, trainable_paramet
         if settings.offload_parameters == "none":
             total += own * settings.element_bytes
     if settings.ema == "cpu" and settings.offload_optimizer == "none":
-        averaged = own if settings.zero_stage > 0 else trainable_parameters
+        averaged = own if settings.zero_stage else trainable_parameters
         total += averaged * AVERAGE / settings.ema_every_steps
     if settings.offload_parameters != "none":
         total += parameters / ranks * settings.element_bytes * 2 * micro_batches

@@ -65,13 +65,15 @@ class DiffusersModel(Spec):
 
     @property
     def text_tokens(self) -> int:
-        """What prompts are padded to; 0 where it takes no text."""
+        """What prompts are padded to; the one token of an image where it takes no text (SVD)."""
+        if self.class_name == UNET:
+            return 1
         return next((one.max_tokens for one in self.recipe.text if one.gives == "text"), 0)
 
     @property
     def only_full_text(self) -> bool:
         """Takes no other length of text: Wan with an image splits the two at the published one."""
-        return self.config.get("image_dim") is not None
+        return self.config.get("image_dim") is not None or not self.takes_text
 
     @property
     def takes_text(self) -> bool:
