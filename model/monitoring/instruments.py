@@ -9,7 +9,7 @@ from typing import Any
 from deepspeed.runtime.pipe import schedule
 from deepspeed.runtime.pipe.engine import PipelineEngine
 
-from vdsgen.model.monitoring.clock import StageClock
+from vdsgen.model.monitoring.clock import ACTIVITIES, StageClock
 from vdsgen.model.monitoring.communication import watch_communication
 from vdsgen.model.monitoring.layers import LayerWatch, layers_of
 from vdsgen.model.monitoring.trace import Tracer
@@ -44,7 +44,9 @@ class Instruments:
         total = int(engine.module._num_layers) if pipelined else len(layers)
         self.layers = LayerWatch(indices, layers, total)
         self.tracer.watch(indices, layers)
-        self.seconds: dict[str, float] = {}
+        self.enabled = True
+        """False takes all of it out of a step, to measure what it costs."""
+        self.seconds: dict[str, float] = dict.fromkeys(ACTIVITIES, 0.0)
         """Of each activity in the last step."""
         self.suspicious = False
         """The step before was not finite."""
@@ -59,6 +61,9 @@ class Instruments:
     @contextmanager
     def step(self) -> Iterator[None]:
         """The clock stops when the accelerator has done what the step asked for."""
+        if not self.enabled:
+            yield
+            return
         self.layers.begin(self.engine.gradient_accumulation_steps(), suspicious=self.suspicious)
         self.clock.start()
         try:

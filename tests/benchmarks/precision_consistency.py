@@ -134,8 +134,8 @@ def one_precision(dtype: str, clips: list[Any], steps: int) -> dict[str, Any]:
     return {"loss": last, "skipped": int(engine.engine.skipped_steps), **measures.values()}
 
 
-def batches(latents: list[Any], geometry: Any) -> Iterator[Any]:
-    """Micro-batches of CLIPS; each clip is a class of its own."""
+def batches(latents: list[Any], geometry: Any, size: int = CLIPS) -> Iterator[Any]:
+    """Micro-batches of `size`; each clip is a class of its own."""
     import torch
 
     from vdsgen.model.data.order import generator_for
@@ -148,13 +148,13 @@ def batches(latents: list[Any], geometry: Any) -> Iterator[Any]:
             training_pair(
                 latents[sample % len(latents)], generator_for(SEED, "sample", sample), Diffusion(), geometry
             )
-            for sample in range(first, first + CLIPS)
+            for sample in range(first, first + size)
         ]
-        classes = torch.arange(first, first + CLIPS) % len(latents)
+        classes = torch.arange(first, first + size) % len(latents)
         noised = torch.stack([pair.noised for pair in pairs])
         times = torch.stack([pair.timestep for pair in pairs])
         yield (noised, times, classes), torch.stack([pair.target for pair in pairs])
-        first += CLIPS
+        first += size
 
 
 def config(dtype: str) -> dict[str, Any]:

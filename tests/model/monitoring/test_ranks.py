@@ -63,6 +63,7 @@ CASES = [
         "steps": 3,
         "faults": [{"step": 2, "layer": 2, "where": "weights"}],
     },
+    {"config": config("bf16"), "steps": 1},
     {
         "config": config("fp32"),
         "steps": 2,
@@ -80,7 +81,7 @@ def answers() -> list[list[dict[str, Any]]]:
 
 def test_an_overflow_skips_the_step_and_the_scale_halves_after_two(answers: Any) -> None:
     for answer in answers[0]:
-        assert answer["optimizer"] == "FP16_DeepSpeedZeroOptimizer" or "Zero" in answer["optimizer"]
+        assert answer["optimizer"] == "DeepSpeedZeroOptimizer"
         steps = answer["steps"]
         assert [step["scale"] for step in steps[:4]] == [512, 512, 512, 256]
         assert [step["skipped"] for step in steps[:4]] == [0, 1, 2, 2]
@@ -112,28 +113,36 @@ def test_an_overflow_at_the_smallest_scale_ends_the_run_and_names_the_layer(answ
 
 
 def test_the_last_layer_is_found_in_fp32(answers: Any) -> None:
-    for answer in answers[2]:
+    for answer in answers[3]:
         assert answer["steps"][0]["finding"] is None
         assert answer["steps"][1]["finding"] == ["output", 5, 1]
         assert math.isnan(answer["steps"][1]["loss"]) or math.isinf(answer["steps"][1]["loss"])
 
 
 def test_each_stage_has_its_layers_gradients(answers: Any) -> None:
-    for answer in answers[2]:
+    for answer in answers[3]:
         squares = answer["steps"][0]["squares"]
         assert len(squares) == 3
         assert all(square > 0 for square in squares)
 
 
 def test_every_second_of_a_step_belongs_to_one_activity(answers: Any) -> None:
-    for stage, answer in enumerate(answers[0]):
+    for answer in answers[0]:
         for step in answer["steps"]:
             seconds = step["seconds"]
             assert all(value >= 0 for value in seconds.values())
             assert seconds["forward"] > 0 and seconds["backward"] > 0 and seconds["optimizer"] > 0
             assert seconds["transfer"] > 0
             assert seconds["data"] > 0
-            # Backward recomputes and makes two products for one.
-            assert seconds["backward"] > seconds["forward"] / 2
             assert seconds["other"] < 0.5 * sum(seconds.values())
-        assert stage in (0, 1)
+
+
+def test_the_optimizer_and_the_gradient_norm_are_islands_of_fp32(answers: Any) -> None:
+    exact = answers[3][0]["steps"][0]
+    for case, dtype in ((0, "torch.float16"), (2, "torch.bfloat16")):
+        for answer in answers[case]:
+            assert answer["weight_dtypes"] == [dtype]
+            assert answer["master_dtypes"] == answer["state_dtypes"] == ["torch.float32"]
+            # Scaled by 512 in fp16, and summed over two stages.
+            assert answer["steps"][0]["grad_norm"] == pytest.approx(exact["grad_norm"], rel=0.01)
+            assert answer["steps"][0]["loss"] == pytest.approx(exact["loss"], rel=0.01)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -80,6 +81,7 @@ def run_case(case: dict[str, Any]) -> dict[str, Any]:
         steps.append(
             {
                 "loss": loss,
+                "grad_norm": engine.global_grad_norm,
                 "scale": scale,
                 "scale_after": engine.loss_scale,
                 "skipped": int(engine.engine.skipped_steps),
@@ -90,7 +92,27 @@ def run_case(case: dict[str, Any]) -> dict[str, Any]:
             }
         )
         engine.instruments.suspicious = finding is not None
-    return {"steps": steps, "ended": ended, "optimizer": type(engine.engine.optimizer).__name__}
+    return {
+        "steps": steps,
+        "ended": ended,
+        "optimizer": type(engine.engine.optimizer).__name__,
+        "weight_dtypes": dtypes(engine.engine.module.parameters()),
+        **optimizer_dtypes(engine.engine.optimizer),
+    }
+
+
+def dtypes(tensors: Iterable[Tensor]) -> list[str]:
+    return sorted({str(tensor.dtype) for tensor in tensors if tensor.is_floating_point()})
+
+
+def optimizer_dtypes(optimizer: Any) -> dict[str, list[str]]:
+    """Of the weights that the optimizer moves, and of what it remembers of each."""
+    inner = optimizer.optimizer
+    states = [value for state in inner.state.values() for value in state.values()]
+    return {
+        "master_dtypes": dtypes(p for group in inner.param_groups for p in group["params"]),
+        "state_dtypes": dtypes(value for value in states if isinstance(value, Tensor)),
+    }
 
 
 def main() -> None:
