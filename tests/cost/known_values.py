@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
+from tests.cost.activations_by_hand import wrong_activations
 from tests.cost.engine_cases import sizes_of
 from tests.cost.matrix_cases import matrix
 from tests.cost.matrix_predictions import Cost, layer_shapes
@@ -41,6 +42,7 @@ def wrong_values(cost: Cost) -> Iterator[str]:
             yield f"files of {share} parameters on NVMe"
     yield from wrong_files(cost)
     yield from wrong_offload(cost)
+    yield from wrong_activations(cost)
     if norm_element_bytes() != cost.reduction.NORM_ELEMENT_BYTES:
         yield "bytes of a norm's element"
     shapes = layer_shapes()

@@ -2,7 +2,7 @@
 
 The formulas' numbers are found through the syntax tree, changed one at a time (`mutated`), and the module is
 loaded with its dependents beside the real ones. What must notice is the comparison with bytes that real
-engines measured (`matrix_predictions.misses`), or with what parts of the engine say
+engines measured (`matrix_predictions.misses`), or with what parts of the engine say or is counted by hand
 (`known_values.wrong_values`); never with our own output.
 """
 
@@ -169,16 +169,9 @@ def survivors(module: str) -> Iterator[Number]:
         node.value = number.value
 
 
-ALIKE = "all layers before the last put out as much"
 NEVER_THE_PEAK = "a moment that is never a step's peak"
-TOO_SMALL = "a latent: 15 kB of 4 MB and more"
 REPORTED = "what plans report of a component; the peak does not rest on it"
-KEPT = (
-    "no engine of this matrix keeps products or packs what it keeps: those are held against other engines "
-    "(test_activations.py) and traces (tests/verify)"
-)
-NO_UNET = "no engine of this matrix has hidden states that wait to be joined"
-DEFAULT = "a default: none of the measured engines rests on it"
+NOT_READ_AGAIN = "not read again after the stage's first layer"
 EQUIVALENT = {
     "flat_states: 2 in kept = 0 if defaults.BF16_IMMEDIATE_GRADIENT_UPDATE else 2 * t": (
         "the other branch of an engine's default, which plans never take"
@@ -194,62 +187,17 @@ EQUIVALENT = {
     "gradients: 1 in filled = min(index + 1, len(by_layer) - 1)": (
         "one of the two counts where the last layer alone overfills a bucket"
     ),
-    "stage_tensors: 1 in stash += sum([self.own[end - 1].output for _, end in self.segments])": ALIKE,
-    "stage_tensors: 0 in return 0 if self.is_last else self.own[-1].output": NEVER_THE_PEAK,
-    "stage_tensors: 1 in return 0 if self.is_last else self.own[-1].output": ALIKE,
     "stage_tensors: 1 in slots=pipeline_slots(stage, stages, settings.gradient_accumulation_steps) "
     "if stages > 1 else 1,": "one process keeps nothing in slots",
-    "activations: 1 in (self.in_flight - 1) * self.stash_bytes + self.forward_bytes,": REPORTED,
     "activations: 0 in growth = GradientGrowth(0, nothing, 0, nothing, 0, 0, 0)": REPORTED,
     "activations: 2 in first = max(first, sum(growth.first_growth) + 2 * tensors.received_bytes - stash)": (
         NEVER_THE_PEAK
     ),
-    "forward_peak: 1 in held += sum([own[end - 1].output for _, end in tensors.segments])": ALIKE,
-    "forward_peak: 1 in peak = max(peak, held + arrived + own[end - 1].output)": ALIKE,
-    "forward_peak: 1 in return peak, held + own[tensors.checkpointed - 1].output": ALIKE,
-    "backward_peak: 1 in freed += layer.saved + (own[index - 1].output if index else 0)": ALIKE,
-    "backward_peak: 0 in freed += layer.saved + (own[index - 1].output if index else 0)": (
-        "not read again after the first layer"
+    "backward_peak: 0 in freed += layer.saved + (own[index - 1].output if index else 0)": NOT_READ_AGAIN,
+    "backward_peak: 0 in freed += layer.selective_saved + (tensors.packed_bytes(index) if index else 0)": (
+        NOT_READ_AGAIN
     ),
-    "backward_peak: 0 in arriving, side = 0, tensors.side_bytes": "the final layer's backward needs as much",
     "backward_peak: 0 in need = need_first = 0": "set before it is read",
-    "layer_bytes: 0 in constant: int = 0": DEFAULT,
-    "layer_bytes: 0 in constant=0": DEFAULT,
-    "layer_bytes: 0 in elif skips < 0:": NO_UNET,
-    "layer_bytes: 0 in if skips > 0:": NO_UNET,
-    "layer_bytes: 0 in packed_output: int = 0": DEFAULT,
-    "layer_bytes: 0 in selective_forward_transient: int = 0": DEFAULT,
-    "layer_bytes: 0 in selective_peak: int = 0": DEFAULT,
-    "layer_bytes: 0 in selective_recomputed: int = 0": DEFAULT,
-    "layer_bytes: 0 in selective_saved: int = 0": DEFAULT,
-    "layer_bytes: 0 in waiting: int = 0": DEFAULT,
-    "layer_bytes: 1 in aside.append(outputs[index - 1])": NO_UNET,
-    "stage_tensors: 0 in constant_bytes: int = 0": DEFAULT,
-    "stage_tensors: 0 in crossing_bytes: int = 0": DEFAULT,
-    "stage_tensors: 0 in if layers[end - 1].waiting == 0 or begin == 0:": NO_UNET,
-    "stage_tensors: 0 in received_packed_bytes=layers[start - 1].packed_output if start else 0,": KEPT,
-    "stage_tensors: 0 in return max(0, layers[end - 1].waiting - layers[begin - 1].waiting - max(0, put_aside))": NO_UNET,  # noqa: E501
-    "stage_tensors: 0 in return self.segments[-1][1] if self.segments else 0": KEPT,
-    "stage_tensors: 1 in before = layers[start - 1]": ALIKE,
-    "stage_tensors: 1 in if layers[end - 1].waiting == 0 or begin == 0:": NO_UNET,
-    "stage_tensors: 1 in put_aside = first.waiting - layers[begin - 1].waiting": NO_UNET,
-    "stage_tensors: 1 in received_packed_bytes=layers[start - 1].packed_output if start else 0,": KEPT,
-    "stage_tensors: 1 in return layers[end - 1].waiting": NO_UNET,
-    "stage_tensors: 1 in return max(0, layers[end - 1].waiting - layers[begin - 1].waiting - max(0, put_aside))": NO_UNET,  # noqa: E501
-    "stage_tensors: 1 in return self.own[begin - 1].packed_output if begin else self.received_packed_bytes": KEPT,  # noqa: E501
-    "stage_tensors: 1 in sent_bytes=0 if is_last else own[-1].output + own[-1].waiting + side,": ALIKE,
-    "stage_tensors: 2 in return 2 * self.latents_bytes + self.constant_bytes": TOO_SMALL,
-    "forward_peak: 0 in arrived = tensors.hidden_bytes(begin) if begin else 0": KEPT,
-    "forward_peak: 0 in return peak, held + (own[tensors.plain_from - 1].output if tensors.plain_from else 0)": KEPT,  # noqa: E501
-    "forward_peak: 0 in transient = 0": KEPT,
-    "forward_peak: 1 in peak = max(peak, held + arrived + own[end - 1].output + transient)": ALIKE,
-    "forward_peak: 1 in return peak, held + (own[tensors.plain_from - 1].output if tensors.plain_from else 0)": ALIKE,  # noqa: E501
-    "forward_peak: 1 in selective = [(index, index + 1) for index in range(tensors.checkpointed, tensors.plain_from)]": KEPT,  # noqa: E501
-    "backward_peak: 0 in freed += layer.selective_saved + (tensors.packed_bytes(index) if index else 0)": KEPT,  # noqa: E501
-    "backward_peak: 0 in need += tensors.hidden_bytes(index) if tensors.packs else 0": KEPT,
-    "backward_peak: 0 in need = max(0, layer.selective_peak - arriving) + side - freed": KEPT,
-    "backward_peak: 1 in for index in range(tensors.plain_from - 1, tensors.checkpointed - 1, -1):": KEPT,
-    "backward_peak: 1 in need += growth.segment_bytes(index, index + 1)": KEPT,
 }
 """By number and line: why no measurement can tell. Reviewed one by one."""
 

@@ -43,9 +43,9 @@ class StageTensors(NamedTuple):
     is_pipeline: bool
     packs: bool
     """Whether recomputed segments keep their hidden states packed."""
-    constant_bytes: int = 0
+    constant_bytes: int
     """What the stage's layers share and made once, whatever runs (rotary tables)."""
-    crossing_bytes: int = 0
+    crossing_bytes: int
     """Hidden states that were put aside within a checkpoint segment and outlive it."""
 
     @property
@@ -171,10 +171,6 @@ def stage_tensors(
 
 
 def _crossing_bytes(layers: Sequence[LayerBytes], begin: int, end: int) -> int:
-    """Of the layers begin to end - 1: hidden states made within and put aside for later ones. The segment's
-    own input, where it is put aside, is there as the output of the one before."""
-    if layers[end - 1].waiting == 0 or begin == 0:
-        return layers[end - 1].waiting
-    first = layers[begin]
-    put_aside = first.waiting - layers[begin - 1].waiting
-    return max(0, layers[end - 1].waiting - layers[begin - 1].waiting - max(0, put_aside))
+    """Of the layers begin to end - 1: hidden states made within and put aside for later ones. What the first
+    puts aside is the segment's own input, which is there as the output of the one before."""
+    return max(0, layers[end - 1].waiting - layers[begin].waiting)
