@@ -190,9 +190,7 @@ EQUIVALENT = {
     "stage_tensors: 1 in slots=pipeline_slots(stage, stages, settings.gradient_accumulation_steps) "
     "if stages > 1 else 1,": "one process keeps nothing in slots",
     "activations: 0 in growth = GradientGrowth(0, nothing, 0, nothing, 0, 0, 0)": REPORTED,
-    "activations: 2 in first = max(first, sum(growth.first_growth) + 2 * tensors.received_bytes - stash)": (
-        NEVER_THE_PEAK
-    ),
+    "activations: 2 in after = tensors.kept_bytes or 2 * tensors.received_bytes": (NEVER_THE_PEAK),
     "backward_peak: 0 in freed += layer.saved + (own[index - 1].output if index else 0)": NOT_READ_AGAIN,
     "backward_peak: 0 in freed += layer.selective_saved + (tensors.packed_bytes(index) if index else 0)": (
         NOT_READ_AGAIN

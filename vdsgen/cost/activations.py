@@ -88,8 +88,10 @@ def stage_activations(
         growth = GradientGrowth(0, nothing, 0, nothing, 0, 0, 0)
     backward, first = backward_peaks(tensors, growth, offload=offload, to_the_end=not without_recomputation)
     forward = forward_peak(tensors, offload=offload)
-    # When the last segment is through, all gradients are there, and the gradient of what was received.
-    first = max(first, sum(growth.first_growth) + 2 * tensors.received_bytes - stash)
+    # When the last segment is through, all gradients are there, and the gradient of what was received; on the
+    # last stage the output too, until its slot is used again.
+    after = tensors.kept_bytes or 2 * tensors.received_bytes
+    first = max(first, sum(growth.first_growth) + after - stash)
     before = tensors.kept_bytes if tensors.slots > 1 else 0
     in_flight = buffers_in_flight(
         stage, settings.pipeline_parallel_size, settings.gradient_accumulation_steps
