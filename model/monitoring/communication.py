@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vdsgen.model.monitoring.clock import WAITS, StageClock, processes_in
 
+UNTIMED = "_untimed"
 OPERATIONS = {
     "send": WAITS,
     "recv": WAITS,
@@ -48,9 +49,13 @@ def watch_communication(clock: StageClock, stage_of: Callable[[int], int]) -> No
         return crossing[group]
 
     for name, activity in OPERATIONS.items():
-        function = getattr(type(backend), name, None)
+        function = getattr(backend, name, None)
         if function is not None:
-            setattr(backend, name, _timed(clock, name, activity, function.__get__(backend), crosses_stages))
+            # Whatever stands there now stays below, but for an earlier call's timing.
+            untimed = getattr(function, UNTIMED, function)
+            timed = _timed(clock, name, activity, untimed, crosses_stages)
+            setattr(timed, UNTIMED, untimed)
+            setattr(backend, name, timed)
 
 
 def _timed(

@@ -52,7 +52,9 @@ def test_the_step_holds_what_the_trainers_engine_holds(stages: int, engine_runs:
 
             activations = max(predicted[key] for key in running) - answer["states"]
             assert activations == pytest.approx(answer["peak"] - answer["states"], rel=TOLERANCE), place
-            assert max(predicted.values()) == pytest.approx(max(real.values()), rel=PEAK_TOLERANCE), place
+            # What packing takes at its own peak, scales and blocks among it, is counted to 1.2 %.
+            within = TOLERANCE if settings.packs else PEAK_TOLERANCE
+            assert max(predicted.values()) == pytest.approx(max(real.values()), rel=within), place
             assert answer["activations_on_host"] == predicted_on_host(settings, stage), place
             for key in real:
                 if key[0] == "ForwardPass" and settings.activation_checkpoint_interval > 0:
