@@ -1,7 +1,7 @@
 """The table of docs/models.md: `python -m tests.benchmarks.verify_families [NAME...]`.
 
-Every weight of a diffusers model in bf16, on two pipeline stages and two data ranks of 80 GB cards, planned and
-then traced by `vdsgen verify`, each as a process of its own. NAMEs choose among the models.
+Every weight of a diffusers model in bf16, on two pipeline stages and two data ranks of 80 GB cards, planned
+and then traced by `vdsgen verify`, each as a process of its own. NAMEs choose among the models.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from pathlib import Path
 
 import yaml
 
-from tests.benchmarks.verify_table import EXAMPLES, vdsgen
+from tests.benchmarks.verify_table import vdsgen
+from tests.update_examples import EXAMPLES
 from vdsgen.units import GIB
 
 CLIPS = {
