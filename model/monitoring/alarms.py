@@ -176,10 +176,10 @@ class GradientDrift:
 
 
 class MemoryLeak:
-    """Memory of one rank that is held between steps grows steadily."""
+    """Memory of one rank that is held between steps grows steadily, and is used up before the run ends."""
 
-    def __init__(self, rank: int, window: int, least_bytes_per_step: float) -> None:
-        self.rank, self.least = rank, least_bytes_per_step
+    def __init__(self, rank: int, window: int, least_bytes_per_step: float, last_step: int) -> None:
+        self.rank, self.least, self.last_step = rank, least_bytes_per_step, last_step
         self._held: deque[int] = deque(maxlen=window)
         self._looked = 0
         self._quiet_until = 0
@@ -196,14 +196,19 @@ class MemoryLeak:
         grown_roughly = statistics.median(values[-quarter:]) - statistics.median(values[:quarter])
         if grown_roughly < self.least * window / 2:
             return None  # as nearly always: without looking at all pairs
+        lately = statistics.median(values[-quarter:]) - statistics.median(values[-2 * quarter : -quarter])
+        if lately < self.least * quarter / 2:
+            return None  # a heap that has found its size: it grew, and grows no more
         slope, agreement = theil_sen(values)
         line = [value - slope * place for place, value in enumerate(values)]
         _, noise = median_and_deviation(line)
         grown = slope * (window - 1)
         if slope <= self.least or agreement < LEAK_AGREEMENT or grown < LEAK_ABOVE_NOISE * noise:
             return None
-        self._quiet_until = step + 4 * window
         left = math.floor(free_bytes / slope)
+        if step + left > self.last_step:
+            return None
+        self._quiet_until = step + 4 * window
         return Alarm(
             "memory_leak",
             step,

@@ -54,7 +54,14 @@ class RunMonitor:
         self.board: Board | None = None
         if is_first_rank():
             minimum = training.loss_scaling.minimum_loss_scale
-            self.board = Board(training.alarms, minimum, self.run, first_step, self.layout.world_size)
+            self.board = Board(
+                training.alarms,
+                minimum,
+                self.run,
+                first_step,
+                configuration.steps,
+                self.layout.world_size,
+            )
 
     def _all_places(self) -> list[list[Place]]:
         """Of each rank, its layers."""
@@ -153,7 +160,13 @@ class Board:
     """Rank 0's alarms, in one place."""
 
     def __init__(
-        self, alarms: Alarms, minimum_scale: float, run: Path, first_step: int, world_size: int
+        self,
+        alarms: Alarms,
+        minimum_scale: float,
+        run: Path,
+        first_step: int,
+        last_step: int,
+        world_size: int,
     ) -> None:
         self.file = AlarmFile(run, resumed_step=first_step)
         spike, drift, leak = (
@@ -166,7 +179,8 @@ class Board:
         halvings = alarms.loss_scale_halvings
         self.scale = None if halvings is None else VanishingScale(halvings, minimum_scale)
         ranks = range(world_size) if leak is not None else ()
-        self.leaks = [MemoryLeak(rank, leak or 0, alarms.memory_leak_bytes_per_step) for rank in ranks]
+        least = alarms.memory_leak_bytes_per_step
+        self.leaks = [MemoryLeak(rank, leak or 0, least, last_step) for rank in ranks]
         self.shares = LayerShares()
         self.overflow_place: Place | None = None
         self.overflows = 0

@@ -120,7 +120,7 @@ def alarms_seconds(ranks: int = 8, layers: int = 50, steps: int = 700) -> float:
     places = {layer: Place(layer, "Block", 0) for layer in range(layers)}
     took = []
     with tempfile.TemporaryDirectory() as folder:
-        board = Board(Alarms(), 1.0, Path(folder), 0, ranks)
+        board = Board(Alarms(), 1.0, Path(folder), 0, 10**9, ranks)
         for step in range(1, steps + 1):
             held = [10**9 + draw.randrange(10**6) for _ in range(ranks)]
             metrics = StepMetrics(

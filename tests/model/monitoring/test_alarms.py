@@ -89,7 +89,7 @@ def test_a_single_large_gradient_is_no_drift() -> None:
 
 
 def test_a_leak_is_named_with_its_rank_its_rate_and_what_is_left() -> None:
-    leak = MemoryLeak(rank=5, window=64, least_bytes_per_step=64 * 1024)
+    leak = MemoryLeak(rank=5, window=64, least_bytes_per_step=64 * 1024, last_step=1000)
     draw = random.Random(1)
     held = [1000 * MIB + step * MIB // 2 + draw.randrange(-MIB, MIB) for step in range(200)]
     alarms = [a for step, value in enumerate(held, 1) if (a := leak.check(step, value, 100 * MIB))]
@@ -105,6 +105,8 @@ def test_a_leak_is_named_with_its_rank_its_rate_and_what_is_left() -> None:
     "held",
     [
         [1000 * MIB + random.Random(2).randrange(50 * MIB) for _ in range(300)],
+        # A heap that grows by ever less, as the demo's does in its first sixty steps.
+        [1000 * MIB + int(60 * MIB * (1 - 0.85**step)) for step in range(300)],
         # The heap settles after the first steps.
         [1000 * MIB + 200 * MIB * min(step, 20) // 20 for step in range(300)],
         # Buckets take turns.
@@ -115,9 +117,16 @@ def test_a_leak_is_named_with_its_rank_its_rate_and_what_is_left() -> None:
     ],
 )
 def test_other_courses_of_memory_are_no_leak(held: list[int]) -> None:
-    leak = MemoryLeak(rank=0, window=64, least_bytes_per_step=64 * 1024)
+    leak = MemoryLeak(rank=0, window=64, least_bytes_per_step=64 * 1024, last_step=10**9)
     # What is held from the first steps on belongs to the warm-up.
     assert not any(leak.check(step, value, 1000 * MIB) for step, value in enumerate(held, 1))
+
+
+def test_a_leak_that_outlasts_no_run_is_not_told() -> None:
+    held = [1000 * MIB + step * MIB // 2 for step in range(200)]
+    short, long = (MemoryLeak(0, 64, 64 * 1024, last_step) for last_step in (300, 3000))
+    assert not any(short.check(step, value, 1000 * MIB) for step, value in enumerate(held, 1))
+    assert any(long.check(step, value, 1000 * MIB) for step, value in enumerate(held, 1))
 
 
 def test_the_loudest_layer_is_the_one_whose_share_grew_most() -> None:
