@@ -14,7 +14,8 @@ from typing import Any
 from vdsgen.errors import VdsgenError
 from vdsgen.launch.commands import Job, Machine
 from vdsgen.render.placement import placement
-from vdsgen.spec.experiment import Autoencoder, Experiment
+from vdsgen.spec.data import Autoencoder
+from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.plan import Plan
 from vdsgen.spec.rendered import Rendered
 from vdsgen.spec.run import read_checkpoints

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from vdsgen.errors import VdsgenError
-from vdsgen.spec.experiment import Autoencoder
+from vdsgen.spec.data import Autoencoder
 
 IMAGE_CLASSES = frozenset(
     {"AutoencoderKL", "AutoencoderKLTemporalDecoder", "AutoencoderDC", "AutoencoderTiny"}

@@ -16,7 +16,7 @@ from vdsgen.model.data.buckets import bucket_lines, size_order
 from vdsgen.model.data.index import Index, report, scan
 from vdsgen.model.data.order import Share, SizeOrder
 from vdsgen.model.engine import TrainingEngine
-from vdsgen.spec.experiment import Data
+from vdsgen.spec.data import Data
 
 T = TypeVar("T")
 

@@ -11,10 +11,12 @@ from vdsgen.errors import VdsgenError
 from vdsgen.model.layers.sequence_parallel import check_sequence_ranks
 from vdsgen.model.pipeline import check_fits
 from vdsgen.spec.architecture import Geometry, Vdt
+from vdsgen.spec.data import ClipSize, Data, size_key
 from vdsgen.spec.diffusers_model import DiffusersModel
-from vdsgen.spec.experiment import ClipSize, Data, Lora, TrainedModel, geometry_of, size_key
+from vdsgen.spec.geometry import TrainedModel, geometry_of
 from vdsgen.spec.rendered import Rendered, read_rendered
 from vdsgen.spec.steps import Steps, parse_steps
+from vdsgen.spec.training import Lora
 
 
 @dataclass(frozen=True, slots=True)

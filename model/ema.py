@@ -21,7 +21,7 @@ from vdsgen.model.masters import (
     slices_of,
     weights_from_masters,
 )
-from vdsgen.spec.experiment import Ema
+from vdsgen.spec.training import Ema
 
 PIECE_ELEMENTS = 2**24
 """Elements that change places, or go to the host, at a time: 64 MiB of fp32."""

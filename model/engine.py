@@ -38,10 +38,11 @@ from vdsgen.model.stage_settings import stage_settings
 from vdsgen.model.trained import trained
 from vdsgen.spec.architecture import Geometry, Vdt
 from vdsgen.spec.compression import compression_of, refusal
-from vdsgen.spec.experiment import Ema, Lora, TrainedModel
+from vdsgen.spec.geometry import TrainedModel
 from vdsgen.spec.plan import GradientCompression
 from vdsgen.spec.run import dtype_of
 from vdsgen.spec.trainer_section import SECTION, STATE_DTYPE, ema_of, quantises_moments
+from vdsgen.spec.training import Ema, Lora
 
 NO_SMALLER_SCALE = "Current loss scale already at minimum"
 

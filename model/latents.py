@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 
-from vdsgen.spec.experiment import Data, SpaceToDepth
+from vdsgen.spec.data import Data, SpaceToDepth
 
 
 class LatentCodec(Protocol):

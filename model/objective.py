@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vdsgen.spec.architecture import Geometry
-from vdsgen.spec.experiment import Diffusion
+from vdsgen.spec.training import Diffusion
 
 COSINE_LOG_SNR_LIMIT = 15.0
 """The cosine path is cut where log(alpha^2 / sigma^2) leaves [-15, 15] (arXiv 2301.11093, section 3.1):

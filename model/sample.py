@@ -26,7 +26,7 @@ from vdsgen.model.objective import denoised, sampling_times
 from vdsgen.model.recipes.clips import noise_for, recipe_clips
 from vdsgen.model.sources import AnyRecipeSource, AnySource, BundledSource
 from vdsgen.spec.architecture import Geometry, Vdt
-from vdsgen.spec.experiment import Diffusion, Sampling
+from vdsgen.spec.training import Diffusion, Sampling
 
 SHEET_FRAMES = 8
 """Most frames a clip that the contact sheet shows, evenly spread."""

@@ -15,8 +15,9 @@ from vdsgen.model.data.samples import SampleSource, source_for
 from vdsgen.model.latents import codec_for
 from vdsgen.model.recipes.source import Encoders, RecipeSource
 from vdsgen.spec.architecture import Vdt
+from vdsgen.spec.data import Data
 from vdsgen.spec.diffusers_model import DiffusersModel
-from vdsgen.spec.experiment import Data, Experiment
+from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.recipes import trained_recipe
 from vdsgen.spec.recipes.recipe import Recipe
 

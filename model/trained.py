@@ -14,7 +14,9 @@ from vdsgen.model.layers.tensor_parallel import ALONE, TensorRanks
 from vdsgen.model.objective import diffusion_loss, losses_of_samples
 from vdsgen.model.pipeline import LossFunction, layer_specs
 from vdsgen.spec.architecture import Geometry, Vdt
-from vdsgen.spec.experiment import Dtype, Lora, TrainedModel
+from vdsgen.spec.dtypes import Dtype
+from vdsgen.spec.geometry import TrainedModel
+from vdsgen.spec.training import Lora
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

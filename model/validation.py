@@ -32,8 +32,10 @@ from vdsgen.model.recipes.held_out import recipe_held_out
 from vdsgen.model.recipes.source import RecipeSource
 from vdsgen.model.sources import AnySource
 from vdsgen.spec.architecture import Vdt
-from vdsgen.spec.experiment import Diffusion, Experiment, geometry_of
+from vdsgen.spec.experiment import Experiment
+from vdsgen.spec.geometry import geometry_of
 from vdsgen.spec.run import Layout
+from vdsgen.spec.training import Diffusion
 
 FILE = "validation.jsonl"
 

@@ -16,7 +16,7 @@ from vdsgen.model.cache.encoders import Part, Tensors
 from vdsgen.model.data.picture import to_unit_range
 from vdsgen.model.data.text import CaptionEncoder
 from vdsgen.model.latents import LatentCodec, codec_for
-from vdsgen.spec.experiment import Autoencoder, Data
+from vdsgen.spec.data import Autoencoder, Data
 
 CODE = 1
 """Counts up whenever the same weights give other tensors."""

@@ -17,7 +17,7 @@ from typing import Any
 from vdsgen.model.cache.store import FORMAT
 from vdsgen.model.data.buckets import clips_of_sizes
 from vdsgen.model.data.index import Entry, Index, last_start
-from vdsgen.spec.experiment import ClipSize, Data
+from vdsgen.spec.data import ClipSize, Data
 
 DECODING = 1
 """Counts up whenever decoding, cropping or resizing gives other pixels."""

@@ -24,7 +24,7 @@ from vdsgen.model.data.clips import MOST_ATTEMPTS
 from vdsgen.model.data.index import Index, Skipped
 from vdsgen.model.data.order import Draw, candidates, generator_for
 from vdsgen.model.data.video import printable
-from vdsgen.spec.experiment import ClipSize, Data
+from vdsgen.spec.data import ClipSize, Data
 
 OPEN_SHARDS = 32
 CAPTIONS_IN_MEMORY = 64

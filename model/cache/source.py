@@ -28,7 +28,9 @@ from vdsgen.model.data.waiting import Stopwatch
 from vdsgen.model.recipes.draw import Drawn, draw
 from vdsgen.model.recipes.source import stacked as stacked_drawn
 from vdsgen.spec.architecture import Vdt
-from vdsgen.spec.experiment import Data, Experiment, geometries_of
+from vdsgen.spec.data import Data
+from vdsgen.spec.experiment import Experiment
+from vdsgen.spec.geometry import geometries_of
 from vdsgen.spec.recipes.recipe import Recipe
 
 Decode = Callable[[torch.Tensor], torch.Tensor]

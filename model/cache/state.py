@@ -14,7 +14,7 @@ from vdsgen.model.cache.needs import ClipNeed, Keys, TextNeed, clip_needs, text_
 from vdsgen.model.cache.reader import CacheReader
 from vdsgen.model.cache.store import Located, Store
 from vdsgen.model.data.index import Index
-from vdsgen.spec.experiment import Data
+from vdsgen.spec.data import Data
 
 MIB = 2**20
 

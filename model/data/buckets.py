@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from vdsgen.model.data.index import Entry, Index, last_start
 from vdsgen.model.data.order import SizeOrder
-from vdsgen.spec.experiment import ClipSize, Data
+from vdsgen.spec.data import ClipSize, Data
 
 SAME_SHAPE = 0.02
 """Aspect ratios that differ by less (2 %) are equally near: sizes are multiples of the codec's factor."""

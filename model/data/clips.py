@@ -19,7 +19,7 @@ from vdsgen.model.data.index import Index, Skipped, last_start
 from vdsgen.model.data.order import Draw, candidates, generator_for
 from vdsgen.model.data.picture import fit
 from vdsgen.model.data.video import VideoError, printable
-from vdsgen.spec.experiment import ClipSize, Data
+from vdsgen.spec.data import ClipSize, Data
 
 MOST_ATTEMPTS = 32
 """Clips that are tried for one sample. So many failures in a row mean that the folder has gone."""

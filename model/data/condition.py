@@ -14,7 +14,7 @@ from vdsgen.model.data.captions import class_of, label_of
 from vdsgen.model.data.index import Index
 from vdsgen.model.data.text import CaptionTable, embed_captions
 from vdsgen.spec.architecture import Vdt
-from vdsgen.spec.experiment import Data
+from vdsgen.spec.data import Data
 
 log = logging.getLogger("vdsgen.data")
 

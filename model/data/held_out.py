@@ -12,7 +12,8 @@ from vdsgen.model.data.buckets import clips_of_sizes
 from vdsgen.model.data.clips import ClipReader
 from vdsgen.model.data.index import Index, scan
 from vdsgen.model.data.video import VideoError, printable
-from vdsgen.spec.experiment import Data, Validation
+from vdsgen.spec.data import Data
+from vdsgen.spec.training import Validation
 
 log = logging.getLogger("vdsgen.data")
 

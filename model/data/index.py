@@ -17,7 +17,7 @@ from pathlib import Path
 from vdsgen.errors import VdsgenError
 from vdsgen.model.data.captions import read_caption
 from vdsgen.model.data.video import SUFFIXES, VideoError, VideoInfo, printable, probe
-from vdsgen.spec.experiment import ClipSize, Data, size_key
+from vdsgen.spec.data import ClipSize, Data, size_key
 
 log = logging.getLogger("vdsgen.data")
 

@@ -20,7 +20,7 @@ from vdsgen.model.data.samples import MicroBatch, Prepared
 from vdsgen.model.data.video import printable
 from vdsgen.model.data.waiting import Waiting
 from vdsgen.model.data.workers import begin_worker, without_main_module, worker_context
-from vdsgen.spec.experiment import Data
+from vdsgen.spec.data import Data
 
 log = logging.getLogger("vdsgen.data")
 

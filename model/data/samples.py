@@ -17,7 +17,10 @@ from vdsgen.model.data.waiting import Spent, Stopwatch
 from vdsgen.model.latents import LatentCodec, codec_for
 from vdsgen.model.objective import Pair, training_pair
 from vdsgen.spec.architecture import Geometry, Vdt
-from vdsgen.spec.experiment import Data, Diffusion, Experiment, geometries_of
+from vdsgen.spec.data import Data
+from vdsgen.spec.experiment import Experiment
+from vdsgen.spec.geometry import geometries_of
+from vdsgen.spec.training import Diffusion
 
 MicroBatch = tuple[tuple[torch.Tensor, ...], Any]
 """((noised (B, C, T, H, W), timestep (B,)[, condition (B,) or (B, L, D)]), target (B, C, T, H, W)); of models

@@ -12,7 +12,7 @@ import torch
 
 from vdsgen.errors import VdsgenError
 from vdsgen.model.data.video import printable
-from vdsgen.spec.experiment import TextEncoder
+from vdsgen.spec.data import TextEncoder
 
 CAPTIONS_AT_ONCE = 8
 

@@ -15,7 +15,7 @@ from vdsgen.errors import VdsgenError
 from vdsgen.model.families.family import Family
 from vdsgen.model.families.weights import draw
 from vdsgen.model.layers.initial import layer_generator
-from vdsgen.spec.experiment import Lora
+from vdsgen.spec.training import Lora
 
 ADAPTER = "default"
 """What peft calls the only adapter there is."""

@@ -16,7 +16,7 @@ from vdsgen.model.families.adapters import draw_adapters
 from vdsgen.model.families.folder import FolderWeights
 from vdsgen.model.families.skeleton import Skeleton, build_skeleton
 from vdsgen.model.families.weights import RandomWeights, Weights
-from vdsgen.spec.experiment import Lora
+from vdsgen.spec.training import Lora
 
 
 class Described(Protocol):

@@ -21,7 +21,7 @@ from vdsgen.errors import VdsgenError
 from vdsgen.model.families.adapters import inject_adapters, is_adapter, name_in_files
 from vdsgen.model.families.family import Cut, Family
 from vdsgen.model.families.registry import family_of
-from vdsgen.spec.experiment import Lora
+from vdsgen.spec.training import Lora
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -13,7 +13,7 @@ from vdsgen.model.recipes.draw import added_frames
 from vdsgen.model.recipes.sample import SamplingConditions, sample_latents, sampling_conditions
 from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.diffusers_model import DiffusersModel
-from vdsgen.spec.experiment import latent_shape
+from vdsgen.spec.geometry import latent_shape
 from vdsgen.spec.recipes import trained_recipe
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from vdsgen.model.recipes.draw import draw, training_shift
 from vdsgen.model.recipes.source import RecipeSource
 from vdsgen.model.recipes.timesteps import share_at
 from vdsgen.spec.diffusers_model import DiffusersModel
-from vdsgen.spec.experiment import Experiment, geometry_of
+from vdsgen.spec.experiment import Experiment
+from vdsgen.spec.geometry import geometry_of
 from vdsgen.spec.recipes import trained_recipe
 from vdsgen.spec.recipes.recipe import Recipe
 

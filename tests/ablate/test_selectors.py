@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from vdsgen.ablate.selectors import Pin, PinSet, RenderedPlan, Top, parse_selector, parse_selectors
 from vdsgen.errors import InputError
-from vdsgen.spec.experiment import Constraints
+from vdsgen.spec.constraints import Constraints
 
 KEYS = sorted(Constraints.model_fields)
 NAMED = {

@@ -40,7 +40,8 @@ from vdsgen.model.pipeline import SequentialModel, layer_specs
 from vdsgen.profile.engine_bytes import own_offloaded_activations
 from vdsgen.profile.live_bytes import HOST, LiveBytes
 from vdsgen.spec.architecture import Vdt
-from vdsgen.spec.experiment import Experiment, geometry_of
+from vdsgen.spec.experiment import Experiment
+from vdsgen.spec.geometry import geometry_of
 from vdsgen.spec.load import load_experiment
 
 ROOT = Path(__file__).parents[2]

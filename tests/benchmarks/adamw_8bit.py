@@ -24,7 +24,10 @@ from vdsgen.model.data.order import Draw
 from vdsgen.model.data.samples import source_for
 from vdsgen.model.objective import diffusion_loss
 from vdsgen.model.pipeline import SequentialModel, layer_specs
-from vdsgen.spec.experiment import Data, Experiment, Training, geometry_of
+from vdsgen.spec.data import Data
+from vdsgen.spec.experiment import Experiment
+from vdsgen.spec.geometry import geometry_of
+from vdsgen.spec.training import Training
 
 BATCH = 4
 RATE = 1e-3

@@ -31,7 +31,9 @@ from vdsgen.model.data.order import Share
 from vdsgen.model.data.samples import source_for
 from vdsgen.model.waiting_report import waiting_figures, waiting_lines
 from vdsgen.spec.architecture import Vdt
-from vdsgen.spec.experiment import Data, Experiment, LatentCache, Training
+from vdsgen.spec.data import Data, LatentCache
+from vdsgen.spec.experiment import Experiment
+from vdsgen.spec.training import Training
 
 WARM_UP_STEPS = 5
 MODEL = Vdt(

@@ -28,7 +28,7 @@ from tests.benchmarks.peers_inputs import workload_for
 from vdsgen.cost.layer_bytes import LayerBytes, layer_bytes
 from vdsgen.cost.settings import BYTES_PER_ELEMENT
 from vdsgen.planner.workload import Workload
-from vdsgen.spec.experiment import Dtype
+from vdsgen.spec.dtypes import Dtype
 from vdsgen.spec.lab import Gpu, Link
 
 MIB = 1024**2

@@ -116,7 +116,7 @@ def one_precision(dtype: str, clips: list[Any], steps: int) -> dict[str, Any]:
     from vdsgen.model.recipes.clips import noise_for
     from vdsgen.model.sample import Conditions, sample_latents, to_pixels
     from vdsgen.spec.architecture import Geometry
-    from vdsgen.spec.experiment import Diffusion, Sampling
+    from vdsgen.spec.training import Diffusion, Sampling
 
     model, codec, edge = models()["vdt-demo"].sizes, SpaceToDepthCodec(FACTOR), SIZE // FACTOR
     geometry = Geometry(frames=FRAMES, patches=edge**2, text_tokens=0, latent_height=edge, latent_width=edge)
@@ -140,7 +140,7 @@ def batches(latents: list[Any], geometry: Any, size: int = CLIPS) -> Iterator[An
 
     from vdsgen.model.data.order import generator_for
     from vdsgen.model.objective import training_pair
-    from vdsgen.spec.experiment import Diffusion
+    from vdsgen.spec.training import Diffusion
 
     first = 0
     while True:

@@ -13,9 +13,12 @@ from vdsgen.catalog.load import pretrained
 from vdsgen.catalog.profiles import profile_for
 from vdsgen.catalog.resolve import resolve_experiment, resolve_model
 from vdsgen.errors import InputError
+from vdsgen.spec.data import ClipSize
 from vdsgen.spec.diffusers_model import DiffusersModel, DiffusersSource
-from vdsgen.spec.experiment import ClipSize, Experiment, Lora, Training, geometry_of
+from vdsgen.spec.experiment import Experiment
+from vdsgen.spec.geometry import geometry_of
 from vdsgen.spec.recipes import CLASSES
+from vdsgen.spec.training import Lora, Training
 
 WAN = "wan2.1-t2v-1.3b"
 WAN_VAE = {

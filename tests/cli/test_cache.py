@@ -15,7 +15,7 @@ from tests.model.cache.made import cached_source
 from tests.model.training import render_tiny
 from vdsgen.cli.main import cli
 from vdsgen.model.cache.locks import use_lock
-from vdsgen.spec.experiment import LatentCache
+from vdsgen.spec.data import LatentCache
 from vdsgen.spec.load import load_experiment
 
 ROOT = Path(__file__).parents[2]

@@ -18,7 +18,7 @@ from vdsgen.cost.model_states import model_states
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.stage_sizes import StageSizes
 from vdsgen.cost.state_bytes import ModelStates
-from vdsgen.spec.experiment import Dtype
+from vdsgen.spec.dtypes import Dtype
 
 BUCKET_ELEMENTS = 40_000
 """One of the worker's layers, and not two."""

@@ -12,7 +12,7 @@ from tests.cost.activation_cases import GEOMETRY, MODEL
 from tests.cost.engine_cases import case_of, is_allowed
 from vdsgen.cost import engine_defaults
 from vdsgen.cost.settings import Settings
-from vdsgen.spec.experiment import Dtype
+from vdsgen.spec.dtypes import Dtype
 from vdsgen.spec.plan import Offload
 
 PARTITIONS = {1: (0, 16), 2: (0, 8, 16), 4: (0, 4, 8, 12, 16)}

@@ -28,7 +28,7 @@ from vdsgen.cost.settings import BYTES_PER_ELEMENT, Settings
 from vdsgen.cost.stage_tensors import stage_tensors
 from vdsgen.cost.state_bytes import ModelStates
 from vdsgen.cost.timeline import StageTimeline
-from vdsgen.spec.experiment import Dtype
+from vdsgen.spec.dtypes import Dtype
 
 TOLERANCE = 0.03
 PEAK_TOLERANCE = 0.01

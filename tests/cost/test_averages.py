@@ -8,7 +8,7 @@ from vdsgen.cost.engine_optimizer import engine_optimizer
 from vdsgen.cost.model_states import model_states
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.stage_sizes import StageSizes
-from vdsgen.spec.experiment import Dtype
+from vdsgen.spec.dtypes import Dtype
 from vdsgen.spec.quantized_moments import moment_bytes, work_bytes
 
 SIZES = StageSizes(1_200_000, 1_000_001, 500_000, ((1, 1), (500_000, 2)))

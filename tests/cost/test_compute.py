@@ -18,7 +18,7 @@ from vdsgen.cost.compute import (
 )
 from vdsgen.cost.rates import Rates
 from vdsgen.spec.architecture import Geometry, Vdt
-from vdsgen.spec.experiment import geometry_of
+from vdsgen.spec.geometry import geometry_of
 from vdsgen.spec.profile import LayerType
 
 RATES = Rates(

@@ -20,7 +20,7 @@ from vdsgen.cost.model_states import model_states
 from vdsgen.cost.reduction import momentary_bytes
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.stage_sizes import StageSizes
-from vdsgen.spec.experiment import Dtype
+from vdsgen.spec.dtypes import Dtype
 
 TOLERANCE = 0.01
 DTYPES: tuple[Dtype, ...] = ("fp32", "bf16", "fp16")

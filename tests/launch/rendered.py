@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.render.plans import plan_of, pool_of, small_experiment
 from vdsgen.render.render import render_plan
-from vdsgen.spec.experiment import Data
+from vdsgen.spec.data import Data
 
 
 def render_small(directory: Path, *, videos: Path | str = "clips", gpu: str = "cpu", **plan: Any) -> Path:

@@ -22,7 +22,7 @@ from vdsgen.model.engine import Batch, TrainingEngine, build_engine
 from vdsgen.model.objective import training_pair
 from vdsgen.profile.live_bytes import LiveBytes
 from vdsgen.spec.architecture import Geometry
-from vdsgen.spec.experiment import Diffusion
+from vdsgen.spec.training import Diffusion
 
 BASE = Geometry(frames=3, patches=24, text_tokens=5, latent_height=4, latent_width=6)
 LARGEST = BASE._replace(frames=5, patches=80, latent_height=8, latent_width=10)

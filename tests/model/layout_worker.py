@@ -25,8 +25,8 @@ from vdsgen.model.layers.tensor_parallel import RowParallelLinear, is_split
 from vdsgen.model.objective import training_pair
 from vdsgen.model.validation import BundledHeldOut, held_out_losses
 from vdsgen.spec.architecture import Geometry, Vdt
-from vdsgen.spec.experiment import Diffusion
 from vdsgen.spec.run import layout_of
+from vdsgen.spec.training import Diffusion
 
 MODEL = Vdt(
     in_channels=3,

@@ -10,7 +10,7 @@ from tests.model.training import render_tiny
 from vdsgen.errors import VdsgenError
 from vdsgen.model.configuration import Configuration, read_configuration
 from vdsgen.spec.architecture import Geometry
-from vdsgen.spec.experiment import ClipSize
+from vdsgen.spec.data import ClipSize
 
 BUCKETS = (ClipSize(frames=8, height=8, width=32),)
 

@@ -10,8 +10,8 @@ from tests.model.ranks import run_ranks
 from tests.model.test_checkpoint import BF16, FP16, case
 from vdsgen.errors import VdsgenError
 from vdsgen.model.ema import decay_at
-from vdsgen.spec.experiment import Ema
 from vdsgen.spec.trainer_section import ema_of
+from vdsgen.spec.training import Ema
 
 EVERY_STEP: dict[str, Any] = {"decay": 0.9, "warmup": True, "device": "accelerator", "every_steps": 1}
 SOMETIMES: dict[str, Any] = {"decay": 0.9, "warmup": False, "device": "cpu", "every_steps": 2}

@@ -18,7 +18,7 @@ from vdsgen.model.layers.modulation import normalized
 from vdsgen.model.layers.positions import RotaryTables
 from vdsgen.model.objective import diffusion_loss, sampling_times, training_pair
 from vdsgen.model.pipeline import SequentialModel, layer_specs
-from vdsgen.spec.experiment import Diffusion, Sampling
+from vdsgen.spec.training import Diffusion, Sampling
 
 HALVES = [torch.float16, torch.bfloat16]
 half = pytest.mark.parametrize("dtype", HALVES)

@@ -13,7 +13,7 @@ from tests.encoders import AUTOENCODERS, save_autoencoder
 from vdsgen.errors import VdsgenError
 from vdsgen.model.autoencoder import AutoencoderCodec, load_autoencoder
 from vdsgen.model.latents import SpaceToDepthCodec, codec_for
-from vdsgen.spec.experiment import Autoencoder, Data, SpaceToDepth
+from vdsgen.spec.data import Autoencoder, Data, SpaceToDepth
 
 
 @settings(max_examples=40, deadline=None)

@@ -29,7 +29,7 @@ from vdsgen.model.objective import (
     training_pair,
 )
 from vdsgen.spec.architecture import Geometry
-from vdsgen.spec.experiment import Diffusion
+from vdsgen.spec.training import Diffusion
 
 WHERE = geometry(tiny(condition="none"))
 OBJECTIVES = [

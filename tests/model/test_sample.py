@@ -19,7 +19,7 @@ from vdsgen.model.sample import (
     write_contact_sheet,
 )
 from vdsgen.spec.architecture import Geometry, Vdt
-from vdsgen.spec.experiment import Diffusion, Sampling
+from vdsgen.spec.training import Diffusion, Sampling
 
 GEOMETRY = Geometry(frames=3, patches=4, text_tokens=0, latent_height=4, latent_width=4)
 MODEL = Vdt(in_channels=5, patch_size=2, hidden_size=8, depth=1, heads=2, mlp_hidden_size=8, condition="none")

@@ -34,9 +34,11 @@ from vdsgen.model.folder import load_model
 from vdsgen.model.metrics import read_metrics
 from vdsgen.model.validation import Rows, batches_of, held_out_of, read_validation
 from vdsgen.spec.architecture import Vdt
-from vdsgen.spec.experiment import ClipSize, Sampling, Validation, geometry_of
+from vdsgen.spec.data import ClipSize
+from vdsgen.spec.geometry import geometry_of
 from vdsgen.spec.rendered import read_rendered
 from vdsgen.spec.run import read_checkpoints
+from vdsgen.spec.training import Sampling, Validation
 
 pytestmark = pytest.mark.slow
 
@@ -260,7 +262,7 @@ def test_clips_that_are_all_broken_end_the_run_with_code_2(tmp_path: Path) -> No
 
 def test_a_loss_that_diverges_ends_the_run_with_code_4(tmp_path: Path) -> None:
     write_clips(tmp_path / "clips")
-    from vdsgen.spec.experiment import AdamW
+    from vdsgen.spec.optimization import AdamW
 
     plan = one_rank(
         tmp_path / "plan",

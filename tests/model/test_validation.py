@@ -29,7 +29,7 @@ from vdsgen.model.validation import (
     batches_of,
     held_out_of,
 )
-from vdsgen.spec.experiment import Diffusion, Validation
+from vdsgen.spec.training import Diffusion, Validation
 
 WHERE = geometry(tiny(condition="none"))
 

@@ -22,7 +22,10 @@ from vdsgen.launch.commands import TRAINER
 from vdsgen.launch.start import Request, prepare
 from vdsgen.render.render import render_plan
 from vdsgen.spec.architecture import Vdt
-from vdsgen.spec.experiment import AdamW, ClipSize, Data, Experiment, Sampling, Saving, SpaceToDepth, Training
+from vdsgen.spec.data import ClipSize, Data, SpaceToDepth
+from vdsgen.spec.experiment import Experiment
+from vdsgen.spec.optimization import AdamW
+from vdsgen.spec.training import Sampling, Saving, Training
 
 FRAMES, SIZE = 4, 16
 

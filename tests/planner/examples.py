@@ -7,7 +7,8 @@ from typing import Any
 
 from vdsgen.planner.workload import Workload
 from vdsgen.spec.architecture import Vdt
-from vdsgen.spec.experiment import ClipSize, Experiment
+from vdsgen.spec.data import ClipSize
+from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.lab import Gpu, Link, Pool
 from vdsgen.spec.profile import (
     LayerCosts,

@@ -15,7 +15,7 @@ from vdsgen.planner.host_memory import host_miss
 from vdsgen.planner.space import bucket_elements
 from vdsgen.planner.workload import Workload
 from vdsgen.spec.architecture import Vdt
-from vdsgen.spec.experiment import Dtype
+from vdsgen.spec.dtypes import Dtype
 
 
 def every_settings(on: Workload) -> list[Settings]:

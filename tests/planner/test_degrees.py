@@ -21,10 +21,13 @@ from vdsgen.planner.plan_settings import settings_of
 from vdsgen.planner.resolve import workload_of
 from vdsgen.planner.space import layouts
 from vdsgen.planner.workload import Workload
-from vdsgen.spec.experiment import Constraints, Data, Experiment, SpaceToDepth, Training
+from vdsgen.spec.constraints import Constraints
+from vdsgen.spec.data import Data, SpaceToDepth
+from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.lab import Pool
 from vdsgen.spec.plan import Plan
 from vdsgen.spec.profile import ModelProfile
+from vdsgen.spec.training import Training
 
 MODEL = models()["vdt-2.1b"].sizes.model_copy(update={"name": "vdt-2.1b"})
 

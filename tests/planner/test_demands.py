@@ -13,7 +13,8 @@ from vdsgen.planner.demands import whole_pool_layouts
 from vdsgen.planner.no_fit import nearest_miss
 from vdsgen.planner.plan import make_plan
 from vdsgen.planner.search import search
-from vdsgen.spec.experiment import Constraints, Experiment
+from vdsgen.spec.constraints import Constraints
+from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.lab import Pool
 
 IMPOSSIBLE: list[tuple[dict[str, Any], list[str]]] = [

@@ -13,8 +13,8 @@ from vdsgen.profile.families.family import Training
 from vdsgen.profile.families.registry import family_of
 from vdsgen.profile.ledger import Entry, Ledger
 from vdsgen.profile.points import Point
-from vdsgen.spec.experiment import Lora
 from vdsgen.spec.pretrained import PretrainedModel
+from vdsgen.spec.training import Lora
 
 
 def entry(name: str, patch: int = 2, temporal_patch: int = 1, text_tokens: int = 5) -> PretrainedModel:

@@ -7,20 +7,11 @@ from typing import Any
 from hypothesis import strategies as st
 
 from vdsgen.spec.architecture import Vdt
-from vdsgen.spec.experiment import (
-    AdamW,
-    Autoencoder,
-    Data,
-    Diffusion,
-    Dtype,
-    Experiment,
-    LossScaling,
-    Schedule,
-    SpaceToDepth,
-    TextEncoder,
-    Training,
-)
+from vdsgen.spec.data import Autoencoder, Data, SpaceToDepth, TextEncoder
+from vdsgen.spec.dtypes import Dtype
+from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.lab import Gpu, Link, Pool
+from vdsgen.spec.optimization import AdamW, LossScaling, Schedule
 from vdsgen.spec.plan import (
     ActivationCheckpointing,
     Batch,
@@ -36,6 +27,7 @@ from vdsgen.spec.plan import (
     StageMemory,
     Zero,
 )
+from vdsgen.spec.training import Diffusion, Training
 
 GIB = 1024**3
 

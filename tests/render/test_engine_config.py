@@ -23,9 +23,10 @@ from vdsgen.render.engine_config import (
 )
 from vdsgen.render.engine_keys import unread_keys
 from vdsgen.render.render import render_plan
-from vdsgen.spec.experiment import Schedule, Training
 from vdsgen.spec.lab import Nvme
+from vdsgen.spec.optimization import Schedule
 from vdsgen.spec.plan import ActivationCheckpointing, Plan
+from vdsgen.spec.training import Training
 
 
 def legal_plans() -> list[Plan]:

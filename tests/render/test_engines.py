@@ -12,7 +12,7 @@ from tests.render.engine_worker import GLOBAL_BATCH, MODEL
 from tests.render.plans import plan_of, small_experiment
 from tests.render.test_engine_config import plan_id
 from vdsgen.render.render import render_plan
-from vdsgen.spec.experiment import Schedule
+from vdsgen.spec.optimization import Schedule
 from vdsgen.spec.plan import Plan
 
 RANKS = 2

@@ -14,7 +14,8 @@ from vdsgen.render.serialise import pretty_json
 from vdsgen.review.diff import Diff, as_json, diff
 from vdsgen.review.diff_text import as_markdown, as_text
 from vdsgen.review.directory import read_directory
-from vdsgen.spec.experiment import AdamW, Experiment, Schedule
+from vdsgen.spec.experiment import Experiment
+from vdsgen.spec.optimization import AdamW, Schedule
 from vdsgen.spec.plan import Plan, Predicted, Stage
 
 

@@ -16,9 +16,11 @@ from vdsgen.render.engine_config import engine_config
 from vdsgen.review.changes import NOT_SETTINGS, ONE_VALUE, TEXT_FILES, flatten
 from vdsgen.review.effects import ANYTHING, EFFECTS, GROUPS, UNKNOWN, effect_of, fits
 from vdsgen.spec.architecture import PresetModel
-from vdsgen.spec.experiment import Ema, Experiment, Schedule
+from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.monitoring import Comet, Monitoring, WeightsAndBiases
+from vdsgen.spec.optimization import Schedule
 from vdsgen.spec.plan import ActivationCheckpointing, Plan, Precision
+from vdsgen.spec.training import Ema
 
 MONITORING = Monitoring(
     tensorboard=True, csv=True, wandb=WeightsAndBiases(project="p"), comet=Comet(project="p")

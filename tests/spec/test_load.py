@@ -7,7 +7,7 @@ import pytest
 from tests.spec.inputs import EXPERIMENT, LAB, experiment_problems, lab_problems
 from vdsgen.errors import Problem
 from vdsgen.spec.architecture import PresetModel, Vdt
-from vdsgen.spec.experiment import Autoencoder
+from vdsgen.spec.data import Autoencoder
 from vdsgen.spec.lab import Gpu
 from vdsgen.spec.load import load_experiment, load_lab
 

@@ -15,7 +15,7 @@ from tests.forks.start import free_port, start
 from vdsgen.catalog.load import models
 from vdsgen.cost.settings import Settings
 from vdsgen.spec.architecture import Geometry
-from vdsgen.spec.experiment import Dtype
+from vdsgen.spec.dtypes import Dtype
 from vdsgen.verify.figures import StageTrace
 
 MODEL = models()["vdt-demo"].sizes.model_copy(update={"depth": 4})

@@ -12,7 +12,7 @@ from vdsgen.catalog.profiles import profile_for
 from vdsgen.cost import engine_defaults
 from vdsgen.cost.memory import MemoryModel
 from vdsgen.cost.settings import Settings
-from vdsgen.spec.experiment import Dtype
+from vdsgen.spec.dtypes import Dtype
 from vdsgen.verify.figures import StageTrace, compare, fullest
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 
 from vdsgen.errors import InputError, Problem
 from vdsgen.spec.base import Name, Spec
-from vdsgen.spec.experiment import Constraints
+from vdsgen.spec.constraints import Constraints
 from vdsgen.spec.load import validated
 from vdsgen.spec.suggest import did_you_mean
 from vdsgen.spec.yaml_source import read_yaml

@@ -18,9 +18,10 @@ from vdsgen.catalog.names import unknown_name
 from vdsgen.spec.architecture import architecture_sha256
 from vdsgen.spec.canonical import canonical_json
 from vdsgen.spec.diffusers_model import DiffusersModel
-from vdsgen.spec.experiment import Lora, TrainedModel, Training
+from vdsgen.spec.geometry import TrainedModel
 from vdsgen.spec.pretrained import PretrainedProfile
 from vdsgen.spec.profile import AttentionKernel, ModelProfile
+from vdsgen.spec.training import Lora, Training
 
 PRETRAINED_FOLDER = FOLDER / "profiles" / "pretrained"
 DEFAULT_TARGETS = Lora.model_fields["targets"].default

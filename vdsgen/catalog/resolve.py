@@ -13,21 +13,14 @@ from vdsgen.catalog.names import unknown_name
 from vdsgen.errors import InputError, Problem
 from vdsgen.spec.architecture import Geometry, PresetModel, Vdt
 from vdsgen.spec.base import SpecError
+from vdsgen.spec.data import ClipSize, Data, size_key
 from vdsgen.spec.diffusers_model import DiffusersModel, DiffusersSource
-from vdsgen.spec.experiment import (
-    ClipSize,
-    Data,
-    Diffusion,
-    Experiment,
-    TrainedModel,
-    geometry_of,
-    latent_shape,
-    size_key,
-    spatial_patch,
-)
+from vdsgen.spec.experiment import Experiment
+from vdsgen.spec.geometry import TrainedModel, geometry_of, latent_shape, spatial_patch
 from vdsgen.spec.recipes import trained_recipe
 from vdsgen.spec.recipes.changes import RecipeChanges
 from vdsgen.spec.shown import shown
+from vdsgen.spec.training import Diffusion
 
 
 def resolve_experiment(experiment: Experiment) -> Experiment:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from vdsgen.spec.experiment import TrainedModel
+    from vdsgen.spec.geometry import TrainedModel
     from vdsgen.spec.pretrained import PretrainedProfile
     from vdsgen.spec.profile import ModelProfile
 

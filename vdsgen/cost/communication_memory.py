@@ -12,7 +12,7 @@ from vdsgen.cost.settings import BYTES_PER_ELEMENT, Settings
 from vdsgen.cost.stage_sizes import StageSizes
 from vdsgen.cost.state_bytes import ModelStates
 from vdsgen.spec.compression import BLOCK_ELEMENTS, ERROR_BYTES, PIECE_ELEMENTS, SCALE_BYTES
-from vdsgen.spec.experiment import Dtype
+from vdsgen.spec.dtypes import Dtype
 
 WORK_BYTES = 4 + 4 + 1 + SCALE_BYTES / BLOCK_ELEMENTS
 """An element of the piece that is exchanged: its fp32 copy, its quotient and its code, all at once

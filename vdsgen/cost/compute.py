@@ -10,7 +10,7 @@ from vdsgen.cost.averages import UPDATE_BYTES
 from vdsgen.cost.rates import BACKWARD_ATTENTION_FACTOR, Rates
 from vdsgen.cost.settings import BYTES_PER_ELEMENT, Settings
 from vdsgen.spec.architecture import Geometry
-from vdsgen.spec.experiment import Dtype
+from vdsgen.spec.dtypes import Dtype
 from vdsgen.spec.profile import LayerCosts, LayerType, ModelProfile, SelectiveRecomputation
 
 BACKWARD_MATMUL_FACTOR = 2.0

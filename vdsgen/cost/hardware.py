@@ -11,7 +11,7 @@ from vdsgen.cost.settings import Settings
 from vdsgen.cost.shared_processor import Sharing
 from vdsgen.cost.unequal_nodes import topology_of
 from vdsgen.spec.calibration import Calibration
-from vdsgen.spec.experiment import Dtype
+from vdsgen.spec.dtypes import Dtype
 from vdsgen.spec.lab import Pool
 from vdsgen.spec.step_factors import StepFactors
 

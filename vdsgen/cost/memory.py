@@ -21,7 +21,7 @@ from vdsgen.cost.stage_tensors import stage_tensors
 from vdsgen.cost.state_bytes import ModelStates
 from vdsgen.cost.timeline import StageTimeline
 from vdsgen.spec.architecture import Geometry
-from vdsgen.spec.experiment import Dtype
+from vdsgen.spec.dtypes import Dtype
 from vdsgen.spec.plan import StageMemory
 from vdsgen.spec.profile import ModelProfile
 

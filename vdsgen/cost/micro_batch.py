@@ -14,7 +14,7 @@ from vdsgen.cost.sequence_parallel import sequence_exchange
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.tensor_parallel import Exchange, exchange
 from vdsgen.spec.architecture import Geometry
-from vdsgen.spec.experiment import Dtype
+from vdsgen.spec.dtypes import Dtype
 from vdsgen.spec.profile import ModelProfile
 
 Again = Literal["nothing", "products aside", "everything"]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from vdsgen.cost.efficiency import attention_efficiency, matrix_efficiency, softmax_share
 from vdsgen.cost.measured import MeasuredRates
 from vdsgen.spec.calibration import Calibration, middle
-from vdsgen.spec.experiment import Dtype
+from vdsgen.spec.dtypes import Dtype
 from vdsgen.spec.lab import Gpu, Pool
 
 MATMUL_EFFICIENCY = 0.80

@@ -9,7 +9,7 @@ from vdsgen.cost.hardware import Hardware
 from vdsgen.cost.layer_bytes import waiting_bytes
 from vdsgen.cost.settings import Settings
 from vdsgen.spec.architecture import Geometry
-from vdsgen.spec.experiment import Dtype
+from vdsgen.spec.dtypes import Dtype
 from vdsgen.spec.profile import ModelProfile
 
 TRANSFERRED_TENSORS = 2

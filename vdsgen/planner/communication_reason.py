@@ -10,7 +10,7 @@ from vdsgen.planner.place import Placed, place, place_faster
 from vdsgen.planner.search import Candidate
 from vdsgen.planner.words import gib, percent, seconds
 from vdsgen.planner.workload import Workload
-from vdsgen.spec.experiment import Training
+from vdsgen.spec.training import Training
 
 WEIGHS = 0.02
 """Share of the step from which on gradients and parameters between data ranks are worth a sentence."""

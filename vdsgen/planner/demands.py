@@ -15,7 +15,7 @@ from vdsgen.planner.workload import Workload
 from vdsgen.rules.facts import Facts
 from vdsgen.rules.registry import forbidding_rules
 from vdsgen.rules.rule import violations
-from vdsgen.spec.experiment import Constraints
+from vdsgen.spec.constraints import Constraints
 
 
 def whole_pool_layouts(workload: Workload) -> list[Layout]:

@@ -14,7 +14,8 @@ from vdsgen.planner.place import Miss, least_memory
 from vdsgen.planner.search import Candidate, Search, search
 from vdsgen.planner.words import gib, miss_words, rate, settings_words
 from vdsgen.planner.workload import Workload
-from vdsgen.spec.experiment import Constraints, Experiment
+from vdsgen.spec.constraints import Constraints
+from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.lab import Pool
 from vdsgen.units import GIB
 

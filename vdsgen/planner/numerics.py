@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from vdsgen.cost.rates import Rates, peak_rate_tflops
 from vdsgen.cost.settings import Settings
-from vdsgen.spec.experiment import Dtype, Experiment, Training
+from vdsgen.spec.dtypes import Dtype
+from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.lab import Gpu, Pool
+from vdsgen.spec.training import Training
 
 
 def dtypes(training: Training, pool: Pool) -> tuple[Dtype, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from vdsgen.cost.settings import Settings
-from vdsgen.spec.experiment import Training
 from vdsgen.spec.plan import (
     ActivationCheckpointing,
     Batch,
@@ -16,6 +15,7 @@ from vdsgen.spec.plan import (
     WeightAverage,
     Zero,
 )
+from vdsgen.spec.training import Training
 
 
 def settings_of(plan: Plan) -> Settings:

@@ -19,7 +19,7 @@ from vdsgen.planner.choices.offload import offload_choices
 from vdsgen.planner.numerics import accumulation_dtype, dtypes
 from vdsgen.planner.plan_settings import as_trained
 from vdsgen.planner.workload import Workload
-from vdsgen.spec.experiment import Constraints
+from vdsgen.spec.constraints import Constraints
 
 ZERO_STAGES = (0, 1, 2, 3)
 

@@ -20,8 +20,8 @@ from vdsgen.planner.words import (
     seconds,
 )
 from vdsgen.planner.workload import Workload
-from vdsgen.spec.experiment import Training
 from vdsgen.spec.plan import Plan, Predicted, StageMemory
+from vdsgen.spec.training import Training
 from vdsgen.units import GIB
 
 

@@ -17,8 +17,11 @@ from vdsgen.cost.step import StepTimeModel
 from vdsgen.cost.timeline import StageTimeline
 from vdsgen.errors import InputError, Problem
 from vdsgen.spec.architecture import Geometry, Vdt
+from vdsgen.spec.data import ClipSize
 from vdsgen.spec.diffusers_model import DiffusersModel
-from vdsgen.spec.experiment import ClipSize, Dtype, Experiment, geometries_of
+from vdsgen.spec.dtypes import Dtype
+from vdsgen.spec.experiment import Experiment
+from vdsgen.spec.geometry import geometries_of
 from vdsgen.spec.lab import Gpu, Pool
 from vdsgen.spec.profile import ModelProfile
 from vdsgen.units import GIB

@@ -23,7 +23,7 @@ from vdsgen.profile.calibrate_shapes import (
 )
 from vdsgen.profile.trace import empty_inputs
 from vdsgen.spec.architecture import Geometry, Vdt
-from vdsgen.spec.experiment import Dtype
+from vdsgen.spec.dtypes import Dtype
 
 DTYPES: dict[Dtype, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 SLOW_FACTOR = 10.0

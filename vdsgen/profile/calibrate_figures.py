@@ -26,7 +26,7 @@ from vdsgen.spec.calibration import (
     MatrixRate,
     PositiveSpread,
 )
-from vdsgen.spec.experiment import Dtype
+from vdsgen.spec.dtypes import Dtype
 from vdsgen.spec.profile import LayerType
 
 TERA, GIGA, MICRO = 1e12, 1e9, 1e-6

@@ -23,7 +23,7 @@ from vdsgen.published.recipes import (
 from vdsgen.published.row import Row
 from vdsgen.published.stages import Boundary, Layers, Stage
 from vdsgen.spec.architecture import Geometry
-from vdsgen.spec.experiment import Dtype
+from vdsgen.spec.dtypes import Dtype
 from vdsgen.spec.profile import ModelProfile
 
 Trainer = Literal["deepspeed", "megatron-2021", "megatron-core", "fsdp"]

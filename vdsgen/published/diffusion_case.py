@@ -12,7 +12,7 @@ from vdsgen.published.reasons import CannotExpressError
 from vdsgen.published.row import Row
 from vdsgen.published.trainers import Trainer, trainer_of
 from vdsgen.spec.architecture import Geometry
-from vdsgen.spec.experiment import Dtype
+from vdsgen.spec.dtypes import Dtype
 from vdsgen.spec.plan import Offload
 from vdsgen.spec.profile import ModelProfile
 

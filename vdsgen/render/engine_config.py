@@ -9,11 +9,13 @@ from typing import Any
 
 from vdsgen.cost import engine_defaults as defaults
 from vdsgen.errors import VdsgenError
-from vdsgen.spec.experiment import AdamW, Experiment, Training
+from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.monitoring import Monitoring
+from vdsgen.spec.optimization import AdamW
 from vdsgen.spec.plan import Plan
 from vdsgen.spec.run import CSV, TENSORBOARD
 from vdsgen.spec.trainer_section import COMPRESSION, EMA, SECTION, STATE_DTYPE
+from vdsgen.spec.training import Training
 
 STEPS_PER_PRINT = 100
 """How often the engine prints a line of its own; the trainer prints its own lines besides."""

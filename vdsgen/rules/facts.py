@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-from vdsgen.spec.experiment import Dtype
+from vdsgen.spec.dtypes import Dtype
 
 Device = Literal["none", "cpu", "nvme"]
 """Where the engine may offload to; `none` for no offload."""

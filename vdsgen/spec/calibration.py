@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from vdsgen.spec.base import NonNegativeFloat, PositiveFloat, PositiveInt, Spec, SpecError
-from vdsgen.spec.experiment import Dtype
+from vdsgen.spec.dtypes import Dtype
 from vdsgen.spec.step_factors import StepFactors
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from vdsgen.spec.base import HostName, NonNegativeFloat, NonNegativeInt, PositiveInt, Spec, SpecWithOptions
-from vdsgen.spec.experiment import Dtype
+from vdsgen.spec.dtypes import Dtype
 from vdsgen.spec.explanations import Explanations
 from vdsgen.spec.lab import Pool
 

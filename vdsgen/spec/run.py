@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from vdsgen.errors import VdsgenError
 from vdsgen.spec.base import NonNegativeInt, PositiveInt, Spec
-from vdsgen.spec.experiment import Dtype
+from vdsgen.spec.dtypes import Dtype
 
 CHECKPOINTS = "checkpoints"
 """Folder of a run directory; holds one folder a checkpoint, and `latest`."""

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from vdsgen.errors import VdsgenError
-from vdsgen.spec.experiment import Ema
+from vdsgen.spec.training import Ema
 
 SECTION = "vdsgen"
 COMPRESSION, EMA, STATE_DTYPE = "gradient_compression", "ema", "optimizer_state_dtype"

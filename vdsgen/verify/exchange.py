@@ -14,7 +14,8 @@ from vdsgen.profile.points import Point
 from vdsgen.profile.trace import empty_inputs
 from vdsgen.spec.architecture import Geometry, Vdt
 from vdsgen.spec.diffusers_model import DiffusersModel
-from vdsgen.spec.experiment import Dtype, TrainedModel
+from vdsgen.spec.dtypes import Dtype
+from vdsgen.spec.geometry import TrainedModel
 
 HandedOn = tuple[tuple[torch.Size, torch.dtype], ...]
 """Shapes and dtypes of the tensors that a stage hands to the next."""

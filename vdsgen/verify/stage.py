@@ -11,8 +11,9 @@ from vdsgen.model.engine import Batch, TrainingEngine, build_engine
 from vdsgen.profile.kernels import hidden_temporary_bytes
 from vdsgen.profile.live_bytes import HOST, LiveBytes
 from vdsgen.spec.architecture import Geometry
-from vdsgen.spec.experiment import Lora, TrainedModel
+from vdsgen.spec.geometry import TrainedModel
 from vdsgen.spec.run import Layout, layout_of
+from vdsgen.spec.training import Lora
 from vdsgen.verify.exchange import empty_batch, exchange_of
 from vdsgen.verify.fake_rank import join_fake_group, without_memory
 from vdsgen.verify.figures import Phase, StageTrace

@@ -39,7 +39,7 @@ def _trace(directory: Path, stage: int, data_rank: int, write: Callable[[str], o
     torch.set_num_threads(1)
     from vdsgen.spec.architecture import Vdt
     from vdsgen.spec.diffusers_model import DiffusersModel
-    from vdsgen.spec.experiment import geometries_of
+    from vdsgen.spec.geometry import geometries_of
     from vdsgen.spec.rendered import read_rendered
     from vdsgen.verify.stage import trace_stage
 

@@ -13,7 +13,8 @@ from vdsgen.model.cache.state import CacheState, cache_state, folder_of, hashes_
 from vdsgen.model.cache.store import Store, open_store
 from vdsgen.model.data.index import scan
 from vdsgen.model.sources import open_source
-from vdsgen.spec.experiment import Experiment, LatentCache
+from vdsgen.spec.data import LatentCache
+from vdsgen.spec.experiment import Experiment
 
 
 def cached(clips: Path, folder: Path, *, cache: dict[str, Any] | None = None, **changes: Any) -> Experiment:

@@ -26,7 +26,7 @@ from vdsgen.model.data.loader import batches_for
 from vdsgen.model.data.order import Draw, Share
 from vdsgen.model.data.samples import source_for
 from vdsgen.model.data.video import VideoError
-from vdsgen.spec.experiment import ClipSize, Data, LatentCache
+from vdsgen.spec.data import ClipSize, Data, LatentCache
 
 at = Draw.of_one_size
 ALL_WINDOWS = {"windows_per_clip": 13, "dtype": "fp32"}

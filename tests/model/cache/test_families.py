@@ -21,7 +21,7 @@ from vdsgen.model.data.index import scan
 from vdsgen.model.data.order import Draw
 from vdsgen.model.recipes.encoders.family import FamilyEncoders, MakeFamilyEncoders
 from vdsgen.model.recipes.source import RecipeSource
-from vdsgen.spec.experiment import Data, LatentCache
+from vdsgen.spec.data import Data, LatentCache
 
 
 @pytest.mark.parametrize("name", ["wan-i2v-clip", "svd", "hunyuan-video"])

@@ -10,7 +10,7 @@ import pytest
 
 from tests.model.training import Finished, render_tiny, train, write_clips
 from vdsgen.model.metrics import read_metrics
-from vdsgen.spec.experiment import ClipSize, LatentCache
+from vdsgen.spec.data import ClipSize, LatentCache
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ from vdsgen.model.data.buckets import bucket_lines, bucket_text, clips_of_sizes,
 from vdsgen.model.data.index import Entry, Index, last_start
 from vdsgen.model.data.order import LONGEST_ROUND, Share, SizeOrder, round_shares
 from vdsgen.model.data.video import VideoInfo
-from vdsgen.spec.experiment import ClipSize, Data
+from vdsgen.spec.data import ClipSize, Data
 
 WIDE, TALL, LONG = (ClipSize(frames=8, height=32, width=64), ClipSize(frames=8, height=64, width=32),
                     ClipSize(frames=24, height=48, width=48))  # fmt: skip

@@ -12,7 +12,8 @@ from vdsgen.errors import VdsgenError
 from vdsgen.model.data.held_out import _held_paths, hold_out
 from vdsgen.model.data.index import Entry, Index, scan
 from vdsgen.model.data.video import VideoInfo
-from vdsgen.spec.experiment import Data, Validation
+from vdsgen.spec.data import Data
+from vdsgen.spec.training import Validation
 
 
 def data_of(folder: Path, frames: int = 8) -> Data:

@@ -16,7 +16,7 @@ from tests.clips import cut_off, write_numbered
 from vdsgen.errors import VdsgenError
 from vdsgen.model.data.index import Skipped, last_start, report, scan
 from vdsgen.model.data.video import VideoInfo
-from vdsgen.spec.experiment import ClipSize, Data
+from vdsgen.spec.data import ClipSize, Data
 
 
 @pytest.fixture(scope="module")

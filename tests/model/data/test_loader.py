@@ -18,7 +18,7 @@ from vdsgen.errors import VdsgenError
 from vdsgen.model.data.loader import batches_for
 from vdsgen.model.data.order import Share, SizeOrder
 from vdsgen.model.data.samples import MicroBatch
-from vdsgen.spec.experiment import ClipSize
+from vdsgen.spec.data import ClipSize
 
 ALONE = Share(0, 1, 2, 2)
 

@@ -19,7 +19,9 @@ from vdsgen.model.data.index import scan
 from vdsgen.model.data.order import Draw, permutation
 from vdsgen.model.data.samples import Sample, SampleSource, source_for
 from vdsgen.spec.architecture import Vdt
-from vdsgen.spec.experiment import Autoencoder, ClipSize, Data, Diffusion, Experiment, TextEncoder, Training
+from vdsgen.spec.data import Autoencoder, ClipSize, Data, TextEncoder
+from vdsgen.spec.experiment import Experiment
+from vdsgen.spec.training import Diffusion, Training
 
 at = Draw.of_one_size
 

@@ -13,7 +13,7 @@ from tests.encoders import save_text_encoder
 from vdsgen.errors import VdsgenError
 from vdsgen.model.data import text
 from vdsgen.model.data.text import embed_captions
-from vdsgen.spec.experiment import TextEncoder
+from vdsgen.spec.data import TextEncoder
 
 pytest.importorskip("transformers")
 

@@ -28,8 +28,8 @@ from vdsgen.model.families.skeleton import model_class
 from vdsgen.model.folder import VdtFolder, load_model, started_from
 from vdsgen.model.pipeline import SequentialModel, layer_specs
 from vdsgen.spec.diffusers_model import DiffusersModel
-from vdsgen.spec.experiment import Lora
 from vdsgen.spec.recipes import CLASSES
+from vdsgen.spec.training import Lora
 
 DATA = {"videos": "clips", "frames": 4, "height": 16, "width": 16}
 

@@ -17,7 +17,7 @@ from vdsgen.errors import VdsgenError
 from vdsgen.model.families.layer_specs import DiffusersLayer, diffusers_layer_specs
 from vdsgen.model.families.registry import family_of
 from vdsgen.model.families.skeleton import model_class
-from vdsgen.spec.experiment import Lora
+from vdsgen.spec.training import Lora
 
 WAN = TINY["wan"]
 

@@ -12,7 +12,7 @@ from vdsgen.cost.engine_defaults import STAGE3_PARAM_PERSISTENCE_THRESHOLD
 from vdsgen.cost.settings import Settings
 from vdsgen.planner.workload import Workload
 from vdsgen.spec.compression import refusal
-from vdsgen.spec.experiment import Dtype
+from vdsgen.spec.dtypes import Dtype
 
 LEVELS = ("exact", "reduced", "quantized")
 

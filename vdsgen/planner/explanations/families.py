@@ -21,7 +21,7 @@ from vdsgen.planner.search import Candidate, Search, search
 from vdsgen.planner.space import ZERO_STAGES, Layout, divisors, layout_of
 from vdsgen.planner.words import communication_words, interval_words, miss_words, settings_words
 from vdsgen.planner.workload import Workload
-from vdsgen.spec.experiment import Dtype
+from vdsgen.spec.dtypes import Dtype
 from vdsgen.spec.explanations import NearestMiss
 
 DTYPES: tuple[Dtype, ...] = ("bf16", "fp16", "fp32")

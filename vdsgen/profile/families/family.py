@@ -16,7 +16,7 @@ from vdsgen.model.families.weights import RandomWeights
 from vdsgen.profile.points import Point
 from vdsgen.profile.precision import CudaAutocast
 from vdsgen.profile.trace import Run
-from vdsgen.spec.experiment import Lora
+from vdsgen.spec.training import Lora
 
 Config = Mapping[str, Any]
 ENDS = frozenset({"embed", "final"})

@@ -25,7 +25,7 @@ from vdsgen.rules.facts import (
     ZenFlowFacts,
     ZeroFacts,
 )
-from vdsgen.spec.experiment import Dtype
+from vdsgen.spec.dtypes import Dtype
 
 DTYPES: dict[str, Dtype] = {
     **dict.fromkeys(("torch.float16", "fp16", "float16", "half"), "fp16"),
