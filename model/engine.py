@@ -2,52 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import deepspeed
 import torch
 from deepspeed import comm as dist
 from deepspeed.accelerator import get_accelerator
 from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer
 from deepspeed.runtime.pipe import schedule
 from deepspeed.runtime.pipe.engine import PipelineEngine
-from deepspeed.runtime.pipe.topology import PipelineParallelGrid, PipeModelDataParallelTopology
 from torch import Tensor
 
-from vdsgen.errors import VdsgenError
 from vdsgen.model import compression, corrections
-from vdsgen.model.adamw_8bit import AdamW8bit
-from vdsgen.model.distributed import init_distributed
 from vdsgen.model.ema import WeightAverage
 from vdsgen.model.exchanged_shapes import ExchangedShapes
+from vdsgen.model.forward_only import ForwardOnly
 from vdsgen.model.layers.sequence_parallel import WHOLE, SequenceRanks
-from vdsgen.model.layers.tensor_parallel import TensorRanks
 from vdsgen.model.metrics import DivergedError
 from vdsgen.model.monitoring.instruments import Instruments
 from vdsgen.model.monitoring.where import first_finding
-from vdsgen.model.pipeline import (
-    LossFunction,
-    PlannedPipelineModule,
-    SequentialModel,
-    Target,
-)
-from vdsgen.model.stage_settings import stage_settings
-from vdsgen.model.trained import trained
-from vdsgen.spec.architecture import Geometry, Vdt
-from vdsgen.spec.compression import compression_of, refusal
-from vdsgen.spec.geometry import TrainedModel
+from vdsgen.model.pipeline import Batch, LossFunction, Target
 from vdsgen.spec.plan import GradientCompression
-from vdsgen.spec.run import dtype_of
-from vdsgen.spec.trainer_section import SECTION, STATE_DTYPE, ema_of, quantises_moments
-from vdsgen.spec.training import Ema, Lora
+from vdsgen.spec.training import Ema
 
 NO_SMALLER_SCALE = "Current loss scale already at minimum"
-
-Batch = tuple[tuple[Tensor, ...], Any]
-"""(the first layer's inputs, what the loss takes: `Target`) of one micro-batch, on any device."""
 
 
 class TrainingEngine:
@@ -78,6 +57,7 @@ class TrainingEngine:
             self.compressor = compression.install(engine, lambda: self.loss_scale)
         if self.pipelined:
             self._shapes = ExchangedShapes(engine)
+            self._forward_only = ForwardOnly(engine, self._shapes)
             self._instrument_pipeline()
         self.instruments = Instruments(engine)
         self.average = None if ema is None else WeightAverage(engine, ema)
@@ -204,7 +184,7 @@ class TrainingEngine:
         rank. All data ranks must pass the same number of samples; B need not be the micro-batch size."""
         placed = tuple(x.to(self.device) for x in (self.sequence.share(inputs[0]), *inputs[1:]))
         if self.pipelined:
-            return self.sequence.whole(self._predict_through_stages(placed))
+            return self.sequence.whole(self._forward_only.predict(placed))
         self.engine.eval()
         prediction: Tensor = self.engine(placed)
         return self.sequence.whole(prediction)
@@ -225,75 +205,13 @@ class TrainingEngine:
             return found[-1].mean()
 
         if self.pipelined:
-            self._losses_through_stages(batches, micro_batches, noting)
+            self._forward_only.losses(batches, micro_batches, noting)
             return found
         self.engine.eval()
         for _ in range(micro_batches):
             inputs, target = next(batches)
             noting(self.engine(self._placed(inputs)), self._placed(target))
         return found
-
-    def _losses_through_stages(
-        self, batches: Iterator[Batch], micro_batches: int, loss: LossFunction
-    ) -> None:
-        """With `loss` in the place of the training loss."""
-        engine = self.engine
-        self._shapes.forget()
-        engine.total_loss = None
-        trained, engine.module.loss_fn = engine.module.loss_fn, loss
-        try:
-            with self._untold():
-                engine.eval_batch(batches, num_micro_batches=micro_batches, bcast_loss=False)
-        finally:
-            engine.module.loss_fn = trained
-        self._shapes.forget()
-        engine.total_loss = None  # as after predicting
-
-    def _predict_through_stages(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        engine = self.engine
-        self._shapes.forget()
-        engine.total_loss = None  # the engine adds this forward's output to it (pipe/engine.py:777)
-        noised = inputs[0]
-        with self._untold():
-            _, outputs = engine.eval_batch(
-                iter([(inputs, noised)]),
-                return_logits=True,
-                compute_loss=False,
-                reduce_output=None,
-                num_micro_batches=1,
-            )
-        self._shapes.forget()
-        engine.total_loss = None
-        return self._from_last_stage(outputs if engine.is_last_stage() else None)
-
-    @contextmanager
-    def _untold(self) -> Iterator[None]:
-        """DeepSpeed's monitors hear nothing: the engine would tell them a loss even where none is computed
-        (pipe/engine.py:472)."""
-        monitor = self.engine.monitor
-        enabled, monitor.enabled = monitor.enabled, False
-        try:
-            yield
-        finally:
-            monitor.enabled = enabled
-
-    def _from_last_stage(self, outputs: Tensor | None) -> Tensor:
-        """The prediction (B, C, T, H, W) float32 on every stage; its channels need not be the input's."""
-        engine = self.engine
-        where: dict[str, Any] = {
-            "src": engine.grid.stage_to_global(engine.num_stages - 1),
-            "group": engine.grid.get_pipe_parallel_group(),
-        }
-        known = [0] * 5 if outputs is None else list(outputs.shape)
-        shape = torch.tensor(known, device=self.device)
-        dist.broadcast(shape, **where)
-        # With patches of 1 the last layer's output is a permuted view; a broadcast sends memory as it lies.
-        if outputs is None:
-            prediction = torch.empty(shape.tolist(), device=self.device)
-        else:
-            prediction = outputs.contiguous()
-        dist.broadcast(prediction, **where)
-        return prediction
 
     def _before_optimizer_step(self) -> None:
         engine = self.engine
@@ -317,141 +235,3 @@ class TrainingEngine:
             schedule.BackwardPass: corrections.backward_pass,
             **self._shapes.handlers(),
         }
-
-
-def build_engine(
-    ds_config: Mapping[str, Any],
-    model: TrainedModel,
-    geometry: Geometry,
-    seed: int,
-    adapters: Lora | None = None,
-    start_from: Path | None = None,
-) -> TrainingEngine:
-    """Builds this rank's part of the model and DeepSpeed's engine around it; with `adapters`, nothing else of
-    the model trains. `start_from` is a folder with the weights to begin with.
-
-    Reads `pipeline.stages`, `pipeline.partition`, `pipeline.activation_checkpoint_interval`, where stages
-    have intervals of their own `pipeline.stage_checkpoint_intervals`, `pipeline.plain_layers`,
-    `pipeline.selective_layers`, `pipeline.compress_activations`, `pipeline.offload_activations`,
-    `pipeline.tensor_parallel_size`, `pipeline.sequence_parallel_size` and the section `vdsgen`; everything
-    else in `ds_config` is DeepSpeed's own. Collective. Raises VdsgenError where the config contradicts the
-    model or the number of ranks.
-    """
-    section = ds_config.get("pipeline", {})
-    stages, tensor = int(section.get("stages", 1)), int(section.get("tensor_parallel_size", 1))
-    sharing = int(section.get("sequence_parallel_size", 1))
-    zero = ds_config.get("zero_optimization", {})
-    compressed = compression_of(ds_config)
-    compression.check_reduces_once(
-        refusal(compressed, zero.get("stage", 0), optimizer_is_offloaded=_is_offloaded(zero))
-    )
-    if isinstance(model, Vdt):  # before ranks wait for one another; of other models layers are counted below
-        stage_settings(section, model.depth + 2)
-    init_distributed()
-    topology = _topology(stages, tensor, sharing)
-    ranks = TensorRanks(tensor, dist.get_rank() % tensor)
-    sequence = SequenceRanks(sharing, dist.get_rank() // tensor % sharing)
-    specs, loss, losses_of_samples = trained(
-        model, geometry, seed, adapters, ranks, sequence, dtype_of(ds_config), start_from
-    )
-    settings = stage_settings(section, len(specs))
-    grid = None
-    config = dict(ds_config)
-    if sharing > 1:
-        # Each of a sample's ranks counts as a data-parallel rank of the engine's, with a sample of its own.
-        config["train_batch_size"] = sharing * ds_config["train_batch_size"]
-    _bind_sequence(sequence, tensor)
-    if stages > 1:
-        planned = PlannedPipelineModule(
-            specs,
-            settings.partition,
-            settings.intervals,
-            loss,
-            topology,
-            settings.offload,
-            settings.plain,
-            settings.selective,
-            settings.codec,
-        )
-        ranks.bind(planned.mpu().get_slice_parallel_group())
-        # The engine puts its config's interval in the module's place (runtime/pipe/engine.py:214).
-        own = {"activation_checkpoint_interval": planned.activation_checkpoint_interval}
-        config["pipeline"] = {**section, **own}
-        module: torch.nn.Module = planned
-    else:
-        if topology is not None:
-            grid = PipelineParallelGrid(topology)
-            ranks.bind(grid.get_slice_parallel_group())
-        stage_3 = zero.get("stage", 0) == 3
-        with deepspeed.zero.Init(
-            data_parallel_group=None if grid is None else grid.get_data_parallel_group(),
-            config_dict_or_path=config,
-            enabled=stage_3,
-            mpu=grid,
-        ):
-            module = SequentialModel(
-                specs,
-                settings.intervals[0],
-                loss,
-                settings.offload,
-                settings.plain[0],
-                settings.selective[0],
-                settings.codec,
-            )
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    engine, *_ = deepspeed.initialize(
-        model=module,
-        model_parameters=trainable,
-        config=config,
-        mpu=grid,
-        optimizer=own_optimizer(ds_config) if quantises_moments(ds_config) else None,
-    )
-    return TrainingEngine(engine, compressed, sequence, ema_of(ds_config), losses_of_samples)
-
-
-def own_optimizer(ds_config: Mapping[str, Any]) -> Callable[[Any], torch.optim.Optimizer]:
-    """AdamW with moments in int8, with the parameters of the config's own `optimizer`."""
-    zero = ds_config.get("zero_optimization", {})
-    if _is_offloaded(zero):
-        raise VdsgenError(
-            f"{SECTION}.{STATE_DTYPE} int8 is not for an offloaded optimizer",
-            remedy="set zero_optimization.offload_optimizer.device to none, or leave it out",
-        )
-    params = ds_config["optimizer"]["params"]
-    chosen = {key: params[key] for key in ("lr", "betas", "eps", "weight_decay") if key in params}
-    return lambda parameters: AdamW8bit(parameters, **chosen)
-
-
-def _topology(stages: int, tensor: int, sequence: int) -> PipeModelDataParallelTopology | None:
-    """Stages x data x tensor ranks, neighbours sharing blocks; None without tensor parallelism.
-
-    DeepSpeed's axes are (pipe, data, model), the last innermost (runtime/pipe/topology.py:243); ranks that
-    share samples are neighbours on its data axis.
-    """
-    world = dist.get_world_size()
-    if world % (stages * tensor * sequence):
-        needed = f"pipeline.stages ({stages})"
-        for name, size in (("tensor", tensor), ("sequence", sequence)):
-            needed += f" x pipeline.{name}_parallel_size ({size})" if size > 1 else ""
-        raise VdsgenError(f"{needed} must divide the number of ranks ({world})")
-    if tensor == 1:
-        return None
-    return PipeModelDataParallelTopology(num_pp=stages, num_mp=tensor, num_dp=world // stages // tensor)
-
-
-def _bind_sequence(sequence: SequenceRanks, tensor: int) -> None:
-    """Makes every group of ranks that share samples: each has to be made on all ranks."""
-    if sequence.size == 1:
-        return
-    together = sequence.size * tensor
-    for start in range(0, dist.get_world_size(), together):
-        for first in range(start, start + tensor):
-            members = list(range(first, start + together, tensor))
-            group = dist.new_group(members)
-            if dist.get_rank() in members:
-                sequence.bind(group)
-
-
-def _is_offloaded(zero: Mapping[str, Any]) -> bool:
-    device: str = (zero.get("offload_optimizer") or {}).get("device", "none")
-    return device != "none"

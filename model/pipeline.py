@@ -32,6 +32,9 @@ from vdsgen.spec.architecture import Geometry, Vdt
 
 Target = Tensor | tuple[Tensor, ...]
 """What a prediction is compared with; with a recipe's weights of the samples beside it."""
+
+Batch = tuple[tuple[Tensor, ...], Any]
+"""(the first layer's inputs, what the loss takes: `Target`) of one micro-batch, on any device."""
 LossFunction = Callable[[Tensor, Any], Tensor]
 """(prediction, target) -> the scalar loss"""
 Activations = tuple[Tensor, ...]

@@ -26,6 +26,7 @@ from deepspeed.accelerator import get_accelerator
 from vdsgen.errors import VdsgenError
 from vdsgen.files import write_atomically
 from vdsgen.model import checkpoint
+from vdsgen.model.build import build_engine
 from vdsgen.model.cache.ranks import fill_together
 from vdsgen.model.clips import order_of, share_of, shared_index
 from vdsgen.model.configuration import Configuration, read_configuration
@@ -37,7 +38,7 @@ from vdsgen.model.data.order import SizeOrder
 from vdsgen.model.data.waiting import Waiting
 from vdsgen.model.devices import take_planned_device
 from vdsgen.model.distributed import init_distributed
-from vdsgen.model.engine import TrainingEngine, build_engine
+from vdsgen.model.engine import TrainingEngine
 from vdsgen.model.interludes import Interludes
 from vdsgen.model.launcher import end_with_launcher
 from vdsgen.model.memory import PeakMemory

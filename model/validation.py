@@ -25,9 +25,10 @@ from vdsgen.model.data.index import Index
 from vdsgen.model.data.order import generator_for
 from vdsgen.model.data.picture import to_unit_range
 from vdsgen.model.data.samples import SampleSource
-from vdsgen.model.engine import Batch, TrainingEngine
+from vdsgen.model.engine import TrainingEngine
 from vdsgen.model.json_lines import as_line, read_lines
 from vdsgen.model.objective import pair_at, timestep_at
+from vdsgen.model.pipeline import Batch
 from vdsgen.model.recipes.held_out import recipe_held_out
 from vdsgen.model.recipes.source import RecipeSource
 from vdsgen.model.sources import AnySource

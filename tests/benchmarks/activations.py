@@ -34,9 +34,8 @@ from vdsgen.model.data.index import scan
 from vdsgen.model.data.loader import Batches
 from vdsgen.model.data.order import Share, SizeOrder
 from vdsgen.model.data.samples import source_for
-from vdsgen.model.engine import Batch
 from vdsgen.model.objective import diffusion_loss
-from vdsgen.model.pipeline import SequentialModel, layer_specs
+from vdsgen.model.pipeline import Batch, SequentialModel, layer_specs
 from vdsgen.profile.engine_bytes import own_offloaded_activations
 from vdsgen.profile.live_bytes import HOST, LiveBytes
 from vdsgen.spec.architecture import Vdt

@@ -16,7 +16,8 @@ from deepspeed import comm as dist
 
 from tests.cost.activation_worker import batches
 from tests.cost.engine_worker import forget_groups, watch
-from vdsgen.model.engine import TrainingEngine, build_engine
+from vdsgen.model.build import build_engine
+from vdsgen.model.engine import TrainingEngine
 from vdsgen.profile.live_bytes import LiveBytes
 from vdsgen.spec.architecture import Geometry, Vdt
 

@@ -59,9 +59,9 @@ def train(directory: Path, run: Path, steps: int) -> list[dict[str, float]]:
     from deepspeed import comm as dist
     from deepspeed.accelerator import get_accelerator
 
+    from vdsgen.model.build import build_engine
     from vdsgen.model.clips import gather_counts, order_of, share_of, shared_index
     from vdsgen.model.configuration import read_configuration
-    from vdsgen.model.engine import build_engine
     from vdsgen.model.memory import PeakMemory
     from vdsgen.model.monitoring.monitor import RunMonitor
     from vdsgen.model.sources import open_source

@@ -60,7 +60,7 @@ def rank(steps: int) -> dict[str, float]:
     import os
 
     from vdsgen.catalog.load import models
-    from vdsgen.model.engine import build_engine
+    from vdsgen.model.build import build_engine
     from vdsgen.model.latents import SpaceToDepthCodec
     from vdsgen.spec.architecture import Geometry
 

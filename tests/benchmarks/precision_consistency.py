@@ -110,8 +110,8 @@ def one_precision(dtype: str, clips: list[Any], steps: int) -> dict[str, Any]:
     import torch
 
     from vdsgen.catalog.load import models
+    from vdsgen.model.build import build_engine
     from vdsgen.model.consistency import consistency
-    from vdsgen.model.engine import build_engine
     from vdsgen.model.latents import SpaceToDepthCodec
     from vdsgen.model.recipes.clips import noise_for
     from vdsgen.model.sample import Conditions, sample_latents, to_pixels

@@ -54,7 +54,7 @@ def sample(index: int) -> tuple[tuple[Tensor, ...], Tensor]:
 def pipeline(steps: int, micro_batches: int) -> dict[str, Any]:
     from deepspeed.runtime.pipe import schedule
 
-    from vdsgen.model.engine import build_engine
+    from vdsgen.model.build import build_engine
 
     config = {
         "train_batch_size": micro_batches,

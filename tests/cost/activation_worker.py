@@ -8,7 +8,9 @@ from typing import Any
 import torch
 
 from tests.cost.engine_worker import checksum, forget_groups, watch
-from vdsgen.model.engine import Batch, TrainingEngine, build_engine
+from vdsgen.model.build import build_engine
+from vdsgen.model.engine import TrainingEngine
+from vdsgen.model.pipeline import Batch
 from vdsgen.profile.engine_bytes import own_offloaded_activations
 from vdsgen.profile.live_bytes import HOST, LiveBytes
 from vdsgen.spec.architecture import Geometry, Vdt

@@ -31,7 +31,7 @@ MODULES = (
     "torch.distributed.tensor",
     "deepspeed",
     "deepspeed.pipe",
-    "vdsgen.model.engine",
+    "vdsgen.model.build",
     "vdsgen.model.curves",  # and what else the trainer imports
     "vdsgen.model.data.loader",
     "vdsgen.model.record",

@@ -17,9 +17,11 @@ import torch
 from tests.model.checkpoint_worker import rendered_of
 from tests.model.layout_worker import MODEL, SEED, start_nowhere_at_zero, weights
 from vdsgen.model import checkpoint
+from vdsgen.model.build import build_engine
 from vdsgen.model.data.order import Share, SizeOrder
-from vdsgen.model.engine import Batch, TrainingEngine, build_engine
+from vdsgen.model.engine import TrainingEngine
 from vdsgen.model.objective import training_pair
+from vdsgen.model.pipeline import Batch
 from vdsgen.profile.live_bytes import LiveBytes
 from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.training import Diffusion

@@ -17,8 +17,9 @@ import torch
 from tests.model.layout_worker import GEOMETRY, MODEL, SEED, batches
 from vdsgen.errors import VdsgenError
 from vdsgen.model import checkpoint
+from vdsgen.model.build import build_engine
 from vdsgen.model.console import is_first_rank
-from vdsgen.model.engine import TrainingEngine, build_engine
+from vdsgen.model.engine import TrainingEngine
 from vdsgen.spec.rendered import Rendered
 from vdsgen.spec.run import layout_of, read_checkpoints
 

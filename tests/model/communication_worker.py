@@ -19,8 +19,8 @@ from deepspeed.comm import comm
 from deepspeed.utils import groups
 
 from tests.model.layout_worker import GEOMETRY, MODEL, SEED, batches, start_nowhere_at_zero, weights
+from vdsgen.model.build import build_engine
 from vdsgen.model.distributed import init_distributed
-from vdsgen.model.engine import build_engine
 
 SMALL_BYTES = 1024
 """Losses, norms and flags are not counted."""

@@ -17,9 +17,10 @@ from torch import Tensor
 from tests.model.checkpoint_worker import rendered_of, trained
 from tests.model.layout_worker import GEOMETRY, MODEL, SEED, batches, held_out_clips
 from vdsgen.model import checkpoint
+from vdsgen.model.build import build_engine
 from vdsgen.model.console import is_first_rank
 from vdsgen.model.ema import decay_at
-from vdsgen.model.engine import TrainingEngine, build_engine
+from vdsgen.model.engine import TrainingEngine
 from vdsgen.model.export.safetensors_folder import write_folder
 from vdsgen.model.export.stored import averaged_weights, trained_weights
 from vdsgen.model.folder import CLASS_NAME, NO_NAME, STEM, VdtFolder

@@ -19,10 +19,12 @@ from deepspeed.accelerator import get_accelerator
 from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
 from vdsgen.model import corrections, pipeline
-from vdsgen.model.engine import Batch, TrainingEngine, build_engine
+from vdsgen.model.build import build_engine
+from vdsgen.model.engine import TrainingEngine
 from vdsgen.model.layers.initial import Linear
 from vdsgen.model.layers.tensor_parallel import RowParallelLinear, is_split
 from vdsgen.model.objective import training_pair
+from vdsgen.model.pipeline import Batch
 from vdsgen.model.validation import BundledHeldOut, held_out_losses
 from vdsgen.spec.architecture import Geometry, Vdt
 from vdsgen.spec.run import layout_of

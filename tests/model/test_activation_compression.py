@@ -13,7 +13,7 @@ from torch import Tensor
 from tests.model.sizes import geometry, random_batch, randomise, tiny
 from vdsgen.errors import VdsgenError
 from vdsgen.model.activation_compression import BLOCK, Codec, Format, Packed
-from vdsgen.model.engine import build_engine
+from vdsgen.model.build import build_engine
 from vdsgen.model.objective import diffusion_loss
 from vdsgen.model.pipeline import SequentialModel, layer_specs
 

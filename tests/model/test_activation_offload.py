@@ -14,7 +14,7 @@ from tests.model.sizes import geometry, random_batch, randomise, tiny
 from vdsgen.errors import VdsgenError
 from vdsgen.model import activation_offload
 from vdsgen.model.activation_offload import ActivationOffload, HostBuffers, Kept
-from vdsgen.model.engine import build_engine
+from vdsgen.model.build import build_engine
 from vdsgen.model.objective import diffusion_loss
 from vdsgen.model.pipeline import SequentialModel, layer_specs, run_segments
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.model.sizes import geometry, random_batch, randomise, tiny
 from vdsgen.errors import VdsgenError
-from vdsgen.model.engine import build_engine
+from vdsgen.model.build import build_engine
 from vdsgen.model.objective import diffusion_loss
 from vdsgen.model.pipeline import SequentialModel, check_partition, layer_specs
 

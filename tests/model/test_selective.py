@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tests.model.sizes import geometry, random_batch, randomise, tiny
 from vdsgen.errors import VdsgenError
-from vdsgen.model.engine import build_engine
+from vdsgen.model.build import build_engine
 from vdsgen.model.layers.tensor_parallel import RowParallelLinear, TensorRanks
 from vdsgen.model.objective import diffusion_loss
 from vdsgen.model.pipeline import SequentialModel, layer_specs

@@ -15,13 +15,13 @@ from tests.model.training import tiny_experiment, write_clips
 from vdsgen.model.data.held_out import hold_out
 from vdsgen.model.data.index import scan
 from vdsgen.model.data.samples import source_for
-from vdsgen.model.engine import Batch
 from vdsgen.model.objective import (
     diffusion_loss,
     losses_of_samples,
     sample_timestep,
     timestep_at,
 )
+from vdsgen.model.pipeline import Batch
 from vdsgen.model.validation import (
     BundledHeldOut,
     Rows,

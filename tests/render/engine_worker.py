@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from deepspeed.accelerator import get_accelerator
 
-from vdsgen.model.engine import Batch, TrainingEngine, build_engine
+from vdsgen.model.build import build_engine
+from vdsgen.model.engine import TrainingEngine
+from vdsgen.model.pipeline import Batch
 from vdsgen.spec.architecture import Geometry, Vdt
 
 MODEL = Vdt(

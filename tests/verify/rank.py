@@ -18,7 +18,7 @@ from unittest.mock import patch
 
 import torch
 
-from vdsgen.model.engine import Batch
+from vdsgen.model.pipeline import Batch
 from vdsgen.profile.live_bytes import LiveBytes
 from vdsgen.spec.architecture import Geometry, Vdt
 from vdsgen.spec.run import Layout, layout_of

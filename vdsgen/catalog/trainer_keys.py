@@ -21,4 +21,4 @@ READ_BY_THE_TRAINER: Mapping[str, frozenset[str]] = {
     ),
     "vdsgen": frozenset({"gradient_compression", "ema", "optimizer_state_dtype"}),
 }
-"""By section: keys that the engine leaves to the training entrypoint (model/engine.py, build_engine)."""
+"""By section: keys that the engine leaves to the training entrypoint (model/build.py, build_engine)."""

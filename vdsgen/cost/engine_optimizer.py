@@ -33,7 +33,7 @@ def engine_optimizer(settings: Settings) -> EngineOptimizer:
     if settings.offload_optimizer != "none" and stage == 0:
         raise ValueError("offload of the optimizer without ZeRO: refused, it is ignored (engine.py:2688)")
     if settings.int8_moments and settings.offload_optimizer != "none":
-        raise ValueError("moments in int8 with an offloaded optimizer: refused (vdsgen/model/engine.py)")
+        raise ValueError("moments in int8 with an offloaded optimizer: refused (vdsgen/model/build.py)")
     if settings.offload_parameters != "none" and stage != 3:
         raise ValueError(f"offload of parameters with ZeRO-{stage}: refused, it is ignored (engine.py:2773)")
     if stage == 0 and accumulation != dtype:

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from vdsgen.model.engine import TrainingEngine, build_engine
+from vdsgen.model.build import build_engine
+from vdsgen.model.engine import TrainingEngine
 from vdsgen.profile.calibrate_samples import Device, Samples
 from vdsgen.profile.calibrate_shapes import (
     ENGINE_BLOCKS,

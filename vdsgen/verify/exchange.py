@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vdsgen.model.engine import Batch
+from vdsgen.model.pipeline import Batch
 from vdsgen.model.trained import DTYPES, trained
 from vdsgen.profile.points import Point
 from vdsgen.profile.trace import empty_inputs

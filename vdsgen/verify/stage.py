@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from vdsgen.model.engine import Batch, TrainingEngine, build_engine
+from vdsgen.model.build import build_engine
+from vdsgen.model.engine import TrainingEngine
+from vdsgen.model.pipeline import Batch
 from vdsgen.profile.kernels import hidden_temporary_bytes
 from vdsgen.profile.live_bytes import HOST, LiveBytes
 from vdsgen.spec.architecture import Geometry

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from tests.model.layout_worker import GEOMETRY, MODEL, SEED, batches, start_nowhere_at_zero, weights
 from vdsgen.model import engine as engines
+from vdsgen.model.build import build_engine
 from vdsgen.model.metrics import DivergedError
 from vdsgen.model.monitoring.instruments import Instruments
 from vdsgen.model.monitoring.layers import layers_of
@@ -63,7 +64,7 @@ def run_case(case: dict[str, Any]) -> dict[str, Any]:
     get_accelerator().is_fp16_supported = lambda: True
     faults = Faults(case.get("faults", []))
     engines.Instruments = faults.instruments  # type: ignore[attr-defined, assignment]
-    engine = engines.build_engine(config, MODEL, GEOMETRY, SEED)
+    engine = build_engine(config, MODEL, GEOMETRY, SEED)
     data = batches(
         engine, config["train_micro_batch_size_per_gpu"], config["gradient_accumulation_steps"], GEOMETRY
     )
