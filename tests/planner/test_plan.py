@@ -140,3 +140,13 @@ def test_the_baseline_is_plain_data_parallelism() -> None:
     assert naive.settings.micro_batch_size == 1
     # Master weights and two moments in fp32, unsharded.
     assert naive.memory.optimizer_bytes == pytest.approx(12 * profile(12, 1024).parameters, rel=0.01)
+
+
+def test_what_the_plan_does_itself_is_no_reason_against_another() -> None:
+    """A pinned ZeRO-0 adds up gradients in bf16, whatever the micro-batch."""
+    pins = {"pipeline_parallel_size": 1, "zero_stage": 0}
+    plan = make_plan(experiment(12, 1024, constraints=pins), pool(4, 7.0), profile(12, 1024))
+    assert plan.precision.dtype == "bf16"
+    assert plan.batch.gradient_accumulation_steps > 1
+    assert any(reason.startswith("Micro-batch") for reason in plan.reasons)
+    assert not any("in bf16" in reason for reason in plan.reasons), plan.reasons

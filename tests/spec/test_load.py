@@ -147,6 +147,11 @@ def test_no_message_speaks_pydantic(tmp_path: Path) -> None:
         ("frames: 8", "frames: 8\n  latents: {codec: auto_encoder}", "did you mean autoencoder?"),
         ("model: vdt-demo", "model: {preset: vdt-demo, depht: 3}", "did you mean depth?"),
         ("model: vdt-demo", "model: {preset: vdt-demo, heads: 3}", "keys under model"),
+        (
+            "model: vdt-demo",
+            "model: {preset: vdt-demo, position: learned, max_frames: 8, heads: 3}",
+            "keys under model: preset, in_channels",
+        ),
     ],
 )
 def test_remedies_say_what_to_write(tmp_path: Path, old: str, new: str, remedy: str) -> None:

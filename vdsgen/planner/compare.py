@@ -5,7 +5,7 @@ from __future__ import annotations
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.step_time import StepTime
 from vdsgen.planner.facts import facts
-from vdsgen.planner.numerics import loses_sums
+from vdsgen.planner.numerics import adds_up_inexactly
 from vdsgen.planner.place import Miss, Placed, place, place_faster
 from vdsgen.planner.search import SIMPLER_WITHIN, Candidate
 from vdsgen.planner.words import miss_words, percent, seconds
@@ -54,29 +54,31 @@ def slowest_part(time: StepTime, other: StepTime) -> tuple[str, float]:
     return cause, longer[cause]
 
 
-def what_if(workload: Workload, settings: Settings) -> Outcome:
-    """Checks, places and times these settings."""
-    refusal = _refusal(workload, settings)
+def what_if(workload: Workload, settings: Settings, beside: Settings) -> Outcome:
+    """Checks, places and times these settings, as another choice than `beside`."""
+    refusal = _refusal(workload, settings, beside)
     if refusal is not None:
         return refusal
     placed = place(workload, settings)
     return placed if isinstance(placed, Miss) else _timed(workload, placed)
 
 
-def if_faster(workload: Workload, settings: Settings, than_seconds: float) -> Candidate | None:
-    """What there is of these settings where a step may take less than so long; None where they are refused,
-    do not fit, or are seen to be slower."""
-    if _refusal(workload, settings) is not None:
+def if_faster(
+    workload: Workload, settings: Settings, beside: Settings, than_seconds: float
+) -> Candidate | None:
+    """What there is of these settings, another choice than `beside`, where a step may take less than so
+    long; None where they are refused, do not fit, or are seen to be slower."""
+    if _refusal(workload, settings, beside) is not None:
         return None
     placed = place_faster(workload, settings, than_seconds)
     return None if placed is None else _timed(workload, placed)
 
 
-def _refusal(workload: Workload, settings: Settings) -> str | None:
+def _refusal(workload: Workload, settings: Settings, beside: Settings) -> str | None:
     broken = violations(facts(workload, settings), forbidding_rules())
     if broken:
         return f"is refused: {broken[0].message}"
-    if loses_sums(settings.dtype, settings.gradient_accumulation_dtype, settings.gradient_accumulation_steps):
+    if adds_up_inexactly(settings) and not adds_up_inexactly(beside):
         return "would add up several micro-batches' gradients in bf16"
     return None
 

@@ -98,7 +98,7 @@ def _zero_reason(workload: Workload, winner: Candidate) -> str:
     if stage == 0:
         return "ZeRO-0: model states fit unsharded, which communicates least."
     less = _less_zero(workload, winner.settings)
-    outcome = what_if(workload, less)
+    outcome = what_if(workload, less, winner.settings)
     return f"ZeRO-{stage} rather than ZeRO-{stage - 1}, which {outcome_words(outcome, winner)}."
 
 
@@ -125,7 +125,7 @@ def _checkpoint_reasons(workload: Workload, winner: Candidate) -> list[str]:
             else f"No checkpointing: activations fit, and recomputing them would add about "
             f"{seconds(spared)} a step ({percent(spared / winner.time.step_seconds)})."
         ]
-    without = what_if(workload, settings.with_intervals((0,) * settings.pipeline_parallel_size))
+    without = what_if(workload, settings.with_intervals((0,) * settings.pipeline_parallel_size), settings)
     words = checkpoint_words(settings)
     lines = [
         f"{words.capitalize()}{' (pinned)' if pinned else ''}: recomputation takes "
@@ -133,7 +133,7 @@ def _checkpoint_reasons(workload: Workload, winner: Candidate) -> list[str]:
         f"checkpointing the plan {outcome_words(without, winner)}."
     ]
     if settings.stage_selective_layers:
-        whole = what_if(workload, settings.with_interval(interval))
+        whole = what_if(workload, settings.with_interval(interval), settings)
         lines.append(
             f"Layers that keep what matrix products and attention put out recompute the cheap rest alone; "
             f"with every layer recomputed whole the plan {outcome_words(whole, winner)}."
@@ -142,7 +142,7 @@ def _checkpoint_reasons(workload: Workload, winner: Candidate) -> list[str]:
     rule_of_thumb = max(1, isqrt(max(stop - start for start, stop in pairwise(winner.placed.partition))))
     if settings.stage_plain_layers:
         if all(settings.stage_plain_layers):
-            everywhere = what_if(workload, settings.with_interval(interval))
+            everywhere = what_if(workload, settings.with_interval(interval), settings)
             lines.append(
                 f"With every layer checkpointed the plan {outcome_words(everywhere, winner)}: memory that is "
                 "free holds what the last layers save."
@@ -170,7 +170,7 @@ def _micro_batch_reason(workload: Workload, winner: Candidate) -> str:
         micro_batch_size=settings.micro_batch_size * factor,
         gradient_accumulation_steps=steps // factor,
     )
-    outcome = what_if(workload, larger)
+    outcome = what_if(workload, larger, settings)
     return (
         f"Micro-batch {settings.micro_batch_size}: one of {larger.micro_batch_size} "
         f"{outcome_words(outcome, winner)}."

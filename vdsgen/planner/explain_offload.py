@@ -25,7 +25,7 @@ def offload_reasons(workload: Workload, winner: Candidate) -> list[str]:
     for key, kept in back:
         moved = next(words for words in offload_words(settings) if words not in offload_words(kept))
         pinned = " (pinned)" if getattr(workload.experiment.constraints, key) is not None else ""
-        outcome = outcome_words(what_if(workload, kept), winner)
+        outcome = outcome_words(what_if(workload, kept, settings), winner)
         sentences.append(f"{moved.capitalize()}{pinned}: on the GPU, the plan {outcome}.")
     if back:
         fullest = max(

@@ -48,11 +48,10 @@ def sets_aside(experiment: Experiment, settings: Settings) -> bool:
     asked = (
         experiment.training.gradient_accumulation_dtype != "auto" or experiment.constraints.zero_stage == 0
     )
-    return not asked and loses_sums(
-        settings.dtype, settings.gradient_accumulation_dtype, settings.gradient_accumulation_steps
-    )
+    return not asked and adds_up_inexactly(settings)
 
 
-def loses_sums(dtype: Dtype, accumulation: Dtype, micro_batches: int) -> bool:
+def adds_up_inexactly(settings: Settings) -> bool:
     """Whether a step adds up several micro-batches' gradients in bf16."""
-    return dtype == "bf16" and accumulation == "bf16" and micro_batches > 1
+    inexact = settings.dtype == "bf16" and settings.gradient_accumulation_dtype == "bf16"
+    return inexact and settings.gradient_accumulation_steps > 1

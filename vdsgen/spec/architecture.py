@@ -65,6 +65,9 @@ class PresetModel(Spec):
     in_channels: PositiveInt | None = None
     patch_size: PositiveInt | None = None
     depth: PositiveInt | None = None
+    position: Literal["rotary", "learned"] | None = None
+    max_frames: PositiveInt | None = None
+    max_patches: PositiveInt | None = None
     condition: Literal["none", "class", "text"] | None = None
     classes: PositiveInt | None = None
     text_hidden_size: PositiveInt | None = None

@@ -15,7 +15,7 @@ def chosen_model(kind: Any, node: Node | None) -> type[BaseModel] | None:
     """The model of a type that `node`'s mapping was meant for, or None where that cannot be said.
 
     With a discriminating key (`codec`, `family`) its value decides, else the model with most of the
-    keys that are there.
+    keys that are there, of those first that have all they need.
     """
     models = [model for member in members(kind) if (model := as_model(member))]
     if node is None or node.entries is None or not models:
@@ -31,10 +31,14 @@ def chosen_model(kind: Any, node: Node | None) -> type[BaseModel] | None:
     return best if keys & set(best.model_fields) else None
 
 
-def _closeness(model: type[BaseModel], models: list[type[BaseModel]], keys: set[str]) -> tuple[int, int]:
-    """How many of `keys` the model has, those that only it has counted twice; then, how few it misses."""
+def _closeness(
+    model: type[BaseModel], models: list[type[BaseModel]], keys: set[str]
+) -> tuple[bool, int, int]:
+    """Whether the model misses nothing; how many of `keys` it has, those that only it has counted twice;
+    how few it misses."""
     missing = sum(field.is_required() and name not in keys for name, field in model.model_fields.items())
-    return len(keys & set(model.model_fields)) + len(keys & _telling(model, models)), -missing
+    has = len(keys & set(model.model_fields)) + len(keys & _telling(model, models))
+    return has > 0 and not missing, has, -missing
 
 
 def is_label_of(label: object, model: type[BaseModel]) -> bool:

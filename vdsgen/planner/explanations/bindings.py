@@ -151,7 +151,7 @@ def _fastest(more: Workload, tried: Iterable[Settings], winner: Candidate) -> fl
         samples = (
             settings.micro_batch_size * settings.gradient_accumulation_steps * settings.data_parallel_size
         )
-        faster = if_faster(more, settings, samples / best)
+        faster = if_faster(more, settings, winner.settings, samples / best)
         if faster is not None:
             best = max(best, faster.time.samples_per_second)
     return best

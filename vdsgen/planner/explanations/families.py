@@ -15,7 +15,7 @@ from vdsgen.planner.again import changed
 from vdsgen.planner.choices.communication import communication_choices
 from vdsgen.planner.compare import compared, slowest_part, what_if
 from vdsgen.planner.demands import whole_pool_layouts
-from vdsgen.planner.numerics import loses_sums
+from vdsgen.planner.numerics import adds_up_inexactly
 from vdsgen.planner.place import Miss
 from vdsgen.planner.search import Candidate, Search, search
 from vdsgen.planner.space import ZERO_STAGES, Layout, divisors, layout_of
@@ -153,7 +153,8 @@ def nearest(family: Family, winner: Candidate) -> NearestMiss | None:
     fits = sorted(
         (one for one in found.ranked if family.holds(one.settings)), key=lambda one: one.time.step_seconds
     )
-    exact = [one for one in fits if not _inexact(one.settings)]
+    either = adds_up_inexactly(winner.settings)
+    exact = [one for one in fits if either or not adds_up_inexactly(one.settings)]
     if exact:
         return _slower(family.name, exact[0], winner)
     if fits:
@@ -167,12 +168,6 @@ def nearest_of(found: Search, holds: Callable[[Settings], bool] = _any) -> Miss 
     misses = [tally.nearest_miss for tally in found.out_of_memory.values() if tally.nearest_miss]
     return min(
         (miss for miss in misses if holds(miss.settings)), key=lambda miss: miss.over_bytes, default=None
-    )
-
-
-def _inexact(settings: Settings) -> bool:
-    return loses_sums(
-        settings.dtype, settings.gradient_accumulation_dtype, settings.gradient_accumulation_steps
     )
 
 
@@ -232,7 +227,7 @@ def _refused(family: Family, found: Search) -> NearestMiss | None:
 
 def _varied(workload: Workload, settings: Settings, winner: Candidate) -> NearestMiss:
     """The plan with another way of communicating."""
-    name, outcome = communication_words(settings), what_if(workload, settings)
+    name, outcome = communication_words(settings), what_if(workload, settings, winner.settings)
     if isinstance(outcome, str):
         return NearestMiss(family=name, outcome="refused", detail=outcome, settings=settings.record())
     return _too_large(name, outcome) if isinstance(outcome, Miss) else _slower(name, outcome, winner)
