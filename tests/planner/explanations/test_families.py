@@ -8,7 +8,6 @@ from hypothesis import assume, given
 from hypothesis import settings as hypothesis_settings
 
 from tests.planner.explanations.cases import KNOBS, case, case_or_none
-from vdsgen.cost.settings import Settings
 from vdsgen.planner.compare import what_if
 from vdsgen.planner.demands import whole_pool_layouts
 from vdsgen.planner.explanations.families import Family, families, nearest, nearest_misses
