@@ -32,12 +32,13 @@ NOT_RENDERED = (
     ("vdt-14b", "sixteen-80gb"),
     ("one-gpu-1.5b", "one-16gb"),
     ("cpu-wan", "cpu-demo"),
+    ("cpu-overfit", "cpu-demo"),
     ("article-1.5b", "mixed"),
     ("article-1.5b", "shared-node"),
     ("article-1.5b", "two-hosts"),
 )
 """Planned where they are used: README.md, `python -m tests.benchmarks.verify_table`, docs/offload.md,
-`python -m tests.update_labs`."""
+`python -m tests.benchmarks.convergence`, `python -m tests.update_labs`."""
 
 
 def rendered_directory(experiment: str, lab: str) -> Path:
