@@ -14,11 +14,11 @@ from typing import Any
 from vdsgen.errors import VdsgenError
 from vdsgen.launch.commands import Job, Machine
 from vdsgen.render.placement import placement
+from vdsgen.spec.checkpoints import read_checkpoints
 from vdsgen.spec.data import Autoencoder
 from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.plan import Plan
 from vdsgen.spec.rendered import Rendered
-from vdsgen.spec.run import read_checkpoints
 
 TRAINING_PACKAGES = ("torch", "deepspeed", "av", "numpy", "matplotlib", "tensorboard")
 VIDEO_SUFFIXES = frozenset({".mp4", ".webm", ".mkv", ".mov", ".avi", ".gif"})

@@ -7,7 +7,6 @@ runs whose files you trust.
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -19,8 +18,9 @@ from vdsgen.files import write_atomically
 from vdsgen.model import corrections
 from vdsgen.model.console import is_first_rank, say_first
 from vdsgen.model.engine import TrainingEngine
+from vdsgen.model.soundness import last_sound, vouch
+from vdsgen.spec.checkpoints import CHECKPOINTS, RECORD, read_checkpoints, tag_of
 from vdsgen.spec.rendered import Rendered
-from vdsgen.spec.run import CHECKPOINTS, RECORD, CheckpointRecord, read_checkpoints, tag_of
 
 WRITER_SAYS = ("PytorchStreamWriter", "inline_container")
 """One of them is in the message of every error of torch's writer (caffe2/serialize/inline_container.cc)."""
@@ -51,8 +51,8 @@ def save(engine: TrainingEngine, run: Path, step: int, rendered: Rendered, keep:
         _save_average(engine, target)
         # DeepSpeed ends with a barrier where it writes `latest`; here the ranks must be told apart from it.
         dist.barrier()
+        vouch(target, step, rendered)
         if is_first_rank():
-            _vouch(target, step, rendered)
             write_atomically(folder / "latest", target.name.encode())
             _keep_last(run, keep)
     except (OSError, RuntimeError) as error:
@@ -69,18 +69,11 @@ def save(engine: TrainingEngine, run: Path, step: int, rendered: Rendered, keep:
 
 
 def resume(engine: TrainingEngine, run: Path, rendered: Rendered) -> int:
-    """Load the last complete checkpoint and return its step. Collective.
+    """Load the last sound checkpoint and return its step. Collective.
 
     Raises VdsgenError where there is none, or it was made with another layout.
     """
-    complete, incomplete = read_checkpoints(run)
-    for sentence in incomplete:
-        say_first(f"warning: skipped: {sentence}")
-    if not complete:
-        raise VdsgenError(
-            f"nothing to resume: {run} has no complete checkpoint", remedy="start without --resume"
-        )
-    folder, record = list(complete.items())[-1]
+    folder, record = last_sound(run)
     if record.layout != rendered.layout:
         raise VdsgenError(
             f"{folder} was made with another layout than {rendered.path} asks for:\n"
@@ -146,21 +139,6 @@ def _load_average(engine: TrainingEngine, folder: Path) -> None:
     else:
         engine.average.restore(None)
         say_first(f"warning: {folder} was written without averaged weights (EMA): their average starts there")
-
-
-def _vouch(target: Path, step: int, rendered: Rendered) -> None:
-    """Only now does the checkpoint count as one: every file is on the disk."""
-    files = sorted(path for path in target.rglob("*") if path.is_file())
-    for path in files:
-        with path.open("rb") as stream:
-            os.fsync(stream.fileno())
-    record = CheckpointRecord(
-        step=step,
-        plan_sha256=rendered.plan_sha256,
-        layout=rendered.layout,
-        files={str(path.relative_to(target)): path.stat().st_size for path in files},
-    )
-    write_atomically(target / RECORD, (record.model_dump_json(indent=2) + "\n").encode())
 
 
 def _keep_last(run: Path, keep: int) -> None:

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
-
 import torch
 from deepspeed import comm as dist
-from deepspeed.accelerator import get_accelerator
 
-from vdsgen.errors import VdsgenError
+from vdsgen.model.agreement import known_to_all
 from vdsgen.model.configuration import Configuration
-from vdsgen.model.console import is_first_rank, say_first
+from vdsgen.model.console import say_first
 from vdsgen.model.data.buckets import bucket_lines, size_order
 from vdsgen.model.data.index import Index, report, scan
 from vdsgen.model.data.order import Share, SizeOrder
 from vdsgen.model.engine import TrainingEngine
 from vdsgen.spec.data import Data
-
-T = TypeVar("T")
 
 
 def shared_index(data: Data) -> Index:
@@ -33,22 +27,6 @@ def shared_index(data: Data) -> Index:
         return index
 
     return known_to_all(search)
-
-
-def known_to_all(find: Callable[[], T]) -> T:
-    """What `find` gives on rank 0, on every rank. Collective. Raises its VdsgenError on every rank."""
-    found: list[Any] = [None]
-    if is_first_rank():
-        try:
-            found = [find()]
-        except VdsgenError as error:
-            found = [VdsgenError(error.message, remedy=error.remedy)]
-    device = torch.device(get_accelerator().current_device_name())
-    torch.distributed.broadcast_object_list(found, src=0, device=device)
-    if isinstance(found[0], VdsgenError):
-        raise found[0]
-    result: T = found[0]
-    return result
 
 
 def share_of(configuration: Configuration, engine: TrainingEngine) -> Share:

@@ -12,12 +12,12 @@ from typing import Any, Self
 
 import torch
 from deepspeed import __version__ as deepspeed_version
-from deepspeed import comm as dist
 from deepspeed.accelerator import get_accelerator
 
 from vdsgen import __version__
 from vdsgen.errors import VdsgenError
 from vdsgen.files import write_atomically
+from vdsgen.model.agreement import everybodys
 from vdsgen.model.configuration import Configuration
 from vdsgen.model.console import is_first_rank, say, say_first, say_step
 from vdsgen.model.data.index import Index
@@ -38,8 +38,7 @@ def record_run(configuration: Configuration, index: Index, from_step: int) -> No
 
     Warns where the clips are others than those the run was begun with.
     """
-    devices: list[Any] = [None] * dist.get_world_size()
-    torch.distributed.all_gather_object(devices, _device_name())
+    devices = everybodys(_device_name)
     if not is_first_rank():
         return
     path = configuration.output / "run.json"

@@ -51,8 +51,8 @@ from vdsgen.model.sample import SampleFiles, write_sample
 from vdsgen.model.sources import AnySource, open_source
 from vdsgen.model.summary import Artefacts, summarise, summary_text
 from vdsgen.model.validation import HeldOut, held_out_of, read_validation, shared_held_out
+from vdsgen.spec.checkpoints import CHECKPOINTS, tag_of
 from vdsgen.spec.plan import Plan
-from vdsgen.spec.run import CHECKPOINTS, tag_of
 
 
 def train(configuration: Configuration) -> None:

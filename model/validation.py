@@ -17,7 +17,7 @@ import torch
 from deepspeed import comm as dist
 from torch import Tensor
 
-from vdsgen.model.clips import known_to_all
+from vdsgen.model.agreement import known_to_all
 from vdsgen.model.data.clips import ClipReader
 from vdsgen.model.data.condition import conditions_for
 from vdsgen.model.data.held_out import hold_out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -13,6 +13,7 @@ from deepspeed import comm as dist
 from deepspeed.accelerator import get_accelerator
 
 from vdsgen.errors import VdsgenError
+from vdsgen.model.agreement import everybodys
 from vdsgen.model.cache.content import Contents
 from vdsgen.model.cache.families import encoders_of
 from vdsgen.model.cache.fill import Made, Work, fill
@@ -46,7 +47,7 @@ def fill_together(experiment: Experiment, index: Index) -> CacheReader | None:
             f"Encoding {len(work.clips)} windows of clips and {len(work.texts)} captions into {store.folder}"
             f" ({len(state.needed) - work.entries} of {len(state.needed)} are there{again})."
         )
-        _report(_agreed(lambda: _filled(work)))
+        _report(everybodys(lambda: _filled(work)))
     store.refresh()
     training = experiment.training
     return state.reader(store, training.seed, training.diffusion.condition_dropout)
@@ -55,7 +56,7 @@ def fill_together(experiment: Experiment, index: Index) -> CacheReader | None:
 def _opened(experiment: Experiment) -> Store:
     """The folder, made by rank 0. Raises VdsgenError where another rank does not see it."""
     folder = folder_of(experiment.data)
-    first = _agreed(lambda: open_store(folder, make=True).folder if is_first_rank() else None)[0]
+    first = everybodys(lambda: open_store(folder, make=True).folder if is_first_rank() else None)[0]
     assert first is not None
 
     def see() -> Store:
@@ -66,7 +67,7 @@ def _opened(experiment: Experiment) -> Store:
             )
         return open_store(folder, make=True)
 
-    _agreed(lambda: see().folder)
+    everybodys(lambda: see().folder)
     return see()
 
 
@@ -74,7 +75,7 @@ def _state(experiment: Experiment, index: Index, contents: Contents) -> CacheSta
     """Each rank hashes its share of the clips."""
     world, rank = dist.get_world_size(), dist.get_rank()
     clips = range(len(index.entries))
-    parts = _agreed(lambda: hashes_of(index, contents, clips[rank::world]))
+    parts = everybodys(lambda: hashes_of(index, contents, clips[rank::world]))
     hashes = [""] * len(clips)
     for number, part in enumerate(parts):
         hashes[number::world] = part
@@ -94,7 +95,7 @@ def _verified(state: CacheState, store: Store, contents: Contents) -> int:
     world, rank = dist.get_world_size(), dist.get_rank()
     names = sorted({store.located(key).shard for key in state.needed if key in store})
     wrong = dict(store.damaged)
-    for part in _agreed(lambda: store.verify(names[rank::world], contents)):
+    for part in everybodys(lambda: store.verify(names[rank::world], contents)):
         wrong |= part
     contents.save()
     for name, reason in sorted(wrong.items()):
@@ -143,17 +144,3 @@ def _report(made: Sequence[Made]) -> None:
         say_first(f"warning: left out {printable(file)}: {reason}")
     if len(failed) > NAMED_AT_MOST:
         say_first(f"warning: left out {len(failed) - NAMED_AT_MOST} more")
-
-
-def _agreed(answer: Callable[[], Answer]) -> list[Answer]:
-    """What each rank answers. Raises VdsgenError on all of them where one raises it."""
-    try:
-        mine: Answer | VdsgenError = answer()
-    except VdsgenError as error:
-        mine = VdsgenError(error.message, remedy=error.remedy)
-    everybodys: list[Any] = [None] * dist.get_world_size()
-    torch.distributed.all_gather_object(everybodys, mine)
-    for each in everybodys:
-        if isinstance(each, VdsgenError):
-            raise each
-    return everybodys

@@ -12,10 +12,11 @@ from vdsgen.model.export.safetensors_folder import write_folder
 from vdsgen.model.export.stored import Weights, averaged_weights, in_dtype, trained_weights
 from vdsgen.model.folder import CLASS_NAME, NO_NAME, STEM
 from vdsgen.spec.architecture import Vdt
+from vdsgen.spec.checkpoints import RECORD, CheckpointRecord, read_checkpoints
 from vdsgen.spec.diffusers_model import DiffusersModel
 from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.load import load_experiment
-from vdsgen.spec.run import RECORD, CheckpointRecord, read_checkpoints, read_json_object
+from vdsgen.spec.run import read_json_object
 from vdsgen.spec.training import Lora
 
 if TYPE_CHECKING:

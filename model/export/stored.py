@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from vdsgen.errors import VdsgenError
-from vdsgen.spec.run import CheckpointRecord
+from vdsgen.spec.checkpoints import CheckpointRecord
 
 LAYER_FILE = re.compile(r"layer_(\d+)-model_states\.pt")
 WHOLE_FILE = "mp_rank_00_model_states.pt"

@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from deepspeed import comm as dist
 from deepspeed.accelerator import get_accelerator
 
+from vdsgen.model.agreement import everybodys
 from vdsgen.model.configuration import Configuration
 from vdsgen.model.console import is_first_rank, say, say_first
 from vdsgen.model.engine import TrainingEngine
@@ -67,11 +67,9 @@ class RunMonitor:
         """Of each rank, its layers."""
         watch = self.instruments.layers
         own = list(zip(watch.indices, watch.names, strict=True))
-        everybodys: list[list[tuple[int, str]]] = [[] for _ in range(dist.get_world_size())]
-        torch.distributed.all_gather_object(everybodys, own)
         return [
             [Place(index, name, self.layout.stage_of(rank), rank) for index, name in pairs]
-            for rank, pairs in enumerate(everybodys)
+            for rank, pairs in enumerate(everybodys(lambda: own))
         ]
 
     def step_begins(self, step: int) -> None:

@@ -16,7 +16,8 @@ from tests.render.plans import pool_of
 from vdsgen.cli.main import cli
 from vdsgen.errors import VdsgenError
 from vdsgen.launch.preflight import VIDEO_SUFFIXES, check_training_installed
-from vdsgen.spec.run import CheckpointRecord, Layout, tag_of
+from vdsgen.spec.checkpoints import CheckpointRecord, tag_of
+from vdsgen.spec.run import Layout
 
 Launch = Callable[..., Result]
 

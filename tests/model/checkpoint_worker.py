@@ -20,8 +20,9 @@ from vdsgen.model import checkpoint
 from vdsgen.model.build import build_engine
 from vdsgen.model.console import is_first_rank
 from vdsgen.model.engine import TrainingEngine
+from vdsgen.spec.checkpoints import read_checkpoints
 from vdsgen.spec.rendered import Rendered
-from vdsgen.spec.run import layout_of, read_checkpoints
+from vdsgen.spec.run import layout_of
 
 
 def rendered_of(config: dict[str, Any], plan_sha256: str = "0" * 64) -> Rendered:

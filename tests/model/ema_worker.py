@@ -26,7 +26,8 @@ from vdsgen.model.export.stored import averaged_weights, trained_weights
 from vdsgen.model.folder import CLASS_NAME, NO_NAME, STEM, VdtFolder
 from vdsgen.model.masters import Slice, master_tensors, shapes_of, slices_of, trainable, whole_parameters
 from vdsgen.model.validation import held_out_losses
-from vdsgen.spec.run import layout_of, read_checkpoints
+from vdsgen.spec.checkpoints import read_checkpoints
+from vdsgen.spec.run import layout_of
 from vdsgen.spec.training import Ema
 
 

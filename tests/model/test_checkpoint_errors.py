@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,11 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.model.checkpoint_worker import rendered_of
+from vdsgen.errors import VdsgenError
 from vdsgen.model import checkpoint
 from vdsgen.model.checkpoint import CheckpointError
-from vdsgen.spec.run import read_checkpoints
+from vdsgen.model.soundness import last_sound
+from vdsgen.spec.checkpoints import read_checkpoints, shared_out
 
 CONFIG = {"train_batch_size": 1, "train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": 1}
 
@@ -20,6 +25,10 @@ CONFIG = {"train_batch_size": 1, "train_micro_batch_size_per_gpu": 1, "gradient_
 def one_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setattr("vdsgen.model.checkpoint.dist.barrier", lambda: None)
+    alone = SimpleNamespace(get_world_size=lambda: 1, get_rank=lambda: 0)
+    monkeypatch.setattr("vdsgen.model.soundness.dist", alone)
+    monkeypatch.setattr("vdsgen.model.soundness.known_to_all", lambda find: find())
+    monkeypatch.setattr("vdsgen.model.soundness.everybodys", lambda answer: [answer()])
 
 
 def save(run: Path, step: int, write: Callable[[Path], None]) -> None:
@@ -91,3 +100,58 @@ def test_saving_a_step_again_replaces_its_damaged_checkpoint(tmp_path: Path) -> 
     save(tmp_path, 1, good)
     (record,) = read_checkpoints(tmp_path)[0].values()
     assert set(record.files) == {"weights.pt"}
+
+
+def flip(path: Path, bit: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(bytes(data))
+
+
+def test_a_flipped_bit_is_named_and_the_checkpoint_before_is_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path, 1, good)
+    save(tmp_path, 2, good)
+    weights = tmp_path / "checkpoints" / "step-00000002" / "weights.pt"
+    flip(weights, 8 * (weights.stat().st_size // 2) + 3)
+    folder, record = last_sound(tmp_path)
+    assert (folder.name, record.step) == ("step-00000001", 1)
+    said = capsys.readouterr().out
+    assert f"{weights.parent} is damaged (weights.pt: other bytes than were written)" in said
+
+
+def test_a_truncated_file_is_named_and_the_checkpoint_before_is_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path, 1, good)
+    save(tmp_path, 2, good)
+    weights = tmp_path / "checkpoints" / "step-00000002" / "weights.pt"
+    size = weights.stat().st_size
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert last_sound(tmp_path)[1].step == 1
+    assert f"weights.pt: {size - 1} bytes, should be {size} bytes" in capsys.readouterr().out
+
+
+def test_where_every_checkpoint_is_damaged_nothing_is_resumed(tmp_path: Path) -> None:
+    save(tmp_path, 1, good)
+    flip(tmp_path / "checkpoints" / "step-00000001" / "weights.pt", 80)
+    with pytest.raises(VdsgenError, match="has no sound checkpoint"):
+        last_sound(tmp_path)
+
+
+def test_checkpoints_of_versions_that_did_not_hash_are_used(tmp_path: Path) -> None:
+    save(tmp_path, 1, good)
+    record = tmp_path / "checkpoints" / "step-00000001" / "complete.json"
+    content = json.loads(record.read_text())
+    del content["sha256"]
+    record.write_text(json.dumps(content))
+    assert last_sound(tmp_path)[1].step == 1
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=4), st.integers(0, 10**6)), st.integers(1, 5))
+def test_shares_cover_every_file_once_and_are_even(sizes: dict[str, int], shares: int) -> None:
+    lists = shared_out(sizes, shares)
+    assert sorted(name for names in lists for name in names) == sorted(sizes)
+    loads = [sum(sizes[name] for name in names) for names in lists]
+    assert max(loads) - min(loads) <= max(sizes.values(), default=0)

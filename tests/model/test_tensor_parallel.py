@@ -23,7 +23,7 @@ from tests.model.ranks import run_ranks
 from tests.model.test_layouts import FP16, FP32_ACCUMULATION, STEPS, config, selectively
 from tests.model.training import render_tiny, train, write_clips
 from vdsgen.model.metrics import read_metrics
-from vdsgen.spec.run import read_checkpoints
+from vdsgen.spec.checkpoints import read_checkpoints
 from vdsgen.spec.training import Saving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]

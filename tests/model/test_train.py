@@ -34,10 +34,10 @@ from vdsgen.model.folder import load_model
 from vdsgen.model.metrics import read_metrics
 from vdsgen.model.validation import Rows, batches_of, held_out_of, read_validation
 from vdsgen.spec.architecture import Vdt
+from vdsgen.spec.checkpoints import read_checkpoints
 from vdsgen.spec.data import ClipSize
 from vdsgen.spec.geometry import geometry_of
 from vdsgen.spec.rendered import read_rendered
-from vdsgen.spec.run import read_checkpoints
 from vdsgen.spec.training import Sampling, Validation
 
 pytestmark = pytest.mark.slow

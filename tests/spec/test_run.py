@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from vdsgen.errors import VdsgenError
-from vdsgen.spec.run import CheckpointRecord, Layout, layout_of, read_checkpoints, read_json_object, tag_of
+from vdsgen.spec.checkpoints import CheckpointRecord, read_checkpoints, tag_of
+from vdsgen.spec.run import Layout, layout_of, read_json_object
 
 BATCHES = {"train_batch_size": 16, "train_micro_batch_size_per_gpu": 2, "gradient_accumulation_steps": 4}
 LAYOUT = Layout(pipeline_parallel_size=1, data_parallel_size=1, zero_stage=0, partition=(), dtype="fp32")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -13,8 +13,6 @@ from vdsgen.errors import VdsgenError
 from vdsgen.spec.base import NonNegativeInt, PositiveInt, Spec
 from vdsgen.spec.dtypes import Dtype
 
-CHECKPOINTS = "checkpoints"
-"""Folder of a run directory; holds one folder a checkpoint, and `latest`."""
 TENSORBOARD, CSV = "tensorboard", "csv"
 """Folders of a run directory: the curves, for other programs."""
 ALARMS = "alarms.jsonl"
@@ -33,8 +31,6 @@ LAUNCHER_PROCESS = "VDSGEN_LAUNCHER_PROCESS"
 WARM_UP_STEPS = 2
 """First steps of a run, left out of its medians: they allocate optimizer states and fill caches, and on a
 processor they measure memory exactly, which takes time."""
-RECORD = "complete.json"
-"""Written into a checkpoint's folder last: a folder without it was interrupted while it was written."""
 
 
 class Layout(Spec):
@@ -134,58 +130,6 @@ def dtype_of(ds_config: Mapping[str, Any]) -> Dtype:
     if (ds_config.get("bf16") or {}).get("enabled"):
         return "bf16"
     return "fp16" if (ds_config.get("fp16") or {}).get("enabled") else "fp32"
-
-
-class CheckpointRecord(Spec):
-    """`complete.json` of a checkpoint: what it is, and the files that must be there."""
-
-    schema_version: Literal[1] = 1
-    step: NonNegativeInt
-    plan_sha256: str
-    layout: Layout
-    files: dict[str, NonNegativeInt]
-    """Size in bytes of each file, by its path within the checkpoint's folder."""
-
-
-def tag_of(step: int) -> str:
-    """The folder that holds the checkpoint of `step`; sorts by step."""
-    return f"step-{step:08d}"
-
-
-def read_checkpoints(run: Path) -> tuple[dict[Path, CheckpointRecord], list[str]]:
-    """The complete checkpoints of a run directory in order of their steps, and a sentence for each other one.
-
-    A checkpoint is complete when its record is there and every file that the record names has the size
-    that it names.
-    """
-    complete: dict[Path, CheckpointRecord] = {}
-    incomplete: list[str] = []
-    folder = run / CHECKPOINTS
-    for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if not entry.is_dir():
-            continue
-        record = _read_record(entry)
-        if isinstance(record, str):
-            incomplete.append(record)
-        else:
-            complete[entry] = record
-    return dict(sorted(complete.items(), key=lambda item: item[1].step)), incomplete
-
-
-def _read_record(folder: Path) -> CheckpointRecord | str:
-    try:
-        record = CheckpointRecord.model_validate_json((folder / RECORD).read_bytes())
-    except FileNotFoundError:
-        return f"{folder} is half written (no {RECORD})"
-    except (OSError, ValueError) as error:
-        return f"{folder} cannot be read: {error}"
-    for name, size_bytes in record.files.items():
-        path = folder / name
-        found = path.stat().st_size if path.is_file() else None
-        if found != size_bytes:
-            state = "missing" if found is None else f"{found} bytes"
-            return f"{folder} is damaged ({name}: {state}, should be {size_bytes} bytes)"
-    return record
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from vdsgen.spec.run import RECORD, CheckpointRecord, Layout
+from vdsgen.spec.checkpoints import RECORD, CheckpointRecord
+from vdsgen.spec.run import Layout
 
 STEP = 7
 
