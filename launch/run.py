@@ -6,20 +6,23 @@ import os
 import signal
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from vdsgen.files import write_atomically
 from vdsgen.launch.commands import Command, Job
 from vdsgen.launch.logs import RankLogs, last_lines
 from vdsgen.launch.progress import Shows
 from vdsgen.launch.watch import Death, RankWatch, kill_all
-from vdsgen.spec.run import LAUNCHER_PROCESS, MESSAGE, STEP
+from vdsgen.spec.run import LAUNCHER_PROCESS, MESSAGE, STEP, STOP_REQUEST
 
 LOOK_SECONDS = 0.2
 """Between two looks at logs and metrics; a rank's death is noticed at once."""
 GRACE_SECONDS = 5.0
 """For the launcher to end the other ranks (it asks once a second), before everything is killed."""
+PATIENCE_SECONDS = 600.0
+"""For the step that runs and a checkpoint, before a run that was asked to stop is ended."""
 SHOWN_LINES = 15
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 EXPLAINED = (2, 4)
@@ -31,9 +34,11 @@ class Stop:
     """Set by a signal to this process."""
 
     signal: int | None = None
+    count: int = 0
 
     def __call__(self, number: int, _frame: FrameType | None) -> None:
         self.signal = number
+        self.count += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,8 @@ def run(command: Command, job: Job, launch_id: str, display: Shows) -> Outcome:
     """Start `command` and stay until none of its processes is left.
 
     Messages go to `display`; what each rank prints to RUN/logs, the runner's own output to
-    RUN/logs/launcher.log. The outcome's exit code is that of the rank that failed first (128 + N for
+    RUN/logs/launcher.log. A signal to stop lets a run that trains finish its step and save; a second one ends
+    it at once. The outcome's exit code is that of the rank that failed first (128 + N for
     signal N), else the runner's; 128 + N when this process was told to stop by signal N.
     """
     folder = job.output / "logs"
@@ -94,7 +100,7 @@ def run(command: Command, job: Job, launch_id: str, display: Shows) -> Outcome:
                 start_new_session=True,
             )
         try:
-            _follow(process, watch, logs, display, stop)
+            _follow(process, watch, logs, display, stop, Request(job))
             watch.wait(0)
             outcome = Outcome(process.poll(), watch.first_failure, watch.all_ended, stop.signal)
         finally:
@@ -114,19 +120,59 @@ def run(command: Command, job: Job, launch_id: str, display: Shows) -> Outcome:
 
 
 def _follow(
-    process: subprocess.Popen[bytes], watch: RankWatch, logs: RankLogs, display: Shows, stop: Stop
+    process: subprocess.Popen[bytes],
+    watch: RankWatch,
+    logs: RankLogs,
+    display: Shows,
+    stop: Stop,
+    request: Request,
 ) -> None:
-    """Until the runner ends; past a failure or a request to stop, for GRACE_SECONDS at most."""
+    """Until the runner ends; past a failure or a signal to stop at once, for GRACE_SECONDS at most."""
     deadline: float | None = None
     while process.poll() is None and (deadline is None or time.monotonic() < deadline):
         watch.wait(LOOK_SECONDS)
         _show_new(logs, display)
+        if deadline is None and stop.signal is not None and request.is_left_alone(stop, display):
+            continue
         if deadline is None and stop.signal is not None:
             display.say(f"Stopping ({signal.Signals(stop.signal).name}).")
             # To the whole session: the runner has no handler on one node, and would leave the ranks behind.
             os.killpg(process.pid, signal.SIGTERM)
         if deadline is None and (stop.signal is not None or watch.first_failure is not None):
             deadline = time.monotonic() + GRACE_SECONDS
+
+
+@dataclass(slots=True)
+class Request:
+    """Asking a run to end by itself, once it trains: before its first step there is nothing to save."""
+
+    job: Job
+    asked_at: float | None = None
+    _size_bytes: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._size_bytes = self._metrics_bytes()
+
+    def is_left_alone(self, stop: Stop, display: Shows) -> bool:
+        """Asks it the first time. False: the run is to be ended."""
+        if self.asked_at is None:
+            if self.job.measure or self._metrics_bytes() <= self._size_bytes:
+                return False
+            try:
+                write_atomically(self.job.output / STOP_REQUEST, b"")
+            except OSError:
+                return False
+            self.asked_at = time.monotonic()
+            assert stop.signal is not None
+            display.say(
+                f"Stopping after this step, with a checkpoint ({signal.Signals(stop.signal).name}); "
+                "a second signal ends it at once."
+            )
+        return stop.count < 2 and time.monotonic() - self.asked_at < PATIENCE_SECONDS
+
+    def _metrics_bytes(self) -> int:
+        metrics = self.job.output / "metrics.jsonl"
+        return metrics.stat().st_size if metrics.exists() else 0
 
 
 def _show_new(logs: RankLogs, display: Shows) -> None:

@@ -89,12 +89,12 @@ def train(configuration: Configuration) -> None:
     order = order_of(configuration, index)
     say_first(opening_text(rendered.plan, on_processor=memory.on_cpu))
     try:
-        run_steps(configuration, engine, source, held_out, memory, order, first_step)
+        last_step = run_steps(configuration, engine, source, held_out, memory, order, first_step)
     finally:
         if is_first_rank() and not configuration.measure:
             draw_loss(configuration.output)
     sample = None
-    if not configuration.measure:
+    if not configuration.measure and last_step >= configuration.steps:
         say_first("Sampling a video.")
         with engine.averaged():
             sample = write_sample(configuration, engine, source, step=max(first_step, configuration.steps))
@@ -120,9 +120,10 @@ def run_steps(
     memory: PeakMemory,
     order: SizeOrder,
     first_step: int,
-) -> None:
+) -> int:
     """Trains from `first_step` to the configured one, with checkpoints, held-out losses and samples on the
-    way and at the end unless it only measures."""
+    way and at the end unless it only measures. Returns the last step, an earlier one where somebody has
+    asked for the end."""
     saving = configuration.rendered.experiment.training.saving
     alarm = DivergenceAlarm()
     monitor = RunMonitor(configuration, engine, first_step)
@@ -144,11 +145,16 @@ def run_steps(
             monitor.check(metrics)
             if warning := alarm.check(metrics):
                 say_first(f"warning: {warning}")
-            due = step % saving.every_steps == 0 or step == configuration.steps
+            stops = monitor.is_asked_to_stop
+            due = step % saving.every_steps == 0 or step == configuration.steps or stops
             # Weights that give no finite loss are not worth the place of those that did.
             if due and not configuration.measure and math.isfinite(metrics.loss):
                 checkpoint.save(engine, configuration.output, step, configuration.rendered, saving.keep)
+            if stops:
+                say_first(f"Stopped after step {step}, as was asked.")
+                return step
             interludes.after(step)
+    return max(first_step, configuration.steps)
 
 
 def one_step(

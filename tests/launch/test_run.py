@@ -177,3 +177,38 @@ def test_the_environment_is_changed_as_the_command_says(
     display = display_on(io.StringIO(), tmp_path)
     assert run(command, job(output=tmp_path), "none", display).exit_code == 0
     assert (tmp_path / "logs" / "launcher.log").read_text() == "None 1\n"
+
+
+TRAINS = """
+import pathlib, time
+run = pathlib.Path({run!r})
+(run / "metrics.jsonl").write_text("{{}}")
+while not (run / "stop-request").exists():
+    time.sleep(0.05)
+{then}
+"""
+
+
+def signalled(tmp_path: Path, *, then: str, seconds: list[float]) -> tuple[int, str]:
+    """A rank that trains; this process is signalled after so many seconds; asked to stop, it does `then`."""
+    for after in seconds:
+        threading.Timer(after, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    code, shown, _ = run_ranks(tmp_path, TRAINS.format(run=str(tmp_path), then=then))
+    return code, shown
+
+
+def test_a_run_that_trains_saves_before_a_signal_ends_it(tmp_path: Path) -> None:
+    then = "time.sleep(6); print('[vdsgen] saved', flush=True)"
+    code, shown = signalled(tmp_path, then=then, seconds=[1.5])
+    assert code == 128 + signal.SIGTERM
+    assert "Stopping after this step, with a checkpoint (SIGTERM)" in shown
+    assert "saved\n" in shown, "the rank was ended before it was through"
+    assert "Stopped by SIGTERM; no process is left." in shown
+
+
+def test_a_second_signal_ends_a_run_at_once(tmp_path: Path) -> None:
+    started = time.monotonic()
+    code, shown = signalled(tmp_path, then="time.sleep(60)", seconds=[1.5, 3.0])
+    assert code == 128 + signal.SIGTERM
+    assert time.monotonic() - started < 15
+    assert "Stopping (SIGTERM)." in shown

@@ -206,6 +206,28 @@ def test_a_killed_rank_ends_the_job_and_it_resumes_to_the_same_losses(
     assert losses[0] == losses[1]
 
 
+def test_a_signal_saves_the_step_and_the_run_goes_on_from_it(lab: Path, uninterrupted: Finished) -> None:
+    assert uninterrupted.code == 0
+    run, shown = lab / "stopped", lab / "stopped.txt"
+    with shown.open("wb") as stream:
+        process = subprocess.Popen(
+            launch_command(lab / "plan", run, "--steps", "10000"),
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        )
+    wait_for_step(run, process, 1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=120) == 128 + signal.SIGTERM, shown.read_text()
+    done = len(read_metrics(run))
+    assert list(read_checkpoints(run)[0])[-1].name == f"step-{done:08d}"
+    assert f"Stopped after step {done}, as was asked." in shown.read_text()
+    assert done < STEPS, "too late to go on"
+    resumed = launch(lab / "plan", run, "--resume", "--steps", str(STEPS))
+    assert resumed.code == 0, resumed.shown
+    assert numerics(run) == numerics(lab / "run")
+
+
 def wait_for_step(run: Path, process: subprocess.Popen[bytes], step: int) -> tuple[dict[int, int], str]:
     """The ranks' process ids and the launch's id, once `step` is in the metrics."""
     deadline = time.monotonic() + 280

@@ -20,6 +20,8 @@ ALARMS = "alarms.jsonl"
 PROFILE_REQUEST = "profile-request"
 """File of a run directory: whoever writes it asks for a trace of the steps it names (`10:12`; empty: the next
 one)."""
+STOP_REQUEST = "stop-request"
+"""File of a run directory: whoever writes it asks the run to end after its current step and a checkpoint."""
 PROFILES = "profiles"
 """Folder of a run directory: a folder a capture, in it a file a rank."""
 MESSAGE = "[vdsgen] "
