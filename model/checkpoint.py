@@ -21,6 +21,7 @@ from vdsgen.model.engine import TrainingEngine
 from vdsgen.model.soundness import last_sound, vouch
 from vdsgen.spec.checkpoints import CHECKPOINTS, RECORD, read_checkpoints, tag_of
 from vdsgen.spec.rendered import Rendered
+from vdsgen.spec.training import Saving
 
 WRITER_SAYS = ("PytorchStreamWriter", "inline_container")
 """One of them is in the message of every error of torch's writer (caffe2/serialize/inline_container.cc)."""
@@ -32,8 +33,8 @@ class CheckpointError(VdsgenError):
     exit_code = 1
 
 
-def save(engine: TrainingEngine, run: Path, step: int, rendered: Rendered, keep: int) -> Path:
-    """Write the checkpoint of `step`, then move `latest` to it, then delete all but the last `keep`.
+def save(engine: TrainingEngine, run: Path, step: int, rendered: Rendered, saving: Saving) -> Path:
+    """Write the checkpoint of `step`, then move `latest` to it, then delete what `saving` does not keep.
 
     Collective. An interruption at any point leaves the earlier checkpoints and `latest` as they were.
     Raises CheckpointError where a file cannot be written.
@@ -54,7 +55,7 @@ def save(engine: TrainingEngine, run: Path, step: int, rendered: Rendered, keep:
         vouch(target, step, rendered)
         if is_first_rank():
             write_atomically(folder / "latest", target.name.encode())
-            _keep_last(run, keep)
+            _delete_old(run, saving)
     except (OSError, RuntimeError) as error:
         # torch.save's own failures are RuntimeErrors, and so is the loss of another rank.
         if isinstance(error, RuntimeError) and not any(part in str(error) for part in WRITER_SAYS):
@@ -141,10 +142,13 @@ def _load_average(engine: TrainingEngine, folder: Path) -> None:
         say_first(f"warning: {folder} was written without averaged weights (EMA): their average starts there")
 
 
-def _keep_last(run: Path, keep: int) -> None:
+def _delete_old(run: Path, saving: Saving) -> None:
     complete, _ = read_checkpoints(run)
-    for old in list(complete)[:-keep]:
-        _remove(old)
+    written = {folder: (folder / RECORD).stat().st_mtime for folder in complete}
+    for old in list(complete)[: -saving.keep]:
+        hours = (max(written.values()) - written[old]) / 3600
+        if saving.keep_hours is None or hours > saving.keep_hours:
+            _remove(old)
 
 
 def _remove(folder: Path) -> None:

@@ -149,7 +149,7 @@ def run_steps(
             due = step % saving.every_steps == 0 or step == configuration.steps or stops
             # Weights that give no finite loss are not worth the place of those that did.
             if due and not configuration.measure and math.isfinite(metrics.loss):
-                checkpoint.save(engine, configuration.output, step, configuration.rendered, saving.keep)
+                checkpoint.save(engine, configuration.output, step, configuration.rendered, saving)
             if stops:
                 say_first(f"Stopped after step {step}, as was asked.")
                 return step

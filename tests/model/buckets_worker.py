@@ -24,7 +24,7 @@ from vdsgen.model.objective import training_pair
 from vdsgen.model.pipeline import Batch
 from vdsgen.profile.live_bytes import LiveBytes
 from vdsgen.spec.architecture import Geometry
-from vdsgen.spec.training import Diffusion
+from vdsgen.spec.training import Diffusion, Saving
 
 BASE = Geometry(frames=3, patches=24, text_tokens=5, latent_height=4, latent_width=6)
 LARGEST = BASE._replace(frames=5, patches=80, latent_height=8, latent_width=10)
@@ -109,7 +109,7 @@ def run_case(case: dict[str, Any], folder: Path) -> dict[str, Any]:
     rendered = rendered_of(config)
     engine = build_engine(config, MODEL, BASE, SEED)
     steps = trained(engine, config, 0, SAVED)
-    checkpoint.save(engine, run, SAVED, rendered, keep=1)
+    checkpoint.save(engine, run, SAVED, rendered, Saving(keep=1))
     # Predicting, as the sample video does, must leave no trace.
     inputs = [sample(index, BASE)[0] for index in range(2)]
     prediction = engine.predict(tuple(torch.stack(column) for column in zip(*inputs, strict=True)))

@@ -23,6 +23,7 @@ from vdsgen.model.engine import TrainingEngine
 from vdsgen.spec.checkpoints import read_checkpoints
 from vdsgen.spec.rendered import Rendered
 from vdsgen.spec.run import layout_of
+from vdsgen.spec.training import Saving
 
 
 def rendered_of(config: dict[str, Any], plan_sha256: str = "0" * 64) -> Rendered:
@@ -52,13 +53,13 @@ def run_case(case: dict[str, Any], folder: Path) -> dict[str, Any]:
     rendered = rendered_of(config)
     engine = build_engine(config, MODEL, GEOMETRY, SEED)
     trained(engine, config, 0, 1)
-    checkpoint.save(engine, run, 1, rendered, keep=2)
+    checkpoint.save(engine, run, 1, rendered, Saving(keep=2))
     trained(engine, config, 1, 2)
-    checkpoint.save(engine, run, 2, rendered, keep=2)
+    checkpoint.save(engine, run, 2, rendered, Saving(keep=2))
     # Predicting, as the sample video does, must leave no trace.
     engine.predict(tuple(x[:1] for x in next(batches(engine, 1, 1))[0]))
     straight = trained(engine, config, 2, 4)
-    checkpoint.save(engine, run, 4, rendered, keep=2)
+    checkpoint.save(engine, run, 4, rendered, Saving(keep=2))
     kept = [record.step for record in read_checkpoints(run)[0].values()]
     if is_first_rank():
         # The newest is damaged: the one before is resumed.

@@ -28,7 +28,7 @@ from vdsgen.model.masters import Slice, master_tensors, shapes_of, slices_of, tr
 from vdsgen.model.validation import held_out_losses
 from vdsgen.spec.checkpoints import read_checkpoints
 from vdsgen.spec.run import layout_of
-from vdsgen.spec.training import Ema
+from vdsgen.spec.training import Ema, Saving
 
 
 def whole_weights(engine: TrainingEngine) -> dict[str, Tensor]:
@@ -116,7 +116,7 @@ def run_case(case: dict[str, Any], folder: Path) -> dict[str, Any]:
         answer["held_out"] = held.tolist()
         if step == 2:
             rendered = rendered_of(averaging)
-            saved = checkpoint.save(engine, folder / case["name"], step, rendered, keep=2)
+            saved = checkpoint.save(engine, folder / case["name"], step, rendered, Saving(keep=2))
             answer |= exported(engine, saved, weights, found)
             answer["started"] = started(averaging, engine, weights, folder / f"{case['name']} exported")
     answer["place"] = engine.average.tensors[0].device.type

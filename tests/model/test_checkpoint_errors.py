@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,9 @@ from vdsgen.model import checkpoint
 from vdsgen.model.checkpoint import CheckpointError
 from vdsgen.model.soundness import last_sound
 from vdsgen.spec.checkpoints import read_checkpoints, shared_out
+from vdsgen.spec.training import Saving
 
+LAST_TWO = Saving(keep=2)
 CONFIG = {"train_batch_size": 1, "train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": 1}
 
 
@@ -31,7 +34,7 @@ def one_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vdsgen.model.soundness.everybodys", lambda answer: [answer()])
 
 
-def save(run: Path, step: int, write: Callable[[Path], None]) -> None:
+def save(run: Path, step: int, write: Callable[[Path], None], saving: Saving = LAST_TWO) -> None:
     """Saves with an engine whose `save_checkpoint` does what `write` does to the checkpoint's folder."""
 
     def save_checkpoint(folder: str, tag: str, **_: Any) -> None:
@@ -42,7 +45,7 @@ def save(run: Path, step: int, write: Callable[[Path], None]) -> None:
     engine: Any = SimpleNamespace(
         engine=SimpleNamespace(save_checkpoint=save_checkpoint), compressor=None, average=None
     )
-    checkpoint.save(engine, run, step, rendered_of(CONFIG), keep=2)
+    checkpoint.save(engine, run, step, rendered_of(CONFIG), saving)
 
 
 def good(target: Path) -> None:
@@ -131,6 +134,16 @@ def test_a_truncated_file_is_named_and_the_checkpoint_before_is_used(
     weights.write_bytes(weights.read_bytes()[:-1])
     assert last_sound(tmp_path)[1].step == 1
     assert f"weights.pt: {size - 1} bytes, should be {size} bytes" in capsys.readouterr().out
+
+
+def test_young_checkpoints_stay_besides_the_last(tmp_path: Path) -> None:
+    saving = Saving(keep=1, keep_hours=2)
+    for step, hours in ((1, 5.0), (2, 1.5), (3, 0.5), (4, 0.0)):
+        save(tmp_path, step, good, saving)
+        record = tmp_path / "checkpoints" / f"step-{step:08d}" / "complete.json"
+        os.utime(record, (0, record.stat().st_mtime - 3600 * hours))
+    save(tmp_path, 5, good, saving)
+    assert [record.step for record in read_checkpoints(tmp_path)[0].values()] == [2, 3, 4, 5]
 
 
 def test_where_every_checkpoint_is_damaged_nothing_is_resumed(tmp_path: Path) -> None:

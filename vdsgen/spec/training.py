@@ -44,11 +44,16 @@ class Diffusion(SpecWithOptions):
     stay as they are."""
 
 
-class Saving(Spec):
+class Saving(SpecWithOptions):
     """Checkpoints of a run."""
+
+    written_where_set: ClassVar[frozenset[str]] = frozenset({"keep_hours"})
 
     every_steps: PositiveInt = 500
     keep: PositiveInt = 3
+    """The last so many stay."""
+    keep_hours: PositiveFloat | None = None
+    """Those written in so many hours before the newest stay besides."""
 
 
 class Sampling(SpecWithOptions):
