@@ -26,6 +26,7 @@ from vdsgen.rules.facts import (
     ZeroFacts,
 )
 from vdsgen.spec.dtypes import Dtype
+from vdsgen.spec.trainer_section import SCHEDULE, SECTION
 
 DTYPES: dict[str, Dtype] = {
     **dict.fromkeys(("torch.float16", "fp16", "float16", "half"), "fp16"),
@@ -257,7 +258,9 @@ def _optimizer(values: Values, context: Context) -> OptimizerFacts:
 
 
 def _scheduler(values: Values, context: Context) -> SchedulerFacts:
-    client = False if context.plan is not None else context.client_scheduler
+    client = context.client_scheduler
+    if context.plan is not None:  # run by our own training entrypoint, which brings what the engine lacks
+        client = f"/{SECTION}/{SCHEDULE}" in values.given
     return SchedulerFacts(_named(values, "/scheduler"), _params(values, "/scheduler"), client)
 
 
