@@ -18,6 +18,7 @@ from vdsgen.model.distributed import init_distributed
 from vdsgen.model.engine import TrainingEngine
 from vdsgen.model.layers.sequence_parallel import SequenceRanks
 from vdsgen.model.layers.tensor_parallel import TensorRanks
+from vdsgen.model.low_precision.layers import compute_blocks_in
 from vdsgen.model.pipeline import (
     PlannedPipelineModule,
     SequentialModel,
@@ -28,7 +29,13 @@ from vdsgen.spec.architecture import Geometry, Vdt
 from vdsgen.spec.compression import compression_of, refusal
 from vdsgen.spec.geometry import TrainedModel
 from vdsgen.spec.run import dtype_of
-from vdsgen.spec.trainer_section import SECTION, STATE_DTYPE, ema_of, quantises_moments
+from vdsgen.spec.trainer_section import (
+    SECTION,
+    STATE_DTYPE,
+    ema_of,
+    linear_precision_of,
+    quantises_moments,
+)
 from vdsgen.spec.training import Lora
 
 
@@ -111,6 +118,9 @@ def build_engine(
                 settings.selective[0],
                 settings.codec,
             )
+    linear_precision = linear_precision_of(ds_config)
+    if linear_precision != "exact":
+        compute_blocks_in(linear_precision, module)
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     engine, *_ = deepspeed.initialize(
         model=module,

@@ -56,7 +56,7 @@ def every_key() -> set[str]:
             for warmup_steps in (0, 2):
                 experiment = small_experiment(schedule=Schedule(type=kind, warmup_steps=warmup_steps))
                 keys |= {key for key, _ in flatten("ds_config.json:", engine_config(plan, experiment))}
-    moments = Precision(dtype="bf16", gradient_accumulation_dtype="fp32", moments="int8")
+    moments = Precision(dtype="bf16", gradient_accumulation_dtype="fp32", moments="int8", linear="fp8")
     options = engine_config(
         plan_of(precision=moments, zero_stage=1), small_experiment(ema=Ema(), monitoring=MONITORING)
     )

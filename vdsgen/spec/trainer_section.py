@@ -4,16 +4,18 @@ top-level keys that it does not know (runtime/config.py, 0.19.8)."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast, get_args
 
 from pydantic import ValidationError
 
 from vdsgen.errors import VdsgenError
+from vdsgen.spec.linear_precision import LinearPrecision
 from vdsgen.spec.training import Ema
 
 SECTION = "vdsgen"
 COMPRESSION, EMA, STATE_DTYPE = "gradient_compression", "ema", "optimizer_state_dtype"
-KEYS = (COMPRESSION, EMA, STATE_DTYPE)
+LINEAR = "linear_precision"
+KEYS = (COMPRESSION, EMA, STATE_DTYPE, LINEAR)
 
 
 def trainer_section(ds_config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -36,6 +38,17 @@ def quantises_moments(ds_config: Mapping[str, Any]) -> bool:
     if value not in ("fp32", "int8"):
         raise VdsgenError(f"ds_config.json: {SECTION}.{STATE_DTYPE} is {value!r}", remedy="use int8 or fp32")
     return bool(value == "int8")
+
+
+def linear_precision_of(ds_config: Mapping[str, Any]) -> LinearPrecision:
+    """What blocks' linear layers multiply in. Raises VdsgenError for what is no such precision."""
+    value = trainer_section(ds_config).get(LINEAR, "exact")
+    known = get_args(LinearPrecision)
+    if value not in known:
+        raise VdsgenError(
+            f"ds_config.json: {SECTION}.{LINEAR} is {value!r}", remedy=f"use {', '.join(known)}"
+        )
+    return cast(LinearPrecision, value)
 
 
 def ema_of(ds_config: Mapping[str, Any]) -> Ema | None:
