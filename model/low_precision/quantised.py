@@ -1,8 +1,8 @@
 """Matrices in 8 bits with a scale for every row: int8, or fp8 (e4m3, e5m2).
 
-fp8's scales are powers of two: scaling is then exact in bf16 and fp32, and rounding to 8 bits the only loss.
-They cost at most a bit of range, of which fp8 has enough. int8 has none to give away: its scale is the row's
-largest magnitude over 127, applied in fp32.
+fp8's scales are powers of two: scaling is then exact, and rounding to 8 bits the only loss. They cost at most
+a bit of range, of which fp8 has enough. int8 has none to give away: its scale is the row's largest magnitude
+over 127.
 
 A row with an infinite or undefined element has an undefined scale: so does then all that it is multiplied
 into, and loss scaling and alarms see it.
@@ -28,7 +28,9 @@ LARGEST: dict[Format, float] = {
     "e5m2": torch.finfo(torch.float8_e5m2).max,
 }
 SMALLEST_EXPONENT = -126
-"""Of a scale: its reciprocal is still a number in bf16 and fp32."""
+"""Of a scale: its reciprocal is still a number in fp32."""
+MAGIC = 1.5 * 2.0**23
+"""Its last 8 bits are zero, and those of MAGIC + n are n's."""
 
 
 class Quantised(NamedTuple):
@@ -41,16 +43,22 @@ class Quantised(NamedTuple):
 
 
 def quantised(matrix: Tensor, form: Format) -> Quantised:
-    """(rows, depth) of any layout."""
+    """(rows, depth) of any layout. On a GPU the matrix is read twice, and for fp8 nothing is written but its
+    8 bits: scaling converts what it reads and what it writes."""
     largest = torch.linalg.vector_norm(matrix, torch.inf, dim=-1, keepdim=True).float()
     if form == "int8":
         scales = largest / LARGEST[form]
-        values = (matrix * torch.where(scales == 0, 1.0, 1 / scales)).round_().to(DTYPES[form])
-        return Quantised(values.contiguous(), scales)
+        return Quantised(_rounded(matrix, torch.where(scales == 0, 1.0, 1 / scales)), scales)
     exponents = torch.frexp(largest / LARGEST[form]).exponent.clamp_min_(SMALLEST_EXPONENT)
     # Zero times infinity is undefined, which frexp forgets.
     scales = torch.ldexp(torch.ones_like(largest), exponents) + 0.0 * largest
-    if matrix.dtype == torch.float16:  # has neither bf16's range nor its powers of two
-        matrix = matrix.float()
-    values = (matrix * (1 / scales).to(matrix.dtype)).to(DTYPES[form])
-    return Quantised(values.contiguous(), scales)
+    values = torch.empty(matrix.shape, dtype=DTYPES[form], device=matrix.device)
+    return Quantised(torch.mul(matrix, 1 / scales, out=values), scales)
+
+
+def _rounded(matrix: Tensor, factors: Tensor) -> Tensor:
+    """matrix * factors to the nearest integers, which are at most 127. Beside MAGIC a number has no bits
+    behind the point: adding it rounds, and leaves the integer in the last bits."""
+    shifted = torch.empty(matrix.shape, dtype=torch.float32, device=matrix.device)
+    torch.addcmul(torch.full((), MAGIC, device=matrix.device), matrix, factors, out=shifted)
+    return shifted.view(torch.int32).to(torch.int8)

@@ -11,6 +11,7 @@ from vdsgen.cost.rates import BACKWARD_ATTENTION_FACTOR, Rates
 from vdsgen.cost.settings import BYTES_PER_ELEMENT, Settings
 from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.dtypes import Dtype
+from vdsgen.spec.linear_precision import FORMATS
 from vdsgen.spec.profile import LayerCosts, LayerType, ModelProfile, SelectiveRecomputation
 
 BACKWARD_MATMUL_FACTOR = 2.0
@@ -161,10 +162,13 @@ def _product_seconds(
             continue
         n, k, count = product.columns, product.depth, product.count
         rest -= count * 2 * rows * n * k
-        by_input = rates.product_seconds(rows, k, n, element_bytes)
-        by_weight = rates.product_seconds(n, k, rows, element_bytes)
+        precision = product.precision
+        in_8_bits = precision != "exact" and FORMATS[precision].weight_gradient
+        by_input = rates.product_seconds(rows, k, n, element_bytes, precision)
+        by_weight = rates.product_seconds(n, k, rows, element_bytes, precision if in_8_bits else "exact")
         spent = spent.plus(
-            count * rates.product_seconds(rows, n, k, element_bytes), count * (by_input + by_weight)
+            count * rates.product_seconds(rows, n, k, element_bytes, precision),
+            count * (by_input + by_weight),
         )
     other = max(0, rest) / rates.matmul_flops_per_second
     if costs.backward_matmul_flops is None:

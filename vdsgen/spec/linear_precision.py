@@ -33,11 +33,13 @@ class Formats(NamedTuple):
 
 
 FORMATS: dict[EightBit, Formats] = {
-    "fp8": Formats("e4m3", "e5m2", weight_gradient=True),
+    "fp8": Formats("e4m3", "e4m3", weight_gradient=True),
     "int8": Formats("int8", "int8", weight_gradient=False),
 }
-"""fp8: arXiv 2209.05433, section 3. int8: arXiv 2304.13013 (SwitchBack), which keeps the weight's gradient in
-the model's dtype, as its sum runs over all tokens."""
+"""fp8 by arXiv 2209.05433, which has gradients in e5m2 for its range: with a scale for every row e4m3 has
+enough, and its third bit makes them better (docs/low_precision.md). int8 by arXiv 2304.13013 (SwitchBack),
+which keeps the weight's gradient in the model's dtype: its sum runs over all tokens, which int32 may not
+hold."""
 
 
 def takes(outputs: int, inputs: int) -> bool:
@@ -57,40 +59,31 @@ class Terms(NamedTuple):
         return self.left * rows * depth + self.right * depth * columns + self.result * rows * columns
 
 
-def scaled_element_bytes(form: Format, element_bytes: int) -> int:
-    """An operand's element while it is scaled: bf16 where powers of two scale it exactly, else fp32."""
-    return element_bytes if form != "int8" else 4
-
-
 def hidden_terms(form: Format, element_bytes: int, emulated_in: int | None = None) -> tuple[Terms, ...]:
     """What a product allocates beside its result, at each of its moments: the peak is the largest.
 
-    Both operands are scaled and rounded, one after the other; then they are multiplied. int8's sums are
-    int32, and scaled in fp32. Where fp8 is emulated, `emulated_in` are the bytes of an element of the format
-    that multiplies. Scales are left out: a 4-byte number for each row and each column.
+    Both operands are rounded, one after the other; then they are multiplied. int8 is rounded in fp32, its
+    sums are int32, and scaled in fp32. Where fp8 is emulated, `emulated_in` are the bytes of an element of
+    the format that multiplies. Scales are left out: a 4-byte number for each row and each column.
     """
-    scaled, result = scaled_element_bytes(form, element_bytes), element_bytes
-    moments = (Terms(scaled + 1, 0, -result), Terms(1, scaled + 1, -result))
     if form == "int8":
-        return (*moments, Terms(1, 1, 8 - result))
-    if emulated_in is not None:
-        turned_back = Terms(1, 1, 0 if emulated_in == element_bytes else emulated_in)
-        return (*moments, Terms(1 + emulated_in, 1 + emulated_in, emulated_in - result), turned_back)
-    return (*moments, Terms(1, 1, 0))
+        return (Terms(5, 0, -element_bytes), Terms(1, 5, -element_bytes), Terms(1, 1, 8 - element_bytes))
+    if emulated_in is None:
+        return (Terms(1, 1, 0),)
+    turned_back = Terms(1, 1, 0 if emulated_in == element_bytes else emulated_in)
+    return (Terms(1 + emulated_in, 1 + emulated_in, emulated_in - element_bytes), turned_back)
 
 
 def traffic_terms(form: Format, element_bytes: int, emulated_in: int | None = None) -> Terms:
     """Bytes that a product reads and writes beside the product itself, operator by operator.
 
-    An operand's largest magnitudes (read), its scaling (read, write), for int8 rounding (read, write), and
-    the 8 bits (read, write). int8's sums are scaled twice (read, write; read, write). Where fp8 is emulated,
-    the 8 bits are turned back (read, write), and results are scaled twice and, in another format, turned
-    back. Left out: laying a transposed operand's 8 bits in rows.
+    An operand's largest magnitudes (read), and its 8 bits (read, write), for int8 by way of fp32 (write,
+    read). int8's sums are scaled twice (read, write; read, write). Where fp8 is emulated, the 8 bits are
+    turned back (read, write), and results are scaled twice and, in another format, turned back.
     """
-    scaled = scaled_element_bytes(form, element_bytes)
-    operand = element_bytes + (element_bytes + scaled) + (2 * scaled if form == "int8" else 0) + (scaled + 1)
+    operand = 2 * element_bytes + 1
     if form == "int8":
-        return Terms(operand, operand, (4 + 4) + (4 + element_bytes))
+        return Terms(operand + 8, operand + 8, (4 + 4) + (4 + element_bytes))
     if emulated_in is None:
         return Terms(operand, operand, 0)
     operand += 1 + emulated_in

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.base import NonNegativeInt, PositiveInt, Spec, SpecWithOptions
+from vdsgen.spec.linear_precision import LinearPrecision
 
 ATTENTION_TILE = 128
 """What CUDA's flash attention rounds a sequence up to for its fp32 gradient accumulator."""
@@ -187,14 +188,18 @@ class LayerCosts(SpecWithOptions):
         return _with_rank(self, rank)
 
 
-class Product(Spec):
+class Product(SpecWithOptions):
     """Equal matrix products in a layer's forward: (rows x depth) times (depth x columns)."""
+
+    written_where_set: ClassVar[frozenset[str]] = frozenset({"precision"})
 
     rows: Polynomial
     """Tokens (or samples) that the product runs over."""
     columns: PositiveInt
     depth: PositiveInt
     count: PositiveInt = 1
+    precision: LinearPrecision = "exact"
+    """What it is computed in; exact: the layer's own dtype. Profiles are traced so."""
 
 
 class Attention(Spec):

@@ -240,6 +240,7 @@ def _precision(values: Values) -> PrecisionFacts:
         autocast_enabled=get("/torch_autocast/enabled"),
         autocast_dtype=get("/torch_autocast/dtype"),
         parameter_dtype=get("/data_types/param_dtype"),
+        linear=get("/vdsgen/linear_precision"),
     )
 
 
