@@ -1,7 +1,7 @@
 """How steadily the demo model's samples hold together in each precision: fp32, bf16, fp16, and bf16 with
 linear layers in 8 bits, from one seed.
 
-    python -m tests.benchmarks.precision_consistency [--steps 60] [--clips FOLDER] [--json]
+    python -m tests.benchmarks.precision_consistency [--steps 60] [--clips FOLDER] [--dtype bf16]
 
 Trains the demo model (vdt-demo: 8 frames of 64 x 64, pixels as latents) once in each for the same steps on
 the same clips with the same noise, through DeepSpeed's engine on one rank, and samples the same clips
@@ -36,9 +36,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--clips", type=Path, help="folder of videos; default: clips made here")
+    parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), help="only this one's; default: all")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    found = measure(arguments.steps, arguments.clips)
+    found = measure(arguments.steps, arguments.clips, arguments.dtype)
     if arguments.json:
         print(json.dumps(found, indent=2))
         return
@@ -50,7 +51,7 @@ def main() -> None:
         print(f"| {name} | {loss} | {' | '.join(shown)} | {row['skipped']} |")
 
 
-def measure(steps: int, folder: Path | None) -> dict[str, dict[str, Any]]:
+def measure(steps: int, folder: Path | None, only: str | None = None) -> dict[str, dict[str, Any]]:
     """By precision, and of the clips themselves."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -66,6 +67,8 @@ def measure(steps: int, folder: Path | None) -> dict[str, dict[str, Any]]:
     assert real is not None
     found: dict[str, dict[str, Any]] = {"the clips": {"loss": None, "skipped": "", **real.values()}}
     for dtype, linear in PRECISIONS:
+        if only not in (None, dtype):
+            continue
         name = dtype if linear == "exact" else f"{dtype}, {linear} linear layers"
         found[name] = one_precision(dtype, clips, steps, linear)
     return found
