@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from tests.planner.examples import pool
+from tests.planner.examples import workload as example
 from tests.render.plans import plan_of, small_experiment
 from vdsgen.catalog.load import gpus, models
 from vdsgen.catalog.profiles import profile_for
-from vdsgen.errors import VdsgenError
+from vdsgen.errors import InputError, VdsgenError
 from vdsgen.planner.demands import whole_pool_layouts
 from vdsgen.planner.facts import facts
 from vdsgen.planner.linear_reason import exactly, linear_reason
@@ -120,3 +121,14 @@ def test_what_is_no_precision_is_refused() -> None:
     with pytest.raises(VdsgenError, match="linear_precision is 'fp4'") as refusal:
         linear_precision_of({"vdsgen": {"linear_precision": "fp4"}})
     assert refusal.value.remedy == "use exact, int8, fp8"
+
+
+@pytest.mark.parametrize("training", [{}, {"method": "lora"}])
+def test_what_was_not_traced_is_refused(training: dict[str, Any]) -> None:
+    """The example's blocks have no products, as blocks with adapters have none."""
+    unknown = example(linear_precision="int8", **training)
+    with pytest.raises(InputError, match="what linear layers in int8 cost is not known") as refusal:
+        whole_pool_layouts(unknown)
+    (problem,) = refusal.value.problems
+    assert problem.key == "training.linear_precision"
+    assert problem.remedy is not None and ("all weights" in problem.remedy) == bool(training)

@@ -18,7 +18,7 @@ def linear_reason(workload: Workload, winner: Candidate) -> str:
     if kind == "exact":
         return ""
     dtype = winner.settings.dtype
-    exact = what_if(exactly(workload), winner.settings)
+    exact = what_if(exactly(workload), winner.settings, winner.settings)
     how = "emulated here: " if not workload.multiplies_in(kind, dtype) else ""
     lacks = f"{workload.gpu_name} has no {kind} products for {dtype}; " if how else ""
     return (
