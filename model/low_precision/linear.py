@@ -32,7 +32,7 @@ class _QuantizedLinear(torch.autograd.Function):
         return quantized_mm(rows_MK, weight_NK.t(), bias_N, form, form)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient_MN: Tensor) -> tuple[Tensor | None, ...]:
         rows_MK, weight_NK = ctx.saved_tensors
         formats = FORMATS[ctx.kind]

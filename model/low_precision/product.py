@@ -26,8 +26,8 @@ FEWEST_ROWS = 32
 FP8_CAPABILITY, INT8_CAPABILITY = (8, 9), (7, 5)
 """Compute capabilities from which tensor cores have the formats: Ada, Turing."""
 
-_library = torch.library.Library("vdsgen", "DEF")
-_library.define(
+_library = torch.library.Library("vdsgen", "DEF")  # type: ignore[no-untyped-call]
+_library.define(  # type: ignore[no-untyped-call]
     "quantized_mm(Tensor left, Tensor right, Tensor? bias, str left_format, str right_format) -> Tensor"
 )
 
@@ -61,11 +61,11 @@ def _shape_of_result(left: Tensor, right: Tensor, *_: Any) -> Tensor:
     return left.new_empty(left.shape[0], right.shape[1])
 
 
-_library.impl("quantized_mm", _compute, "CompositeExplicitAutograd")
+_library.impl("quantized_mm", _compute, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
 torch.library.register_fake("vdsgen::quantized_mm", _shape_of_result, lib=_library)
 
 
-@register_flop_formula(QUANTIZED_MM)  # type: ignore[untyped-decorator]
+@register_flop_formula(QUANTIZED_MM)
 def _flops(left: Any, right: Any, *_: Any, **__: Any) -> int:
     return 2 * int(left[0]) * int(left[1]) * int(right[1])
 

@@ -70,7 +70,6 @@ def measure(steps: int) -> dict[str, dict[str, float]]:
     from vdsgen.catalog.load import models
     from vdsgen.model.build import build_engine
     from vdsgen.model.latents import SpaceToDepthCodec
-    from vdsgen.model.low_precision import linear as low
     from vdsgen.model.low_precision.layers import compute_blocks_in
     from vdsgen.spec.architecture import Geometry
     from vdsgen.spec.linear_precision import FORMATS
@@ -89,7 +88,7 @@ def measure(steps: int) -> dict[str, dict[str, float]]:
         half = copy.deepcopy(trained).to(torch.bfloat16)
         if kind != "exact":
             compute_blocks_in(kind, half)  # type: ignore[arg-type]
-        with patch.dict(low.FORMATS, {kind: FORMATS[kind]._replace(**changes)} if kind != "exact" else {}):  # type: ignore[index]
+        with patch.dict(FORMATS, {kind: FORMATS[kind]._replace(**changes)} if kind != "exact" else {}):  # type: ignore[index]
             own = [_loss_and_gradients(half, batch) for batch in seen]
         each = [_errors(one, reference, layers) for one, reference in zip(own, exact, strict=True)]
         found[name] = {key: statistics.mean(one[key] for one in each) for key in each[0]}

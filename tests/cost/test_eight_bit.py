@@ -9,14 +9,15 @@ import torch
 
 from tests.planner.examples import pool
 from vdsgen.catalog.load import gpus, models
-from vdsgen.catalog.profiles import profile_for
+from vdsgen.catalog.profiles import PRETRAINED_FOLDER, profile_for
 from vdsgen.cost.compute import layer_times
 from vdsgen.cost.eight_bit import How, is_in_8_bits, with_eight_bit_linears
 from vdsgen.cost.rates import Rates, eight_bit_speedups
 from vdsgen.model.low_precision.linear import compute_in
 from vdsgen.profile.trace import empty_inputs, empty_layer, empty_tensors, traced, traced_checkpointed
-from vdsgen.spec.architecture import Geometry
+from vdsgen.spec.architecture import Geometry, Vdt
 from vdsgen.spec.linear_precision import EightBit
+from vdsgen.spec.pretrained import PretrainedProfile
 from vdsgen.spec.profile import LayerCosts, ModelProfile
 
 MODEL = models()["vdt-demo"].sizes
@@ -29,7 +30,17 @@ THERE = {"half": None, "single": None}
 
 @pytest.fixture(scope="module")
 def profile() -> ModelProfile:
-    return profile_for(MODEL)
+    return known(MODEL)
+
+
+def known(model: Vdt) -> ModelProfile:
+    found = profile_for(model)
+    assert found is not None
+    return found
+
+
+def stored(name: str) -> PretrainedProfile:
+    return PretrainedProfile.model_validate_json((PRETRAINED_FOLDER / f"{name}.json").read_bytes())
 
 
 def rates_of(gpu: str) -> Rates:
@@ -134,7 +145,7 @@ def test_large_products_take_half_the_time_and_emulated_ones_as_long() -> None:
 
 @pytest.mark.parametrize(("gpu", "faster"), [("h100-80gb-sxm", True), ("a100-80gb-sxm", False)])
 def test_a_wide_layer_is_faster_where_the_gpu_has_fp8_alone(gpu: str, faster: bool) -> None:
-    profile, rates = profile_for(WIDE), rates_of(gpu)
+    profile, rates = known(WIDE), rates_of(gpu)
     how = How("fp8", THERE if faster else THERE | {"half": 2})
     eight_bit = with_eight_bit_linears(profile, how).layer_types["block"]
     exact = profile.layer_types["block"]
@@ -143,3 +154,36 @@ def test_a_wide_layer_is_faster_where_the_gpu_has_fp8_alone(gpu: str, faster: bo
     assert (after.forward_seconds < before.forward_seconds) == faster
     assert (after.backward_seconds < before.backward_seconds) == faster
     assert after.model_flops == before.model_flops
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_layers_without_products_by_shape_are_known_by_their_weights(method: str) -> None:
+    """Wan's: FLOPs over tokens at twice the rate, by the weight too where it trains."""
+    entry = stored("wan2.1-t2v-1.3b")
+    profile = entry.full if method == "full" else entry.with_adapters(16)
+    plain = profile.layer_types["block"]
+    assert not plain.products, "or this tests nothing"
+    changed = with_eight_bit_linears(profile, How("fp8", THERE)).layer_types["block"]
+    where = Geometry(frames=21, patches=1560, text_tokens=512, latent_height=60, latent_width=104)
+    at = (1, where)
+    eight_bit = changed.half.eight_bit
+    assert eight_bit is not None
+    flops = eight_bit.matmul_flops.at(*at)
+    assert 0.9 * plain.half.matmul_flops.at(*at) < flops <= plain.half.matmul_flops.at(*at)
+    rates = rates_of("h100-80gb-sxm")
+    untimed = changed.half.model_copy(
+        update={
+            "forward_traffic_bytes": plain.half.forward_traffic_bytes,
+            "backward_traffic_bytes": plain.half.backward_traffic_bytes,
+        }
+    )
+    exact, faster = (layer_times(costs, *at, rates) for costs in (plain.half, untimed))
+    spared = flops / 2 / rates.matmul_flops_per_second / rates.training_fraction
+    assert exact.forward_seconds - faster.forward_seconds == pytest.approx(spared)
+    backward = exact.backward_seconds - faster.backward_seconds
+    assert backward == pytest.approx(spared * (2 if method == "full" else 1))
+    # 5 bytes for each operand's element.
+    tokens = 21 * 1560
+    added = changed.half.forward_traffic_bytes.at(*at) - plain.half.forward_traffic_bytes.at(*at)
+    assert 5 * tokens * 8 * 1536 < added < 5 * tokens * 20 * 1536
+    assert changed.half.forward_transient_bytes.at(*at) > plain.half.forward_transient_bytes.at(*at)

@@ -171,6 +171,7 @@ def _product_seconds(
             count * (by_input + by_weight),
         )
     other = max(0, rest) / rates.matmul_flops_per_second
+    spent = _spared(spent, costs, micro_batch_size, geometry, rates)
     if costs.backward_matmul_flops is None:
         return spent.plus(other, BACKWARD_MATMUL_FACTOR * other)
     # Frozen weights need one product, by the input alone.
@@ -178,6 +179,21 @@ def _product_seconds(
     backward = costs.backward_matmul_flops.at(micro_batch_size, geometry)
     counted = BACKWARD_MATMUL_FACTOR * (matmul - max(0, rest))
     return spent.plus(other, max(0.0, backward - counted) / rates.matmul_flops_per_second)
+
+
+def _spared(
+    spent: _Seconds, costs: LayerCosts, micro_batch_size: int, geometry: Geometry, rates: Rates
+) -> _Seconds:
+    """Without what 8 bits spare products that are not told apart by shape."""
+    if costs.eight_bit is None:
+        return spent
+    precision = costs.eight_bit.precision
+    flops = costs.eight_bit.matmul_flops.at(micro_batch_size, geometry)
+    share = 1 - 1 / rates.eight_bit_speedups.get(precision, 1.0)
+    spared = share * flops / rates.matmul_flops_per_second
+    trains = costs.backward_matmul_flops is None
+    backward = 2 if trains and FORMATS[precision].weight_gradient else 1
+    return spent.plus(-spared, -backward * spared)
 
 
 def _attention_seconds(

@@ -8,10 +8,13 @@ first is an upper bound: every peak of a layer is taken to come while its larges
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import prod
+from types import MappingProxyType
 from typing import NamedTuple
 
 from vdsgen.spec.linear_precision import FORMATS, EightBit, Format, Terms, hidden_terms, takes, traffic_terms
 from vdsgen.spec.profile import (
+    EightBitProducts,
     LayerCosts,
     LayerType,
     ModelProfile,
@@ -58,6 +61,8 @@ def is_in_8_bits(product: Product) -> bool:
 
 def _layer(layer: LayerType, how: How) -> LayerType:
     products = [product for product in layer.products if is_in_8_bits(product)]
+    if not layer.products:
+        return _by_weights(layer, how)
     if not products:
         return layer
     other = {
@@ -77,6 +82,39 @@ def _layer(layer: LayerType, how: How) -> LayerType:
     )
 
 
+def _by_weights(layer: LayerType, how: How) -> LayerType:
+    """A layer whose products were not traced by shape: its FLOPs over tokens are known, and its linear
+    weights. Each is taken to run over all of a sample's tokens, for workspace; and for traffic over as many
+    as the share of the FLOPs says. Layers with convolutions, whose FLOPs are not told apart, stay exact."""
+    shapes = _linear_shapes(layer)
+    at_all = sum(2 * n * k for n, k in shapes)
+    if not at_all or any(len(shape) > 3 for shape in layer.parameter_shapes):
+        return layer
+
+    def changed(costs: LayerCosts, width: str) -> LayerCosts:
+        flops = {key: value for key, value in costs.matmul_flops.terms.items() if "S" in key or "L" in key}
+        rows = Polynomial(terms=dict.fromkeys(flops, 1))
+        products = [Product(rows=rows, columns=n, depth=k) for n, k in shapes]
+        share = {key: min(1.0, value / at_all) for key, value in flops.items()}
+        eight_bit = EightBitProducts(precision=how.kind, matmul_flops=Polynomial(terms=flops))
+        return _costs(costs, products, how, width, share).model_copy(update={"eight_bit": eight_bit})
+
+    other = {key: changed(costs, key.split("/")[0]) for key, costs in layer.other_attention.items()}
+    half, single = changed(layer.half, "half"), changed(layer.single, "single")
+    return layer.model_copy(update={"half": half, "single": single, "other_attention": other})
+
+
+def _linear_shapes(layer: LayerType) -> list[tuple[int, int]]:
+    """(outputs, inputs) of linear weights that may be in 8 bits: adapters, which come first, are not."""
+    found, trained = [], 0
+    for shape in layer.parameter_shapes:
+        adapter = trained < layer.trainable_parameters < layer.parameters
+        trained += prod(shape)
+        if len(shape) == 2 and not adapter and takes(*shape):
+            found.append((shape[0], shape[1]))
+    return found
+
+
 class _Added(NamedTuple):
     """What products in 8 bits add to a layer."""
 
@@ -87,9 +125,20 @@ class _Added(NamedTuple):
     backward_traffic: Polynomial
 
 
-def _costs(costs: LayerCosts, products: list[Product], how: How, width: str) -> LayerCosts:
+def _costs(
+    costs: LayerCosts,
+    products: list[Product],
+    how: How,
+    width: str,
+    share: Mapping[str, float] = MappingProxyType({}),
+) -> LayerCosts:
+    """`share`: of the traffic in each monomial, what counts."""
     trains = costs.backward_matmul_flops is None
     added = _added(products, how, ELEMENT_BYTES[width], how.emulated_in[width], trains)
+    added = added._replace(
+        forward_traffic=_shared(added.forward_traffic, share),
+        backward_traffic=_shared(added.backward_traffic, share),
+    )
     both = (*added.forward, *added.backward)
     update: dict[str, object] = {
         "forward_transient_bytes": _raised(costs.forward_transient_bytes, added.forward),
@@ -180,6 +229,11 @@ def _backward_shapes(product: Product, kind: EightBit, trains: bool) -> Iterator
     yield _Shape(product.rows, n, 0, k, (0, n * k, 0))
     if trains and FORMATS[kind].weight_gradient:
         yield _Shape(product.rows, n, k, 0, (0, 0, n * k))
+
+
+def _shared(polynomial: Polynomial, share: Mapping[str, float]) -> Polynomial:
+    terms = {key: round(value * share.get(key, 1.0)) for key, value in polynomial.terms.items()}
+    return Polynomial(terms=terms)
 
 
 def _times(polynomial: Polynomial, factor: int) -> Polynomial:

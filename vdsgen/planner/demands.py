@@ -93,19 +93,16 @@ def _contradictions(workload: Workload) -> list[Problem]:
 
 
 def _linear_problems(workload: Workload) -> list[Problem]:
-    """Linear layers in 8 bits of which nothing is known: blocks without products of such sizes, or with
-    adapters, whose products were not traced."""
+    """Linear layers in 8 bits where no block has any, or costs do not tell them from convolutions."""
     kind = workload.experiment.training.linear_precision
     if kind == "exact" or workload.has_eight_bit_products:
         return []
-    adapted = workload.experiment.training.method == "lora"
-    why = "with adapters none was traced" if adapted else "their sizes are no multiples of 16"
     return [
         Problem(
-            f"what linear layers in {kind} cost is not known: the profile of {workload.profile.model} has no "
-            f"product of a block that could be ({why})",
+            f"what linear layers in {kind} bring is not known: {workload.profile.model} has no "
+            "block with linear layers of sizes that are multiples of 16, and without convolutions",
             key="training.linear_precision",
-            remedy="leave training.linear_precision out" + (", or train all weights" if adapted else ""),
+            remedy="leave training.linear_precision out",
         )
     ]
 

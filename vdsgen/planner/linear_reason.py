@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from vdsgen.planner.compare import outcome_words, what_if
-from vdsgen.planner.search import Candidate
+from vdsgen.planner.compare import Outcome, outcome_words, what_if
+from vdsgen.planner.search import SIMPLER_WITHIN, Candidate
+from vdsgen.planner.words import percent, seconds
 from vdsgen.planner.workload import Workload
 from vdsgen.spec.linear_precision import EightBit
 
@@ -23,9 +24,18 @@ def linear_reason(workload: Workload, winner: Candidate) -> str:
     lacks = f"{workload.gpu_name} has no {kind} products for {dtype}; " if how else ""
     return (
         f"Linear layers of blocks multiply in {kind}, {how}{lacks}in {dtype} this plan "
-        f"{outcome_words(exact, winner)}. Operands keep {SIGNIFICANT_BITS[kind]} significant bits: losses "
+        f"{_words(exact, winner)}. Operands keep {SIGNIFICANT_BITS[kind]} significant bits: losses "
         f"and gradients are near those of {dtype}, and not the same (docs/low_precision.md)."
     )
+
+
+def _words(exact: Outcome, winner: Candidate) -> str:
+    if not isinstance(exact, Candidate):
+        return outcome_words(exact, winner)
+    step = exact.time.step_seconds
+    if abs(step / winner.time.step_seconds - 1) > SIMPLER_WITHIN:
+        return outcome_words(exact, winner)
+    return f"takes {seconds(step)} a step, as long within {percent(SIMPLER_WITHIN)}"
 
 
 def exactly(workload: Workload) -> Workload:

@@ -9,7 +9,7 @@ from itertools import accumulate
 
 from vdsgen.cost.compute import costs_of
 from vdsgen.cost.devices import Devices
-from vdsgen.cost.eight_bit import How, is_in_8_bits, with_eight_bit_linears
+from vdsgen.cost.eight_bit import How, with_eight_bit_linears
 from vdsgen.cost.memory import MemoryModel, OutsideBytes, StageBytes, reserve_bytes
 from vdsgen.cost.rates import eight_bit_speedups, peak_rate_tflops
 from vdsgen.cost.settings import Settings
@@ -78,9 +78,8 @@ class Workload:
 
     @property
     def has_eight_bit_products(self) -> bool:
-        """Whether any block has a product that can be in 8 bits."""
-        blocks = [layer for layer in self.profile.layer_types.values() if layer.is_block]
-        return any(is_in_8_bits(product) for block in blocks for product in block.products)
+        """Whether any block has a product that is in 8 bits."""
+        return self.costed.layer_types != self.profile.layer_types
 
     def multiplies_in(self, kind: EightBit, dtype: Dtype) -> bool:
         """Whether every kind of the pool's GPUs has products of this format, for a model of this dtype."""

@@ -55,7 +55,8 @@ def test_forward_and_gradients_are_those_by_hand(kind: EightBit, bias: bool) -> 
         by_weight = rounded(told.t(), forms.gradient) @ rounded(rows.t(), forms.forward).t()
     if bias:
         expected = expected + layer.bias.detach()
-        assert torch.allclose(layer.bias.grad, told.sum(0))
+        assert layer.bias.grad is not None and torch.allclose(layer.bias.grad, told.sum(0))
+    assert x.grad is not None and layer.weight.grad is not None
     assert torch.allclose(out.detach().flatten(0, 1), expected, rtol=1e-5, atol=1e-5)
     assert torch.allclose(x.grad.flatten(0, 1), by_input, rtol=1e-5, atol=1e-5)
     assert torch.allclose(layer.weight.grad, by_weight, rtol=1e-5, atol=1e-5)
