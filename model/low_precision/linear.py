@@ -6,6 +6,8 @@ for backward what torch's own keeps: its input where its weight trains, and its 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import MethodType
 from typing import Any
 
@@ -38,7 +40,8 @@ class _QuantizedLinear(torch.autograd.Function):
         formats = FORMATS[ctx.kind]
         to_rows = to_weight = to_bias = None
         if weight_NK is not None:
-            to_rows = quantized_mm(gradient_MN, weight_NK, None, formats.gradient, formats.forward)
+            with _whole(weight_NK):
+                to_rows = quantized_mm(gradient_MN, weight_NK, None, formats.gradient, formats.forward)
         if rows_MK is not None:
             transposed = gradient_MN.t()
             to_weight = (
@@ -49,6 +52,20 @@ class _QuantizedLinear(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             to_bias = gradient_MN.sum(0)
         return to_rows, to_weight, to_bias, None
+
+
+@contextmanager
+def _whole(weight: Any) -> Iterator[None]:
+    """ZeRO-3 may have shared a weight out again before backward comes to it: its own linear gathers it then
+    (deepspeed/runtime/zero/linear.py:118)."""
+    shared_out = getattr(getattr(weight, "ds_status", None), "name", None) == "NOT_AVAILABLE"
+    if shared_out:
+        weight.all_gather()
+    try:
+        yield
+    finally:
+        if shared_out:
+            weight.partition()
 
 
 def quantized_linear(x: Tensor, weight_NK: Tensor, bias_N: Tensor | None, kind: EightBit) -> Tensor:

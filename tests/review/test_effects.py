@@ -116,3 +116,12 @@ def test_the_longest_pattern_counts() -> None:
     assert effect_of("ds_config.json:zero_optimization.stage").affects == ("memory", "speed")
     assert effect_of("ds_config.json:zero_optimization.reduce_scatter").affects == ("speed",)
     assert plan_of().zero.stage == 1
+
+
+def test_linear_layers_in_8_bits_change_numerics_first() -> None:
+    for key in (
+        "train.yaml:training.linear_precision",
+        "ds_config.json:vdsgen.linear_precision",
+        "plan.json:precision.linear",
+    ):
+        assert effect_of(key).affects == ("numerics", "memory", "speed")

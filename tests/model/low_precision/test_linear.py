@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -109,6 +110,29 @@ def test_a_frozen_layer_computes_no_gradient_of_its_weight() -> None:
     with Counting() as counting:
         layer(x).sum().backward()
     assert counting.runs[QUANTIZED_MM] == 2 and layer.weight.grad is None and x.grad is not None
+
+
+def test_a_weight_that_was_shared_out_again_is_gathered_for_backward() -> None:
+    layer, x = layer_and_input()
+    compute_in("fp8", layer)
+    layer(x).sum().backward()
+    assert x.grad is not None
+    expected, x.grad = x.grad, None
+    whole, weight, told = layer.weight.data, layer.weight, []
+
+    def gather() -> None:
+        weight.data = whole
+        told.append("gathered")
+
+    extras: Any = weight
+    extras.ds_status, extras.all_gather = SimpleNamespace(name="NOT_AVAILABLE"), gather
+    extras.partition = lambda: told.append("shared out")
+    out = layer(x).sum()
+    weight.data = torch.empty(0)
+    weight.grad = None
+    out.backward()
+    assert told == ["gathered", "shared out"]
+    assert torch.equal(x.grad, expected)
 
 
 def network(kind: EightBit | None, interval: int = 0, plain: int = 0, selective: int = 0) -> SequentialModel:
