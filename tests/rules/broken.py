@@ -236,7 +236,6 @@ PRECISION: dict[str, Broken] = {
     "one-half-precision": ({"fp16_enabled": True}, ("fp16", "bf16")),
     "gpu-has-fp16": (FP16 | {"gpu_has_fp16": False}, ("rtx-4090",)),
     "gpu-has-bf16": ({"gpu_has_bf16": False}, ("rtx-4090",)),
-    "linear-precision-known": ({"precision.linear": "fp4"}, ("fp4",)),
     "linear-precision-on-gpu": ({"precision.linear": "fp8", "gpu_has_fp8": False}, ("fp8", "rtx-4090")),
     "linear-fp8-in-bf16": (FP16 | {"precision.linear": "fp8"}, ("fp8", "fp16")),
     "accumulation-needs-zero": (

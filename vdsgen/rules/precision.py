@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 from vdsgen.rules.facts import Facts
 from vdsgen.rules.keys import are, below, present, removal, setting
 from vdsgen.rules.rule import REMOVE, Change, Rule
-from vdsgen.spec.linear_precision import LinearPrecision
 
 ACCUMULATION = "/data_types/grad_accum_dtype"
 PARAMETER = "/data_types/param_dtype"
@@ -120,11 +117,6 @@ def _autocast_beside(facts: Facts) -> str | None:
     if not facts.precision.autocast_enabled or facts.dtype in (None, "fp32"):
         return None
     return f"torch_autocast beside a {facts.dtype} model, whose weights are {facts.dtype} already"
-
-
-def _linear_precision_known(facts: Facts) -> str | None:
-    value = facts.precision.linear
-    return None if value in (None, *get_args(LinearPrecision)) else f"vdsgen.linear_precision is {value}"
 
 
 def _gpu_has_linear_precision(facts: Facts) -> str | None:
@@ -249,17 +241,6 @@ RULES = (
         severity="hurts",
         keys=("/torch_autocast",),
         fix=removal("/torch_autocast"),
-        needs=("precision",),
-    ),
-    Rule(
-        id="linear-precision-known",
-        summary="The trainer multiplies linear layers in fp8 or int8, or exactly.",
-        check=_linear_precision_known,
-        remedy="set vdsgen.linear_precision to fp8, int8 or exact",
-        source="vdsgen/spec/trainer_section.py, linear_precision_of",
-        severity="ours",
-        keys=(LINEAR,),
-        fix=removal(LINEAR),
         needs=("precision",),
     ),
     Rule(

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.render.plans import plan_of, small_experiment
+from tests.render.plans import plan_of, pool_of, small_experiment
 from tests.render.test_engine_config import legal_plans, plan_id
 from vdsgen.render.render import render_plan
 from vdsgen.review.lint.context import Context
 from vdsgen.review.lint.run import lint
-from vdsgen.spec.plan import Plan
+from vdsgen.spec.plan import Plan, Precision
 
 
 def check(plan: Plan) -> None:
@@ -34,3 +34,13 @@ def test_random_layouts_are_clean(pipeline: int, data: int, stage: int, dtype: s
     if pipeline > 1:
         stage = min(stage, 1)
     check(plan_of(pipeline=pipeline, data=data, zero_stage=stage, dtype=dtype, accumulation_dtype=dtype))
+
+
+@pytest.mark.parametrize(("gpu", "noted"), [("rtx-3090", True), ("rtx-4090", False)])
+def test_linear_layers_that_are_emulated_are_noted(gpu: str, noted: bool) -> None:
+    precision = Precision(dtype="bf16", gradient_accumulation_dtype="fp32", linear="fp8")
+    plan = plan_of(precision=precision, pool=pool_of(1, 4, gpu=gpu))
+    text = render_plan(plan, small_experiment(linear_precision="fp8"))["ds_config.json"]
+    found = {finding.check: finding for finding in lint(text, "x.json", Context(plan=plan)).findings}
+    assert ("linear-precision-on-gpu" in found) == noted
+    assert all(finding.level == "note" for finding in found.values())
