@@ -19,6 +19,7 @@ from vdsgen.model.engine import TrainingEngine
 from vdsgen.model.layers.sequence_parallel import SequenceRanks
 from vdsgen.model.layers.tensor_parallel import TensorRanks
 from vdsgen.model.learning_rate import scheduler_for
+from vdsgen.model.low_precision.layers import compute_blocks_in
 from vdsgen.model.pipeline import (
     PlannedPipelineModule,
     SequentialModel,
@@ -29,7 +30,14 @@ from vdsgen.spec.architecture import Geometry, Vdt
 from vdsgen.spec.compression import compression_of, refusal
 from vdsgen.spec.geometry import TrainedModel
 from vdsgen.spec.run import dtype_of
-from vdsgen.spec.trainer_section import SECTION, STATE_DTYPE, ema_of, own_schedule, quantises_moments
+from vdsgen.spec.trainer_section import (
+    SECTION,
+    STATE_DTYPE,
+    ema_of,
+    linear_precision_of,
+    own_schedule,
+    quantises_moments,
+)
 from vdsgen.spec.training import Lora
 
 
@@ -113,6 +121,9 @@ def build_engine(
                 settings.selective[0],
                 settings.codec,
             )
+    linear_precision = linear_precision_of(ds_config)
+    if linear_precision != "exact":
+        compute_blocks_in(linear_precision, module)
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     engine, *_ = deepspeed.initialize(
         model=module,

@@ -26,6 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from vdsgen.model.activation_compression import Codec, Packed
+from vdsgen.model.low_precision.product import QUANTIZED_MM
 
 aten = torch.ops.aten
 PRODUCTS = frozenset(
@@ -38,6 +39,7 @@ PRODUCTS = frozenset(
         aten._scaled_dot_product_flash_attention,
         aten._scaled_dot_product_flash_attention_for_cpu,
         aten._scaled_dot_product_fused_attention_overrideable,
+        QUANTIZED_MM,
     }
 )
 """What is kept. Batched products (bmm) are not: attention's scores, which are as many as its positions

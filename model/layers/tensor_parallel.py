@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from vdsgen.errors import VdsgenError
 from vdsgen.model.layers.initial import Linear, fill_normal
+from vdsgen.model.low_precision.linear import linear
 from vdsgen.model.selective import is_replaying
 from vdsgen.spec.architecture import Vdt
 
@@ -216,7 +217,7 @@ class ColumnParallelLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         (whole,) = shared(self.ranks, x)
-        return F.linear(whole, self.weight, self.bias)
+        return linear(self, whole, self.bias)
 
 
 class RowParallelLinear(nn.Linear):
@@ -253,7 +254,7 @@ class RowParallelLinear(nn.Linear):
         """Nothing, as in `Linear`."""
 
     def forward(self, x_share: Tensor) -> Tensor:
-        partial = F.linear(x_share, self.weight)
+        partial = linear(self, x_share, None)
         out: Tensor = _AddedUp.apply(self.ranks, partial, self.bias)  # type: ignore[no-untyped-call]
         return out
 

@@ -1,11 +1,13 @@
-"""How steadily the demo model's samples hold together in each precision: fp32, bf16 and fp16, from one seed.
+"""How steadily the demo model's samples hold together in each precision: fp32, bf16, fp16, and bf16 with
+linear layers in 8 bits, from one seed.
 
-    python -m tests.benchmarks.precision_consistency [--steps 60] [--clips FOLDER] [--json]
+    python -m tests.benchmarks.precision_consistency [--steps 60] [--clips FOLDER] [--dtype bf16]
 
-Trains the demo model (vdt-demo: 8 frames of 64 x 64, pixels as latents) three times for the same steps on
+Trains the demo model (vdt-demo: 8 frames of 64 x 64, pixels as latents) once in each for the same steps on
 the same clips with the same noise, through DeepSpeed's engine on one rank, and samples the same clips
 from the same noise. fp16 is forced: DeepSpeed's processor accelerator refuses it, although torch computes in
-it. Without a folder the clips are made here: a texture that moves. The table of docs/monitoring.md.
+it; the 8 bits are emulated (docs/low_precision.md). Without a folder the clips are made here: a texture
+that moves. The tables of docs/monitoring.md and docs/low_precision.md.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.
 FRAMES, SIZE, CLIPS, SEED, FACTOR = 8, 64, 4, 0, 8
 SAMPLED = 4
 MEASURES = ("temporal_flickering", "warping_error", "frame_correlation", "motion_pixels")
+PRECISIONS = (("fp32", "exact"), ("bf16", "exact"), ("fp16", "exact"), ("bf16", "fp8"), ("bf16", "int8"))
 MOTIONS = ((0, 2), (1, 0), (-1, 1), (2, -1))
 """Rows and columns a frame that the made clips move by."""
 
@@ -33,9 +36,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--clips", type=Path, help="folder of videos; default: clips made here")
+    parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), help="only this one's; default: all")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    found = measure(arguments.steps, arguments.clips)
+    found = measure(arguments.steps, arguments.clips, arguments.dtype)
     if arguments.json:
         print(json.dumps(found, indent=2))
         return
@@ -47,7 +51,7 @@ def main() -> None:
         print(f"| {name} | {loss} | {' | '.join(shown)} | {row['skipped']} |")
 
 
-def measure(steps: int, folder: Path | None) -> dict[str, dict[str, Any]]:
+def measure(steps: int, folder: Path | None, only: str | None = None) -> dict[str, dict[str, Any]]:
     """By precision, and of the clips themselves."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -62,8 +66,11 @@ def measure(steps: int, folder: Path | None) -> dict[str, dict[str, Any]]:
     real = consistency([to_pixels(clip) for clip in clips])
     assert real is not None
     found: dict[str, dict[str, Any]] = {"the clips": {"loss": None, "skipped": "", **real.values()}}
-    for dtype in ("fp32", "bf16", "fp16"):
-        found[dtype] = one_precision(dtype, clips, steps)
+    for dtype, linear in PRECISIONS:
+        if only not in (None, dtype):
+            continue
+        name = dtype if linear == "exact" else f"{dtype}, {linear} linear layers"
+        found[name] = one_precision(dtype, clips, steps, linear)
     return found
 
 
@@ -105,7 +112,7 @@ def read_clips(folder: Path) -> list[Any]:
     return clips
 
 
-def one_precision(dtype: str, clips: list[Any], steps: int) -> dict[str, Any]:
+def one_precision(dtype: str, clips: list[Any], steps: int, linear: str = "exact") -> dict[str, Any]:
     """Trains, samples, measures."""
     import torch
 
@@ -121,7 +128,7 @@ def one_precision(dtype: str, clips: list[Any], steps: int) -> dict[str, Any]:
 
     model, codec, edge = models()["vdt-demo"].sizes, SpaceToDepthCodec(FACTOR), SIZE // FACTOR
     geometry = Geometry(frames=FRAMES, patches=edge**2, text_tokens=0, latent_height=edge, latent_width=edge)
-    engine = build_engine(config(dtype), model, geometry, SEED)
+    engine = build_engine(config(dtype, linear), model, geometry, SEED)
     data = batches([codec.encode(clip) for clip in clips], geometry)
     losses = [engine.train_step(data) for _ in range(steps)]
     assert model.classes is not None
@@ -160,7 +167,7 @@ def batches(latents: list[Any], geometry: Any, size: int = CLIPS) -> Iterator[An
         first += size
 
 
-def config(dtype: str) -> dict[str, Any]:
+def config(dtype: str, linear: str = "exact") -> dict[str, Any]:
     scaling = {"initial_scale_power": 9, "loss_scale_window": 2000, "hysteresis": 2}
     sections: dict[str, Any] = {
         "fp16": {"fp16": {"enabled": True, "loss_scale": 0, **scaling}},
@@ -172,6 +179,7 @@ def config(dtype: str) -> dict[str, Any]:
         "gradient_accumulation_steps": 1,
         "zero_optimization": {"stage": 1},
         **sections.get(dtype, {}),
+        "vdsgen": {"linear_precision": linear},
         "optimizer": {"type": "AdamW", "params": {"lr": 1e-3, "torch_adam": True, "fused": True}},
         "gradient_clipping": 1.0,
     }

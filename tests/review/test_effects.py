@@ -62,7 +62,7 @@ def every_key() -> set[str]:
     ):
         config = engine_config(plan_of(), small_experiment(schedule=schedule))
         keys |= {key for key, _ in flatten("ds_config.json:", config)}
-    moments = Precision(dtype="bf16", gradient_accumulation_dtype="fp32", moments="int8")
+    moments = Precision(dtype="bf16", gradient_accumulation_dtype="fp32", moments="int8", linear="fp8")
     options = engine_config(
         plan_of(precision=moments, zero_stage=1), small_experiment(ema=Ema(), monitoring=MONITORING)
     )
@@ -122,3 +122,12 @@ def test_the_longest_pattern_counts() -> None:
     assert effect_of("ds_config.json:zero_optimization.stage").affects == ("memory", "speed")
     assert effect_of("ds_config.json:zero_optimization.reduce_scatter").affects == ("speed",)
     assert plan_of().zero.stage == 1
+
+
+def test_linear_layers_in_8_bits_change_numerics_first() -> None:
+    for key in (
+        "train.yaml:training.linear_precision",
+        "ds_config.json:vdsgen.linear_precision",
+        "plan.json:precision.linear",
+    ):
+        assert effect_of(key).affects == ("numerics", "memory", "speed")

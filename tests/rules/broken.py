@@ -35,6 +35,8 @@ GOOD = Facts(
     gpu="rtx-4090",
     gpu_has_fp16=True,
     gpu_has_bf16=True,
+    gpu_has_fp8=True,
+    gpu_has_int8=True,
     blocks=48,
     stage_blocks=(48,),
     zero=groups.ZeroFacts(
@@ -82,6 +84,7 @@ GOOD = Facts(
         bf16_master_weights_and_grads=False,
         bf16_optimizer_states=False,
         autocast_enabled=False,
+        linear="exact",
     ),
     optimizer=groups.OptimizerFacts(
         type="AdamW",
@@ -233,6 +236,8 @@ PRECISION: dict[str, Broken] = {
     "one-half-precision": ({"fp16_enabled": True}, ("fp16", "bf16")),
     "gpu-has-fp16": (FP16 | {"gpu_has_fp16": False}, ("rtx-4090",)),
     "gpu-has-bf16": ({"gpu_has_bf16": False}, ("rtx-4090",)),
+    "linear-precision-on-gpu": ({"precision.linear": "fp8", "gpu_has_fp8": False}, ("fp8", "rtx-4090")),
+    "linear-fp8-in-bf16": (FP16 | {"precision.linear": "fp8"}, ("fp8", "fp16")),
     "accumulation-needs-zero": (
         {"zero_stage": 0, "gradient_accumulation_dtype": "fp32"}, ("bf16", "fp32"),
     ),

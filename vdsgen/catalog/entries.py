@@ -23,7 +23,9 @@ class CatalogGpu(Gpu):
     """Links that the card has, by their catalogue names, the widest of each kind."""
     source: str
     """Of the rates, the bandwidth, the multiprocessors and the links. Exponentials are 16 a clock in each
-    multiprocessor (CUDA C++ Programming Guide, "Arithmetic Instructions"), at the clock of `fp32_tflops`."""
+    multiprocessor (CUDA C++ Programming Guide, "Arithmetic Instructions"), at the clock of `fp32_tflops`.
+    int8 is twice fp16 with fp16 accumulation, as the same documents have it; of RTX A and RTX Ada cards,
+    whose datasheets give no int8, by that ratio."""
     memory_source: str
     note: str | None = None
 

@@ -19,6 +19,8 @@ READ_BY_THE_TRAINER: Mapping[str, frozenset[str]] = {
             "sequence_parallel_size",
         }
     ),
-    "vdsgen": frozenset({"gradient_compression", "ema", "optimizer_state_dtype", "schedule"}),
+    "vdsgen": frozenset(
+        {"gradient_compression", "ema", "optimizer_state_dtype", "linear_precision", "schedule"}
+    ),
 }
 """By section: keys that the engine leaves to the training entrypoint (model/build.py, build_engine)."""

@@ -11,6 +11,7 @@ from vdsgen.cost.rates import BACKWARD_ATTENTION_FACTOR, Rates
 from vdsgen.cost.settings import BYTES_PER_ELEMENT, Settings
 from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.dtypes import Dtype
+from vdsgen.spec.linear_precision import FORMATS
 from vdsgen.spec.profile import LayerCosts, LayerType, ModelProfile, SelectiveRecomputation
 
 BACKWARD_MATMUL_FACTOR = 2.0
@@ -161,12 +162,16 @@ def _product_seconds(
             continue
         n, k, count = product.columns, product.depth, product.count
         rest -= count * 2 * rows * n * k
-        by_input = rates.product_seconds(rows, k, n, element_bytes)
-        by_weight = rates.product_seconds(n, k, rows, element_bytes)
+        precision = product.precision
+        in_8_bits = precision != "exact" and FORMATS[precision].weight_gradient
+        by_input = rates.product_seconds(rows, k, n, element_bytes, precision)
+        by_weight = rates.product_seconds(n, k, rows, element_bytes, precision if in_8_bits else "exact")
         spent = spent.plus(
-            count * rates.product_seconds(rows, n, k, element_bytes), count * (by_input + by_weight)
+            count * rates.product_seconds(rows, n, k, element_bytes, precision),
+            count * (by_input + by_weight),
         )
     other = max(0, rest) / rates.matmul_flops_per_second
+    spent = _spared(spent, costs, micro_batch_size, geometry, rates)
     if costs.backward_matmul_flops is None:
         return spent.plus(other, BACKWARD_MATMUL_FACTOR * other)
     # Frozen weights need one product, by the input alone.
@@ -174,6 +179,21 @@ def _product_seconds(
     backward = costs.backward_matmul_flops.at(micro_batch_size, geometry)
     counted = BACKWARD_MATMUL_FACTOR * (matmul - max(0, rest))
     return spent.plus(other, max(0.0, backward - counted) / rates.matmul_flops_per_second)
+
+
+def _spared(
+    spent: _Seconds, costs: LayerCosts, micro_batch_size: int, geometry: Geometry, rates: Rates
+) -> _Seconds:
+    """Without what 8 bits spare products that are not told apart by shape."""
+    if costs.eight_bit is None:
+        return spent
+    precision = costs.eight_bit.precision
+    flops = costs.eight_bit.matmul_flops.at(micro_batch_size, geometry)
+    share = 1 - 1 / rates.eight_bit_speedups.get(precision, 1.0)
+    spared = share * flops / rates.matmul_flops_per_second
+    trains = costs.backward_matmul_flops is None
+    backward = 2 if trains and FORMATS[precision].weight_gradient else 1
+    return spent.plus(-spared, -backward * spared)
 
 
 def _attention_seconds(

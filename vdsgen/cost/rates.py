@@ -5,6 +5,8 @@ Sources of the efficiencies: /docs/planner.md, "Where the time figures come from
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from vdsgen.cost.efficiency import attention_efficiency, matrix_efficiency, softmax_share
@@ -12,6 +14,7 @@ from vdsgen.cost.measured import MeasuredRates
 from vdsgen.spec.calibration import Calibration, middle
 from vdsgen.spec.dtypes import Dtype
 from vdsgen.spec.lab import Gpu, Pool
+from vdsgen.spec.linear_precision import EightBit, LinearPrecision
 
 MATMUL_EFFICIENCY = 0.80
 """Share of the dense peak rate that the library's best shapes sustain in bf16.
@@ -74,6 +77,8 @@ class Rates(NamedTuple):
     adamw_bytes_per_second: float | None = None
     """None: as `bytes_per_second`."""
     measured: MeasuredRates = MeasuredRates()
+    eight_bit_speedups: Mapping[EightBit, float] = MappingProxyType({})
+    """Of products in 8 bits, over those in this dtype; without an entry they are emulated in it."""
     training_fraction: float = 1.0
     """Of these rates, what a layer within a training step keeps (lab.py, Gpu)."""
 
@@ -92,18 +97,30 @@ class Rates(NamedTuple):
             raise ValueError(f"pool {pool.name}: its GPU has no {dtype} rate")
         peak = peak_tflops * TERA
         rates = _processor_rates(gpu, peak) if gpu.memory_gib is None else _gpu_rates(gpu, peak)
+        rates = rates._replace(eight_bit_speedups=eight_bit_speedups(gpu, dtype))
         return rates if pool.calibration is None else _calibrated(rates, pool.calibration, dtype)
 
-    def product_seconds(self, rows: int, columns: int, depth: int, element_bytes: int) -> float:
-        """One matrix product: the later of computing it and of moving its three matrices."""
-        flops = 2 * rows * columns * depth
+    def product_seconds(
+        self,
+        rows: int,
+        columns: int,
+        depth: int,
+        element_bytes: int,
+        precision: LinearPrecision = "exact",
+    ) -> float:
+        """One matrix product: the later of computing it and of moving its three matrices. In 8 bits the GPU
+        is taken to reach the same share of a higher peak."""
+        speedup = 1.0 if precision == "exact" else self.eight_bit_speedups.get(precision, 1.0)
+        flops = 2 * rows * columns * depth / speedup
         measured = self.measured.matrix_flops_per_second(rows, columns, depth)
         if measured is not None:
             return flops / measured
         efficiency = 1.0
         if not self.dispatch_adds_up:
             efficiency = matrix_efficiency(rows, columns, depth, self.multiprocessors)
-        moved = (rows * depth + depth * columns + rows * columns) * element_bytes
+        in_8_bits = precision != "exact" and precision in self.eight_bit_speedups
+        operand_bytes = 1 if in_8_bits else element_bytes
+        moved = (rows * depth + depth * columns) * operand_bytes + rows * columns * element_bytes
         return max(flops / (self.matmul_flops_per_second * efficiency), moved / self.bytes_per_second)
 
     def attention_seconds(
@@ -182,6 +199,21 @@ def _calibrated(rates: Rates, calibration: Calibration, dtype: Dtype) -> Rates:
     if calibration.kernel_microseconds is not None:
         changes["kernel_seconds"] = middle(calibration.kernel_microseconds) * MICROSECONDS
     return rates._replace(**changes)  # type: ignore[arg-type]
+
+
+def eight_bit_speedups(gpu: Gpu, dtype: Dtype) -> dict[EightBit, float]:
+    """Of the formats that the trainer multiplies linear layers in on this GPU (model/low_precision): peak
+    rate over that of the model's dtype. fp8's kernels put out bf16 alone. A processor's figures are rates
+    that were reached, and it has none in 8 bits."""
+    peak = peak_rate_tflops(gpu, dtype)
+    if peak is None or gpu.memory_gib is None:
+        return {}
+    found: dict[EightBit, float] = {}
+    if gpu.fp8_tflops is not None and gpu.fp8_format == "ocp" and dtype == "bf16":
+        found["fp8"] = gpu.fp8_tflops / peak
+    if gpu.int8_tflops is not None:
+        found["int8"] = gpu.int8_tflops / peak
+    return found
 
 
 def peak_rate_tflops(gpu: Gpu, dtype: Dtype) -> float | None:

@@ -85,9 +85,25 @@ def _contradictions(workload: Workload) -> list[Problem]:
         for violation in violations(known, forbidding_rules())
     ]
     return problems or [
+        *_linear_problems(workload),
         *_recompute_problems(workload, pins),
         *_tensor_problems(workload, pins),
         *_layout_problems(workload, pins),
+    ]
+
+
+def _linear_problems(workload: Workload) -> list[Problem]:
+    """Linear layers in 8 bits where no block has any, or costs do not tell them from convolutions."""
+    kind = workload.experiment.training.linear_precision
+    if kind == "exact" or workload.has_eight_bit_products:
+        return []
+    return [
+        Problem(
+            f"what linear layers in {kind} bring is not known: {workload.profile.model} has no "
+            "block with linear layers of sizes that are multiples of 16, and without convolutions",
+            key="training.linear_precision",
+            remedy="leave training.linear_precision out",
+        )
     ]
 
 

@@ -9,6 +9,7 @@ from vdsgen.cost.settings import Settings
 from vdsgen.planner.communication_reason import communication_reason
 from vdsgen.planner.compare import compared, outcome_words, what_if
 from vdsgen.planner.explain_offload import offload_reasons
+from vdsgen.planner.linear_reason import linear_reason
 from vdsgen.planner.numerics import accumulation_dtype, dtypes
 from vdsgen.planner.place import Placed, place
 from vdsgen.planner.search import Candidate, Search
@@ -40,6 +41,7 @@ def reasons(workload: Workload, found: Search, winner: Candidate) -> tuple[str, 
             communication_reason(workload, winner),
             _micro_batch_reason(workload, winner),
             _precision_reason(workload, winner),
+            linear_reason(workload, winner),
             _memory_reason(workload, winner),
             _sizes_reason(workload, winner),
         )

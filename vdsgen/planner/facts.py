@@ -49,6 +49,8 @@ def facts(workload: Workload, settings: Settings) -> Facts:
         gpu=workload.gpu_name,
         gpu_has_fp16=workload.has_rate("fp16"),
         gpu_has_bf16=workload.has_rate("bf16"),
+        gpu_has_fp8=workload.multiplies_in("fp8", "bf16"),
+        gpu_has_int8=workload.multiplies_in("int8", settings.dtype),
         blocks=workload.blocks,
         zero=_zero(settings),
         offload=_offload(workload, settings),
@@ -105,8 +107,9 @@ def _offload(workload: Workload, settings: Settings) -> OffloadFacts:
 
 
 def _precision(workload: Workload, settings: Settings) -> PrecisionFacts:
+    linear = workload.experiment.training.linear_precision
     if settings.dtype != "fp16":
-        return UNSCALED
+        return UNSCALED._replace(linear=linear)
     scaling = workload.experiment.training.loss_scaling
     return PrecisionFacts(
         loss_scale=0.0,
@@ -114,6 +117,7 @@ def _precision(workload: Workload, settings: Settings) -> PrecisionFacts:
         loss_scale_window=scaling.loss_scale_window,
         min_loss_scale=scaling.minimum_loss_scale,
         autocast_enabled=False,
+        linear=linear,
     )
 
 

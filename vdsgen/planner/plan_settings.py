@@ -100,6 +100,7 @@ def sections_of(settings: Settings, training: Training) -> dict[str, Any]:
             initial_loss_scale=scaling.initial_loss_scale if scaling else None,
             loss_scale_window=scaling.loss_scale_window if scaling else None,
             moments="int8" if settings.int8_moments else "fp32",
+            linear=training.linear_precision,
         ),
         "communication": Communication(
             dtype=settings.communication_dtype, gradient_compression=settings.gradient_compression

@@ -48,6 +48,8 @@ def choice_table(plan: Plan) -> Table:
         dtype += f", loss scale from {precision.initial_loss_scale}, window {precision.loss_scale_window}"
     if precision.moments != "fp32":
         dtype += f", AdamW's moments in {precision.moments}"
+    if precision.linear != "exact":
+        dtype += f", linear layers of blocks in {precision.linear}"
     rows = [
         *_layout_rows(settings),
         ("ZeRO stage", str(plan.zero.stage)),

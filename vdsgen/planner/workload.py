@@ -9,8 +9,9 @@ from itertools import accumulate
 
 from vdsgen.cost.compute import costs_of
 from vdsgen.cost.devices import Devices
+from vdsgen.cost.eight_bit import How, with_eight_bit_linears
 from vdsgen.cost.memory import MemoryModel, OutsideBytes, StageBytes, reserve_bytes
-from vdsgen.cost.rates import peak_rate_tflops
+from vdsgen.cost.rates import eight_bit_speedups, peak_rate_tflops
 from vdsgen.cost.settings import Settings
 from vdsgen.cost.sizes import MeanStepTimeModel
 from vdsgen.cost.step import StepTimeModel
@@ -23,6 +24,7 @@ from vdsgen.spec.dtypes import Dtype
 from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.geometry import geometries_of
 from vdsgen.spec.lab import Gpu, Pool
+from vdsgen.spec.linear_precision import EightBit
 from vdsgen.spec.profile import ModelProfile
 from vdsgen.units import GIB
 
@@ -67,10 +69,38 @@ class Workload:
         return self.geometries[0]
 
     @cached_property
+    def costed(self) -> ModelProfile:
+        """The profile, with what training in 8 bits changes of it."""
+        kind = self.experiment.training.linear_precision
+        if kind == "exact":
+            return self.profile
+        return with_eight_bit_linears(self.profile, How(kind, self._emulated_in(kind)))
+
+    @property
+    def has_eight_bit_products(self) -> bool:
+        """Whether any block has a product that is in 8 bits."""
+        return self.costed.layer_types != self.profile.layer_types
+
+    def multiplies_in(self, kind: EightBit, dtype: Dtype) -> bool:
+        """Whether every kind of the pool's GPUs has products of this format, for a model of this dtype."""
+        gpus = [view.gpu for view in self.devices.views]
+        return all(isinstance(gpu, Gpu) and kind in eight_bit_speedups(gpu, dtype) for gpu in gpus)
+
+    def _emulated_in(self, kind: EightBit) -> dict[str, int | None]:
+        """Of half and single precision: bytes of what fp8 is emulated in, bf16 where a GPU trains in it. int8
+        is computed as it is everywhere."""
+        if kind == "int8":
+            return {"half": None, "single": None}
+        in_bf16 = self.experiment.training.precision in ("auto", "bf16") and self.has_rate("bf16")
+        in_bf16 = in_bf16 and not self.ranks_share_host_memory
+        half = 2 if in_bf16 else 4
+        return {"half": None if self.multiplies_in(kind, "bf16") and in_bf16 else half, "single": 4}
+
+    @cached_property
     def times(self) -> StepTimeModel | MeanStepTimeModel:
         """The mean over all sizes."""
         workers = self.experiment.data.workers
-        models = [StepTimeModel(self.profile, geometry, self.pool, workers) for geometry in self.geometries]
+        models = [StepTimeModel(self.costed, geometry, self.pool, workers) for geometry in self.geometries]
         return models[0] if len(models) == 1 else MeanStepTimeModel(models)
 
     @cached_property
@@ -213,7 +243,7 @@ class Workload:
 
     @cached_property
     def _memory_model(self) -> MemoryModel:
-        return MemoryModel(self.profile, self.geometries)
+        return MemoryModel(self.costed, self.geometries)
 
     @cached_property
     def _memory(self) -> dict[Signature, StageBytes]:
@@ -264,7 +294,7 @@ class Workload:
     def largest_size(self, settings: Settings, stage: int, start: int, stop: int) -> ClipSize:
         """The size that decides `memory`; the first of those that need equally much."""
         peaks = [
-            MemoryModel(self.profile, geometry).tensor_bytes(settings, stage, start, stop)
+            MemoryModel(self.costed, geometry).tensor_bytes(settings, stage, start, stop)
             for geometry in self.geometries
         ]
         return self.sizes[peaks.index(max(peaks))]

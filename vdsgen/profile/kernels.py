@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from vdsgen.model.low_precision.product import QUANTIZED_MM
+from vdsgen.spec.linear_precision import hidden_terms
 from vdsgen.spec.profile import ATTENTION_TILE, AttentionKernel
 
 aten = torch.ops.aten
@@ -99,6 +101,9 @@ def hidden_temporary_bytes(
       128 here (transformers/cuda/mem_eff_attention/kernel_backward.h, workspace_elements_gq, from sm70
       on). Flash attention takes no mask, so masked attention is always this kernel's.
 
+    * Products in 8 bits hold their operands in them (model/low_precision/product.py), on GPUs that have the
+      format: emulated, more.
+
     Left out: block-sized partial sums of norms' weight gradients, and cuBLAS's workspace, which does not
     depend on the layer.
     """
@@ -110,6 +115,10 @@ def hidden_temporary_bytes(
     if packet is aten._scaled_dot_product_flash_attention_for_cpu_backward:
         masked = (kwargs or {}).get("attn_mask") is not None
         return _attention_backward_bytes(args[1], "efficient" if masked else kernel)
+    if packet is QUANTIZED_MM:
+        left, right, _, form, _ = args
+        sizes = (left.shape[0], right.shape[1], left.shape[1])
+        return max(0, *(x.at(*sizes) for x in hidden_terms(form, left.element_size())))
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from vdsgen.model.low_precision.product import QUANTIZED_MM
 from vdsgen.profile.fit import Basis, NotPolynomialError
 from vdsgen.spec.profile import Attention, Product
 
@@ -43,7 +44,7 @@ class Shapes:
     def book_product(self, func: Any, args: tuple[Any, ...]) -> None:
         """Counts the operator; keeps its shape where it is a product of two matrices."""
         self.kernels += 1
-        operands = {aten.mm: args[:2], aten.addmm: args[1:3]}.get(func.overloadpacket)
+        operands = {aten.mm: args[:2], QUANTIZED_MM: args[:2], aten.addmm: args[1:3]}.get(func.overloadpacket)
         if operands is not None:
             left, right = operands
             self.products.append(ProductShape(left.shape[0], right.shape[1], left.shape[1]))

@@ -14,7 +14,7 @@ from vdsgen.spec.monitoring import Monitoring
 from vdsgen.spec.optimization import AdamW, Schedule
 from vdsgen.spec.plan import Plan
 from vdsgen.spec.run import CSV, TENSORBOARD
-from vdsgen.spec.trainer_section import COMPRESSION, EMA, SCHEDULE, SECTION, STATE_DTYPE
+from vdsgen.spec.trainer_section import COMPRESSION, EMA, LINEAR, SCHEDULE, SECTION, STATE_DTYPE
 from vdsgen.spec.training import Training
 
 STEPS_PER_PRINT = 100
@@ -222,6 +222,8 @@ def trainer_section(plan: Plan, training: Training) -> dict[str, Any]:
         section[COMPRESSION] = plan.communication.gradient_compression
     if plan.precision.moments == "int8":
         section[STATE_DTYPE] = "int8"
+    if plan.precision.linear != "exact":
+        section[LINEAR] = plan.precision.linear
     if training.ema is not None:
         section[EMA] = training.ema.model_dump(mode="json")
     if training.schedule.is_the_trainers:

@@ -59,7 +59,7 @@ DS_CONFIG = _in(
     _keys("zero_optimization.stage", "memory", "speed"),
     _keys("zero_optimization.*", "memory", "speed", comes_with=STAGE + DTYPE),
     _keys("zero_optimization.reduce_scatter", "speed", comes_with=STAGE + DTYPE),
-    _keys("vdsgen.optimizer_state_dtype", "numerics", "memory", "speed"),
+    _keys("vdsgen.optimizer_state_dtype vdsgen.linear_precision", "numerics", "memory", "speed"),
     _keys(
         "zero_allow_untested_optimizer",
         "housekeeping",
@@ -201,6 +201,7 @@ TRAIN = _in(
     _keys("training.validation.videos training.validation.fraction", "numerics"),
     _keys("training.start_from", "numerics"),
     _same("training.optimizer.state_dtype", "vdsgen.optimizer_state_dtype", "numerics", "memory", "speed"),
+    _same("training.linear_precision", "vdsgen.linear_precision", "numerics", "memory", "speed"),
     _keys("training.ema training.ema.*", "numerics", "memory", "speed"),
     _keys("constraints.* objective", "housekeeping"),
 )
@@ -270,6 +271,7 @@ PLAN = _in(
     _same("communication.dtype", "communication_data_type", "numerics", "memory", "speed"),
     _same("communication.gradient_compression", "vdsgen.gradient_compression", "numerics", "memory", "speed"),
     _same("precision.moments", "vdsgen.optimizer_state_dtype", "numerics", "memory", "speed"),
+    _same("precision.linear", "vdsgen.linear_precision", "numerics", "memory", "speed"),
     _same("ema.device", "vdsgen.ema.device", "memory", "speed"),
     _same("ema.every_steps", "vdsgen.ema.every_steps", "memory", "speed"),
     _keys("precision.dtype", "numerics", "memory", "speed"),

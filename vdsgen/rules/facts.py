@@ -112,6 +112,8 @@ class PrecisionFacts(NamedTuple):
     autocast_dtype: str | None = None
     parameter_dtype: str | None = None
     """`data_types.param_dtype` as written; None also where it is missing."""
+    linear: str | None = None
+    """`vdsgen.linear_precision`: what the trainer multiplies linear layers in."""
 
 
 class OptimizerFacts(NamedTuple):
@@ -291,6 +293,9 @@ class Facts(NamedTuple):
     """What messages call the GPU."""
     gpu_has_fp16: bool | None = None
     gpu_has_bf16: bool | None = None
+    gpu_has_fp8: bool | None = None
+    """As this project's trainer multiplies in it, for a model in bf16."""
+    gpu_has_int8: bool | None = None
     blocks: int | None = None
     """Blocks of the whole model."""
     stage_blocks: tuple[int, ...] | None = None

@@ -17,6 +17,8 @@ OF_FP16 = below(
 )
 IMMEDIATE = ("/bf16/immediate_grad_update", "/bfloat16/immediate_grad_update")
 
+LINEAR = "/vdsgen/linear_precision"
+
 HALF_NAMES = ("torch.float16", "fp16", "float16", "half")
 """Of fp16, in `torch_autocast.dtype`."""
 
@@ -115,6 +117,20 @@ def _autocast_beside(facts: Facts) -> str | None:
     if not facts.precision.autocast_enabled or facts.dtype in (None, "fp32"):
         return None
     return f"torch_autocast beside a {facts.dtype} model, whose weights are {facts.dtype} already"
+
+
+def _gpu_has_linear_precision(facts: Facts) -> str | None:
+    value = facts.precision.linear
+    there = {"fp8": facts.gpu_has_fp8, "int8": facts.gpu_has_int8}.get(value or "")
+    if there is not False:
+        return None
+    return f"linear layers in {value} on {facts.gpu or 'this GPU'}, which has no {value} products"
+
+
+def _fp8_is_of_bf16(facts: Facts) -> str | None:
+    if facts.precision.linear != "fp8" or facts.dtype in (None, "bf16"):
+        return None
+    return f"linear layers in fp8 of a {facts.dtype} model"
 
 
 RULES = (
@@ -225,6 +241,34 @@ RULES = (
         severity="hurts",
         keys=("/torch_autocast",),
         fix=removal("/torch_autocast"),
+        needs=("precision",),
+    ),
+    Rule(
+        id="linear-precision-on-gpu",
+        summary=(
+            "Linear layers in 8 bits need tensor cores that have the format (fp8: Ada, Hopper and later; "
+            "int8: Turing and later): elsewhere they are emulated, and take longer than exact ones."
+        ),
+        check=_gpu_has_linear_precision,
+        remedy="leave training.linear_precision out, or train where the GPU has the format",
+        source="vdsgen/model/low_precision/product.py, has_fp8",
+        severity="hurts",
+        keys=(LINEAR,),
+        fix=removal(LINEAR),
+        needs=("precision",),
+    ),
+    Rule(
+        id="linear-fp8-in-bf16",
+        summary=(
+            "fp8 products with a scale for every row put out bf16: linear layers of fp16 and fp32 models are "
+            "emulated, and take longer than exact ones."
+        ),
+        check=_fp8_is_of_bf16,
+        remedy="train in bf16, or use int8",
+        source="vdsgen/model/low_precision/product.py, has_fp8",
+        severity="hurts",
+        keys=(LINEAR, "/bf16/enabled"),
+        fix=removal(LINEAR),
         needs=("precision",),
     ),
     Rule(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -19,12 +19,15 @@ from vdsgen.spec.base import (
     PositiveInt,
     Spec,
     SpecError,
+    SpecWithOptions,
 )
 from vdsgen.spec.calibration import Calibration
 
 
-class Gpu(Spec):
+class Gpu(SpecWithOptions):
     """What one accelerator can do. Rates are dense (no sparsity), in units of 1e12 FLOP a second."""
+
+    written_where_set: ClassVar[frozenset[str]] = frozenset({"int8_tflops", "fp8_format"})
 
     memory_gib: PositiveFloat | None = None
     """Memory of one device, GiB. None: the ranks share the host's memory (a processor)."""
@@ -33,6 +36,11 @@ class Gpu(Spec):
     """Matrix rate in fp16 with fp32 accumulation. None: not supported."""
     bf16_tflops: PositiveFloat | None = None
     fp8_tflops: PositiveFloat | None = None
+    fp8_format: Literal["ocp", "fnuz"] = "ocp"
+    """ocp: e4m3 and e5m2 as NVIDIA has them. fnuz: those of AMD's MI300, which linear layers of this project
+    do not compute in."""
+    int8_tflops: PositiveFloat | None = None
+    """Matrix rate in int8 with int32 sums. None: not supported."""
     memory_bandwidth_gb_per_second: PositiveFloat
     multiprocessors: PositiveInt | None = None
     """Streaming multiprocessors or compute units: a wave of tiles. None: no wave is ever half empty."""

@@ -8,6 +8,7 @@ from vdsgen.spec.base import HostName, NonNegativeFloat, NonNegativeInt, Positiv
 from vdsgen.spec.dtypes import Dtype
 from vdsgen.spec.explanations import Explanations
 from vdsgen.spec.lab import Pool
+from vdsgen.spec.linear_precision import LinearPrecision
 
 Offload = Literal["none", "cpu", "nvme"]
 EmaPlace = Literal["none", "accelerator", "cpu"]
@@ -109,7 +110,7 @@ class WeightAverage(Spec):
 
 
 class Precision(SpecWithOptions):
-    written_where_set: ClassVar[frozenset[str]] = frozenset({"moments"})
+    written_where_set: ClassVar[frozenset[str]] = frozenset({"moments", "linear"})
 
     dtype: Dtype
     gradient_accumulation_dtype: Dtype
@@ -117,6 +118,8 @@ class Precision(SpecWithOptions):
     loss_scale_window: PositiveInt | None = None
     moments: Literal["fp32", "int8"] = "fp32"
     """What AdamW's are kept in."""
+    linear: LinearPrecision = "exact"
+    """What linear layers of the model's blocks multiply in; exact: `dtype`."""
 
 
 class StageMemory(Spec):

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.base import NonNegativeInt, PositiveInt, Spec, SpecWithOptions
+from vdsgen.spec.linear_precision import EightBit, LinearPrecision
 
 ATTENTION_TILE = 128
 """What CUDA's flash attention rounds a sequence up to for its fp32 gradient accumulator."""
@@ -142,10 +143,18 @@ class PackedActivations(Spec):
     """What packing the products adds to forward's traffic."""
 
 
+class EightBitProducts(Spec):
+    """Matrix products of a layer that are computed in 8 bits."""
+
+    precision: EightBit
+    matmul_flops: Polynomial
+    """Forward; part of the layer's own."""
+
+
 class LayerCosts(SpecWithOptions):
     """One layer type at one element width, traced. Bytes unless named otherwise."""
 
-    written_where_set: ClassVar[frozenset[str]] = frozenset({"constant_bytes"})
+    written_where_set: ClassVar[frozenset[str]] = frozenset({"constant_bytes", "eight_bit"})
 
     saved_bytes: Polynomial
     """Held from forward to backward beyond the layer's own inputs and parameters."""
@@ -181,20 +190,26 @@ class LayerCosts(SpecWithOptions):
     """None: not traced, and not searched."""
     packed: PackedActivations | None = None
     """None: not traced, and not searched."""
+    eight_bit: EightBitProducts | None = None
+    """Of layers whose products are not told apart by shape. Profiles are traced without."""
 
     def with_rank(self, rank: int) -> LayerCosts:
         """The same with the adapters' rank settled."""
         return _with_rank(self, rank)
 
 
-class Product(Spec):
+class Product(SpecWithOptions):
     """Equal matrix products in a layer's forward: (rows x depth) times (depth x columns)."""
+
+    written_where_set: ClassVar[frozenset[str]] = frozenset({"precision"})
 
     rows: Polynomial
     """Tokens (or samples) that the product runs over."""
     columns: PositiveInt
     depth: PositiveInt
     count: PositiveInt = 1
+    precision: LinearPrecision = "exact"
+    """What it is computed in; exact: the layer's own dtype. Profiles are traced so."""
 
 
 class Attention(Spec):

@@ -4,23 +4,20 @@ top-level keys that it does not know (runtime/config.py, 0.19.8)."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from vdsgen.errors import VdsgenError
+from vdsgen.spec.linear_precision import LinearPrecision
 from vdsgen.spec.optimization import Schedule
 from vdsgen.spec.training import Ema
 
 SECTION = "vdsgen"
-COMPRESSION, EMA, SCHEDULE, STATE_DTYPE = (
-    "gradient_compression",
-    "ema",
-    "schedule",
-    "optimizer_state_dtype",
-)
+COMPRESSION, EMA, SCHEDULE = "gradient_compression", "ema", "schedule"
+STATE_DTYPE, LINEAR = "optimizer_state_dtype", "linear_precision"
+KEYS = (COMPRESSION, EMA, SCHEDULE, STATE_DTYPE, LINEAR)
 Setting = TypeVar("Setting", bound=BaseModel)
-KEYS = (COMPRESSION, EMA, SCHEDULE, STATE_DTYPE)
 
 
 def trainer_section(ds_config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -43,6 +40,17 @@ def quantises_moments(ds_config: Mapping[str, Any]) -> bool:
     if value not in ("fp32", "int8"):
         raise VdsgenError(f"ds_config.json: {SECTION}.{STATE_DTYPE} is {value!r}", remedy="use int8 or fp32")
     return bool(value == "int8")
+
+
+def linear_precision_of(ds_config: Mapping[str, Any]) -> LinearPrecision:
+    """What blocks' linear layers multiply in. Raises VdsgenError for what is no such precision."""
+    value = trainer_section(ds_config).get(LINEAR, "exact")
+    known = get_args(LinearPrecision)
+    if value not in known:
+        raise VdsgenError(
+            f"ds_config.json: {SECTION}.{LINEAR} is {value!r}", remedy=f"use {', '.join(known)}"
+        )
+    return cast(LinearPrecision, value)
 
 
 def ema_of(ds_config: Mapping[str, Any]) -> Ema | None:

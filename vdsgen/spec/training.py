@@ -19,6 +19,7 @@ from vdsgen.spec.base import (
     SpecWithOptions,
 )
 from vdsgen.spec.dtypes import CommunicationPrecision, Dtype
+from vdsgen.spec.linear_precision import LinearPrecision
 from vdsgen.spec.monitoring import Alarms, Monitoring
 from vdsgen.spec.optimization import AdamW, LossScaling, Schedule
 from vdsgen.spec.recipes.changes import RecipeChanges
@@ -134,7 +135,7 @@ class Training(SpecWithOptions):
     """How to train."""
 
     written_where_set: ClassVar[frozenset[str]] = frozenset(
-        {"validation", "ema", "monitoring", "alarms", "lora", "start_from"}
+        {"validation", "ema", "monitoring", "alarms", "lora", "start_from", "linear_precision"}
     )
 
     global_batch_size: PositiveInt
@@ -156,6 +157,10 @@ class Training(SpecWithOptions):
     activation_precision: Literal["exact", "int8", "fp8"] = "exact"
     """What checkpointed activations may wait for backward in: as they are; or, where that makes a plan
     faster, packed into a byte an element, which changes gradients (docs/activations.md)."""
+    linear_precision: LinearPrecision = "exact"
+    """What linear layers of the model's blocks multiply in. exact: the model's dtype. fp8, int8: 8 bits with
+    a scale for every row, forward and backward, weights kept as they are: faster on large layers where the
+    GPU has the format, and never exact; emulated elsewhere (docs/low_precision.md)."""
     loss_scaling: LossScaling = LossScaling()
     gradient_clipping: NonNegativeFloat = 1.0
     """Largest global gradient norm; 0 for none."""

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.render.plans import plan_of, small_experiment
+from tests.render.plans import plan_of, pool_of, small_experiment
 from tests.render.test_engine_config import legal_plans, plan_id
 from tests.review.lint.lints import found, with_changes
 from vdsgen.render.render import render_plan
 from vdsgen.review.lint.context import Context
 from vdsgen.review.lint.run import lint
 from vdsgen.spec.optimization import Schedule
-from vdsgen.spec.plan import Plan
+from vdsgen.spec.plan import Plan, Precision
 
 
 def check(plan: Plan, **training: Any) -> None:
@@ -70,3 +70,13 @@ def test_one_cycle_that_puts_betas_of_its_own_in_their_place_is_found(
         {"/optimizer/params/betas": [0.9, 0.95], "/scheduler": {"type": "OneCycle", "params": params}}
     )
     assert {finding.check for finding in found(config)} == expected
+
+
+@pytest.mark.parametrize(("gpu", "noted"), [("rtx-3090", True), ("rtx-4090", False)])
+def test_linear_layers_that_are_emulated_are_noted(gpu: str, noted: bool) -> None:
+    precision = Precision(dtype="bf16", gradient_accumulation_dtype="fp32", linear="fp8")
+    plan = plan_of(precision=precision, pool=pool_of(1, 4, gpu=gpu))
+    text = render_plan(plan, small_experiment(linear_precision="fp8"))["ds_config.json"]
+    found = {finding.check: finding for finding in lint(text, "x.json", Context(plan=plan)).findings}
+    assert ("linear-precision-on-gpu" in found) == noted
+    assert all(finding.level == "note" for finding in found.values())

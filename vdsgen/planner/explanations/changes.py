@@ -29,8 +29,8 @@ MEASURED_LINKS: dict[LinkKey, tuple[str, ...]] = {
 }
 """What a calibration says of each."""
 GPU_RATES = (
-    "fp32_tflops", "fp16_tflops", "bf16_tflops", "fp8_tflops", "memory_bandwidth_gb_per_second",
-    "special_function_tera_per_second",
+    "fp32_tflops", "fp16_tflops", "bf16_tflops", "fp8_tflops", "int8_tflops",
+    "memory_bandwidth_gb_per_second", "special_function_tera_per_second",
 )  # fmt: skip
 COMPUTE_FACTORS = ("compute_factor", "recompute_factor", "optimizer_factor")
 BETWEEN_NODES = ("ethernet-25g", "infiniband-hdr")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from vdsgen.catalog import resolve_gpu
+from vdsgen.cost.rates import eight_bit_speedups
+from vdsgen.errors import InputError
 from vdsgen.review.lint.batch import batch_sizes
 from vdsgen.review.lint.context import Context
 from vdsgen.review.lint.keys import Values
@@ -26,6 +29,8 @@ from vdsgen.rules.facts import (
     ZeroFacts,
 )
 from vdsgen.spec.dtypes import Dtype
+from vdsgen.spec.linear_precision import EightBit
+from vdsgen.spec.plan import Plan
 from vdsgen.spec.trainer_section import SCHEDULE, SECTION
 
 DTYPES: dict[str, Dtype] = {
@@ -62,11 +67,13 @@ def facts_of(values: Values, context: Context) -> Facts:
         bf16_enabled=bf16,
         gradient_accumulation_dtype=_accumulation_dtype(values, fp16, bf16),
         gpu=None if plan is None else gpu_name(plan),
+        gpu_has_fp8=_multiplies_in("fp8", plan),
+        gpu_has_int8=_multiplies_in("int8", plan),
         blocks=blocks,
         zero=_zero(values),
         offload=_offload(values),
         zenflow=_zenflow(values),
-        precision=_precision(values),
+        precision=_precision(values, context),
         optimizer=_optimizer(values, context),
         scheduler=_scheduler(values, context),
         communication=_communication(values),
@@ -93,6 +100,18 @@ def gpu_name(plan: Any) -> str:
     """What messages call the plan's GPU."""
     gpu = plan.inputs.pool.gpu
     return gpu if isinstance(gpu, str) else "this GPU"
+
+
+def _multiplies_in(kind: EightBit, plan: Plan | None) -> bool | None:
+    """Whether the plan's GPU has products of this format; None where there are several kinds."""
+    gpu = None if plan is None else plan.inputs.pool.gpu
+    if plan is None or gpu is None:
+        return None
+    try:
+        figures = resolve_gpu(gpu)
+    except InputError:
+        return None
+    return kind in eight_bit_speedups(figures, "bf16" if kind == "fp8" else plan.precision.dtype)
 
 
 def _tensor_parallel(values: Values, context: Context) -> int | None:
@@ -223,7 +242,7 @@ def _zenflow(values: Values) -> ZenFlowFacts:
     )
 
 
-def _precision(values: Values) -> PrecisionFacts:
+def _precision(values: Values, context: Context) -> PrecisionFacts:
     get = values.get
     return PrecisionFacts(
         loss_scale=get("/fp16/loss_scale"),
@@ -241,6 +260,7 @@ def _precision(values: Values) -> PrecisionFacts:
         autocast_enabled=get("/torch_autocast/enabled"),
         autocast_dtype=get("/torch_autocast/dtype"),
         parameter_dtype=get("/data_types/param_dtype"),
+        linear=None if context.plan is None else context.plan.precision.linear,
     )
 
 
