@@ -18,6 +18,7 @@ from vdsgen.model.distributed import init_distributed
 from vdsgen.model.engine import TrainingEngine
 from vdsgen.model.layers.sequence_parallel import SequenceRanks
 from vdsgen.model.layers.tensor_parallel import TensorRanks
+from vdsgen.model.learning_rate import scheduler_for
 from vdsgen.model.pipeline import (
     PlannedPipelineModule,
     SequentialModel,
@@ -28,7 +29,7 @@ from vdsgen.spec.architecture import Geometry, Vdt
 from vdsgen.spec.compression import compression_of, refusal
 from vdsgen.spec.geometry import TrainedModel
 from vdsgen.spec.run import dtype_of
-from vdsgen.spec.trainer_section import SECTION, STATE_DTYPE, ema_of, quantises_moments
+from vdsgen.spec.trainer_section import SECTION, STATE_DTYPE, ema_of, own_schedule, quantises_moments
 from vdsgen.spec.training import Lora
 
 
@@ -58,6 +59,7 @@ def build_engine(
     compression.check_reduces_once(
         refusal(compressed, zero.get("stage", 0), optimizer_is_offloaded=_is_offloaded(zero))
     )
+    schedule = own_schedule(ds_config)
     if isinstance(model, Vdt):  # before ranks wait for one another; of other models layers are counted below
         stage_settings(section, model.depth + 2)
     init_distributed()
@@ -118,6 +120,7 @@ def build_engine(
         config=config,
         mpu=grid,
         optimizer=own_optimizer(ds_config) if quantises_moments(ds_config) else None,
+        lr_scheduler=scheduler_for(schedule),
     )
     return TrainingEngine(engine, compressed, sequence, ema_of(ds_config), losses_of_samples)
 

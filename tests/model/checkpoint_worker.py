@@ -36,12 +36,17 @@ def rendered_of(config: dict[str, Any], plan_sha256: str = "0" * 64) -> Rendered
 
 
 def trained(engine: TrainingEngine, config: dict[str, Any], first: int, last: int) -> list[list[float]]:
-    """Losses and gradient norms of steps `first` to `last`; a new iterator begins at the right sample."""
+    """Losses, gradient norms, loss scales and learning rates of steps `first` to `last`; a new iterator
+    begins at the right sample."""
     micro, accumulation = config["train_micro_batch_size_per_gpu"], config["gradient_accumulation_steps"]
     data = batches(engine, micro, accumulation)
     for _ in range(first * accumulation):
         next(data)
-    return [[engine.train_step(data), engine.global_grad_norm, engine.loss_scale] for _ in range(first, last)]
+    figures = []
+    for _ in range(first, last):
+        rate = engine.learning_rate
+        figures.append([engine.train_step(data), engine.global_grad_norm, engine.loss_scale, rate])
+    return figures
 
 
 def run_case(case: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -34,6 +34,8 @@ def case(name: str, *, stages: int, zero_stage: int, tensor: int = 1, **sections
         "gradient_clipping": 1.0,
         **sections,
     }
+    if config["scheduler"] is None:
+        del config["scheduler"]
     return {"name": name, "config": config, "allow_fp16": "fp16" in sections}
 
 
@@ -42,15 +44,30 @@ FP16: dict[str, Any] = {
     "fp16": {"enabled": True, "initial_scale_power": 9, "loss_scale_window": 2, "hysteresis": 1}
 }
 INT8: dict[str, Any] = {
-    "vdsgen": {"optimizer_state_dtype": "int8"},
+    "vdsgen": {
+        "optimizer_state_dtype": "int8",
+        "schedule": {"type": "inverse_sqrt", "warmup_steps": 2, "decay_from_step": 3},
+    },
+    "scheduler": None,
     "zero_allow_untested_optimizer": True,
+}
+ONE_CYCLE: dict[str, Any] = {
+    "scheduler": {
+        "type": "OneCycle",
+        "params": {
+            "cycle_min_lr": 0,
+            "cycle_max_lr": 1e-3,
+            "cycle_first_step_size": 3,
+            "cycle_momentum": False,
+        },
+    }
 }
 CASES = [
     case("pipeline-zero1-bf16", stages=2, zero_stage=1, **BF16),
     case("pipeline-zero1-fp16", stages=2, zero_stage=1, **FP16),
     case("pipeline-zero0-bf16", stages=2, zero_stage=0, bf16={"enabled": True}),
     case("data-zero0-fp32", stages=1, zero_stage=0),
-    case("data-zero2-bf16", stages=1, zero_stage=2, **BF16),
+    case("data-zero2-bf16", stages=1, zero_stage=2, **ONE_CYCLE, **BF16),
     case("data-zero3-bf16", stages=1, zero_stage=3, bf16={"enabled": True}),
     case("pipeline-zero1-bf16-int8", stages=2, zero_stage=1, **INT8, **BF16),
     case("data-zero2-fp32-int8", stages=1, zero_stage=2, **INT8),
@@ -79,6 +96,21 @@ def test_a_resumed_run_is_the_uninterrupted_one(answers: dict[str, list[dict[str
         assert rank["step"] == 2, "the newest checkpoint is damaged"
         assert rank["resumed"] == rank["straight"]
         assert rank["straight"] == answers[name][0]["straight"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("pipeline-zero1-bf16-int8", [1e-3, 1e-3 * (3 / 4) ** 0.5]),
+        ("data-zero3-bf16-int8", [1e-3, 1e-3 * (3 / 4) ** 0.5]),
+        ("data-zero2-bf16", [1e-3 * 2 / 3, 1e-3]),
+    ],
+)
+def test_a_resumed_run_has_the_rates_of_its_schedule(
+    answers: dict[str, list[dict[str, Any]]], name: str, expected: list[float]
+) -> None:
+    for rank in answers[name]:
+        assert [step[3] for step in rank["resumed"]] == pytest.approx(expected)
 
 
 def test_the_last_two_are_kept_and_latest_is_the_newest(answers: dict[str, list[dict[str, Any]]]) -> None:

@@ -18,7 +18,6 @@ from vdsgen.errors import VdsgenError
 from vdsgen.render.engine_config import (
     engine_config,
     pipeline_section,
-    scheduler_section,
     uses_bf16_optimizer,
 )
 from vdsgen.render.engine_keys import unread_keys
@@ -26,6 +25,7 @@ from vdsgen.render.render import render_plan
 from vdsgen.spec.lab import Nvme
 from vdsgen.spec.optimization import Schedule
 from vdsgen.spec.plan import ActivationCheckpointing, Plan
+from vdsgen.spec.trainer_section import own_schedule
 from vdsgen.spec.training import Training
 
 
@@ -167,27 +167,44 @@ def test_offload_to_nvme_in_a_pool_without_says_so() -> None:
         engine_config(offloading_plan(3, "nvme"), small_experiment())
 
 
-def rates(kind: Any, warmup_steps: int, steps: int, final_fraction: float = 0.0) -> list[float]:
-    """The learning rate, of peak 1, that the engine's own scheduler gives each of `steps` steps."""
+def rates(
+    kind: Any,
+    warmup_steps: int,
+    steps: int,
+    final_fraction: float = 0.0,
+    decay_from_step: int | None = None,
+) -> list[float]:
+    """The learning rate, of peak 1, that the engine's own scheduler gives each of `steps` steps; or the
+    training entrypoint's, where the engine has none."""
     import torch
     from deepspeed.runtime import lr_schedules
+
+    from vdsgen.model.learning_rate import scheduler_for
 
     training = Training(
         global_batch_size=1,
         steps=steps,
         optimizer={"learning_rate": 1.0},  # type: ignore[arg-type]
-        schedule=Schedule(type=kind, warmup_steps=warmup_steps, final_fraction=final_fraction),
+        schedule=Schedule(
+            type=kind,
+            warmup_steps=warmup_steps,
+            final_fraction=final_fraction,
+            decay_from_step=decay_from_step,
+        ),
     )
-    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    section = scheduler_section(training)
-    scheduler = None
-    if section is not None:
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1.0, betas=(0.9, 0.95))
+    config = engine_config(plan_of(), small_experiment(**training.model_dump()))
+    scheduler: Any = None
+    if (section := config.get("scheduler")) is not None:
         scheduler = getattr(lr_schedules, section["type"])(optimizer, **section["params"])
+    elif (made := scheduler_for(own_schedule(config))) is not None:
+        scheduler = made(optimizer)
     seen = []
     for _ in range(steps):
         seen.append(float(optimizer.param_groups[0]["lr"]))
         if scheduler is not None:
             scheduler.step()
+    assert optimizer.param_groups[0]["betas"] == (0.9, 0.95)
     return seen
 
 
@@ -225,12 +242,85 @@ def test_decay_ends_at_the_fraction_that_is_asked_for(kind: str, warmup_steps: i
     assert found[-1] == pytest.approx(0.2, abs=0.02)
 
 
-def test_a_constant_rate_has_no_other_end() -> None:
-    with pytest.raises(ValueError, match="means nothing for a constant rate"):
-        Schedule(type="constant", final_fraction=0.1)
+@pytest.mark.parametrize(("warmup_steps", "rising"), [(0, 10), (3, 3), (20, 20)])
+@pytest.mark.parametrize("lowest", [0.0, 0.1])
+def test_one_cycle_goes_up_and_down_again(warmup_steps: int, rising: int, lowest: float) -> None:
+    steps, falling = 20, 20 - rising
+    up = [lowest + (1 - lowest) * k / rising for k in range(rising)]
+    down = [lowest + (1 - lowest) * k / falling for k in range(falling, 0, -1)]
+    assert rates("one_cycle", warmup_steps, steps, lowest) == pytest.approx([*up, *down])
 
 
-@pytest.mark.parametrize("kind", ["constant", "linear", "cosine"])
+def test_inverse_square_roots_fall_from_the_end_of_the_warm_up() -> None:
+    expected = [min(k / 4, math.sqrt(4 / k)) for k in range(1, 31)]
+    assert rates("inverse_sqrt", 4, 30) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("warmup_steps", [0, 4])
+def test_inverse_square_roots_fall_from_the_step_that_is_given(warmup_steps: int) -> None:
+    rise = [min(1, k / warmup_steps) if warmup_steps else 1 for k in range(1, 31)]
+    expected = [rise[k - 1] / math.sqrt(max(k / 10, 1)) for k in range(1, 31)]
+    assert rates("inverse_sqrt", warmup_steps, 30, decay_from_step=10) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_trainers_own_schedule_goes_on_where_it_was() -> None:
+    import torch
+
+    from vdsgen.model.learning_rate import InverseSqrt
+
+    def made() -> InverseSqrt:
+        return InverseSqrt(
+            torch.optim.SGD([torch.zeros(1)], lr=0.3), Schedule(type="inverse_sqrt", warmup_steps=3)
+        )
+
+    straight, again = made(), made()
+    for _ in range(7):
+        straight.step()
+    again.load_state_dict(json.loads(json.dumps(straight.state_dict())))
+    for _ in range(3):
+        assert again.optimizer.param_groups[0]["lr"] == straight.optimizer.param_groups[0]["lr"]
+        assert again.get_last_lr() == straight.get_last_lr()
+        straight.step(), again.step()
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"schedule": {"type": "linear"}}, "which DeepSpeed has"),
+        ({"schedule": {"type": "inverse_sqrt"}}, r"vdsgen\.schedule: .*needs a step"),
+        ({"schedule": {"type": "inverse_sqrt", "warmup": 3}}, r"vdsgen\.schedule\.warmup"),
+    ],
+)
+def test_a_schedule_that_is_none_of_the_trainers_is_refused(section: dict[str, Any], message: str) -> None:
+    with pytest.raises(VdsgenError, match=message):
+        own_schedule({"vdsgen": section})
+
+
+def test_two_schedules_at_once_are_refused() -> None:
+    both = {
+        "vdsgen": {"schedule": {"type": "inverse_sqrt", "warmup_steps": 3}},
+        "scheduler": {"type": "WarmupLR", "params": {}},
+    }
+    with pytest.raises(VdsgenError, match=r"both scheduler and vdsgen\.schedule set the learning rate"):
+        own_schedule(both)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        ({"type": "constant", "final_fraction": 0.1}, "means nothing for a constant rate"),
+        ({"type": "inverse_sqrt", "warmup_steps": 2, "final_fraction": 0.1}, "falls without end"),
+        ({"type": "inverse_sqrt"}, "needs a step that its decay begins at"),
+        ({"type": "inverse_sqrt", "warmup_steps": 9, "decay_from_step": 8}, "before the end of the warm-up"),
+        ({"type": "cosine", "decay_from_step": 8}, "means nothing for type cosine"),
+    ],
+)
+def test_keys_that_do_nothing_for_a_schedule_are_refused(schedule: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Schedule(**schedule)
+
+
+@pytest.mark.parametrize("kind", ["constant", "linear", "cosine", "one_cycle"])
 @pytest.mark.parametrize("warmup_steps", [0, 1, 2, 3])
 @pytest.mark.parametrize("steps", [3, 4])
 def test_the_shortest_runs_have_a_schedule_too(kind: str, warmup_steps: int, steps: int) -> None:

@@ -56,6 +56,12 @@ def every_key() -> set[str]:
             for warmup_steps in (0, 2):
                 experiment = small_experiment(schedule=Schedule(type=kind, warmup_steps=warmup_steps))
                 keys |= {key for key, _ in flatten("ds_config.json:", engine_config(plan, experiment))}
+    for schedule in (
+        Schedule(type="one_cycle"),
+        Schedule(type="inverse_sqrt", warmup_steps=2, decay_from_step=3),
+    ):
+        config = engine_config(plan_of(), small_experiment(schedule=schedule))
+        keys |= {key for key, _ in flatten("ds_config.json:", config)}
     moments = Precision(dtype="bf16", gradient_accumulation_dtype="fp32", moments="int8")
     options = engine_config(
         plan_of(precision=moments, zero_stage=1), small_experiment(ema=Ema(), monitoring=MONITORING)

@@ -504,6 +504,13 @@ REST: dict[str, Broken] = {
         ("0.0001", "0.001"),
     ),
     "scheduler-peak-is-rate": ({"scheduler.params": {"warmup_max_lr": 0.3}}, ("0.3", "0.0001")),
+    "scheduler-cycle-betas": (
+        {
+            "scheduler.type": "OneCycle",
+            "scheduler.params": {"cycle_min_lr": 0, "cycle_max_lr": 1e-4},
+        },
+        ("0.95", "0.8", "0.99"),
+    ),
     "scheduler-section-unused": ({"scheduler.client": True}, ("WarmupLR",)),
     "scheduler-needs-optimizer": ({"zero_stage": 0, "optimizer.type": ""}, ("WarmupLR",)),
     "checkpointing-configured": ({"+given": "/activation_checkpointing"}, ("configure",)),

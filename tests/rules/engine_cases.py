@@ -538,6 +538,11 @@ TAKEN: dict[str, tuple[Case, list[Any]]] = {
         | {"steps": 5, "reads": [LR]},
         ["[0.5]"],
     ),
+    "scheduler-cycle-betas": (
+        scheduler("OneCycle", cycle_min_lr=0.1, cycle_max_lr=1.0)
+        | {"reads": ["engine.optimizer.param_groups[0]['betas'][1]"]},
+        [0.99],
+    ),
     "scheduler-section-unused": (
         scheduler("WarmupLR", warmup_max_lr=0.5)
         | {"client": ["optimizer", "scheduler"], "reads": ["type(engine.lr_scheduler).__name__"]},

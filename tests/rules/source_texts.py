@@ -85,6 +85,7 @@ TEXTS: dict[str, str] = {
     "scheduler-ends-after-warmup": "logger.warning('total_num_steps {} is less than warmup_num_steps {}'.f",
     "scheduler-peak-given": "warmup_max_lr: float = 0.001,",
     "scheduler-peak-is-rate": "if warmup_max_lr is None:",
+    "scheduler-cycle-betas": "self.min_moms = [(mom, 0.99) for mom in _format_param(optimizer, cycl",
     "scheduler-section-unused": "if self.client_lr_scheduler:",
     "scheduler-needs-optimizer": "if has_optimizer:",
     "checkpointing-configured": "self.activation_checkpointing_config = DeepSpeedActivationCheckpointin",

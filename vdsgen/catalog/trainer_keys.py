@@ -19,6 +19,6 @@ READ_BY_THE_TRAINER: Mapping[str, frozenset[str]] = {
             "sequence_parallel_size",
         }
     ),
-    "vdsgen": frozenset({"gradient_compression", "ema", "optimizer_state_dtype"}),
+    "vdsgen": frozenset({"gradient_compression", "ema", "optimizer_state_dtype", "schedule"}),
 }
 """By section: keys that the engine leaves to the training entrypoint (model/build.py, build_engine)."""

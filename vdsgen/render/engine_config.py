@@ -11,10 +11,10 @@ from vdsgen.cost import engine_defaults as defaults
 from vdsgen.errors import VdsgenError
 from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.monitoring import Monitoring
-from vdsgen.spec.optimization import AdamW
+from vdsgen.spec.optimization import AdamW, Schedule
 from vdsgen.spec.plan import Plan
 from vdsgen.spec.run import CSV, TENSORBOARD
-from vdsgen.spec.trainer_section import COMPRESSION, EMA, SECTION, STATE_DTYPE
+from vdsgen.spec.trainer_section import COMPRESSION, EMA, SCHEDULE, SECTION, STATE_DTYPE
 from vdsgen.spec.training import Training
 
 STEPS_PER_PRINT = 100
@@ -224,6 +224,8 @@ def trainer_section(plan: Plan, training: Training) -> dict[str, Any]:
         section[STATE_DTYPE] = "int8"
     if training.ema is not None:
         section[EMA] = training.ema.model_dump(mode="json")
+    if training.schedule.is_the_trainers:
+        section[SCHEDULE] = training.schedule.model_dump(mode="json")
     return {SECTION: section} if section else {}
 
 
@@ -259,7 +261,8 @@ def optimizer_section(optimizer: AdamW) -> dict[str, Any]:
 
 
 def scheduler_section(training: Training) -> dict[str, Any] | None:
-    """The learning rate's course, by the engine's own schedulers (runtime/lr_schedules.py:678-953).
+    """The learning rate's course, by the engine's own schedulers (runtime/lr_schedules.py:405-953); None for
+    a constant rate, and for a schedule that the training entrypoint brings.
 
     The engine steps its scheduler after each optimizer step, and starts it one before the beginning. So with
     a warm-up of W steps, step k = 1, 2, ... runs at (k - 2) / W of the peak, the first two at zero, and the
@@ -271,6 +274,10 @@ def scheduler_section(training: Training) -> dict[str, Any] | None:
 
     The cosine ends at a `final_fraction` of its own. The engine's line ends at zero alone: one that is to end
     at a fraction is drawn out, to as many steps as it would take to come to zero, in whole steps.
+
+    OneCycle begins where it is: of n steps, W of them up, step k is (k - 1) / W of the way from the lowest
+    rate to the peak, and (n + 1 - k) / (n - W) of it on the way down. Its `cycle_momentum` is off: it would put
+    (0.8 to 0.9, 0.99) in the place of the optimizer's betas (:572).
     """
     schedule, peak = training.schedule, training.optimizer.learning_rate
     warmup: dict[str, Any] = {"warmup_num_steps": max(1, schedule.warmup_steps), "warmup_type": "linear"}
@@ -278,6 +285,10 @@ def scheduler_section(training: Training) -> dict[str, Any] | None:
         if schedule.warmup_steps == 0:
             return None
         return {"type": "WarmupLR", "params": {"warmup_min_lr": 0, "warmup_max_lr": peak, **warmup}}
+    if schedule.is_the_trainers:
+        return None
+    if schedule.type == "one_cycle":
+        return {"type": "OneCycle", "params": _one_cycle(schedule, peak, training.steps)}
     total: dict[str, Any] = {"total_num_steps": training.steps}
     if schedule.type == "linear":
         falling = training.steps - schedule.warmup_steps
@@ -293,4 +304,15 @@ def scheduler_section(training: Training) -> dict[str, Any] | None:
     return {
         "type": "WarmupCosineLR",
         "params": {"warmup_min_ratio": 0, "cos_min_ratio": schedule.final_fraction or 0, **warmup, **total},
+    }
+
+
+def _one_cycle(schedule: Schedule, peak: float, steps: int) -> dict[str, Any]:
+    rising = schedule.warmup_steps or max(1, steps // 2)
+    return {
+        "cycle_min_lr": peak * schedule.final_fraction,
+        "cycle_max_lr": peak,
+        "cycle_first_step_size": rising,
+        "cycle_second_step_size": steps - rising,
+        "cycle_momentum": False,
     }

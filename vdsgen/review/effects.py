@@ -66,6 +66,7 @@ DS_CONFIG = _in(
         mirrors=("ds_config.json:vdsgen.optimizer_state_dtype",),
     ),
     _keys("vdsgen.ema.*", "numerics", "memory", "speed", mirrors=("train.yaml:training.ema.*",)),
+    _keys("vdsgen.schedule.*", "numerics", mirrors=("train.yaml:training.schedule.*",)),
     _keys("communication_data_type vdsgen.gradient_compression", "numerics", "memory", "speed"),
     _keys(
         "zero_optimization.zero_quantized_weights zero_optimization.zero_quantized_gradients",
@@ -105,6 +106,18 @@ DS_CONFIG = _in(
     ),
     _keys(
         "scheduler.params.total_num_steps",
+        "numerics",
+        mirrors=("train.yaml:training.steps",),
+        comes_with=SCHEDULER,
+    ),
+    _keys(
+        "scheduler.params.cycle_max_lr scheduler.params.cycle_min_lr",
+        "numerics",
+        mirrors=("ds_config.json:optimizer.params.lr",),
+        comes_with=SCHEDULER,
+    ),
+    _keys(
+        "scheduler.params.cycle_second_step_size",
         "numerics",
         mirrors=("train.yaml:training.steps",),
         comes_with=SCHEDULER,
@@ -170,12 +183,14 @@ TRAIN = _in(
     _same("training.optimizer.epsilon", "optimizer.params.eps", "numerics"),
     _same("training.optimizer.weight_decay", "optimizer.params.weight_decay", "numerics"),
     _same("training.schedule.type", "scheduler.type", "numerics"),
+    _keys("training.schedule.decay_from_step", "numerics"),
     _keys(
         "training.schedule.final_fraction",
         "numerics",
         mirrors=(
             "ds_config.json:scheduler.params.cos_min_ratio",
             "ds_config.json:scheduler.params.total_num_steps",
+            "ds_config.json:scheduler.params.cycle_min_lr",
         ),
     ),
     _same("training.schedule.warmup_steps", "scheduler.params.warmup_num_steps", "numerics"),

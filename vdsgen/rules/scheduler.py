@@ -42,8 +42,10 @@ TORCH = (
 )  # fmt: skip
 """Of torch.optim.lr_scheduler."""
 WARMING = ("WarmupLR", "WarmupDecayLR", "WarmupCosineLR")
-PEAKING = ("WarmupLR", "WarmupDecayLR")
-"""Those with a peak of their own, `warmup_max_lr`."""
+PEAKS = {"WarmupLR": "warmup_max_lr", "WarmupDecayLR": "warmup_max_lr", "OneCycle": "cycle_max_lr"}
+"""The param of those with a peak of their own."""
+CYCLED_BETA = 0.99
+"""The second beta of an optimizer whose momentum OneCycle cycles; the first is 0.8 to 0.9 unless told."""
 DECAY_PEAK = 0.001
 """The peak of WarmupDecayLR where none is given."""
 RISES = ("log", "linear")
@@ -156,11 +158,34 @@ def _peak_is_given(facts: Facts) -> str | None:
     return f"the optimizer's lr is {rate}, and WarmupDecayLR without warmup_max_lr rises to {DECAY_PEAK}"
 
 
+def _peak(facts: Facts) -> tuple[str, object]:
+    """The param of the schedule's own peak, and its value; empty for one without."""
+    name = PEAKS.get(_name(facts), "")
+    return name, _params(facts).get(name)
+
+
 def _peak_is_the_rate(facts: Facts) -> str | None:
-    peak, rate = _params(facts).get("warmup_max_lr"), _own_rate(facts)
-    if _name(facts) not in PEAKING or rate is None or not isinstance(peak, int | float) or peak == rate:
+    (name, peak), rate = _peak(facts), _own_rate(facts)
+    if rate is None or not isinstance(peak, int | float) or peak == rate:
         return None
-    return f"the optimizer's lr is {rate}, and {_name(facts)} rises to warmup_max_lr {peak}"
+    return f"the optimizer's lr is {rate}, and {_name(facts)} rises to {name} {peak}"
+
+
+def _betas_stay(facts: Facts) -> str | None:
+    betas = (facts.optimizer.params or {}).get("betas")
+    if _name(facts) != "OneCycle" or not _params(facts).get("cycle_momentum", True):
+        return None
+    if not isinstance(betas, list | tuple) or _params(facts).get("cycle_momentum") == "auto":
+        return None
+    least, most = (
+        _params(facts).get(key, default) for key, default in (("cycle_min_mom", 0.8), ("cycle_max_mom", 0.9))
+    )
+    if list(betas) == [least, CYCLED_BETA] and least == most:
+        return None
+    return (
+        f"the optimizer's betas are {list(betas)}, and OneCycle makes them {most} down to {least}, and "
+        f"{CYCLED_BETA}"
+    )
 
 
 def _section_is_used(facts: Facts) -> str | None:
@@ -298,8 +323,19 @@ RULES = (
         remedy="make the two equal",
         source="runtime/lr_schedules.py:738",
         severity="overridden",
-        keys=(LR, f"{PARAMS}/warmup_max_lr"),
-        fix=lambda facts: ((LR, _params(facts)["warmup_max_lr"]),),
+        keys=(LR, f"{PARAMS}/warmup_max_lr", f"{PARAMS}/cycle_max_lr"),
+        fix=lambda facts: ((LR, _peak(facts)[1]),),
+        needs=("scheduler", "optimizer"),
+    ),
+    Rule(
+        id="scheduler-cycle-betas",
+        summary="OneCycle puts momenta of its own, and a second beta of 0.99, in the place of Adam's betas.",
+        check=_betas_stay,
+        remedy="set cycle_momentum to false, which leaves the betas as they are",
+        source="runtime/lr_schedules.py:572",
+        severity="overridden",
+        keys=("/optimizer/params/betas", f"{PARAMS}/cycle_momentum", PARAMS),
+        fix=setting(f"{PARAMS}/cycle_momentum", False),
         needs=("scheduler", "optimizer"),
     ),
     Rule(

@@ -35,22 +35,57 @@ class AdamW(SpecWithOptions):
 
 
 class Schedule(SpecWithOptions):
-    """The learning rate over steps: a warm-up, then constant, linear or cosine decay."""
+    """The learning rate over steps: a warm-up, then constant, linear, cosine or inverse-square-root decay; or
+    one cycle, up and down."""
 
-    written_where_set: ClassVar[frozenset[str]] = frozenset({"final_fraction"})
+    written_where_set: ClassVar[frozenset[str]] = frozenset({"final_fraction", "decay_from_step"})
 
-    type: Literal["constant", "linear", "cosine"] = "constant"
+    type: Literal["constant", "linear", "cosine", "inverse_sqrt", "one_cycle"] = "constant"
     warmup_steps: NonNegativeInt = 0
+    """one_cycle: the steps up, 0 for half of all; the rest go down."""
     final_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Of the rate, what linear and cosine decay end at."""
+    """Of the rate, what linear and cosine decay end at, and what one cycle starts from and ends at."""
+    decay_from_step: PositiveInt | None = None
+    """inverse_sqrt: from here on, step k has sqrt(decay_from_step / k) of the rate (arXiv 2312.02696). None:
+    from the end of the warm-up (arXiv 1706.03762, equation 3)."""
 
     @model_validator(mode="after")
-    def _constant_rates_do_not_end(self) -> Self:
-        if self.type == "constant" and self.final_fraction:
+    def _rates_without_an_end_have_none(self) -> Self:
+        if self.type in ("constant", "inverse_sqrt") and self.final_fraction:
             raise SpecError(
-                "final_fraction", "means nothing for a constant rate", remedy="use type linear or cosine"
+                "final_fraction",
+                f"means nothing for {_WORDS[self.type]}",
+                remedy="use type linear, cosine or one_cycle",
             )
         return self
+
+    @model_validator(mode="after")
+    def _decay_has_a_beginning(self) -> Self:
+        if self.type != "inverse_sqrt":
+            if self.decay_from_step is not None:
+                raise SpecError("decay_from_step", f"means nothing for type {self.type}")
+            return self
+        if self.decay_from_step is None and not self.warmup_steps:
+            raise SpecError(
+                "decay_from_step",
+                "inverse_sqrt needs a step that its decay begins at",
+                remedy="give warmup_steps, decay_from_step, or both",
+            )
+        if self.decay_from_step is not None and self.decay_from_step < self.warmup_steps:
+            raise SpecError(
+                "decay_from_step",
+                f"decay_from_step ({self.decay_from_step}) is before the end of the warm-up "
+                f"({self.warmup_steps} steps)",
+            )
+        return self
+
+    @property
+    def is_the_trainers(self) -> bool:
+        """Whether DeepSpeed has no such schedule, and the training entrypoint brings its own."""
+        return self.type == "inverse_sqrt"
+
+
+_WORDS = {"constant": "a constant rate", "inverse_sqrt": "a rate that falls without end"}
 
 
 class LossScaling(Spec):

@@ -4,16 +4,23 @@ top-level keys that it does not know (runtime/config.py, 0.19.8)."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from vdsgen.errors import VdsgenError
+from vdsgen.spec.optimization import Schedule
 from vdsgen.spec.training import Ema
 
 SECTION = "vdsgen"
-COMPRESSION, EMA, STATE_DTYPE = "gradient_compression", "ema", "optimizer_state_dtype"
-KEYS = (COMPRESSION, EMA, STATE_DTYPE)
+COMPRESSION, EMA, SCHEDULE, STATE_DTYPE = (
+    "gradient_compression",
+    "ema",
+    "schedule",
+    "optimizer_state_dtype",
+)
+Setting = TypeVar("Setting", bound=BaseModel)
+KEYS = (COMPRESSION, EMA, SCHEDULE, STATE_DTYPE)
 
 
 def trainer_section(ds_config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -40,12 +47,35 @@ def quantises_moments(ds_config: Mapping[str, Any]) -> bool:
 
 def ema_of(ds_config: Mapping[str, Any]) -> Ema | None:
     """How weights are averaged; None where they are not. Raises VdsgenError for what is no such setting."""
-    found = trainer_section(ds_config).get(EMA)
+    return _setting(ds_config, EMA, Ema)
+
+
+def own_schedule(ds_config: Mapping[str, Any]) -> Schedule | None:
+    """The learning rate's course where it is none of DeepSpeed's. Raises VdsgenError for what is no such
+    setting, for one of DeepSpeed's, and beside a `scheduler`."""
+    found = _setting(ds_config, SCHEDULE, Schedule)
+    if found is None:
+        return None
+    if not found.is_the_trainers:
+        raise VdsgenError(
+            f"ds_config.json: {SECTION}.{SCHEDULE}.type is {found.type!r}, which DeepSpeed has",
+            remedy="describe it under scheduler",
+        )
+    if "scheduler" in ds_config:
+        raise VdsgenError(
+            f"ds_config.json: both scheduler and {SECTION}.{SCHEDULE} set the learning rate",
+            remedy="take one of them out",
+        )
+    return found
+
+
+def _setting(ds_config: Mapping[str, Any], name: str, kind: type[Setting]) -> Setting | None:
+    found = trainer_section(ds_config).get(name)
     if found is None:
         return None
     try:
-        return Ema.model_validate(found)
+        return kind.model_validate(found)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in (SECTION, EMA, *first["loc"]))
+        key = ".".join(str(part) for part in (SECTION, name, *first["loc"]))
         raise VdsgenError(f"ds_config.json: {key}: {first['msg']}") from error

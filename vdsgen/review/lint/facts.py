@@ -26,6 +26,7 @@ from vdsgen.rules.facts import (
     ZeroFacts,
 )
 from vdsgen.spec.dtypes import Dtype
+from vdsgen.spec.trainer_section import SCHEDULE, SECTION
 
 DTYPES: dict[str, Dtype] = {
     **dict.fromkeys(("torch.float16", "fp16", "float16", "half"), "fp16"),
@@ -257,7 +258,10 @@ def _optimizer(values: Values, context: Context) -> OptimizerFacts:
 
 
 def _scheduler(values: Values, context: Context) -> SchedulerFacts:
-    client = False if context.plan is not None else context.client_scheduler
+    if values.written.get(f"/{SECTION}/{SCHEDULE}") is not None:
+        client: bool | None = True  # the training entrypoint's own
+    else:
+        client = False if context.plan is not None else context.client_scheduler
     return SchedulerFacts(_named(values, "/scheduler"), _params(values, "/scheduler"), client)
 
 
