@@ -276,8 +276,8 @@ def scheduler_section(training: Training) -> dict[str, Any] | None:
     at a fraction is drawn out, to as many steps as it would take to come to zero, in whole steps.
 
     OneCycle begins where it is: of n steps, W of them up, step k is (k - 1) / W of the way from the lowest
-    rate to the peak, and (n + 1 - k) / (n - W) of it on the way down. Its `cycle_momentum` is off: it would put
-    (0.8 to 0.9, 0.99) in the place of the optimizer's betas (:572).
+    rate to the peak, and (n + 1 - k) / (n - W) of it on the way down. Its `cycle_momentum` is off: it would
+    put (0.8 to 0.9, 0.99) in the place of the optimizer's betas (:572).
     """
     schedule, peak = training.schedule, training.optimizer.learning_rate
     warmup: dict[str, Any] = {"warmup_num_steps": max(1, schedule.warmup_steps), "warmup_type": "linear"}
