@@ -13,8 +13,8 @@ from vdsgen.spec.optimization import Schedule
 
 def inverse_sqrt(step: int, schedule: Schedule) -> float:
     """Of the rate, what step k = 1, 2, ... runs at: min(1, k / W) sqrt(min(1, D / k)), with W `warmup_steps`
-    and D `decay_from_step`. Where D is W that is min(k / W, sqrt(W / k)), the Transformer's (arXiv 1706.03762,
-    equation 3); D alone is EDM2's (arXiv 2312.02696).
+    and D `decay_from_step`. Where D is W that is the Transformer's min(k / W, sqrt(W / k)) (arXiv
+    1706.03762, equation 3); D alone is EDM2's (arXiv 2312.02696).
     """
     decay_from = schedule.decay_from_step or schedule.warmup_steps
     rise = min(1.0, step / schedule.warmup_steps) if schedule.warmup_steps else 1.0

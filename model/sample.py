@@ -26,7 +26,8 @@ from vdsgen.model.objective import denoised, sampling_times
 from vdsgen.model.recipes.clips import noise_for, recipe_clips
 from vdsgen.model.sources import AnyRecipeSource, AnySource, BundledSource
 from vdsgen.spec.architecture import Geometry, Vdt
-from vdsgen.spec.training import Diffusion, Sampling
+from vdsgen.spec.sampling import SolverSettings, solver_settings
+from vdsgen.spec.training import Diffusion
 
 SHEET_FRAMES = 8
 """Most frames a clip that the contact sheet shows, evenly spread."""
@@ -50,16 +51,16 @@ def sample_latents(
     noise: Tensor,
     conditions: Conditions | None,
     diffusion: Diffusion,
-    sampling: Sampling,
+    solver: SolverSettings,
     geometry: Geometry,
 ) -> Tensor:
     """Latents (B, C, T, H, W) float32 from `noise` of that shape: Euler's method for rectified flow, DDIM for
     epsilon and v (vdsgen.model.objective.denoised), with classifier-free guidance (arXiv 2207.12598)."""
-    times = sampling_times(sampling.steps, diffusion, geometry).to(noise.device)
+    times = sampling_times(solver.steps, diffusion, geometry).to(noise.device)
     x = noise
     for now, later in pairwise(times):
         timestep = now.expand(len(x)).contiguous()
-        prediction = guided(predict, x, timestep, conditions, sampling.guidance_scale)
+        prediction = guided(predict, x, timestep, conditions, solver.guidance_scale)
         x = denoised(prediction, x, now, later, diffusion)
     return x
 
@@ -135,7 +136,7 @@ def _bundled_clips(
             noise[part.start : part.stop].to(engine.device),
             _conditions(source, part),
             training.diffusion,
-            training.sampling,
+            solver_settings(training.sampling, model),
             configuration.geometry,
         )
         for part in parts

@@ -42,7 +42,7 @@ def open_source(
         codec = functools.cache(lambda: codec_for(data, device))
         return cached_source(experiment, cached, lambda latents: codec().decode(latents))
     assert isinstance(model, DiffusersModel), "the experiment's model has not been resolved"
-    recipe = trained_recipe(model, experiment.training.diffusion.recipe)
+    recipe = trained_recipe(model, experiment)
     if cached is not None:
         encoders = functools.cache(lambda: _encoders(model, recipe, data, device))
         return CachedRecipeSource(cached, recipe, lambda latents: encoders().decode(latents))

@@ -33,7 +33,7 @@ def encoders_of(experiment: Experiment) -> MakeEncoders:
             raise no_text_encoder()
         return MakeBundledEncoders(data, has_text)
     assert isinstance(model, DiffusersModel), "the experiment's model has not been resolved"
-    recipe = trained_recipe(model, experiment.training.diffusion.recipe)
+    recipe = trained_recipe(model, experiment)
     if data.pipeline is None:
         return MakePlainEncoders(recipe, model.config, data)
     from vdsgen.model.recipes.encoders.family import MakeFamilyEncoders

@@ -15,6 +15,7 @@ from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.diffusers_model import DiffusersModel
 from vdsgen.spec.geometry import latent_shape
 from vdsgen.spec.recipes import trained_recipe
+from vdsgen.spec.sampling import solver_settings
 
 if TYPE_CHECKING:
     from vdsgen.model.configuration import Configuration
@@ -40,8 +41,9 @@ def recipe_clips(
     `source` is None where no clips are read."""
     model, experiment = configuration.model, configuration.rendered.experiment
     assert isinstance(model, DiffusersModel)
-    recipe = trained_recipe(model, experiment.training.diffusion.recipe)
+    recipe = trained_recipe(model, experiment)
     sampling, geometry = experiment.training.sampling, configuration.geometry
+    solver = solver_settings(sampling, model)
     whole = geometry._replace(frames=geometry.frames * model.temporal_patch)
     noise = noise_for(recipe.autoencoder.channels, whole, sampling.clips, experiment.training.seed)
     temporal = latent_shape(experiment.data, model)[2]
@@ -52,8 +54,8 @@ def recipe_clips(
             engine.predict,
             noise[part.start : part.stop].to(engine.device),
             _conditions(source, part),
-            steps=sampling.steps,
-            guidance_scale=sampling.guidance_scale,
+            steps=solver.steps,
+            guidance_scale=solver.guidance_scale,
         )[:, :, added_frames(frames, recipe) :]
         for part in parts
     ]

@@ -57,7 +57,7 @@ def recipe_held_out(experiment: Experiment, index: Index, source: RecipeSource |
     model, validation = experiment.model, experiment.training.validation
     assert isinstance(model, DiffusersModel)
     assert validation is not None, "held-out clips are asked for"
-    recipe = trained_recipe(model, experiment.training.diffusion.recipe)
+    recipe = trained_recipe(model, experiment)
     tensors: list[dict[str, Tensor]] = []
     if source is not None:
         reader = ClipReader(index, experiment.data.model_copy(update={"decoded_cache_mib": 0}), 0, 0.0)

@@ -116,7 +116,8 @@ def one_precision(dtype: str, clips: list[Any], steps: int) -> dict[str, Any]:
     from vdsgen.model.recipes.clips import noise_for
     from vdsgen.model.sample import Conditions, sample_latents, to_pixels
     from vdsgen.spec.architecture import Geometry
-    from vdsgen.spec.training import Diffusion, Sampling
+    from vdsgen.spec.sampling import SolverSettings
+    from vdsgen.spec.training import Diffusion
 
     model, codec, edge = models()["vdt-demo"].sizes, SpaceToDepthCodec(FACTOR), SIZE // FACTOR
     geometry = Geometry(frames=FRAMES, patches=edge**2, text_tokens=0, latent_height=edge, latent_width=edge)
@@ -127,7 +128,9 @@ def one_precision(dtype: str, clips: list[Any], steps: int) -> dict[str, Any]:
     shown = min(SAMPLED, len(clips))
     noise = noise_for(model.in_channels, geometry, shown, SEED)
     conditions = Conditions(torch.arange(shown), torch.full((shown,), model.classes))
-    sampled = sample_latents(engine.predict, noise, conditions, Diffusion(), Sampling(steps=20), geometry)
+    sampled = sample_latents(
+        engine.predict, noise, conditions, Diffusion(), SolverSettings(20, 1.0), geometry
+    )
     measures = consistency([to_pixels(codec.decode(clip)) for clip in sampled])
     assert measures is not None
     last = statistics.mean(losses[-max(1, steps // 10) :])

@@ -17,8 +17,10 @@ from vdsgen.spec.data import ClipSize
 from vdsgen.spec.diffusers_model import DiffusersModel, DiffusersSource
 from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.geometry import geometry_of
-from vdsgen.spec.recipes import CLASSES
-from vdsgen.spec.training import Lora, Training
+from vdsgen.spec.recipes import CLASSES, recipe_for, trained_recipe
+from vdsgen.spec.recipes.changes import RecipeChanges
+from vdsgen.spec.recipes.recipe import Recipe
+from vdsgen.spec.training import Lora, Sampling, Training
 
 WAN = "wan2.1-t2v-1.3b"
 WAN_VAE = {
@@ -60,6 +62,46 @@ def test_a_catalogue_name_gets_its_configuration_written_out_and_reads_back() ->
     assert resolved.model.config == pretrained()[WAN].config
     assert resolve_experiment(resolved) == resolved
     assert Experiment.model_validate_json(resolved.model_dump_json()) == resolved
+
+
+def test_samples_are_made_as_the_recipe_makes_them_unless_the_experiment_says() -> None:
+    given = experiment(WAN, frames=9, pipeline="wan")
+    assert given.training.sampling.steps is None
+    own = pretrained_recipe(WAN).sampling
+    resolved = resolve_experiment(given).training.sampling
+    assert (resolved.steps, resolved.guidance_scale) == (own.steps, own.guidance_scale) == (50, 5.0)
+    training = given.training.model_copy(update={"sampling": Sampling(steps=4, guidance_scale=1.0, clips=1)})
+    said = resolve_experiment(given.model_copy(update={"training": training})).training.sampling
+    assert said == Sampling(steps=4, guidance_scale=1.0, clips=1)
+
+
+def pretrained_recipe(name: str) -> Recipe:
+    return recipe_for(pretrained()[name].class_name, pretrained()[name].config)
+
+
+def test_a_model_that_is_told_frames_a_second_is_told_those_that_clips_are_sampled_at() -> None:
+    svd = next(name for name in pretrained() if name.startswith("svd"))
+    model = resolve_model_of(svd)
+
+    def told(frame_rate: float | None, changes: RecipeChanges | None = None) -> float:
+        given = experiment(svd, frame_rate=frame_rate)
+        diffusion = given.training.diffusion.model_copy(update={"recipe": changes})
+        training = given.training.model_copy(update={"diffusion": diffusion})
+        recipe = trained_recipe(model, given.model_copy(update={"training": training}))
+        assert recipe.micro_conditions is not None
+        assert recipe.micro_conditions.motion_bucket_id == 127
+        return recipe.micro_conditions.frame_rate
+
+    assert told(12.0) == 12.0
+    assert told(None) == 7.0
+    assert told(12.0, RecipeChanges(frame_rate=25.0)) == 25.0, "what the experiment says of the recipe"
+    assert trained_recipe(resolve_model_of(WAN), experiment(WAN, frame_rate=12.0)) == pretrained_recipe(WAN)
+
+
+def resolve_model_of(name: str) -> DiffusersModel:
+    model = resolve_model(name)
+    assert isinstance(model, DiffusersModel)
+    return model
 
 
 def test_changes_make_another_model_of_another_name() -> None:

@@ -52,6 +52,8 @@ def test_resolving_again_changes_nothing() -> None:
     assert isinstance(once.model, Vdt)
     assert resolve_experiment(once) == once
     assert Experiment.model_validate_json(once.model_dump_json()) == once
+    sampling = once.training.sampling
+    assert (sampling.steps, sampling.guidance_scale) == (30, 1.0)
 
 
 @pytest.mark.parametrize("model", ["vdt-1.2b", "vdt-1.5b", "vdt-2.1b"])

@@ -18,7 +18,8 @@ from vdsgen.model.layers.modulation import normalized
 from vdsgen.model.layers.positions import RotaryTables
 from vdsgen.model.objective import diffusion_loss, sampling_times, training_pair
 from vdsgen.model.pipeline import SequentialModel, layer_specs
-from vdsgen.spec.training import Diffusion, Sampling
+from vdsgen.spec.sampling import BUNDLED
+from vdsgen.spec.training import Diffusion
 
 HALVES = [torch.float16, torch.bfloat16]
 half = pytest.mark.parametrize("dtype", HALVES)
@@ -87,7 +88,7 @@ def test_noising_and_the_times_that_sampling_takes() -> None:
     model = tiny()
     latents = torch.randn(3, 2, 4, 4).bfloat16()
     pair = training_pair(latents, generator_for(0, "pair"), Diffusion(), geometry(model))
-    times = sampling_times(Sampling().steps, Diffusion(), geometry(model))
+    times = sampling_times(BUNDLED.steps, Diffusion(), geometry(model))
     assert {pair.noised.dtype, pair.timestep.dtype, pair.target.dtype, times.dtype} == {torch.float32}
 
 

@@ -19,7 +19,8 @@ from vdsgen.model.sample import (
     write_contact_sheet,
 )
 from vdsgen.spec.architecture import Geometry, Vdt
-from vdsgen.spec.training import Diffusion, Sampling
+from vdsgen.spec.sampling import SolverSettings
+from vdsgen.spec.training import Diffusion
 
 GEOMETRY = Geometry(frames=3, patches=4, text_tokens=0, latent_height=4, latent_width=4)
 MODEL = Vdt(in_channels=5, patch_size=2, hidden_size=8, depth=1, heads=2, mlp_hidden_size=8, condition="none")
@@ -46,7 +47,7 @@ def test_a_perfect_network_leads_from_noise_to_the_clip(diffusion: Diffusion) ->
         assert timestep.dtype == torch.float32
         return exact_prediction(clean, noise, timestep.view(2, 1, 1, 1, 1), diffusion)
 
-    sampling = Sampling(steps=7)
+    sampling = SolverSettings(7, guidance_scale=1.0)
     alpha, sigma = alpha_sigma(torch.tensor(1.0), diffusion)
     result = sample_latents(perfect, alpha * clean + sigma * noise, None, diffusion, sampling, GEOMETRY)
     assert torch.allclose(result, clean, atol=2e-3)
@@ -67,7 +68,7 @@ def test_a_better_solver_of_a_curved_path_needs_more_steps() -> None:
     exact = spread * noise
     errors = [
         float(
-            (sample_latents(gaussian, noise, None, diffusion, Sampling(steps=n), GEOMETRY) - exact)
+            (sample_latents(gaussian, noise, None, diffusion, SolverSettings(n, 1.0), GEOMETRY) - exact)
             .abs()
             .max()
         )

@@ -19,12 +19,13 @@ from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.geometry import TrainedModel, geometry_of, latent_shape, spatial_patch
 from vdsgen.spec.recipes import trained_recipe
 from vdsgen.spec.recipes.changes import RecipeChanges
+from vdsgen.spec.sampling import solver_settings
 from vdsgen.spec.shown import shown
 from vdsgen.spec.training import Diffusion
 
 
 def resolve_experiment(experiment: Experiment) -> Experiment:
-    """The experiment with its model's sizes written out.
+    """The experiment with its model's sizes written out, and how the model's sample videos are made.
 
     Raises InputError, with keys but no places, for a model that the catalogue does not hold and for one
     that does not fit the clips. An experiment that is resolved already stays as it is.
@@ -33,7 +34,10 @@ def resolve_experiment(experiment: Experiment) -> Experiment:
     problems = model_problems(experiment, model)
     if problems:
         raise InputError(problems)
-    return experiment.model_copy(update={"model": model})
+    sampling = experiment.training.sampling
+    sampling = sampling.model_copy(update=solver_settings(sampling, model)._asdict())
+    training = experiment.training.model_copy(update={"sampling": sampling})
+    return experiment.model_copy(update={"model": model, "training": training})
 
 
 def resolve_model(model: str | Vdt | PresetModel | DiffusersSource | DiffusersModel) -> TrainedModel:
@@ -111,7 +115,7 @@ def model_problems(experiment: Experiment, model: TrainedModel) -> list[Problem]
         *_channel_problems(experiment, model),
         *_text_problems(data, model),
         *_method_problems(experiment, model),
-        *_recipe_problems(experiment.training.diffusion, model),
+        *_recipe_problems(experiment, model),
     ]
     for index, size in enumerate(data.sizes):
         problems += _size_problems(data, model, size, size_key(index))
@@ -144,9 +148,9 @@ def _method_problems(experiment: Experiment, model: TrainedModel) -> list[Proble
     return []
 
 
-def _recipe_problems(diffusion: Diffusion, model: TrainedModel) -> list[Problem]:
+def _recipe_problems(experiment: Experiment, model: TrainedModel) -> list[Problem]:
     """What training.diffusion says that means nothing to the model."""
-    at = "training.diffusion"
+    at, diffusion = "training.diffusion", experiment.training.diffusion
     if isinstance(model, Vdt):
         if diffusion.recipe is None:
             return []
@@ -161,7 +165,7 @@ def _recipe_problems(diffusion: Diffusion, model: TrainedModel) -> list[Problem]
             remedy = f"write {key} into {at}.recipe" if known else "leave it out (docs/recipes.md)"
             problems.append(Problem(message, key=f"{at}.{key}", remedy=remedy))
     try:
-        trained_recipe(model, diffusion.recipe)
+        trained_recipe(model, experiment)
     except SpecError as error:
         problems.append(Problem(str(error), key=f"{at}.recipe.{error.key}", remedy=error.remedy))
     return problems

@@ -61,8 +61,10 @@ class Sampling(SpecWithOptions):
 
     written_where_set: ClassVar[frozenset[str]] = frozenset({"every_steps"})
 
-    steps: PositiveInt = 30
-    guidance_scale: NonNegativeFloat = 1.0
+    steps: PositiveInt | None = None
+    """None: as many as the model's recipe takes (docs/recipes.md), 30 for the bundled family."""
+    guidance_scale: NonNegativeFloat | None = None
+    """Of classifier-free guidance, 1 for none. None: the recipe's own, 1 for the bundled family."""
     clips: PositiveInt = 2
     frame_rate: PositiveFloat = 8.0
     every_steps: PositiveInt | None = None

@@ -36,7 +36,7 @@ class RecipeChanges(Spec):
     guidance: PositiveFloat | None = None
     """What a guidance-distilled model is told in training."""
     frame_rate: PositiveFloat | None = None
-    """Frames a second that SVD is told."""
+    """Frames a second that SVD is told. None: data.frame_rate, the recipe's own where that is unset."""
     motion_bucket_id: int | None = Field(default=None, ge=0, le=255)
     """SVD only."""
 

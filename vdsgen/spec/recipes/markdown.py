@@ -88,7 +88,7 @@ def _figures(recipe: Recipe) -> list[tuple[str, str]]:
         rows.append(
             (
                 "told besides",
-                f"frame rate {told.frame_rate:g} less 1, motion bucket "
+                f"frame rate (data.frame_rate, or {told.frame_rate:g}) less 1, motion bucket "
                 f"{told.motion_bucket_id}, the image's noise",
             )
         )

@@ -237,7 +237,7 @@ class MicroConditions:
     """Numbers that a module is told about each clip."""
 
     frame_rate: float = 7.0
-    """Frames a second, told as frame_rate - 1."""
+    """Frames a second, told as frame_rate - 1, where the experiment's clips are sampled at no rate."""
     motion_bucket_id: int = 127
 
 
