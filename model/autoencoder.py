@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from vdsgen.errors import VdsgenError
+from vdsgen.model.weight_files import DIFFUSERS, variant_of
 from vdsgen.spec.data import Autoencoder
 
 IMAGE_CLASSES = frozenset(
@@ -147,6 +148,7 @@ def _loaded(folder: Path, device: torch.device | str, spec: Autoencoder | None) 
             str(folder),
             local_files_only=True,
             use_safetensors=True,
+            variant=variant_of(folder, DIFFUSERS),
             torch_dtype=torch.float32,
             low_cpu_mem_usage=False,  # needs the package accelerate, for models that are not small
         )

@@ -12,6 +12,7 @@ import torch
 
 from vdsgen.errors import VdsgenError
 from vdsgen.model.data.video import printable
+from vdsgen.model.weight_files import TRANSFORMERS, variant_of
 from vdsgen.spec.data import TextEncoder
 
 CAPTIONS_AT_ONCE = 8
@@ -132,7 +133,8 @@ def _load(encoder: TextEncoder) -> tuple[Any, Any]:
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), **manners)
         if model_class is not transformers.AutoModel:
             manners.pop("trust_remote_code")  # only the Auto classes could run such code
-        model = model_class.from_pretrained(str(folder), use_safetensors=True, **manners)
+        variant = variant_of(folder, TRANSFORMERS)
+        model = model_class.from_pretrained(str(folder), use_safetensors=True, variant=variant, **manners)
     except (OSError, ValueError, KeyError, AttributeError, ImportError, RuntimeError) as error:
         raise VdsgenError(
             f"data.text_encoder.path: {shown} cannot be loaded: {_first_line(error)}",

@@ -12,12 +12,12 @@ from torch import nn
 
 from vdsgen.errors import VdsgenError
 from vdsgen.model.families.skeleton import Skeleton, model_class, saved_tensors
-
-NAME = "diffusion_pytorch_model"
+from vdsgen.model.weight_files import DIFFUSERS, weight_file
 
 
 class FolderWeights:
-    """`config.json` and `diffusion_pytorch_model.safetensors`, or several such files with their index.
+    """`config.json` and `diffusion_pytorch_model.safetensors`, or several such files with their index; or a
+    variant of them (vdsgen.model.weight_files).
 
     The names of all tensors are compared with the model's at once, shapes when a layer is filled.
     """
@@ -85,16 +85,11 @@ def check_class(folder: Path, class_name: str) -> None:
 
 def tensor_files(folder: Path) -> dict[str, Path]:
     """The name of each tensor in the folder -> the file that holds it. Raises VdsgenError."""
-    index, single = folder / f"{NAME}.safetensors.index.json", folder / f"{NAME}.safetensors"
-    if index.is_file():
-        return _indexed(index)
-    if not single.is_file():
-        raise VdsgenError(
-            f"{folder} holds neither {single.name} nor {index.name}",
-            remedy="a folder that diffusers' save_pretrained wrote has one of them",
-        )
-    with _opened(single) as tensors:
-        return dict.fromkeys(tensors.keys(), single)
+    found = weight_file(folder, DIFFUSERS)
+    if found.is_index:
+        return _indexed(found.path)
+    with _opened(found.path) as tensors:
+        return dict.fromkeys(tensors.keys(), found.path)
 
 
 def _indexed(index: Path) -> dict[str, Path]:

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 from vdsgen.errors import VdsgenError
+from vdsgen.model.weight_files import TRANSFORMERS, variant_of
 
 _ENDS_BYTES = 2**20
 """Of the head and the tail of a weights file that its identity is made of."""
@@ -60,7 +61,11 @@ def load_encoder(
         if kind not in (wanted, wanted.split("_")[0]):
             raise ValueError(f"it is of the type {kind}, not {wanted}")
         model = model_class.from_pretrained(
-            str(part), local_files_only=True, use_safetensors=True, dtype=dtype
+            str(part),
+            local_files_only=True,
+            use_safetensors=True,
+            variant=variant_of(part, TRANSFORMERS),
+            dtype=dtype,
         )
     return model.to(device).eval().requires_grad_(False)
 

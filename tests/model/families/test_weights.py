@@ -107,6 +107,44 @@ def test_weights_of_one_file_in_half_precision_are_read_as_well(folder: Path, tm
         assert torch.equal(state[name], tensor.float())
 
 
+def save_variant(folder: Path, variant: str, **how: Any) -> None:
+    """A model of weights of its own, in half precision, into `folder`."""
+    torch.manual_seed({"fp16": 4, "bf16": 5}.get(variant, 6))
+    model = model_class(WAN.class_name).from_config(dict(WAN.config)).half()
+    model.save_pretrained(folder, variant=variant, **how)
+
+
+@pytest.mark.parametrize("how", [{}, {"max_shard_size": "40KB"}], ids=["one file", "several files"])
+def test_a_variant_is_read_where_the_whole_weights_are_not_there(
+    tmp_path: Path, how: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    save_variant(tmp_path, "fp16", **how)
+    assert (tmp_path / "diffusion_pytorch_model.fp16.safetensors").is_file() == (not how)
+    state = whole_state(built(replace(WAN, weights=str(tmp_path))))
+    theirs = model_class(WAN.class_name).from_pretrained(tmp_path, variant="fp16").state_dict()
+    for name, tensor in theirs.items():
+        assert torch.equal(state[name], tensor.float())
+    assert not caplog.records, "there was nothing to choose from"
+
+
+def test_the_whole_weights_go_before_variants_and_fp16_before_bf16(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for variant in ("non_ema", "bf16", "fp16"):
+        save_variant(tmp_path, variant)
+    state = whole_state(built(replace(WAN, weights=str(tmp_path))))
+    fp16 = load_file(tmp_path / "diffusion_pytorch_model.fp16.safetensors")
+    assert all(torch.equal(state[name], tensor.float()) for name, tensor in fp16.items())
+    assert "holds variants of the weights: fp16 is read, not bf16, non_ema" in caplog.text
+    caplog.clear()
+    torch.manual_seed(7)
+    model_class(WAN.class_name).from_config(dict(WAN.config)).save_pretrained(tmp_path)
+    state = whole_state(built(replace(WAN, weights=str(tmp_path))))
+    for name, tensor in load_file(tmp_path / ONE_FILE).items():
+        assert torch.equal(state[name], tensor)
+    assert not caplog.records
+
+
 def _lacking(state: dict[str, torch.Tensor]) -> None:
     del state["proj_out.bias"]
 
@@ -176,7 +214,14 @@ def test_folders_without_weights_or_with_broken_ones_are_refused(tmp_path: Path)
     with pytest.raises(VdsgenError, match=r"config\.json cannot be read"):
         built(tiny)
     _write(tmp_path / "config.json", {"_class_name": WAN.class_name})
-    with pytest.raises(VdsgenError, match="holds neither"):
+    (tmp_path / "diffusion_pytorch_model.fp16-00001-of-00002.safetensors").write_bytes(b"")
+    looked_for = (
+        r"holds neither diffusion_pytorch_model\.safetensors nor "
+        r"diffusion_pytorch_model\.safetensors\.index\.json, nor a variant of them such as "
+        r"diffusion_pytorch_model\.fp16\.safetensors or "
+        r"diffusion_pytorch_model\.safetensors\.index\.fp16\.json"
+    )
+    with pytest.raises(VdsgenError, match=looked_for):
         built(tiny)
     (tmp_path / ONE_FILE).write_bytes(b"no tensors")
     with pytest.raises(VdsgenError, match="is no safetensors file that can be read"):

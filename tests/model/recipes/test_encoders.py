@@ -213,3 +213,20 @@ def test_another_familys_pipeline_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text_encoder" / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(VdsgenError, match="cannot be loaded"):
         encode_text(recipe_named("mochi"), tmp_path, ["a"])
+
+
+@pytest.mark.parametrize("name", ["wan", "svd"])
+def test_encoders_of_a_pipeline_that_was_fetched_in_half_precision_are_found(
+    name: str, tmp_path: Path
+) -> None:
+    recipe = save_pipeline(tmp_path, recipe_named(name))
+    clip = frames_for(recipe)
+    whole = FamilyEncoders(recipe, tmp_path).encode(clip, CAPTION)
+    files = sorted(tmp_path.glob("*/*.safetensors"))
+    for file in files:
+        file.rename(file.with_suffix(".fp16.safetensors"))
+    assert len(files) == 2
+    found = FamilyEncoders(recipe, tmp_path).encode(clip, CAPTION)
+    assert found.keys() == whole.keys()
+    for key, tensor in whole.items():
+        assert torch.equal(found[key], tensor), key
