@@ -62,15 +62,18 @@ def train(configuration: Configuration) -> None:
     init_distributed()
     index, held_out_index = shared_held_out(experiment, shared_index(experiment.data))
     device = get_accelerator().current_device_name()
-    cached = fill_together(experiment, index)
+    if configuration.measure:
+        held_out_index = None
+    cached = fill_together(experiment, index, held_out_index)
     source = None
     if rendered.layout.reads_clips(dist.get_rank()):
-        source = open_source(experiment, index, device, cached)
+        source = open_source(experiment, index, device, cached and cached.training)
     held_out = None
-    if held_out_index is not None and not configuration.measure:
-        # Held-out clips are in no cache: their encoders run here, once.
-        encoding = open_source(experiment, held_out_index, device) if source and cached else source
-        held_out = held_out_of(experiment, held_out_index, encoding, device)
+    if held_out_index is not None:
+        showing = (
+            open_source(experiment, held_out_index, device, cached.held_out) if source and cached else source
+        )
+        held_out = held_out_of(experiment, held_out_index, showing, device)
     memory = PeakMemory(len(configuration.sizes))
     engine = build_engine(
         in_run_directory(rendered.ds_config, configuration.output),

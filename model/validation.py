@@ -18,6 +18,7 @@ from deepspeed import comm as dist
 from torch import Tensor
 
 from vdsgen.model.agreement import known_to_all
+from vdsgen.model.cache.source import CachedRecipeSource, CachedSource
 from vdsgen.model.data.clips import ClipReader
 from vdsgen.model.data.condition import conditions_for
 from vdsgen.model.data.held_out import hold_out
@@ -102,21 +103,26 @@ class BundledHeldOut:
 def held_out_of(
     experiment: Experiment, index: Index, source: AnySource | None, device: torch.device | str = "cpu"
 ) -> HeldOut:
-    """The clips of `index`, encoded where this rank reads clips (`source`); text on `device`."""
+    """The clips of `index`, encoded where this rank reads clips (`source`), text on `device`; or read from
+    the cache, where `source` is of the held-out clips in it."""
     validation, model = experiment.training.validation, experiment.model
     assert validation is not None, "held-out clips are asked for"
     if not isinstance(model, Vdt):
-        assert source is None or isinstance(source, RecipeSource)
+        assert source is None or isinstance(source, RecipeSource | CachedRecipeSource)
         return recipe_held_out(experiment, index, source)
-    assert source is None or isinstance(source, SampleSource)
+    assert source is None or isinstance(source, SampleSource | CachedSource)
+    places = range(len(index.entries))
     latents: list[Tensor] = []
     conditions: list[Tensor | None] = []
-    if source is not None:
+    if isinstance(source, CachedSource):
+        latents = [source.reader.middle(place)["latents"].float() for place in places]
+        conditions = [source.conditions.of(place) for place in places]
+    elif source is not None:
+        assert source.noising.codec is not None, "opened to encode"
         reader = ClipReader(index, experiment.data.model_copy(update={"decoded_cache_mib": 0}), 0, 0.0)
         of_clips = conditions_for(index, experiment.data, model, device)
-        for place in range(len(index.entries)):
+        for place in places:
             pixels = to_unit_range(reader.middle(place))
-            assert source.noising.codec is not None, "opened to encode"
             latents.append(source.noising.codec.encode(pixels).cpu().float())
             conditions.append(of_clips.of(place))
     training, geometry = experiment.training, geometry_of(experiment.data, model)

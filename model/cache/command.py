@@ -22,11 +22,12 @@ from vdsgen.model.cache.families import encoders_of
 from vdsgen.model.cache.fill import Made, Work, fill
 from vdsgen.model.cache.progress import Notes, SharedProgress
 from vdsgen.model.cache.prune import Pruned, prune
-from vdsgen.model.cache.state import CacheState, cache_state, folder_of, hashes_of
+from vdsgen.model.cache.state import CacheState, cache_state, folder_of, hashes_of, missing_of
 from vdsgen.model.cache.store import Store, open_store
-from vdsgen.model.data.held_out import hold_out
+from vdsgen.model.data.held_out import as_held_out, hold_out
 from vdsgen.model.data.index import Index, scan
 from vdsgen.model.data.workers import without_main_module
+from vdsgen.spec.data import Data
 from vdsgen.spec.experiment import Experiment
 
 LOOK_SECONDS = 0.25
@@ -102,7 +103,7 @@ class _Cache:
     def check(self, progress: Progress) -> CacheReport:
         store = open_store(self.folder, make=False)
         contents = Contents(self.folder, remembered=False)
-        states = self._states(contents)
+        states = _all(self._states(contents))
         wrong = dict(store.damaged)
         names = sorted(store.manifests)
         for number, name in enumerate(names):
@@ -121,14 +122,16 @@ class _Cache:
         began = time.monotonic()
         store = open_store(self.folder, make=True)
         contents = Contents(self.folder)
-        states = self._states(contents)
+        groups = self._states(contents)
+        states = _all(groups)
         wrong = store.damaged | store.verify(store.manifests, contents)
         contents.save()
         found = self._report(states, store, wrong)
         store.retire(wrong)
         found.there = sum(key in store for key in _needed(states))
-        for state in states:
-            made = _encode(state.missing(store), workers, progress)
+        for group in groups:
+            # One experiment's encoders are loaded once, for all of its clips.
+            made = _encode(missing_of(group, store), workers, progress)
             found.made.entries += made.entries
             found.made.failed |= made.failed
             store.refresh()
@@ -141,13 +144,12 @@ class _Cache:
         found.seconds = time.monotonic() - began
         return found
 
-    def _states(self, contents: Contents) -> list[CacheState]:
-        states = []
-        for experiment in self.experiments:
-            index = _trained_on(experiment)
-            hashes = hashes_of(index, contents, range(len(index.entries)))
-            states.append(cache_state(index, experiment.data, encoders_of(experiment), hashes))
-        return states
+    def _states(self, contents: Contents) -> list[list[CacheState]]:
+        """Of each experiment."""
+        return [
+            [_state(experiment, index, data, contents) for index, data in _clips_of(experiment)]
+            for experiment in self.experiments
+        ]
 
     def _report(self, states: Sequence[CacheState], store: Store, wrong: dict[str, str]) -> CacheReport:
         needed = _needed(states)
@@ -163,10 +165,22 @@ class _Cache:
         )
 
 
-def _trained_on(experiment: Experiment) -> Index:
-    """The clips, but those that are held out: their loss is computed without the cache."""
+def _all(groups: Sequence[Sequence[CacheState]]) -> list[CacheState]:
+    return [state for group in groups for state in group]
+
+
+def _state(experiment: Experiment, index: Index, data: Data, contents: Contents) -> CacheState:
+    hashes = hashes_of(index, contents, range(len(index.entries)))
+    return cache_state(index, data, encoders_of(experiment), hashes)
+
+
+def _clips_of(experiment: Experiment) -> list[tuple[Index, Data]]:
+    """The clips that are trained on, and those that are held out where some are, each as they are read."""
     index, validation = scan(experiment.data), experiment.training.validation
-    return index if validation is None else hold_out(index, experiment.data, validation)[0]
+    if validation is None:
+        return [(index, experiment.data)]
+    training, held_out = hold_out(index, experiment.data, validation)
+    return [(training, experiment.data), (held_out, as_held_out(experiment.data))]
 
 
 def _needed(states: Sequence[CacheState]) -> set[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -19,11 +20,13 @@ from vdsgen.model.cache.families import encoders_of
 from vdsgen.model.cache.fill import Made, Work, fill
 from vdsgen.model.cache.progress import Notes, SharedProgress, time_left
 from vdsgen.model.cache.reader import CacheReader
-from vdsgen.model.cache.state import CacheState, cache_state, folder_of, hashes_of
+from vdsgen.model.cache.state import CacheState, cache_state, folder_of, hashes_of, missing_of
 from vdsgen.model.cache.store import Store, open_store
 from vdsgen.model.console import is_first_rank, say_first
+from vdsgen.model.data.held_out import as_held_out
 from vdsgen.model.data.index import NAMED_AT_MOST, Index
 from vdsgen.model.data.video import printable
+from vdsgen.spec.data import Data
 from vdsgen.spec.experiment import Experiment
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -31,26 +34,39 @@ SECONDS_BETWEEN_LINES = 10.0
 Answer = TypeVar("Answer")
 
 
-def fill_together(experiment: Experiment, index: Index) -> CacheReader | None:
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """What a run reads in the place of videos."""
+
+    training: CacheReader
+    held_out: CacheReader | None
+    """Of the clips that are held out; None where there are none."""
+
+
+def fill_together(experiment: Experiment, index: Index, held_out: Index | None = None) -> Cached | None:
     """Collective. None: the experiment has no cache. Returns when everything that can be encoded is in the
     cache, whoever encoded it. Raises VdsgenError on every rank where one has it."""
     if experiment.data.cache is None:
         return None
     store = _opened(experiment)
     contents = Contents(store.folder)
-    state = _state(experiment, index, contents)
-    damaged = _verified(state, store, contents)
-    work = state.missing(store)
+    states = [_state(experiment, index, experiment.data, contents)]
+    if held_out is not None:
+        states.append(_state(experiment, held_out, as_held_out(experiment.data), contents))
+    needed = {key for state in states for key in state.needed}
+    damaged = _verified(needed, store, contents)
+    work = missing_of(states, store)
     if work.entries:
         again = f", {damaged} damaged files' among them" if damaged else ""
         say_first(
             f"Encoding {len(work.clips)} windows of clips and {len(work.texts)} captions into {store.folder}"
-            f" ({len(state.needed) - work.entries} of {len(state.needed)} are there{again})."
+            f" ({len(needed) - work.entries} of {len(needed)} are there{again})."
         )
         _report(everybodys(lambda: _filled(work)))
     store.refresh()
     training = experiment.training
-    return state.reader(store, training.seed, training.diffusion.condition_dropout)
+    readers = [state.reader(store, training.seed, training.diffusion.condition_dropout) for state in states]
+    return Cached(readers[0], readers[1] if len(readers) > 1 else None)
 
 
 def _opened(experiment: Experiment) -> Store:
@@ -71,7 +87,7 @@ def _opened(experiment: Experiment) -> Store:
     return see()
 
 
-def _state(experiment: Experiment, index: Index, contents: Contents) -> CacheState:
+def _state(experiment: Experiment, index: Index, data: Data, contents: Contents) -> CacheState:
     """Each rank hashes its share of the clips."""
     world, rank = dist.get_world_size(), dist.get_rank()
     clips = range(len(index.entries))
@@ -83,17 +99,17 @@ def _state(experiment: Experiment, index: Index, contents: Contents) -> CacheSta
     make = encoders_of(experiment)
     for turn in (True, False):
         if is_first_rank() is turn:
-            state = cache_state(index, experiment.data, make, hashes)
+            state = cache_state(index, data, make, hashes)
         dist.barrier()
     contents.save()
     return state
 
 
-def _verified(state: CacheState, store: Store, contents: Contents) -> int:
+def _verified(needed: Set[str], store: Store, contents: Contents) -> int:
     """Retires damaged shards, and returns how many there were. Each rank reads its share of those that
     have not been read since they were written."""
     world, rank = dist.get_world_size(), dist.get_rank()
-    names = sorted({store.located(key).shard for key in state.needed if key in store})
+    names = sorted({store.located(key).shard for key in needed if key in store})
     wrong = dict(store.damaged)
     for part in everybodys(lambda: store.verify(names[rank::world], contents)):
         wrong |= part

@@ -125,6 +125,18 @@ class CacheReader:
         flipped = flipped and self.data.random_flip
         return self._entry(self.keys.clip(self.contents[position], of, start, flipped=flipped))
 
+    def middle(self, position: int) -> Tensors:
+        """Of a held-out clip (`as_held_out`), as `ClipReader.middle` has its pixels. Raises VdsgenError where
+        it is not in the cache."""
+        try:
+            return self.clip(position, 0, 0.5, flipped=False)
+        except KeyError:
+            path = printable(self.index.entries[position].path)
+            raise VdsgenError(
+                f"the held-out clip {path} is not in the cache",
+                remedy="it could not be decoded; take it out of the held-out clips",
+            ) from None
+
     def text(self, caption: str) -> Tensors:
         """Empty where captions are not embedded. Raises KeyError, DamageError."""
         if not self.keys.text_fingerprint:

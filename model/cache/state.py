@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vdsgen.errors import VdsgenError
@@ -56,6 +56,14 @@ class CacheState:
                 raise VdsgenError(f"{store.folder} lacks the embedding of the caption {need.caption[:60]!r}")
         entries: dict[str, Located] = {key: store.located(key) for key in self.needed if key in store}
         return CacheReader(self.index, self.data, seed, condition_dropout, self.keys, self.contents, entries)
+
+
+def missing_of(states: Sequence[CacheState], store: Store) -> Work:
+    """What is to be encoded for all of `states`, of one experiment: what several need, once."""
+    works = [state.missing(store) for state in states]
+    clips = {need.key: need for work in works for need in work.clips}
+    texts = {need.key: need for work in works for need in work.texts}
+    return replace(works[0], clips=list(clips.values()), texts=list(texts.values()))
 
 
 def cache_state(index: Index, data: Data, make_encoders: MakeEncoders, hashes: Sequence[str]) -> CacheState:

@@ -42,6 +42,13 @@ def hold_out(index: Index, data: Data, validation: Validation) -> tuple[Index, I
     return training, _looked_at(rest, data, validation)
 
 
+def as_held_out(data: Data) -> Data:
+    """What a held-out clip is looked at as: the middle frames at the first size, cropped at the centre and
+    not mirrored. Its window in a cache is then the only one."""
+    cache = data.cache and data.cache.model_copy(update={"windows_per_clip": 1})
+    return data.model_copy(update={"buckets": (), "random_flip": False, "crop": "center", "cache": cache})
+
+
 def _held_paths(index: Index, fraction: float) -> frozenset[str]:
     """Those with a hash below `fraction`; where there is none, the one with the lowest."""
     paths = [entry.path for entry in index.entries]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vdsgen.model.cache.source import CachedRecipeSource
 from vdsgen.model.data.clips import ClipReader
 from vdsgen.model.data.index import Index
 from vdsgen.model.data.order import generator_for
@@ -52,14 +53,20 @@ class RecipeHeldOut:
         return drawn.inputs, (drawn.target, drawn.weight)
 
 
-def recipe_held_out(experiment: Experiment, index: Index, source: RecipeSource | None) -> RecipeHeldOut:
-    """The clips of `index`, encoded where this rank reads clips."""
+def recipe_held_out(
+    experiment: Experiment, index: Index, source: RecipeSource | CachedRecipeSource | None
+) -> RecipeHeldOut:
+    """The clips of `index`, encoded where this rank reads clips; or read from the cache, where `source` is of
+    the held-out clips in it."""
     model, validation = experiment.model, experiment.training.validation
     assert isinstance(model, DiffusersModel)
     assert validation is not None, "held-out clips are asked for"
     recipe = trained_recipe(model, experiment)
     tensors: list[dict[str, Tensor]] = []
-    if source is not None:
+    if isinstance(source, CachedRecipeSource):
+        for place, entry in enumerate(index.entries):
+            tensors.append({**source.reader.middle(place), **source.text(entry.caption)})
+    elif source is not None:
         reader = ClipReader(index, experiment.data.model_copy(update={"decoded_cache_mib": 0}), 0, 0.0)
         for place, entry in enumerate(index.entries):
             tensors.append(source.encoders.encode_clip(reader.middle(place)) | source.text(entry.caption))

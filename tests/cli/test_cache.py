@@ -101,11 +101,11 @@ def test_prunes_what_no_input_needs_and_only_when_asked_and_unused(lab: Path) ->
     assert run(lab / "plan", "--prune").exit_code == 0
 
 
-def test_held_out_clips_are_not_needed(lab: Path) -> None:
-    """Training leaves them out as well: a check after a run finds nothing missing."""
+def test_held_out_clips_are_needed_at_their_one_window(lab: Path) -> None:
+    """As a run reads them: a check after one finds nothing missing."""
     held_out = ("--set", "training.validation={fraction: 0.3}")
     found = document(lab / "plan", *held_out, "--workers", 1)
-    assert found["needed"] == found["made"] == 6
+    assert found["needed"] == found["made"] == 2 * 3 + 1
     assert run(lab / "plan", *held_out, "--check").exit_code == 0
     assert run(lab / "plan", "--check").exit_code == 1
 

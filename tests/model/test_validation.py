@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.encoders import save_text_encoder
 from tests.model.sizes import geometry, tiny
 from tests.model.training import tiny_experiment, write_clips
-from vdsgen.model.data.held_out import hold_out
-from vdsgen.model.data.index import scan
+from vdsgen.errors import VdsgenError
+from vdsgen.model.cache.content import Contents
+from vdsgen.model.cache.families import encoders_of
+from vdsgen.model.cache.fill import fill
+from vdsgen.model.cache.source import CachedSource
+from vdsgen.model.cache.state import cache_state, folder_of, hashes_of
+from vdsgen.model.cache.store import open_store
+from vdsgen.model.data.clips import ClipReader
+from vdsgen.model.data.held_out import as_held_out, hold_out
+from vdsgen.model.data.index import Index, scan
 from vdsgen.model.data.samples import source_for
 from vdsgen.model.objective import (
     diffusion_loss,
@@ -22,6 +33,7 @@ from vdsgen.model.objective import (
     timestep_at,
 )
 from vdsgen.model.pipeline import Batch
+from vdsgen.model.sources import AnySource, open_source
 from vdsgen.model.validation import (
     BundledHeldOut,
     Rows,
@@ -29,6 +41,8 @@ from vdsgen.model.validation import (
     batches_of,
     held_out_of,
 )
+from vdsgen.spec.data import ClipSize, LatentCache, TextEncoder
+from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.training import Diffusion, Validation
 
 WHERE = geometry(tiny(condition="none"))
@@ -77,6 +91,70 @@ def held_out(tmp_path_factory: pytest.TempPathFactory) -> BundledHeldOut:
     found = held_out_of(experiment, held, source_for(experiment, training))
     assert isinstance(found, BundledHeldOut)
     return found
+
+
+def of_cache(experiment: Experiment, held: Index) -> AnySource:
+    """The held-out clips, encoded into the experiment's cache."""
+    store = open_store(folder_of(experiment.data), make=True)
+    contents = Contents(store.folder)
+    hashes = hashes_of(held, contents, range(len(held.entries)))
+    state = cache_state(held, as_held_out(experiment.data), encoders_of(experiment), hashes)
+    assert len(state.clips) == len(held.entries)
+    fill(state.missing(store), "cpu")
+    store.refresh()
+    return open_source(experiment, held, "cpu", state.reader(store, 0, 0.0))
+
+
+@pytest.mark.parametrize("condition", ["class", "text"])
+def test_held_out_clips_of_a_cache_are_those_that_are_encoded(
+    tmp_path: Path, condition: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows, flips and sizes of training are none of theirs; no encoder is loaded to read them."""
+    clips = write_clips(tmp_path / "clips", count=4)
+    (clips / "stripes 1.txt").write_text("a red car")
+    validation = Validation(fraction=0.5, quantiles=(0.2, 0.5, 0.8), clips=2)
+    given = tiny_experiment(clips, (ClipSize(frames=2, height=16, width=32),), validation=validation)
+    changes: dict[str, Any] = {
+        "random_flip": True,
+        "cache": LatentCache(folder=str(tmp_path / "cache"), windows_per_clip=3, dtype="fp32"),
+    }
+    if condition == "text":
+        changes["text_encoder"] = TextEncoder(
+            path=str(save_text_encoder(tmp_path / "text", "t5")), max_tokens=8
+        )
+        model = {"condition": "text", "text_hidden_size": 16, "classes": None}
+        given = given.model_copy(update={"model": given.model.model_copy(update=model)})
+    experiment = given.model_copy(update={"data": given.data.model_copy(update=changes)})
+    training, held = hold_out(scan(experiment.data), experiment.data, validation)
+    encoded = held_out_of(experiment, held, source_for(experiment, training))
+    source = of_cache(experiment, held)
+
+    def loads(*_: Any, **__: Any) -> None:
+        pytest.fail("an encoder is loaded")
+
+    monkeypatch.setattr("vdsgen.model.sources.codec_for", loads)
+    monkeypatch.setattr("vdsgen.model.data.text._load", loads)
+    monkeypatch.setattr(ClipReader, "_decode", loads)
+    read = held_out_of(experiment, held, source)
+    assert (read.paths, read.samples) == (encoded.paths, encoded.samples)
+    for place in range(encoded.samples):
+        (inputs, target), (expected, expected_target) = (plain(one.sample(place)) for one in (read, encoded))
+        assert torch.equal(target, expected_target)
+        assert len(inputs) == len(expected) == 3
+        assert all(torch.equal(one, other) for one, other in zip(inputs, expected, strict=True))
+
+
+def test_a_held_out_clip_that_the_cache_lacks_is_named(tmp_path: Path) -> None:
+    clips = write_clips(tmp_path / "clips", count=2)
+    given = tiny_experiment(clips, validation=Validation(fraction=0.5))
+    cache = LatentCache(folder=str(tmp_path / "cache"))
+    experiment = given.model_copy(update={"data": given.data.model_copy(update={"cache": cache})})
+    _, held = hold_out(scan(experiment.data), experiment.data, Validation(fraction=0.5))
+    source = of_cache(experiment, held)
+    assert isinstance(source, CachedSource)
+    source.reader.entries = {}
+    with pytest.raises(VdsgenError, match=r"the held-out clip stripes .\.mp4 is not in the cache"):
+        held_out_of(experiment, held, source)
 
 
 def plain(batch: Batch) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
