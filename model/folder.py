@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from vdsgen.errors import VdsgenError
-from vdsgen.model.layers.tensor_parallel import ALONE, TensorRanks
+from vdsgen.model.layers.tensor_parallel import ALONE, TensorRanks, split_of
 from vdsgen.model.objective import diffusion_loss
 from vdsgen.model.pipeline import SequentialModel, layer_specs
 from vdsgen.spec.architecture import Geometry, Vdt
@@ -70,8 +70,9 @@ class VdtFolder:
             )
 
     @torch.no_grad()
-    def fill(self, layer: nn.Module, index: int) -> None:
-        """Gives layer `index` its weights; collective where ZeRO-3 shares them out. Raises VdsgenError."""
+    def fill(self, layer: nn.Module, index: int, ranks: TensorRanks = ALONE) -> None:
+        """Gives layer `index` its weights, or this one of `ranks` its share of them; collective where ZeRO-3
+        shares them out. Raises VdsgenError."""
         parameters = dict(layer.named_parameters())
         own = {name: self._files.get(f"{index}.{name}") for name in parameters}
         missing = [name for name, file in own.items() if file is None]
@@ -84,6 +85,9 @@ class VdtFolder:
             for name, parameter in parameters.items():
                 with _opened(self.folder / str(own[name])) as tensors:
                     stored = tensors.get_tensor(f"{index}.{name}")
+                split = split_of(parameter)
+                if split is not None:
+                    stored = split.share(stored, ranks)
                 if stored.shape != parameter.shape:
                     raise VdsgenError(
                         f"{self.folder}: {index}.{name} has shape {list(stored.shape)}, the model's is "
@@ -95,31 +99,26 @@ class VdtFolder:
 class StartedLayer(LayerSpec):  # type: ignore[misc]
     """A layer that is built with a folder's weights in the place of random ones."""
 
-    def __init__(self, spec: LayerSpec, folder: VdtFolder, index: int) -> None:
+    def __init__(self, spec: LayerSpec, folder: VdtFolder, index: int, ranks: TensorRanks = ALONE) -> None:
         super().__init__(spec.typename, *spec.module_args, **spec.module_kwargs)
         self.folder = folder
         self.index = index
+        self.ranks = ranks
 
     def build(self, log: bool = False) -> nn.Module:
         layer: nn.Module = super().build(log)
-        self.folder.fill(layer, self.index)
+        self.folder.fill(layer, self.index, self.ranks)
         return layer
 
 
 def started_from(
     specs: list[LayerSpec], model: Vdt, folder: Path, ranks: TensorRanks = ALONE
 ) -> list[LayerSpec]:
-    """The layers with the folder's weights. Raises VdsgenError where they are of another model, or ranks
-    would each need a part of them."""
-    if ranks.size > 1:
-        raise VdsgenError(
-            f"training.start_from: ranks that share each block (tensor_parallel_size {ranks.size}) cannot "
-            f"take their parts from a folder yet",
-            remedy="set constraints.tensor_parallel_size to 1",
-        )
+    """The layers with the folder's weights, of which each of `ranks` takes its share. Raises VdsgenError
+    where they are of another model."""
     found = VdtFolder(folder)
     found.check(model)
-    return [StartedLayer(spec, found, index) for index, spec in enumerate(specs)]
+    return [StartedLayer(spec, found, index, ranks) for index, spec in enumerate(specs)]
 
 
 def load_model(folder: Path, geometry: Geometry) -> SequentialModel:

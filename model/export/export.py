@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from vdsgen.errors import VdsgenError
 from vdsgen.model.export.safetensors_folder import write_folder
 from vdsgen.model.export.stored import Weights, averaged_weights, in_dtype, trained_weights
+from vdsgen.model.export.tensor_shares import joined, splits_of
 from vdsgen.model.folder import CLASS_NAME, NO_NAME, STEM
 from vdsgen.spec.architecture import Vdt
 from vdsgen.spec.checkpoints import RECORD, CheckpointRecord, read_checkpoints
 from vdsgen.spec.diffusers_model import DiffusersModel
 from vdsgen.spec.experiment import Experiment
+from vdsgen.spec.geometry import geometry_of
 from vdsgen.spec.load import load_experiment
 from vdsgen.spec.run import read_json_object
 from vdsgen.spec.training import Lora
@@ -50,12 +52,26 @@ def export(source: Path, out: Path, *, ema: bool = False, rendered: Path | None 
     """
     folder, record = checkpoint_of(source)
     experiment = experiment_of(folder, rendered)
-    weights = trained_weights(folder, record)
-    if ema:
-        weights = {**weights, **in_dtype(averaged_weights(folder, record), weights)}
+    weights = whole_weights(experiment, folder, record, ema=ema)
     kind, files = _write(experiment, weights, out)
     parameters = sum(_elements(one.shape) for one in weights.values())
     return Exported(out, kind, record.step, ema, parameters, tuple(files))
+
+
+def whole_weights(
+    experiment: Experiment, folder: Path, record: CheckpointRecord, *, ema: bool = False
+) -> Weights:
+    """A checkpoint's weights by the training module's names, those that ranks share put together; with `ema`
+    their averages. Raises VdsgenError where they cannot be read."""
+    size, splits = record.layout.tensor_parallel_size, {}
+    if size > 1:
+        assert isinstance(experiment.model, Vdt), "ranks share no blocks of diffusers"
+        splits = splits_of(experiment.model, geometry_of(experiment.data, experiment.model), size)
+    weights = joined([trained_weights(folder, record, rank) for rank in range(size)], splits)
+    if not ema:
+        return weights
+    averages = joined([averaged_weights(folder, record, rank) for rank in range(size)], splits)
+    return {**weights, **in_dtype(averages, weights)}
 
 
 def checkpoint_of(source: Path) -> tuple[Path, CheckpointRecord]:

@@ -20,8 +20,8 @@ from torch import Tensor
 from vdsgen.errors import VdsgenError
 from vdsgen.spec.checkpoints import CheckpointRecord
 
-LAYER_FILE = re.compile(r"layer_(\d+)-model_states\.pt")
-WHOLE_FILE = "mp_rank_00_model_states.pt"
+LAYER_FILE = re.compile(r"layer_(\d+)(?:-model_(\d+))?-model_states\.pt")
+"""Of a layer, or of a tensor-parallel rank's share of it (pipe/module.py:592)."""
 AVERAGE_FILE = re.compile(r"ema_rank_(\d+)\.pt")
 
 
@@ -42,34 +42,32 @@ class Stored:
 Weights = Mapping[str, Stored]
 
 
-def trained_weights(folder: Path, record: CheckpointRecord) -> dict[str, Stored]:
-    """What the engine trained, in its own precision. Raises VdsgenError where it cannot be read."""
-    if record.layout.tensor_parallel_size > 1:
-        raise VdsgenError(
-            f"{folder} was written by ranks that share each block (tensor_parallel_size "
-            f"{record.layout.tensor_parallel_size}); their parts are not put together yet",
-            remedy="export a checkpoint of a run without tensor parallelism",
-        )
-    layer_files = sorted(name for name in record.files if LAYER_FILE.fullmatch(name))
+def trained_weights(folder: Path, record: CheckpointRecord, tensor_rank: int = 0) -> dict[str, Stored]:
+    """What the engine trained, in its own precision; of ranks that share each block, what this one holds.
+    Raises VdsgenError where it cannot be read."""
+    layer_files = sorted(name for name in record.files if _is_layer_of(name, tensor_rank))
     if layer_files:
         return {name: one for file in layer_files for name, one in _layer_of_pipeline(folder / file)}
     if record.layout.zero_stage == 3:
-        return _of_zero_3(folder, record)
-    module = load(folder / WHOLE_FILE)["module"]
+        return _of_zero_3(folder, record, tensor_rank)
+    module = load(folder / f"mp_rank_{tensor_rank:02d}_model_states.pt")["module"]
     return {name: _held(tensor) for name, tensor in module.items()}
 
 
-def averaged_weights(folder: Path, record: CheckpointRecord) -> dict[str, Stored]:
+def averaged_weights(folder: Path, record: CheckpointRecord, tensor_rank: int = 0) -> dict[str, Stored]:
     """Averages (EMA) of trained parameters, fp32. Raises VdsgenError where there are none."""
-    names = sorted(name for name in record.files if AVERAGE_FILE.fullmatch(name))
-    if not names:
+    ranks = record.layout.tensor_parallel_size
+    found = {name: match for name in sorted(record.files) if (match := AVERAGE_FILE.fullmatch(name))}
+    if not found:
         raise VdsgenError(
             f"{folder} has no averaged weights",
             remedy="leave out --ema, or train with training.ema in the experiment",
         )
     shapes: dict[str, list[int]] = {}
     parts: dict[str, list[tuple[Tensor, int, int, int]]] = {}
-    for name in names:
+    for name, match in found.items():
+        if int(match[1]) % ranks != tensor_rank:  # neighbours share blocks
+            continue
         state = load(folder / name)
         shapes |= state["shapes"]
         for average, slices in zip(state["averages"], state["slices"], strict=True):
@@ -94,6 +92,11 @@ def load(path: Path) -> Any:
     except Exception as error:  # torch raises what the file makes it raise
         words = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise VdsgenError(f"{path} cannot be read: {words}") from error
+
+
+def _is_layer_of(name: str, tensor_rank: int) -> bool:
+    found = LAYER_FILE.fullmatch(name)
+    return found is not None and int(found[2] or 0) == tensor_rank
 
 
 def _layer_of_pipeline(path: Path) -> Iterator[tuple[str, Stored]]:
@@ -126,17 +129,18 @@ def _put_together(name: str, shape: tuple[int, ...], parts: list[tuple[Tensor, i
     return Stored(shape, parts[0][0].dtype, read)
 
 
-def _of_zero_3(folder: Path, record: CheckpointRecord) -> dict[str, Stored]:
+def _of_zero_3(folder: Path, record: CheckpointRecord, tensor_rank: int) -> dict[str, Stored]:
     """Trained parameters from the fp32 weights of each rank's optimizer, one parameter's share after another
     (zero/stage3.py, FP32_FLAT_GROUPS; checkpoint's param_shapes has their order); frozen ones from shares of
     their own. Both rounded to the model's precision, as the engine's weights are."""
     ranks = record.layout.sequence_data_parallel_size
-    models = [
-        load(_only(folder, f"*zero_pp_rank_{rank}_mp_rank_00_model_states.pt")) for rank in range(ranks)
-    ]
-    states = [
-        load(_only(folder, f"*zero_pp_rank_{rank}_mp_rank_00_optim_states.pt")) for rank in range(ranks)
-    ]
+    models, states = (
+        [
+            load(_only(folder, f"*zero_pp_rank_{rank}_mp_rank_{tensor_rank:02d}_{kind}_states.pt"))
+            for rank in range(ranks)
+        ]
+        for kind in ("model", "optim")
+    )
     dtype = next(iter(models[0]["module"].values())).dtype
     groups = [state["optimizer_state_dict"]["fp32_flat_groups"] for state in states]
     found: dict[str, Stored] = {}

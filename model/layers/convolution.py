@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vdsgen.model.layers.initial import fill_normal
 from vdsgen.model.layers.tensor_parallel import (
     ALONE,
+    Split,
     TensorRanks,
     mark_split,
     row_linear,
@@ -92,11 +93,11 @@ class TemporalConvolution(nn.Module):
             math.sqrt(1 / kernel_size),
             generator,
             (kernel_size, hidden_size),
-            lambda whole: whole.chunk(ranks.size, dim=1)[ranks.rank],
+            lambda whole: Split(dim=1).share(whole, ranks),
         )
         if ranks.size > 1:
-            mark_split(self.kernel)
-            mark_split(self.bias)
+            mark_split(self.kernel, Split(dim=1))
+            mark_split(self.bias, Split(dim=0))
         self.pointwise = row_linear(hidden_size, hidden_size, generator, ranks)
 
     def forward(self, x_BTSD: Tensor) -> Tensor:

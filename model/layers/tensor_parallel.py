@@ -13,6 +13,8 @@ gradient there: it is outside of f and g, or goes through `shared` itself, as th
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -140,15 +142,45 @@ def share_of_channels(ranks: TensorRanks, x_D: Tensor) -> Tensor:
     return share
 
 
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How ranks share a parameter: along `dim`, which is `parts` stretches of equal length (queries, keys and
+    values, say) that are each split evenly."""
+
+    dim: int
+    parts: int = 1
+
+    def share(self, whole: Tensor, ranks: TensorRanks) -> Tensor:
+        """Of the whole parameter, what `ranks` hold here."""
+        stretches = whole.unflatten(self.dim, (self.parts, ranks.size, -1))
+        return stretches.select(self.dim + 1, ranks.rank).flatten(self.dim, self.dim + 1)
+
+    def whole(self, shares: Sequence[Tensor]) -> Tensor:
+        """The parameter, of what each rank holds, in their order."""
+        stretches = [share.unflatten(self.dim, (self.parts, -1)) for share in shares]
+        return torch.stack(stretches, self.dim + 1).flatten(self.dim, self.dim + 2)
+
+    def whole_shape(self, share: Sequence[int], size: int) -> tuple[int, ...]:
+        """Of a parameter of which each of `size` ranks holds a tensor of shape `share`."""
+        return (*share[: self.dim], share[self.dim] * size, *share[self.dim + 1 :])
+
+
+def split_of(parameter: Tensor) -> Split | None:
+    """None: every rank holds all of it."""
+    return getattr(parameter, "split_over_ranks", None)
+
+
 def is_split(parameter: Tensor) -> bool:
     """Whether each tensor rank holds another part of this parameter."""
     return bool(getattr(parameter, "model_parallel", False))
 
 
-def mark_split(parameter: Tensor) -> None:
-    """Says that ranks hold different parts. DeepSpeed counts unmarked parameters once in gradient norms
-    (runtime/utils.py:134)."""
+def mark_split(parameter: Tensor, split: Split | None = None) -> None:
+    """Says that ranks hold different parts, of a parameter also which. DeepSpeed counts unmarked parameters
+    once in gradient norms (runtime/utils.py:134)."""
     parameter.model_parallel = True  # type: ignore[attr-defined]
+    if split is not None:
+        parameter.split_over_ranks = split  # type: ignore[attr-defined]
 
 
 class ColumnParallelLinear(nn.Linear):
@@ -168,14 +200,16 @@ class ColumnParallelLinear(nn.Linear):
         with torch.no_grad():
             self.bias.zero_()
 
-        def rows_of_this_rank(whole: Tensor) -> Tensor:
-            rows = whole.view(parts, ranks.size, -1, in_features)[:, ranks.rank]
-            return rows.reshape(-1, in_features)
-
-        std = math.sqrt(2 / (in_features + out_features))
-        fill_normal(self.weight, std, generator, (out_features, in_features), rows_of_this_rank)
-        mark_split(self.weight)
-        mark_split(self.bias)
+        split, std = Split(dim=0, parts=parts), math.sqrt(2 / (in_features + out_features))
+        fill_normal(
+            self.weight,
+            std,
+            generator,
+            (out_features, in_features),
+            lambda whole: split.share(whole, ranks),
+        )
+        mark_split(self.weight, split)
+        mark_split(self.bias, split)
 
     def reset_parameters(self) -> None:
         """Nothing, as in `Linear`."""
@@ -203,6 +237,7 @@ class RowParallelLinear(nn.Linear):
             self.bias.zero_()
             if zero:
                 self.weight.zero_()
+        split = Split(dim=1)
         if not zero:
             std = math.sqrt(2 / (in_features + out_features))
             fill_normal(
@@ -210,9 +245,9 @@ class RowParallelLinear(nn.Linear):
                 std,
                 generator,
                 (out_features, in_features),
-                lambda whole: whole.chunk(ranks.size, dim=1)[ranks.rank],
+                lambda whole: split.share(whole, ranks),
             )
-        mark_split(self.weight)
+        mark_split(self.weight, split)
 
     def reset_parameters(self) -> None:
         """Nothing, as in `Linear`."""

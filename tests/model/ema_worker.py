@@ -23,7 +23,9 @@ from vdsgen.model.ema import decay_at
 from vdsgen.model.engine import TrainingEngine
 from vdsgen.model.export.safetensors_folder import write_folder
 from vdsgen.model.export.stored import averaged_weights, trained_weights
+from vdsgen.model.export.tensor_shares import joined, splits_of
 from vdsgen.model.folder import CLASS_NAME, NO_NAME, STEM, VdtFolder
+from vdsgen.model.layers.tensor_parallel import TensorRanks
 from vdsgen.model.masters import Slice, master_tensors, shapes_of, slices_of, trainable, whole_parameters
 from vdsgen.model.validation import held_out_losses
 from vdsgen.spec.checkpoints import read_checkpoints
@@ -53,18 +55,28 @@ def put_together(engine: TrainingEngine, tensors: list[Tensor]) -> dict[str, Ten
 def exported(
     engine: TrainingEngine, saved: Path, weights: dict[str, Tensor], averages: dict[str, Tensor]
 ) -> dict[str, bool]:
-    """Whether the checkpoint's files, read without the engine, hold what this rank's layers have."""
+    """Whether the checkpoint's files, read without the engine, hold what this rank's layers have, or of what
+    tensor-parallel ranks share its part."""
     record = read_checkpoints(saved.parent.parent)[0][saved]
-    stored = trained_weights(saved, record)
-    averaged = averaged_weights(saved, record)
+    size = record.layout.tensor_parallel_size
+    splits = splits_of(MODEL, GEOMETRY, size) if size > 1 else {}
+    stored = joined([trained_weights(saved, record, rank) for rank in range(size)], splits)
+    averaged = joined([averaged_weights(saved, record, rank) for rank in range(size)], splits)
+    ranks = TensorRanks(size, torch.distributed.get_rank() % size)
+
+    def part(name: str, whole: Tensor) -> Tensor:
+        return splits[name].share(whole, ranks) if name in splits else whole
+
     out = saved.parent.parent.parent / f"{saved.parent.parent.name} exported"
     if is_first_rank():
         content = {"_class_name": CLASS_NAME, **MODEL.model_dump(mode="json", exclude=NO_NAME)}
         write_folder(out, content, stored, STEM, file_bytes=60_000)
     torch.distributed.barrier()
     return {
-        "stored": all(torch.equal(stored[name].read(), weights[name]) for name in weights),
-        "stored_averages": all(torch.equal(averaged[name].read(), averages[name]) for name in averages),
+        "stored": all(torch.equal(part(name, stored[name].read()), weights[name]) for name in weights),
+        "stored_averages": all(
+            torch.equal(part(name, averaged[name].read()), averages[name]) for name in averages
+        ),
         "stored_all": len(stored) == len(averaged) == len(VdtFolder(out)._files),
     }
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from tests.model.ranks import run_ranks
 from tests.model.test_checkpoint import BF16, FP16, case
@@ -23,6 +26,9 @@ CASES = [
     case("data-zero1-bf16", stages=1, zero_stage=1, **BF16),
     case("data-zero2-bf16", stages=1, zero_stage=2, **BF16),
     case("data-zero3-bf16", stages=1, zero_stage=3, bf16={"enabled": True}),
+    case("tensor-zero0-fp32", stages=1, zero_stage=0, tensor=2),
+    case("tensor-zero1-bf16", stages=1, zero_stage=1, tensor=2, **BF16),
+    case("tensor-zero3-bf16", stages=1, zero_stage=3, tensor=2, bf16={"enabled": True}),
 ]
 OPTIMIZERS = {
     "pipeline-zero0-bf16": "BF16_Optimizer",
@@ -32,13 +38,21 @@ OPTIMIZERS = {
     "data-zero1-bf16": "BF16_Optimizer",
     "data-zero2-bf16": "DeepSpeedZeroOptimizer",
     "data-zero3-bf16": "DeepSpeedZeroOptimizer_Stage3",
+    "tensor-zero0-fp32": "AdamW",
+    "tensor-zero1-bf16": "BF16_Optimizer",
+    "tensor-zero3-bf16": "DeepSpeedZeroOptimizer_Stage3",
 }
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where runs are, and what was exported of them."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def answers(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """Case -> what each rank says."""
-    folder = tmp_path_factory.mktemp("runs")
     found: dict[str, list[dict[str, Any]]] = {}
     for pipelined in (True, False):
         cases = [
@@ -70,9 +84,29 @@ def test_weights_are_averaged_saved_and_changed_places_with(
         assert rank["started"], "a run that starts from the exported folder predicts the same"
         assert rank["resumed"] and rank["resumed_average"], "a resumed average goes on as it was"
         assert rank["held_out"] == answers[name][0]["held_out"], "every rank validates the same weights"
-    shared_out = OPTIMIZERS[name] not in ("AdamW", "FP16_UnfusedOptimizer")
+    # Tensor-parallel ranks each have their own.
+    shared_out = OPTIMIZERS[name] not in ("AdamW", "FP16_UnfusedOptimizer") or name.startswith("tensor")
     files = ["ema_rank_00000.pt", "ema_rank_00001.pt"]
     assert answers[name][0]["files"] == (files if shared_out else files[:1])
+
+
+@pytest.mark.slow
+def test_exported_shares_of_blocks_are_the_weights_of_ranks_that_share_none(
+    answers: dict[str, list[dict[str, Any]]], folder: Path
+) -> None:
+    """After two steps on the same samples. Each rank held half of every block."""
+    assert answers["tensor-zero0-fp32"][0]["stored_all"]
+    whole, merged = (
+        {
+            name: tensor
+            for file in (folder / f"{layout}-zero0-fp32 exported").glob("*.safetensors")
+            for name, tensor in load_file(file).items()
+        }
+        for layout in ("data", "tensor")
+    )
+    assert merged.keys() == whole.keys()
+    for name, tensor in whole.items():
+        torch.testing.assert_close(merged[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_the_average_forgets_its_first_steps_sooner_with_warm_up() -> None:

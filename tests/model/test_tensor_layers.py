@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tests.model.sizes import geometry, tiny
 from vdsgen.errors import VdsgenError
+from vdsgen.model.export.tensor_shares import splits_of
 from vdsgen.model.layers.block import Block
 from vdsgen.model.layers.modulation import ROWS
 from vdsgen.model.layers.positions import RotaryTables
@@ -123,6 +124,24 @@ def test_ranks_start_with_the_whole_models_weights(size: int) -> None:
             part = shares(name, whole[name], size)[rank]
             assert torch.equal(parameter, part), name
             assert is_split(parameter) == (part.shape != whole[name].shape), name
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_layers_say_how_their_weights_are_put_together_again(size: int) -> None:
+    where = geometry(MODEL)
+    splits = splits_of(MODEL, where, size)
+    whole = dict(layer_specs(MODEL, where, SEED)[2].build().named_parameters())
+    ranks = [
+        dict(layer_specs(MODEL, where, SEED, TensorRanks(size, rank))[2].build().named_parameters())
+        for rank in range(size)
+    ]
+    for name, parameter in whole.items():
+        split, parts = splits.get(f"2.{name}"), [rank[name] for rank in ranks]
+        assert (split is not None) == is_split(parts[0]), name
+        if split is not None:
+            assert split.whole_shape(parts[0].shape, size) == parameter.shape
+            assert torch.equal(split.whole(parts), parameter), name
+    assert not [name for name in splits if name.startswith(("0.", f"{MODEL.depth + 1}."))]
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,13 @@ from tests.model.agreement import (
 from tests.model.ranks import run_ranks
 from tests.model.test_layouts import FP16, FP32_ACCUMULATION, STEPS, config, selectively
 from tests.model.training import render_tiny, train, write_clips
+from vdsgen.model.export.export import export
+from vdsgen.model.folder import load_model
 from vdsgen.model.metrics import read_metrics
+from vdsgen.spec.architecture import Vdt
 from vdsgen.spec.checkpoints import read_checkpoints
+from vdsgen.spec.geometry import geometry_of
+from vdsgen.spec.load import load_experiment
 from vdsgen.spec.training import Saving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
@@ -135,3 +140,8 @@ def test_a_rendered_plan_with_tensor_ranks_trains_saves_and_samples(tmp_path: Pa
         f"layer_01-model_{rank:02d}-model_states.pt" for rank in range(2)
     }
     assert (tmp_path / "run" / "samples" / "step-00000002.mp4").exists()
+    done = export(tmp_path / "run", tmp_path / "exported")
+    experiment = load_experiment(plan / "train.yaml")
+    assert isinstance(experiment.model, Vdt)
+    model = load_model(tmp_path / "exported", geometry_of(experiment.data, experiment.model))
+    assert done.parameters == sum(parameter.numel() for parameter in model.parameters())
