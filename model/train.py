@@ -33,6 +33,7 @@ from vdsgen.model.configuration import Configuration, read_configuration
 from vdsgen.model.console import configure_logging, is_first_rank, say, say_first
 from vdsgen.model.curves import LOSS_CURVE, draw_loss
 from vdsgen.model.data.buckets import bucket_text
+from vdsgen.model.data.index import Index
 from vdsgen.model.data.loader import Batches, batches_for
 from vdsgen.model.data.order import SizeOrder
 from vdsgen.model.data.waiting import Waiting
@@ -43,7 +44,7 @@ from vdsgen.model.interludes import Interludes
 from vdsgen.model.launcher import end_with_launcher
 from vdsgen.model.memory import PeakMemory
 from vdsgen.model.metrics import DivergenceAlarm, StepMetrics, read_metrics
-from vdsgen.model.monitoring.events import in_run_directory
+from vdsgen.model.monitoring.events import handed_over, in_run_directory
 from vdsgen.model.monitoring.monitor import RunMonitor
 from vdsgen.model.monitoring.report import opening_text
 from vdsgen.model.record import RunLog, record_run
@@ -83,6 +84,20 @@ def train(configuration: Configuration) -> None:
         configuration.adapters,
         configuration.start_from,
     )
+    with handed_over(engine.engine.monitor):
+        train_with(configuration, engine, index, source, held_out, memory)
+
+
+def train_with(
+    configuration: Configuration,
+    engine: TrainingEngine,
+    index: Index,
+    source: AnySource | None,
+    held_out: HeldOut | None,
+    memory: PeakMemory,
+) -> None:
+    """From the built engine to the closing summary."""
+    rendered = configuration.rendered
     first_step = checkpoint.resume(engine, configuration.output, rendered) if configuration.resume else 0
     record_run(configuration, index, first_step)
     say_first(

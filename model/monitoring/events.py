@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from vdsgen.model.metrics import StepMetrics
+
+_logger = logging.getLogger(__name__)
 
 WRITES_FILES = ("tensorboard", "csv_monitor")
 SCALARS = (
@@ -58,3 +62,25 @@ def write_events(monitor: Any, metrics: StepMetrics, samples: int) -> None:
     """To DeepSpeed's monitor, at the number of clips seen so far: where its own events are."""
     if monitor.enabled:
         monitor.write_events([(name, value, samples) for name, value in scalars(metrics).items()])
+
+
+@contextmanager
+def handed_over(monitor: Any) -> Iterator[None]:
+    """At the end, services get what they have not sent or written yet. They would do it when Python ends,
+    which the entrypoint does not wait for (os._exit): an offline run of W&B then holds nothing at all.
+
+    `monitor` is DeepSpeed's, which has services on rank 0 alone. A service that fails is a warning."""
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        try:
+            if monitor.wandb_monitor is not None:
+                import wandb
+
+                wandb.finish(exit_code=int(failed))
+            if monitor.comet_monitor is not None and monitor.comet_monitor.experiment is not None:
+                monitor.comet_monitor.experiment.end()
+        except Exception as error:
+            _logger.warning("metrics may be missing from the service that was asked for: %s", error)
