@@ -68,7 +68,7 @@ def train(configuration: Configuration) -> None:
     cached = fill_together(experiment, index, held_out_index)
     source = None
     if rendered.layout.reads_clips(dist.get_rank()):
-        source = open_source(experiment, index, device, cached and cached.training)
+        source = open_source(experiment, index, device, None if cached is None else cached.training)
     held_out = None
     if held_out_index is not None:
         showing = (

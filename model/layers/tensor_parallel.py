@@ -152,12 +152,12 @@ class Split:
 
     def share(self, whole: Tensor, ranks: TensorRanks) -> Tensor:
         """Of the whole parameter, what `ranks` hold here."""
-        stretches = whole.unflatten(self.dim, (self.parts, ranks.size, -1))
+        stretches = torch.unflatten(whole, self.dim, (self.parts, ranks.size, -1))
         return stretches.select(self.dim + 1, ranks.rank).flatten(self.dim, self.dim + 1)
 
     def whole(self, shares: Sequence[Tensor]) -> Tensor:
         """The parameter, of what each rank holds, in their order."""
-        stretches = [share.unflatten(self.dim, (self.parts, -1)) for share in shares]
+        stretches = [torch.unflatten(share, self.dim, (self.parts, -1)) for share in shares]
         return torch.stack(stretches, self.dim + 1).flatten(self.dim, self.dim + 2)
 
     def whole_shape(self, share: Sequence[int], size: int) -> tuple[int, ...]:

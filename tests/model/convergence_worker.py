@@ -21,7 +21,8 @@ from vdsgen.model.objective import training_pair
 from vdsgen.model.pipeline import Batch
 from vdsgen.model.sample import Conditions, sample_latents
 from vdsgen.spec.architecture import Geometry, Vdt
-from vdsgen.spec.training import Diffusion, Sampling
+from vdsgen.spec.sampling import SolverSettings
+from vdsgen.spec.training import Diffusion
 
 FRAMES, SIZE, FACTOR = 2, 16, 4
 MODEL = Vdt(
@@ -71,8 +72,8 @@ def errors(engine: TrainingEngine, latents: torch.Tensor) -> list[list[float]]:
     """Mean square error of each class's sample (a row) against each clip."""
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(5))
     conditions = Conditions(torch.arange(len(latents)), torch.full((len(latents),), MODEL.classes))
-    sampling = Sampling(steps=20, guidance_scale=1.0)
-    found = sample_latents(engine.predict, noise, conditions, DIFFUSION, sampling, GEOMETRY)
+    solver = SolverSettings(steps=20, guidance_scale=1.0)
+    found = sample_latents(engine.predict, noise, conditions, DIFFUSION, solver, GEOMETRY)
     return [[float((one - clip).square().mean()) for clip in latents] for one in found]
 
 

@@ -41,6 +41,7 @@ from vdsgen.model.validation import (
     batches_of,
     held_out_of,
 )
+from vdsgen.spec.architecture import Vdt
 from vdsgen.spec.data import ClipSize, LatentCache, TextEncoder
 from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.training import Diffusion, Validation
@@ -123,6 +124,7 @@ def test_held_out_clips_of_a_cache_are_those_that_are_encoded(
             path=str(save_text_encoder(tmp_path / "text", "t5")), max_tokens=8
         )
         model = {"condition": "text", "text_hidden_size": 16, "classes": None}
+        assert isinstance(given.model, Vdt)
         given = given.model_copy(update={"model": given.model.model_copy(update=model)})
     experiment = given.model_copy(update={"data": given.data.model_copy(update=changes)})
     training, held = hold_out(scan(experiment.data), experiment.data, validation)

@@ -280,7 +280,8 @@ def test_the_trainers_own_schedule_goes_on_where_it_was() -> None:
     for _ in range(3):
         assert again.optimizer.param_groups[0]["lr"] == straight.optimizer.param_groups[0]["lr"]
         assert again.get_last_lr() == straight.get_last_lr()
-        straight.step(), again.step()
+        straight.step()
+        again.step()
 
 
 @pytest.mark.parametrize(

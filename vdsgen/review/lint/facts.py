@@ -258,10 +258,9 @@ def _optimizer(values: Values, context: Context) -> OptimizerFacts:
 
 
 def _scheduler(values: Values, context: Context) -> SchedulerFacts:
-    if values.written.get(f"/{SECTION}/{SCHEDULE}") is not None:
-        client: bool | None = True  # the training entrypoint's own
-    else:
-        client = False if context.plan is not None else context.client_scheduler
+    client = context.client_scheduler
+    if context.plan is not None:  # run by our own training entrypoint, which brings what the engine lacks
+        client = f"/{SECTION}/{SCHEDULE}" in values.given
     return SchedulerFacts(_named(values, "/scheduler"), _params(values, "/scheduler"), client)
 
 
