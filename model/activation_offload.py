@@ -45,10 +45,10 @@ class ActivationOffload:
             self._newest = None
 
     @contextmanager
-    def segment(self, hidden: Tensor) -> Iterator[None]:
-        """Around checkpointing one segment, whose first tensor argument is `hidden`. Latents stay where they
-        are: they need no gradient, and whoever loaded them holds them all the while."""
-        self._packs_hidden = hidden.requires_grad
+    def segment(self) -> Iterator[None]:
+        """Around checkpointing one segment, whose first tensor argument is the hidden state that leaves: kept
+        for its recomputation, whether it needs a gradient or lies behind frozen layers."""
+        self._packs_hidden = True
         with saved_tensors_hooks(self._pack, self._unpack):
             yield
 

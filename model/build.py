@@ -12,7 +12,7 @@ from deepspeed import comm as dist
 from deepspeed.runtime.pipe.topology import PipelineParallelGrid, PipeModelDataParallelTopology
 
 from vdsgen.errors import VdsgenError
-from vdsgen.model import compression
+from vdsgen.model import compression, corrections
 from vdsgen.model.adamw_8bit import AdamW8bit
 from vdsgen.model.distributed import init_distributed
 from vdsgen.model.engine import TrainingEngine
@@ -96,6 +96,8 @@ def build_engine(
             grid = PipelineParallelGrid(topology)
             ranks.bind(grid.get_slice_parallel_group())
         stage_3 = zero.get("stage", 0) == 3
+        if stage_3:
+            corrections.save_no_inputs_of_frozen_weights()
         with deepspeed.zero.Init(
             data_parallel_group=None if grid is None else grid.get_data_parallel_group(),
             config_dict_or_path=config,

@@ -14,6 +14,7 @@ import torch
 from deepspeed import comm as dist
 from deepspeed.runtime.bf16_optimizer import BF16_Optimizer
 from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer
+from deepspeed.runtime.zero.linear import LinearFunctionForZeroStage3
 from deepspeed.utils.bwc import bwc_tensor_model_parallel_rank
 from torch import Tensor
 
@@ -64,6 +65,43 @@ def backward_pass(engine: Any, buffer_id: int) -> None:
     engine.pipe_buffers["output_tensors"][buffer_id] = None
     engine.pipe_buffers["outputs"][buffer_id] = None
     _fill_gradients(engine, buffer_id)
+
+
+def release_before_reduction(engine: Any) -> None:
+    """Under ZeRO-3, weights of modules whose inputs need no gradient go when backward is through, not after
+    the reduction that follows it.
+
+    Their hook never fires; the engine releases them (parameter_offload.py:247), but only once gradients are
+    reduced (engine.py:3165, :3169). Behind a frozen first layer that is a whole block.
+    """
+    if engine.zero_optimization_stage() != 3:
+        return
+    epilogue = engine._backward_epilogue
+
+    def released_first() -> None:
+        engine.optimizer.parameter_offload.release_backward_leftovers()
+        epilogue()
+
+    engine._backward_epilogue = released_first
+
+
+def save_no_inputs_of_frozen_weights() -> None:
+    """Makes ZeRO-3's linear function keep its input only where the weight trains; once for the process.
+
+    It keeps the input whatever the weight (zero/linear.py:105), as nobody else's does: of a block with
+    adapters, the inputs of every frozen product, such as what an MLP's activation function puts out.
+    """
+    LinearFunctionForZeroStage3.setup_context = staticmethod(_linear_context)
+
+
+_KEEPING_ALL = LinearFunctionForZeroStage3.setup_context
+
+
+def _linear_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, weight, *bias = inputs
+    if not weight.requires_grad:
+        inputs = (None, weight, *bias)
+    _KEEPING_ALL(ctx, inputs, output)
 
 
 def _fill_gradients(engine: Any, buffer_id: int) -> None:

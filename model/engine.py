@@ -52,6 +52,7 @@ class TrainingEngine:
         self._plain_grad_norm: float | None = None
         self._scale_in_step = 1.0
         corrections.forget_initial_step(engine)
+        corrections.release_before_reduction(engine)
         self.compressor = None
         if gradient_compression != "none":
             self.compressor = compression.install(engine, lambda: self.loss_scale)

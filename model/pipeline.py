@@ -8,6 +8,7 @@ give layer i the parameter prefix "i", and both recompute the same segments in b
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any
 
@@ -227,7 +228,8 @@ def run_segments(
     last `plain_layers`. Backward comes to those first: what they hold is free again before anything is
     recomputed. The `selective_layers` before them are segments of one layer each that keep their products
     (selective.py). With `offload`, the other segments' inputs wait for backward in host memory; with `codec`,
-    what segments keep waits packed, the loader's latents and what their segment keeps excepted.
+    what segments keep waits packed, the loader's latents and what their segment keeps excepted. Segments
+    that no backward comes to keep nothing (`reached_by_backward`).
 
     The same segments as DeepSpeed's PipelineModule.forward (runtime/pipe/module.py:346-396), counted from
     the first layer, the embedding included. The function is torch's, not DeepSpeed's
@@ -239,37 +241,47 @@ def run_segments(
     plainly = max(0, len(layers) - plain_layers)
     whole = max(0, plainly - selective_layers)
     segments = [layers[start : min(start + interval, whole)] for start in range(0, whole, interval)]
-    x = _recomputed(segments, inputs, codec) if offload is None else _offloaded(segments, inputs, offload)
+    # Latents stay as they are: whoever loaded them holds them all the while.
+    latents = None if inputs[0].requires_grad else inputs[0]
+    x = inputs
+    with nullcontext() if offload is None else offload.forward():
+        for segment in segments:
+            if not reached_by_backward(segment, x):
+                x = _run(segment, x)
+            elif offload is None or x[0] is latents:
+                x = _checkpointed(segment, x, None if x[0] is latents else codec)
+            else:
+                x = _offloaded(segment, x, offload)
     for start in range(whole, plainly):
-        x = _checkpointed(layers[start : start + 1], x, codec, selective=True)
+        x = _checkpointed(layers[start : start + 1], x, None if x[0] is latents else codec, selective=True)
     return _run(layers[plainly:], x)
 
 
-def _recomputed(segments: Sequence[Sequence[nn.Module]], x: Any, codec: Codec | None) -> Any:
-    for segment in segments:
-        x = _checkpointed(segment, x, codec)
-    return x
+def reached_by_backward(layers: Sequence[nn.Module], inputs: Sequence[Tensor]) -> bool:
+    """Whether a backward runs through these layers: something in them trains, or something that they are
+    given needs a gradient, as all does that a later stage receives. What they are given is then kept for it,
+    gradient or not: adapters behind frozen layers have inputs without.
+
+    vdsgen/cost/stage_tensors.py, `idle_segments`, says the same of a plan."""
+    trains = any(parameter.requires_grad for layer in layers for parameter in layer.parameters())
+    return trains or any(x.requires_grad for x in inputs)
 
 
 def _checkpointed(
     segment: Sequence[nn.Module], x: Any, codec: Codec | None, *, selective: bool = False
 ) -> Any:
-    packs = codec if codec is not None and x[0].requires_grad else None
     options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
     if selective:
-        options["context_fn"] = KeptProducts(packs).contexts
-    if packs is None:
+        options["context_fn"] = KeptProducts(codec).contexts
+    if codec is None:
         return checkpoint(_run, segment, x, **options)
-    with packs.first_tensor():
+    with codec.first_tensor():
         return checkpoint(_run_on, segment, *x, **options)
 
 
-def _offloaded(segments: Sequence[Sequence[nn.Module]], x: Any, offload: ActivationOffload) -> Any:
-    with offload.forward():
-        for segment in segments:
-            with offload.segment(x[0]):
-                x = checkpoint(_run_on, segment, *x, use_reentrant=False, preserve_rng_state=False)
-    return x
+def _offloaded(segment: Sequence[nn.Module], x: Any, offload: ActivationOffload) -> Any:
+    with offload.segment():
+        return checkpoint(_run_on, segment, *x, use_reentrant=False, preserve_rng_state=False)
 
 
 def _run_on(layers: Sequence[nn.Module], *tensors: Tensor) -> Any:

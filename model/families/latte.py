@@ -67,15 +67,18 @@ class _Temporal(nn.Module):
 
     def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         hidden_BTIJD, context, rows, time = inputs
+        batch, frames, *grid, width = hidden_BTIJD.shape
         hidden_BSTD = hidden_BTIJD.flatten(2, 3).transpose(1, 2)
-        patches, frames = hidden_BSTD.shape[1:3]
-        hidden = hidden_BSTD.reshape(-1, *hidden_BSTD.shape[2:])
+        patches = hidden_BSTD.shape[1]
+        # Copies, as they are where B is not 1: what follows then costs the same whatever B is, and no kernel
+        # has to copy what it gets, nor a pipeline what it sends.
+        hidden = hidden_BSTD.contiguous().view(-1, frames, width)
         if self.positions is not None and frames > 1:
             (table,) = self.positions(frames, like=hidden)
             hidden = hidden + table.to(hidden.dtype)
         hidden = self.block(hidden, timestep=rows.repeat_interleave(patches, dim=0))
-        hidden = hidden.view(-1, *hidden_BSTD.shape[1:]).transpose(1, 2)
-        return hidden.reshape(hidden_BTIJD.shape), context, rows, time
+        hidden = hidden.view(batch, patches, frames, width).transpose(1, 2).contiguous()
+        return hidden.view(batch, frames, *grid, width), context, rows, time
 
 
 class _Final(nn.Module):

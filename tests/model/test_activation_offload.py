@@ -81,6 +81,30 @@ def test_in_a_later_pipeline_stage_the_first_segments_input_leaves_too() -> None
     assert offload.buffers.allocated_bytes == 2 * hidden_bytes()
 
 
+@pytest.mark.parametrize(("frozen", "offloaded"), [(1, 5), (3, 3)])
+def test_behind_frozen_layers_inputs_leave_though_they_need_no_gradient(frozen: int, offloaded: int) -> None:
+    """Of six layers as many as are `frozen` come first: nothing is kept for these, and the first that trains
+    has an input without a gradient, which is kept to recompute it."""
+
+    def adapted(offload: ActivationOffload | None) -> tuple[Tensor, list[Tensor]]:
+        built = network(1, offload)
+        for index in range(frozen):
+            built.get_submodule(str(index)).requires_grad_(False)
+        inputs, target = random_batch(tiny(), geometry(tiny()), BATCH)
+        for _ in range(2):  # buffers that are not given back would show in the second
+            loss = built(inputs, target)
+            loss.backward()
+        return loss.detach(), [p.grad for p in built.parameters() if p.grad is not None]
+
+    offload = ActivationOffload()
+    loss, gradients = adapted(offload)
+    assert offload.buffers.allocated_bytes == offloaded * hidden_bytes()
+    plain_loss, plain = adapted(None)
+    assert torch.equal(loss, plain_loss)
+    assert len(gradients) == len(plain) > 0
+    assert all(torch.equal(one, other) for one, other in zip(gradients, plain, strict=True))
+
+
 def test_at_most_two_hidden_states_come_back_at_a_time() -> None:
     """The one that backward works on, and the one before it."""
     on_device: set[int] = set()

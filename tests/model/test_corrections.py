@@ -6,14 +6,21 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 from deepspeed.runtime.activation_checkpointing.checkpointing import non_reentrant_checkpoint
 from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer
 from deepspeed.runtime.pipe.engine import PipelineEngine
+from deepspeed.runtime.zero.linear import zero3_linear_wrap
 from torch import Tensor, nn
 
 from tests.model.sizes import geometry, random_batch, randomise, tiny
-from vdsgen.model.corrections import backward_pass, forget_initial_step
+from vdsgen.model.corrections import (
+    backward_pass,
+    forget_initial_step,
+    release_before_reduction,
+    save_no_inputs_of_frozen_weights,
+)
 from vdsgen.model.pipeline import layer_specs
 from vdsgen.profile.ledger import Ledger
 
@@ -96,3 +103,38 @@ def test_other_optimizers_are_left_alone() -> None:
     optimizer.step()
     forget_initial_step(SimpleNamespace(optimizer=optimizer))
     assert float(optimizer.state[weight]["step"]) == 1
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_linears_keep_the_inputs_of_weights_that_train_alone(trains: bool) -> None:
+    """Under ZeRO-3; the gradients are those of torch's own function."""
+    save_no_inputs_of_frozen_weights()
+    x = torch.randn(2, 3, 4, requires_grad=True)
+    weight, bias = torch.randn(5, 4, requires_grad=trains), torch.randn(5, requires_grad=trains)
+    saved: list[int] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        saved.append(tensor.data_ptr())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        found = zero3_linear_wrap(x, weight, bias)
+    assert (x.data_ptr() in saved) == trains
+    wanted = [x, weight, bias] if trains else [x]
+    mine = torch.autograd.grad(found.square().sum(), wanted)
+    expected = torch.autograd.grad(nn.functional.linear(x, weight, bias).square().sum(), wanted)
+    assert all(torch.allclose(one, other, atol=1e-4) for one, other in zip(mine, expected, strict=True))
+
+
+@pytest.mark.parametrize(("stage", "expected"), [(3, ["released", "reduced"]), (2, ["reduced"])])
+def test_weights_go_before_gradients_are_reduced(stage: int, expected: list[str]) -> None:
+    log: list[str] = []
+    offload = SimpleNamespace(release_backward_leftovers=lambda: log.append("released"))
+    engine = SimpleNamespace(
+        zero_optimization_stage=lambda: stage,
+        optimizer=SimpleNamespace(parameter_offload=offload),
+        _backward_epilogue=lambda: log.append("reduced"),
+    )
+    release_before_reduction(engine)
+    engine._backward_epilogue()
+    assert log == expected
