@@ -253,7 +253,11 @@ def run_segments(
             else:
                 x = _offloaded(segment, x, offload)
     for start in range(whole, plainly):
-        x = _checkpointed(layers[start : start + 1], x, None if x[0] is latents else codec, selective=True)
+        segment = layers[start : start + 1]
+        if reached_by_backward(segment, x):
+            x = _checkpointed(segment, x, None if x[0] is latents else codec, selective=True)
+        else:
+            x = _run(segment, x)
     return _run(layers[plainly:], x)
 
 
@@ -262,7 +266,7 @@ def reached_by_backward(layers: Sequence[nn.Module], inputs: Sequence[Tensor]) -
     given needs a gradient, as all does that a later stage receives. What they are given is then kept for it,
     gradient or not: adapters behind frozen layers have inputs without.
 
-    vdsgen/cost/stage_tensors.py, `idle_segments`, says the same of a plan."""
+    vdsgen/cost/stage_tensors.py, `idle_layers`, says the same of a plan."""
     trains = any(parameter.requires_grad for layer in layers for parameter in layer.parameters())
     return trains or any(x.requires_grad for x in inputs)
 

@@ -131,6 +131,8 @@ layer_strategy = st.builds(
     selective_forward_transient=st.integers(0, 10**9),
     selective_peak=st.integers(0, 2 * 10**9),
     packed_output=st.integers(0, 10**8),
+    unsaved_input=st.integers(0, 10**8),
+    trains=st.booleans(),
 ).map(
     lambda layer: layer._replace(
         selective_saved=min(layer.saved, layer.selective_saved),
@@ -152,11 +154,19 @@ def stages_of_layers(draw: st.DrawFn) -> tuple[list[LayerBytes], Settings, int, 
     block = draw(layer_strategy)
     embed = draw(layer_strategy)._replace(side=draw(st.integers(0, 10**7)))
     layers = [embed, *[block] * draw(st.integers(1, 24)), draw(layer_strategy)]
+    # No layer leaves more than it is given, nor more than it saves in its place.
+    before = [0, *(layer.output for layer in layers)]
+    layers = [
+        layer._replace(unsaved_input=min(layer.unsaved_input, given_bytes, layer.saved))
+        for layer, given_bytes in zip(layers, before, strict=False)
+    ]
     stages = draw(st.integers(1, 4))
     stage = draw(st.integers(0, stages - 1))
     is_last = stage == stages - 1
     start = 0 if stage == 0 else draw(st.integers(1, len(layers) - (1 if is_last else 2)))
     stop = len(layers) if is_last else draw(st.integers(start + 1, len(layers) - 1))
+    # The engine refuses a stage that trains nothing.
+    layers[stop - 1] = layers[stop - 1]._replace(trains=True)
     plain = draw(st.one_of(st.just(0), st.integers(0, stop - start)))
     selective = draw(st.one_of(st.just(0), st.integers(0, stop - start - plain)))
     settings = settings_of(4, draw(st.integers(0, 9)), "fp32")._replace(
@@ -195,7 +205,7 @@ def steps(draw: st.DrawFn) -> tuple[StageActivations, ModelStates, GradientGrowt
         dtype="bf16" if half else "fp32",
         gradient_accumulation_dtype=sums,
     )
-    trainable = draw(st.lists(st.integers(0, 10**8), min_size=stop - start, max_size=stop - start))
+    trainable = [draw(st.integers(0, 10**8)) if layer.trains else 0 for layer in layers[start:stop]]
     own = sum(trainable) * BYTES_PER_ELEMENT[sums]
     buffered = engine_optimizer(settings) == "BF16_Optimizer"
     amounts = st.integers(0, 10**9)
@@ -286,6 +296,50 @@ def test_an_offloaded_step_by_hand() -> None:
     middle = stage_activations([*layers, layer], settings._replace(pipeline_parallel_size=3), 1, 1, 4)
     # Received twice, less a copy of the hidden state; the last output stays to be sent.
     assert (middle.stash_bytes, middle.host_bytes) == (20 - 10 + 3, 30)
+
+
+def test_plain_layers_hold_no_inputs_that_nobody_saves() -> None:
+    """Three layers of 100 saved and 10 put out, which save nothing of their inputs, in the second of three
+    stages. The stage holds what it received and not its clone, which is there all through the forward."""
+    layer = LayerBytes(
+        saved=100, output=10, side=0, forward_transient=5, backward_transient=20, unsaved_input=10
+    )
+    settings = settings_of(3, 0, "fp32")._replace(gradient_accumulation_steps=1)
+    found = stage_activations([layer] * 5, settings, 1, 1, 4)
+    assert found.stash_bytes == 10 + 3 * 100 + 10
+    # The last layer, beside its input and the clone of the first one's.
+    assert found.forward_bytes == 10 + (3 * 100 + 10) + 5 + 10 + 10
+    # Of the last layer's backward, the gradient that arrives lies in the receive buffers.
+    assert found.backward_bytes == 20 - 10
+    # Its input as a checkpoint's is kept.
+    whole = settings._replace(activation_checkpoint_interval=3)
+    assert stage_activations([layer] * 5, whole, 1, 1, 4).stash_bytes == 2 * 10 + 10
+    # Recomputing all three, only the last one's input is there, while it runs.
+    assert stage_activations([layer] * 5, whole, 1, 1, 4).backward_bytes == 3 * 100 + 10 + 5 + 10
+
+
+def test_segments_that_no_backward_comes_to_keep_nothing() -> None:
+    """Six layers that put 10 out, of which the first two do not train: the third's input is kept for it,
+    though it needs no gradient, and leaves like the later ones'."""
+    frozen = LayerBytes(saved=0, output=10, side=0, forward_transient=0, backward_transient=0, trains=False)
+    layer = frozen._replace(saved=100, trains=True)
+    layers = [frozen, frozen, layer, layer, layer, layer._replace(output=3)]
+    settings = settings_of(1, 1, "fp32")._replace(gradient_accumulation_steps=1)
+    kept = stage_activations(layers, settings, 0, 0, 6)
+    assert (kept.stash_bytes, kept.host_bytes) == (4 * 10 + 3, 0)
+    away = stage_activations(layers, settings._replace(offload_activations=True), 0, 0, 6)
+    assert (away.stash_bytes, away.host_bytes) == (3, 4 * 10)
+    # The first layer trains: every segment's input is kept, but the latents.
+    trained = stage_activations([layer, *layers[1:]], settings._replace(offload_activations=True), 0, 0, 6)
+    assert trained.host_bytes == 5 * 10
+    # What a later stage receives needs a gradient.
+    later = stage_activations(
+        [layer, *layers], settings._replace(pipeline_parallel_size=2, offload_activations=True), 1, 1, 7
+    )
+    assert later.host_bytes == 6 * 10
+    # Without checkpoints the frozen layers' hidden states die as they run.
+    plain = stage_activations(layers, settings._replace(activation_checkpoint_interval=0), 0, 0, 6)
+    assert plain.stash_bytes == 4 * 100 + 4 * 10 + 3
 
 
 def test_after_backward_a_middle_stage_holds_what_it_received_with_its_gradient() -> None:

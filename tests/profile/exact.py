@@ -52,6 +52,8 @@ def differences(
         ),
         "peak_bytes": (inside.peak_bytes.at(*at), max((0, *checkpointed.moments))),
     }
+    unsaved = costs.unsaved_input_bytes
+    found["unsaved_input_bytes"] = (unsaved.at(*at) if unsaved else 0, trace.unsaved_input_bytes)
     return {name: pair for name, pair in found.items() if pair[0] != pair[1]}
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,10 +14,11 @@ from hypothesis import strategies as st
 
 from tests.profile.small_models import SMALL, layer_order, real_model
 from vdsgen.profile.families.build import Traces, trace_at
-from vdsgen.profile.families.family import Training
+from vdsgen.profile.families.family import ENDS, Training
 from vdsgen.profile.families.registry import family_of
 from vdsgen.profile.points import Point
 from vdsgen.profile.precision import FP32_NAMES, LOWER_NAMES, CudaAutocast
+from vdsgen.profile.trace import Trace
 from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.pretrained import PretrainedModel
 
@@ -29,14 +29,18 @@ def point_of(entry: PretrainedModel, batch: int, frames: int, rows: int, columns
 
 
 def unread_bytes(entry: PretrainedModel, point: Point, traces: Mapping[str, Traces]) -> int:
-    """What layers hand on and a model without stages drops: the last block's text, sides that are not
-    saved, and what HunyuanVideo's single blocks get, since they only join it into one tensor."""
-    order = layer_order(entry)
+    """What layers hand on and a model without stages drops: the last block's text, and sides that are not
+    saved."""
     width: int = entry.config["num_attention_heads"] * entry.config["attention_head_dim"]
     streams = family_of(entry.class_name).states
     text = 4 * point.batch * point.geometry.text_tokens * width * (streams - 1)
-    joined = sum(traces[a][0].output_bytes for a, b in pairwise(order) if b == "single")
-    return text + traces["embed"][0].side_bytes + joined
+    return text + traces["embed"][0].side_bytes
+
+
+def held_bytes(layers: Sequence[Trace]) -> int:
+    """From forward to backward, by layers one after the other without checkpoints: what a layer does not save
+    of its input, such as what HunyuanVideo's single blocks only join into one tensor, dies."""
+    return sum(x.saved_bytes - x.unsaved_input_bytes + x.output_bytes + x.side_bytes for x in layers)
 
 
 REPEAT = frozenset({"latte", "svd"})
@@ -77,7 +81,7 @@ def test_layers_add_up_to_the_model_that_diffusers_runs(
     assert forward.attention_flops == sum(x.attention_flops for x in layers)
     assert backward.matmul_flops == sum(x.backward_matmul_flops for x in layers)
     assert backward.attention_flops == sum(x.backward_attention_flops for x in layers)
-    held = sum(x.saved_bytes + x.output_bytes + x.side_bytes for x in layers)
+    held = held_bytes(layers)
     check_held(name, held, forward.end, point, traces, 0)
 
 
@@ -95,10 +99,51 @@ def test_frozen_weights_save_no_inputs_and_multiply_once_in_backward(name: str) 
     assert forward.attention_flops == sum(x.attention_flops for x in layers)
     multiplied = sum(x.backward_matmul_flops for x in layers)
     assert multiplied - first.backward_matmul_flops < backward.matmul_flops <= multiplied
-    held = sum(x.saved_bytes + x.output_bytes + x.side_bytes for x in layers)
+    held = held_bytes(layers)
     check_held(name, held, forward.end, point, traces, 0.15 * first.saved_bytes)
     full = trace_at(family_of(entry.class_name), entry, Training(torch.float32), replace(point, rank=0))
     assert first.saved_bytes < full[order[1]][0].saved_bytes
+
+
+@pytest.mark.parametrize("name", ["wan", "latte", "hunyuan video"])
+def test_a_micro_batch_of_one_costs_what_its_polynomials_say(name: str) -> None:
+    """Profiles are traced with two samples and more: with one, layouts could be others. Of blocks."""
+    entry = SMALL[name]
+
+    def net(batch: int) -> dict[str, int]:
+        traces = trace_at(
+            family_of(entry.class_name),
+            entry,
+            Training(torch.bfloat16),
+            point_of(entry, batch, entry.config.get("video_length", 3), 3, 4),
+        )
+        blocks = {kind: trace for kind, (trace, _) in traces.items() if kind not in ENDS}
+        return {kind: held_bytes([trace]) for kind, trace in blocks.items()}
+
+    one, two, three = (net(batch) for batch in (1, 2, 3))
+    assert one == {kind: 2 * two[kind] - three[kind] for kind in one}
+
+
+def test_inputs_that_are_only_copied_or_cast_die_when_the_layer_has_run() -> None:
+    """Wan's blocks cast theirs to fp32, HunyuanVideo's single blocks join two, Latte's temporal blocks
+    transpose theirs; the others save what they get."""
+    found = {}
+    for name in ("wan", "hunyuan video", "latte", "cogvideox"):
+        entry = SMALL[name]
+        point = point_of(entry, 1, entry.config.get("video_length", 3), 3, 4)
+        traces = trace_at(family_of(entry.class_name), entry, Training(torch.bfloat16), point)
+        for kind, (trace, _) in traces.items():
+            if kind not in ENDS:
+                found[name, kind] = trace.unsaved_input_bytes / trace.output_bytes
+    assert found == {
+        ("wan", "block"): 1,
+        ("hunyuan video", "double"): 0,
+        ("hunyuan video", "single"): 1,
+        ("latte", "spatial"): 0,
+        ("latte", "first_temporal"): 1,
+        ("latte", "temporal"): 1,
+        ("cogvideox", "block"): 0,
+    }
 
 
 def test_autocast_lists_are_pytorchs() -> None:

@@ -31,11 +31,30 @@ class LayerBytes(NamedTuple):
     """What follows from shapes alone: there once for all of a stage's layers that need it."""
     waiting: int = 0
     """Hidden states of earlier layers that later ones join, once this layer has run."""
+    unsaved_input: int = 0
+    """Of the hidden state that the layer is given, what it does not save."""
+    trains: bool = True
+    """Whether anything in it does."""
 
     @property
     def held(self) -> int:
         """From forward to backward, without checkpointing."""
         return self.saved + self.output + self.side
+
+    @property
+    def needs(self) -> tuple[int, ...]:
+        """What memory rises with."""
+        return (*self._replace(unsaved_input=0), self.saved - self.unsaved_input)
+
+    def letting_input_go(self) -> LayerBytes:
+        """The same layer where nothing else keeps its input: what it does not save of it is there while the
+        layer runs forward, and gone after that."""
+        gone = self.unsaved_input
+        if not gone:
+            return self
+        return self._replace(
+            saved=self.saved - gone, forward_transient=self.forward_transient + gone, unsaved_input=0
+        )
 
     @property
     def selective_held(self) -> int:
@@ -60,7 +79,10 @@ def layer_bytes(
             constant=0
             if costs.constant_bytes is None
             else costs.constant_bytes.at(micro_batch_size, geometry),
+            trains=layer.trainable_parameters > 0,
         )
+        if costs.unsaved_input_bytes is not None and layer.skips <= 0:  # else it waits to be joined
+            found = found._replace(unsaved_input=costs.unsaved_input_bytes.at(micro_batch_size, geometry))
         kept = costs.selective
         if packed:
             if costs.packed is None:

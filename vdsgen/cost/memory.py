@@ -257,7 +257,9 @@ class _Stage(NamedTuple):
 
 def _covers(one: Sequence[LayerBytes], other: Sequence[LayerBytes]) -> bool:
     return all(
-        a >= b for first, second in zip(one, other, strict=True) for a, b in zip(first, second, strict=True)
+        a >= b
+        for first, second in zip(one, other, strict=True)
+        for a, b in zip(first.needs, second.needs, strict=True)
     )
 
 

@@ -12,6 +12,7 @@ from vdsgen.cost.hardware import Hardware, step_factors
 from vdsgen.cost.schedule import StageTimes
 from vdsgen.cost.sequence_parallel import sequence_exchange
 from vdsgen.cost.settings import Settings
+from vdsgen.cost.stage_tensors import checkpoint_segments, idle_layers
 from vdsgen.cost.tensor_parallel import Exchange, exchange
 from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.dtypes import Dtype
@@ -36,6 +37,7 @@ class MicroBatchTimes:
         self._forward: dict[tuple[int, Dtype, Kinds], tuple[float, ...]] = {}
         types = [profile.layer_types[name] for name in profile.layers]
         self._trainable = [0, *accumulate(layer.trainable_parameters for layer in types)]
+        self._trains = [layer.trainable_parameters > 0 for layer in types]
 
     def exchanges(self, settings: Settings) -> tuple[Exchange, ...]:
         """Every layer's collectives between the ranks that share it or its samples, for one micro-batch."""
@@ -177,7 +179,7 @@ class MicroBatchTimes:
     def stage_seconds(self, settings: Settings, stage: int, start: int, stop: int) -> float:
         """One micro-batch on `stage` with the layers start to stop - 1, of which it may recompute the first
         alone, and some of those selectively."""
-        parts = _parts(settings, stage, start, stop)
+        parts = self._parts(settings, stage, start, stop)
         return sum([sum(self._layer_seconds(settings, stage, again)[a:b]) for again, a, b in parts])
 
     def stage_times(self, settings: Settings, partition: Sequence[int]) -> list[StageTimes]:
@@ -203,7 +205,7 @@ class MicroBatchTimes:
             own = self.layers(
                 settings.micro_batch_size, settings.dtype, self._devices.of_stage(settings, stage)
             )
-            for again, a, b in _parts(settings, stage, start, stop):
+            for again, a, b in self._parts(settings, stage, start, stop):
                 recomputed += sum([self._again_seconds(times, again, settings) for times in own[a:b]])
         return recomputed
 
@@ -213,7 +215,7 @@ class MicroBatchTimes:
         tensor = sequence = 0.0
         shared = self.sequence_exchanges(settings)
         for stage, (start, stop) in enumerate(pairwise(partition)):
-            for again, a, b in _parts(settings, stage, start, stop):
+            for again, a, b in self._parts(settings, stage, start, stop):
                 repeated = sum([one.seconds(recompute=again != "nothing") for one in shared[a:b]])
                 sequence += repeated
                 tensor += sum(self._exchange_seconds(settings, again)[a:b]) - repeated
@@ -224,9 +226,22 @@ class MicroBatchTimes:
         layers = self.layers(settings.micro_batch_size, settings.dtype)
         return sum(times.model_flops for times in layers)
 
+    def _parts(
+        self, settings: Settings, stage: int, start: int, stop: int
+    ) -> tuple[tuple[Again, int, int], ...]:
+        """What runs again of a stage's layers: of those that no backward comes to, of the first after them,
+        of those that follow, and of its last."""
+        whole = start + settings.whole_layers(stage, stop - start)
+        plain = start + settings.checkpointed_layers(stage, stop - start)
+        idle = start if start else self.idle_layers(settings.checkpoint_interval(stage), whole, plain)
+        return (
+            ("nothing", start, idle),
+            ("everything", min(idle, whole), whole),
+            ("products aside", max(idle, whole), plain),
+            ("nothing", plain, stop),
+        )
 
-def _parts(settings: Settings, stage: int, start: int, stop: int) -> tuple[tuple[Again, int, int], ...]:
-    """What runs again of a stage's layers: of its first, of those that follow, and of its last."""
-    whole = start + settings.whole_layers(stage, stop - start)
-    plain = start + settings.checkpointed_layers(stage, stop - start)
-    return ("everything", start, whole), ("products aside", whole, plain), ("nothing", plain, stop)
+    def idle_layers(self, interval: int, whole: int, plain_from: int) -> int:
+        """Of the first stage, whose first `whole` layers are in segments of `interval`, and those up to
+        `plain_from` in segments of one: how many no backward comes to."""
+        return idle_layers(checkpoint_segments(whole, interval), plain_from, self._trains)

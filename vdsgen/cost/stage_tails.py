@@ -138,7 +138,11 @@ class StageTails:
         layers = self._micro_batch.layers(settings.micro_batch_size, settings.dtype, kinds)
         hidden = self._transfers.hidden_bytes(settings.micro_batch_size, settings.dtype)
         segments = []
+        stop = recomputed.stop
+        idle = 0 if recomputed.start else self._micro_batch.idle_layers(interval, stop, stop)
         for begin in recomputed[::interval]:
+            if begin < idle:
+                continue
             part = layers[begin : min(begin + interval, recomputed.stop)]
             forward = sum([times.forward_seconds for times in part])
             backward = sum([times.backward_seconds for times in part])

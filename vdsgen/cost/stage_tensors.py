@@ -35,6 +35,8 @@ class StageTensors(NamedTuple):
     segments: tuple[tuple[int, int], ...]
     """Checkpoint segments that are recomputed whole: the first of each one's layers, and one past its last,
     of the stage's own."""
+    idle: int
+    """Layers before those, in segments that no backward comes to: nothing is kept for them."""
     plain_from: int
     """Layers from this one on run plainly. Those between the last segment and it are segments of one layer
     each that keep their products."""
@@ -47,6 +49,9 @@ class StageTensors(NamedTuple):
     """What the stage's layers share and made once, whatever runs (rotary tables)."""
     crossing_bytes: int
     """Hidden states that were put aside within a checkpoint segment and outlive it."""
+    borrowed_bytes: int
+    """Of what the stage works on, what its first layer runs plainly on and does not save: there until the
+    whole forward is through."""
 
     @property
     def always_bytes(self) -> int:
@@ -76,17 +81,18 @@ class StageTensors(NamedTuple):
     @property
     def checkpointed(self) -> int:
         """How many of the stage's first layers are recomputed whole."""
-        return self.segments[-1][1] if self.segments else 0
+        return self.segments[-1][1] if self.segments else self.idle
 
     @property
     def input_bytes(self) -> int:
         """What a micro-batch's input takes from its forward to its backward.
 
-        A stage works on a clone of what it received (pipe/engine.py:703), which is held as well; of the
-        latents, which `always_bytes` counts, a pipeline's checkpointed segment holds a clone.
+        A stage works on a clone of what it received (pipe/engine.py:703), which is held as well, as far as
+        its first layer saves it; of the latents, which `always_bytes` counts, a pipeline's checkpointed
+        segment holds a clone.
         """
         if self.is_first:
-            return self.latents_bytes if self.is_pipeline and self.plain_from else 0
+            return self.latents_bytes if self.is_pipeline and self.plain_from > self.idle == 0 else 0
         return 2 * self.received_bytes
 
     def stash_bytes(self, *, offload: bool = False) -> int:
@@ -94,11 +100,19 @@ class StageTensors(NamedTuple):
         checkpointed = self.checkpointed
         stash = self.input_bytes + sum([layer.held for layer in self.own[self.plain_from :]])
         stash += sum([layer.selective_held for layer in self.own[checkpointed : self.plain_from]])
-        stash += sum([self.own[end - 1].output for _, end in self.segments])
+        stash += sum([self.own[end - 1].output for _, end in self.segments]) + self.idle_output_bytes
         stash += sum([layer.side for layer in self.own[:checkpointed]]) + self.crossing_bytes
         if self.packs:
             stash -= sum([self.hidden_bytes(begin) - self.packed_bytes(begin) for begin in self.begins])
         return stash - self.offloaded_bytes if offload else stash
+
+    @property
+    def idle_output_bytes(self) -> int:
+        """What the idle layers hand to those that a backward comes to, which is kept for it."""
+        if not self.idle:
+            return 0
+        last = self.own[self.idle - 1]
+        return last.output + last.waiting
 
     @property
     def begins(self) -> list[int]:
@@ -135,21 +149,42 @@ def checkpoint_segments(layers: int, interval: int) -> tuple[tuple[int, int], ..
     return tuple([(begin, min(begin + interval, layers)) for begin in range(0, layers, interval)])
 
 
+def idle_layers(segments: Sequence[tuple[int, int]], plain_from: int, trains: Sequence[bool]) -> int:
+    """How many of a model's first layers are in segments that no backward comes to, since nothing in them
+    trains, nor in any before them (model/pipeline.py, `reached_by_backward`). Layers from the last segment to
+    `plain_from` are segments of their own. On later stages it comes to all: what a stage receives needs a
+    gradient."""
+    first = next((index for index, one in enumerate(trains) if one), len(trains))
+    whole = segments[-1][1] if segments else 0
+    if first >= whole:
+        return min(first, plain_from)
+    return max([end for _, end in segments if end <= first], default=0)
+
+
 def stage_tensors(
     layers: Sequence[LayerBytes], settings: Settings, stage: int, start: int, stop: int
 ) -> StageTensors:
     """The stage that holds the layers start to stop - 1 of `layers`."""
     stages = settings.pipeline_parallel_size
     side = sum([layer.side for layer in layers[:stop]])
-    own = tuple(layers[start:stop])
     received = 0
     if start:
         before = layers[start - 1]
-        received = before.output + before.waiting + side - sum([layer.side for layer in own])
+        received = before.output + before.waiting + side - sum([layer.side for layer in layers[start:stop]])
     is_last = stop == len(layers)
     segments = checkpoint_segments(
         settings.whole_layers(stage, stop - start), settings.checkpoint_interval(stage)
     )
+    plain_from = settings.checkpointed_layers(stage, stop - start)
+    own = layers[start:stop]
+    idle = borrowed = 0
+    if start == 0:
+        own = _without_idle_inputs(own)
+        idle = idle_layers(segments, plain_from, [layer.trains for layer in own])
+    elif plain_from == 0:
+        borrowed = own[0].unsaved_input
+    own = _letting_inputs_go(own, segments, plain_from, borrowed)
+    segments = tuple([(begin, end) for begin, end in segments if end > idle])
     return StageTensors(
         own=own,
         received_bytes=received,
@@ -160,14 +195,41 @@ def stage_tensors(
         latents_bytes=layers[-1].output,
         slots=pipeline_slots(stage, stages, settings.gradient_accumulation_steps) if stages > 1 else 1,
         segments=segments,
-        plain_from=settings.checkpointed_layers(stage, stop - start),
+        idle=idle,
+        plain_from=plain_from,
         is_first=start == 0,
         is_last=is_last,
         is_pipeline=stages > 1,
         packs=settings.packs,
         constant_bytes=max([layer.constant for layer in own]),
         crossing_bytes=sum([_crossing_bytes(layers, start + begin, start + end) for begin, end in segments]),
+        borrowed_bytes=borrowed,
     )
+
+
+def _without_idle_inputs(first: Sequence[LayerBytes]) -> list[LayerBytes]:
+    """Of the first stage: no backward comes to the layers before the first that trains, so that of what they
+    are given they keep nothing but what waits to be joined."""
+    found = list(first)
+    for index, layer in enumerate(first):
+        if layer.trains:
+            break
+        if index and layer.waiting <= first[index - 1].waiting:
+            found[index] = layer._replace(unsaved_input=first[index - 1].output)
+    return found
+
+
+def _letting_inputs_go(
+    own: Sequence[LayerBytes], segments: Sequence[tuple[int, int]], plain_from: int, borrowed: int
+) -> tuple[LayerBytes, ...]:
+    """A stage's layers; checkpoints keep the inputs of all segments, and nobody those of other layers:
+    `borrowed` of the first one's is the caller's while the forward runs."""
+    whole = segments[-1][1] if segments else 0
+    kept = {begin for begin, _ in segments} | set(range(whole, plain_from))
+    found = [layer if index in kept else layer.letting_input_go() for index, layer in enumerate(own)]
+    if borrowed:
+        found[0] = found[0]._replace(forward_transient=own[0].forward_transient)
+    return tuple(found)
 
 
 def _crossing_bytes(layers: Sequence[LayerBytes], begin: int, end: int) -> int:

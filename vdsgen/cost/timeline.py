@@ -216,14 +216,17 @@ class _Run:
         begins = {begin: place for place, (begin, _) in enumerate(self.tensors.segments)}
         begins[checkpointed] = len(self.tensors.segments)
         ends = {end - 1 for _, end in self.tensors.segments}
+        if self.tensors.idle:
+            ends.add(self.tensors.idle - 1)
         self.stash[number] = self.tensors.input_bytes - self.received.get(number, 0)
+        self.stash[number] += self.tensors.borrowed_bytes
         packing = self.tensors.begins if self.tensors.packs else []
         unpacked = 0
         communication = self.states.communication_bytes if self.gathers else 0
         for index, layer in enumerate(own):
-            if self.offloads and begins.get(index, 0) > 1:
+            if self.offloads and (place := begins.get(index, 0)) and self.tensors.segments[place - 1][0]:
                 # The last segment's input is in host memory by now; the first one's is the stage's own.
-                self.stash[number] -= self.tensors.hidden_bytes(self.tensors.segments[begins[index] - 1][0])
+                self.stash[number] -= self.tensors.hidden_bytes(self.tensors.segments[place - 1][0])
             temporaries = 0
             if index in packing or (packing and index == plain_from):
                 self.stash[number] -= unpacked  # the last segment's input
@@ -239,6 +242,7 @@ class _Run:
             else:
                 self.stash[number] += layer.side + (layer.output if index in ends else 0)
             yield self._moment(instruction, index, temporaries=temporaries, communication=communication)
+        self.stash[number] -= self.tensors.borrowed_bytes
         if self.offloads or packing:
             self.stash[number] = self.tensors.stash_bytes(offload=self.offloads)
             self.stash[number] -= self.received.get(number, 0)

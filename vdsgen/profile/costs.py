@@ -54,6 +54,7 @@ def fitted_costs(
         output_bytes=fitted("output_bytes"),
         side_bytes=fitted("side_bytes"),
         constant_bytes=if_any("constant_bytes"),
+        unsaved_input_bytes=if_any("unsaved_input_bytes"),
         forward_transient_bytes=basis.peak([_with_zero(trace.forward_temporaries) for trace in traces]),
         backward_transient_bytes=basis.peak([_with_zero(trace.backward_temporaries) for trace in traces]),
         matmul_flops=fitted("matmul_flops"),

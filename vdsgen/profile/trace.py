@@ -59,6 +59,8 @@ class Trace:
     backward_kernels: int
     constant_bytes: int = 0
     """What the layer shares with all others of its stage, made once: rotary tables."""
+    unsaved_input_bytes: int = 0
+    """Of the states that it is given, what nothing in it saves: they may go when it has run forward."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,8 @@ class Run:
     autocast: bool = False
     """Under CUDA's bf16 autocast."""
     states: int = 1
-    """The first outputs, which each layer makes anew; later ones are sides that all layers share."""
+    """The first outputs, which each layer makes anew; later ones are sides that all layers share. Of the
+    inputs as many are states, but the first layer's, which need no gradient."""
 
 
 @contextmanager
@@ -176,6 +179,8 @@ def traced(layer: nn.Module, inputs: tuple[Tensor, ...], run: Run = Run()) -> Tr
     saved_bytes = sum(size for key, size in saved.items() if key not in excluded)
     held = saved_bytes + sum(states.values()) + sum(sides.values())
     assert forward.end == held, f"{forward.end} bytes live after forward, {held} are saved or put out"
+    assert not saved.keys() & states.keys(), "an output that its own layer saves outlives whoever is given it"
+    given = _storages([x for x in inputs[: run.states] if x.requires_grad])
 
     edges, gradients = _edges(outputs)
     del outputs
@@ -196,6 +201,7 @@ def traced(layer: nn.Module, inputs: tuple[Tensor, ...], run: Run = Run()) -> Tr
         shapes=forward.shapes,
         backward_kernels=backward.shapes.kernels,
         constant_bytes=sum(table.nbytes for table in constants_of(layer)),
+        unsaved_input_bytes=sum(size for key, size in given.items() if key not in saved),
     )
 
 

@@ -59,7 +59,9 @@ def _growing_backward(layers: Sequence[LayerBytes], gradients: Sequence[float], 
     length = interval or 1
     peak = grown = freed = 0.0
     for first in range((len(layers) - 1) // length * length, -1, -length):
-        segment = layers[first : first + length]
+        if not any(layer.trains for layer in layers[: first + length]):
+            break  # no backward comes to the layers before the first that trains
+        segment = [layer._replace(trains=True) for layer in layers[first : first + length]]
         if interval:
             alone = settings._replace(activation_checkpoint_interval=len(segment))
             need = stage_activations(segment, alone, 0, 0, len(segment)).backward_bytes
@@ -68,7 +70,7 @@ def _growing_backward(layers: Sequence[LayerBytes], gradients: Sequence[float], 
         peak = max(peak, need + grown - freed)
         grown += sum(gradients[first : first + length])
         freed += layers[first - 1].output if first else 0
-        freed += 0 if interval else segment[-1].saved
+        freed += 0 if interval else segment[-1].letting_input_go().saved
     return max(peak, grown - freed)
 
 

@@ -145,7 +145,7 @@ class PackedActivations(Spec):
 class LayerCosts(SpecWithOptions):
     """One layer type at one element width, traced. Bytes unless named otherwise."""
 
-    written_where_set: ClassVar[frozenset[str]] = frozenset({"constant_bytes"})
+    written_where_set: ClassVar[frozenset[str]] = frozenset({"constant_bytes", "unsaved_input_bytes"})
 
     saved_bytes: Polynomial
     """Held from forward to backward beyond the layer's own inputs and parameters."""
@@ -156,6 +156,9 @@ class LayerCosts(SpecWithOptions):
     constant_bytes: Polynomial | None = None
     """Tensors that follow from shapes alone, which a stage makes once for all of its layers (rotary tables);
     None: not counted."""
+    unsaved_input_bytes: Polynomial | None = None
+    """Of the hidden state that the layer is given, what it does not save, since it only copies, casts or
+    joins it: without a checkpoint around the layer, free once it has run forward. None: it saves all."""
     forward_transient_bytes: Peak
     """Peak of temporaries in forward beyond what is held at its end: saved, output and side."""
     backward_transient_bytes: Peak
