@@ -258,7 +258,9 @@ def run_segments(
             x = _checkpointed(segment, x, None if x[0] is latents else codec, selective=True)
         else:
             x = _run(segment, x)
-    return _run(layers[plainly:], x)
+    for layer in layers[plainly:]:  # not in a function of its own, during which `x` would live here
+        x = layer(x)
+    return x
 
 
 def reached_by_backward(layers: Sequence[nn.Module], inputs: Sequence[Tensor]) -> bool:
