@@ -12,6 +12,9 @@ from math import prod
 from types import MappingProxyType
 from typing import NamedTuple
 
+from vdsgen.cost.rates import eight_bit_speedups
+from vdsgen.spec.dtypes import Dtype
+from vdsgen.spec.lab import Gpu
 from vdsgen.spec.linear_precision import FORMATS, EightBit, Format, Terms, hidden_terms, takes, traffic_terms
 from vdsgen.spec.profile import (
     EightBitProducts,
@@ -36,6 +39,15 @@ class How(NamedTuple):
     emulated_in: Mapping[str, int | None]
     """By `half` and `single`: bytes of an element of the format that emulates fp8; None where the device has
     it."""
+
+
+def emulated_in(kind: EightBit, dtype: Dtype, gpus: Sequence[Gpu]) -> int | None:
+    """Bytes of an element of what fp8 is emulated in for a model of this dtype (model/low_precision); None
+    where all of these GPUs multiply in it. int8 is computed as it is everywhere."""
+    if kind == "int8" or all(kind in eight_bit_speedups(gpu, dtype) for gpu in gpus):
+        return None
+    on_gpus = all(gpu.memory_gib is not None for gpu in gpus)
+    return 2 if dtype == "bf16" and on_gpus else 4
 
 
 def with_eight_bit_linears(profile: ModelProfile, how: How) -> ModelProfile:

@@ -9,7 +9,7 @@ from itertools import accumulate
 
 from vdsgen.cost.compute import costs_of
 from vdsgen.cost.devices import Devices
-from vdsgen.cost.eight_bit import How, with_eight_bit_linears
+from vdsgen.cost.eight_bit import How, emulated_in, with_eight_bit_linears
 from vdsgen.cost.memory import MemoryModel, OutsideBytes, StageBytes, reserve_bytes
 from vdsgen.cost.rates import eight_bit_speedups, peak_rate_tflops
 from vdsgen.cost.settings import Settings
@@ -83,18 +83,20 @@ class Workload:
 
     def multiplies_in(self, kind: EightBit, dtype: Dtype) -> bool:
         """Whether every kind of the pool's GPUs has products of this format, for a model of this dtype."""
-        gpus = [view.gpu for view in self.devices.views]
-        return all(isinstance(gpu, Gpu) and kind in eight_bit_speedups(gpu, dtype) for gpu in gpus)
+        return all(kind in eight_bit_speedups(gpu, dtype) for gpu in self._gpus)
 
     def _emulated_in(self, kind: EightBit) -> dict[str, int | None]:
-        """Of half and single precision: bytes of what fp8 is emulated in, bf16 where a GPU trains in it. int8
-        is computed as it is everywhere."""
-        if kind == "int8":
-            return {"half": None, "single": None}
+        """Of half and single precision."""
         in_bf16 = self.experiment.training.precision in ("auto", "bf16") and self.has_rate("bf16")
-        in_bf16 = in_bf16 and not self.ranks_share_host_memory
-        half = 2 if in_bf16 else 4
-        return {"half": None if self.multiplies_in(kind, "bf16") and in_bf16 else half, "single": 4}
+        half: Dtype = "bf16" if in_bf16 else "fp16"
+        return {
+            "half": emulated_in(kind, half, self._gpus),
+            "single": emulated_in(kind, "fp32", self._gpus),
+        }
+
+    @cached_property
+    def _gpus(self) -> list[Gpu]:
+        return [view.gpu for view in self.devices.views if isinstance(view.gpu, Gpu)]
 
     @cached_property
     def times(self) -> StepTimeModel | MeanStepTimeModel:

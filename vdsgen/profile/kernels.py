@@ -88,6 +88,7 @@ def hidden_temporary_bytes(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any] | None = None,
     kernel: AttentionKernel = "flash",
+    emulated_in: int | None = None,
 ) -> int:
     """Temporaries that an operator allocates inside its kernel, and no trace of operators sees.
 
@@ -101,8 +102,8 @@ def hidden_temporary_bytes(
       128 here (transformers/cuda/mem_eff_attention/kernel_backward.h, workspace_elements_gq, from sm70
       on). Flash attention takes no mask, so masked attention is always this kernel's.
 
-    * Products in 8 bits hold their operands in them (model/low_precision/product.py), on GPUs that have the
-      format: emulated, more.
+    * Products in 8 bits hold their operands in them (model/low_precision/product.py), and where fp8 is
+      emulated what multiplies, of so many bytes an element.
 
     Left out: block-sized partial sums of norms' weight gradients, and cuBLAS's workspace, which does not
     depend on the layer.
@@ -118,7 +119,7 @@ def hidden_temporary_bytes(
     if packet is QUANTIZED_MM:
         left, right, _, form, _ = args
         sizes = (left.shape[0], right.shape[1], left.shape[1])
-        return max(0, *(x.at(*sizes) for x in hidden_terms(form, left.element_size())))
+        return max(0, *(x.at(*sizes) for x in hidden_terms(form, left.element_size(), emulated_in)))
     return 0
 
 

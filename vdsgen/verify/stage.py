@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from vdsgen.model.build import build_engine
@@ -44,8 +45,10 @@ def trace_stage(
     data_rank: int,
     report: Report,
     adapters: Lora | None = None,
+    emulated_in: int | None = None,
 ) -> StageTrace:
-    """Traces one rank of the stage, as a GPU would run it, on tensors without memory.
+    """Traces one rank of the stage, as a GPU would run it, on tensors without memory; `emulated_in` as of
+    `hidden_temporary_bytes`.
 
     Once a process. Raises VdsgenError where the config contradicts the model.
     """
@@ -56,7 +59,7 @@ def trace_stage(
     join_fake_group(neighbours * layout.tensor_parallel_size, layout.world_size)
     gc.freeze()  # what imports left behind need not be searched each time the engine collects garbage
     report(JOINED)
-    return trace_without_memory(ds_config, model, geometry, stage, report, adapters)
+    return trace_without_memory(ds_config, model, geometry, stage, report, adapters, emulated_in)
 
 
 def trace_without_memory(
@@ -66,11 +69,12 @@ def trace_without_memory(
     stage: int,
     report: Report,
     adapters: Lora | None = None,
+    emulated_in: int | None = None,
 ) -> StageTrace:
     """The same for the rank that this process is in the fake group."""
     layout = layout_of(ds_config)
     micro = int(ds_config["train_micro_batch_size_per_gpu"])
-    books = LiveBytes(hidden_temporary_bytes)
+    books = LiveBytes(partial(hidden_temporary_bytes, emulated_in=emulated_in))
     rows = own_rows(geometry, layout.sequence_parallel_size)
     exchange = exchange_of(model, rows, micro, layout.dtype, layout.partition, stage)
     with without_memory(books, exchange):

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vdsgen.errors import VdsgenError
+from vdsgen.spec.plan import Plan
 
 BAD_INPUT, REFUSED = 2, 1
 
@@ -63,8 +64,20 @@ def _trace(directory: Path, stage: int, data_rank: int, write: Callable[[str], o
         data_rank,
         report,
         experiment.training.lora if experiment.training.method == "lora" else None,
+        _emulated_in(rendered.plan),
     )
     return trace.model_dump_json()
+
+
+def _emulated_in(plan: Plan) -> int | None:
+    """Bytes of an element of what the plan's GPUs emulate fp8 products in; None where they do not."""
+    from vdsgen.catalog import resolve_gpu
+    from vdsgen.cost.eight_bit import emulated_in
+
+    if plan.precision.linear == "exact":
+        return None
+    gpus = [resolve_gpu(gpu) for gpu in plan.inputs.pool.kinds]
+    return emulated_in(plan.precision.linear, plan.precision.dtype, gpus)
 
 
 if __name__ == "__main__":
