@@ -26,6 +26,7 @@ CLIPS = {
     "wan2.1-i2v-14b": (49, 480, 832),
     "wan2.2-ti2v-5b": (81, 704, 1280),
     "latte-1": (16, 512, 512),
+    "svd-xt": (25, 576, 1024),
 }
 """Frames, height and width."""
 

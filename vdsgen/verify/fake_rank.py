@@ -17,6 +17,7 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vdsgen.profile.kernels import ChosenAttention
@@ -109,6 +110,10 @@ def _substitutes(exchange: Exchange) -> Iterator[AbstractContextManager[Any]]:
     def take_data(tensor: Tensor, other: Tensor) -> None:
         tensor.data = other.data
 
+    def forget_value(module: Any, name: str, parameter: Any) -> None:  # noqa: ARG001
+        if getattr(parameter, "constant", None) is not None:
+            parameter.constant = None
+
     def receive_meta(engine: Any, send_stage: int) -> tuple[Tensor, ...]:  # noqa: ARG001
         return tuple(
             engine._allocate_or_extend_buffers(index, list(shape), dtype)
@@ -121,6 +126,10 @@ def _substitutes(exchange: Exchange) -> Iterator[AbstractContextManager[Any]]:
 
     # Module.to replaces fake parameters by swapping whole tensors, which hooks forbid; real ones get `.data`.
     yield patch("torch.utils.swap_tensors", take_data)
+    # A tensor written out as a number (torch.tensor([0.5])) keeps it, in the dtype that it was written in,
+    # and `detach` answers from there: as a parameter it would be fp32 again after each cast, and one such is
+    # enough for ZeRO to flatten all of a stage's weights to fp32. A weight has no value that outlasts a step.
+    yield register_module_parameter_registration_hook(forget_value)
     # ZeRO-3 compares the order of its modules with rank 0's (zero/utils.py:80, :97): ranks are alike.
     yield patch.object(zero_utils, "assert_lst_len_same_as_other_ranks", lambda _: None)
     yield patch.object(zero_utils, "get_lst_from_rank0", list)
