@@ -27,6 +27,7 @@ CLIPS = {
     "wan2.2-ti2v-5b": (81, 704, 1280),
     "latte-1": (16, 512, 512),
     "svd-xt": (25, 576, 1024),
+    "mochi-1-preview": (61, 480, 848),
 }
 """Frames, height and width."""
 

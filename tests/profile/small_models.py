@@ -41,6 +41,7 @@ SMALL = {
     "cogvideox 1.5, image": entry("cogvideox 1.5, image", temporal_patch=2),
     "hunyuan video": entry("hunyuan video"),
     "ltx": entry("ltx", patch=1),
+    "mochi": entry("mochi"),
     "latte": entry("latte"),
     "svd": entry("svd", patch=4),
 }

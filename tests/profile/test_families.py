@@ -24,6 +24,9 @@ from vdsgen.spec.pretrained import PretrainedModel
 
 
 def point_of(entry: PretrainedModel, batch: int, frames: int, rows: int, columns: int) -> Point:
+    """With as many samples as are traced together, where that is one number."""
+    batches = family_of(entry.class_name).batches
+    batch = batches[0] if len(batches) == 1 else batch
     patch, text = entry.spatial_patch, entry.text_tokens
     return Point(batch, Geometry(frames, rows * columns, text, rows * patch, columns * patch))
 

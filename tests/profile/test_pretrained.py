@@ -26,7 +26,9 @@ def unseen(name: str, rank: int = 0) -> Point:
     # Of a U-Net, whose levels have ever fewer pixels: whole tiles, as profiles of one are traced.
     rows, columns = (9, 8) if family_of(entry.class_name).grids == GRIDS else (8, 80)
     text = entry.text_tokens if entry.only_full_text else 23
-    return Point(4, Geometry(6, rows * columns, text, rows * patch, columns * patch), rank)
+    batches = family_of(entry.class_name).batches
+    batch = batches[0] if len(batches) == 1 else 4
+    return Point(batch, Geometry(6, rows * columns, text, rows * patch, columns * patch), rank)
 
 
 def stored(name: str) -> PretrainedProfile:

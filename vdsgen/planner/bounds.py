@@ -57,16 +57,14 @@ class LayoutBounds:
 
     def __init__(self, workload: Workload) -> None:
         self._workload = workload
-        training, pins = workload.experiment.training, workload.experiment.constraints
-        self._batch, self._pins = training.global_batch_size, pins
-        self._dtypes = dtypes(training, workload.pool)
+        self._dtypes = dtypes(workload.experiment.training, workload.pool)
         self._least: dict[tuple[object, ...], float] = {}
 
     def of(self, layout: Layout) -> float:
         """Of all settings of one layout: their layers alone, in the fastest batch split and precision."""
         stages, times = layout.pipeline_parallel_size, self._workload.times
         best = inf
-        for micro, steps in batch_splits(self._batch, layout, self._pins):
+        for micro, steps in batch_splits(self._workload, layout):
             shares = shares_of_a_pipeline(stages, steps) / stages
             settings = self._settings(layout, micro)
             least = self._least_seconds(settings) * shares

@@ -52,8 +52,8 @@ def _refuse(workload: Workload) -> NoReturn:
 
 def _usable_layouts(workload: Workload, world_size: int) -> list[Layout]:
     """The layouts of so many ranks that the global batch can be shared over."""
-    pins, total = workload.experiment.constraints, workload.experiment.training.global_batch_size
-    return [layout for layout in layouts(workload, world_size, pins) if batch_splits(total, layout, pins)]
+    pins = workload.experiment.constraints
+    return [layout for layout in layouts(workload, world_size, pins) if batch_splits(workload, layout)]
 
 
 def _contradictions(workload: Workload) -> list[Problem]:
@@ -198,7 +198,16 @@ def _layout_problems(workload: Workload, pins: Constraints) -> list[Problem]:
 
 
 def _batch_problems(workload: Workload) -> list[Problem]:
-    """Pinned factors of the global batch that do not divide it."""
+    """Pinned factors of the global batch that do not divide it, and a micro-batch that costs nobody knows."""
+    most, micro = workload.profile.most_samples, workload.experiment.constraints.micro_batch_size
+    if most is not None and micro is not None and micro > most:
+        message = (
+            f"{workload.profile.model} is planned with micro-batches of {most}, micro_batch_size is {micro}"
+        )
+        remedy = (
+            f"set constraints.micro_batch_size to {most}: its layers loop over samples, more are no faster"
+        )
+        return [Problem(message, key="constraints.micro_batch_size", remedy=remedy)]
     pins, total = workload.experiment.constraints, workload.experiment.training.global_batch_size
     pinned = {
         "micro_batch_size": pins.micro_batch_size,

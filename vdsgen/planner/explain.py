@@ -167,6 +167,10 @@ def _micro_batch_reason(workload: Workload, winner: Candidate) -> str:
     if pins.micro_batch_size is not None or pins.gradient_accumulation_steps is not None:
         return ""
     steps = settings.gradient_accumulation_steps
+    if settings.micro_batch_size == workload.profile.most_samples:
+        return (
+            f"Micro-batch {settings.micro_batch_size}: layers loop over samples, more at once are no faster."
+        )
     factor = next(value for value in range(2, steps + 1) if steps % value == 0)
     larger = settings._replace(
         micro_batch_size=settings.micro_batch_size * factor,

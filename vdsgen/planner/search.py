@@ -204,7 +204,7 @@ class _Searching:
     def _count(self, layout: Layout) -> None:
         """Candidates of a layout that is surely slower, without what offload and communication may vary."""
         training, pins = self.workload.experiment.training, self.workload.experiment.constraints
-        splits = batch_splits(training.global_batch_size, layout, pins)
+        splits = batch_splits(self.workload, layout)
         count = len(splits) * len(dtypes(training, self.workload.pool))
         count *= len(ZERO_STAGES) if pins.zero_stage is None else 1
         count *= len(intervals(self.workload, layout.pipeline_parallel_size, pins))

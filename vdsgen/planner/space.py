@@ -95,14 +95,16 @@ def layouts(workload: Workload, world_size: int, pins: Constraints) -> list[Layo
     ]
 
 
-def batch_splits(global_batch_size: int, layout: Layout, pins: Constraints) -> list[tuple[int, int]]:
+def batch_splits(workload: Workload, layout: Layout) -> list[tuple[int, int]]:
     """(micro-batch size, accumulation steps) whose product is exact, small micro-batches first.
 
     Ranks share samples only where there are not enough of them: of s ranks that share b samples and a common
     divisor g, s / g could share b / g samples, with g times as many data ranks. Each rank would then have as
     many tokens as before, and would exchange less: that is faster and needs no more memory, and is searched
-    unless pins forbid it.
+    unless pins forbid it. No micro-batch is larger than the profile's costs hold for.
     """
+    global_batch_size = workload.experiment.training.global_batch_size
+    pins, most = workload.experiment.constraints, workload.profile.most_samples
     if global_batch_size % layout.data_parallel_size:
         return []
     share, sequence = global_batch_size // layout.data_parallel_size, layout.sequence_parallel_size
@@ -112,6 +114,7 @@ def batch_splits(global_batch_size: int, layout: Layout, pins: Constraints) -> l
         (micro, share // micro)
         for micro in divisors(share)
         if pins.micro_batch_size in (None, micro)
+        and (most is None or micro <= most)
         and pins.gradient_accumulation_steps in (None, share // micro)
         and not (free and gcd(micro, sequence) > 1)
     ]
@@ -137,7 +140,7 @@ def families(workload: Workload, candidates: list[Layout]) -> Iterator[Family]:
     zero_stages = ZERO_STAGES if pins.zero_stage is None else (pins.zero_stage,)
     for layout in candidates:
         tried = intervals(workload, layout.pipeline_parallel_size, pins)
-        splits = batch_splits(training.global_batch_size, layout, pins)
+        splits = batch_splits(workload, layout)
         for dtype, zero_stage, (micro, steps) in product(
             dtypes(training, workload.pool), zero_stages, splits
         ):

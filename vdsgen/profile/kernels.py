@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -81,6 +83,21 @@ class ChosenAttention(TorchFunctionMode):
                 query, key, value, 0.0, is_causal, **options
             )
         return result[0]  # type: ignore[no-any-return]
+
+
+def full_text() -> AbstractContextManager[Any]:
+    """Masks without contents mask nothing: every prompt is as long as the longest may be.
+
+    Some attention processors take the tokens that a mask leaves (Mochi's, sample by sample), so shapes follow
+    from a mask's contents. With all tokens there, memory and work are the most that they can be. No mode of
+    torch's: those are off in `Tensor.backward`, where checkpointed layers run again.
+    """
+
+    def everywhere(mask: Tensor, *, as_tuple: bool = False) -> Tensor:
+        assert not as_tuple, "indices as one tensor"
+        return torch.empty(mask.numel(), mask.ndim, dtype=torch.int64, device=mask.device)
+
+    return patch("torch.nonzero", everywhere)
 
 
 def hidden_temporary_bytes(

@@ -289,8 +289,10 @@ class LayerType(SpecWithOptions):
         return self.other_attention.get(f"{width}/{kernel}", costs)
 
 
-class ModelProfile(Spec):
+class ModelProfile(SpecWithOptions):
     """The layers of one model in order, with what each costs."""
+
+    written_where_set: ClassVar[frozenset[str]] = frozenset({"most_samples"})
 
     schema_version: int = 2
     model: str
@@ -303,6 +305,8 @@ class ModelProfile(Spec):
     tensor_parallel: dict[PositiveInt, dict[str, LayerType]] | None = None
     """What one rank has of layers that so many share, by their names: parameters, costs, shapes. Types that
     are not named are on every rank as they are. None: not traced."""
+    most_samples: PositiveInt | None = None
+    """Of a micro-batch, where larger ones cost otherwise than these figures say."""
 
     @property
     def tensor_parallel_sizes(self) -> tuple[int, ...]:

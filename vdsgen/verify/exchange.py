@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vdsgen.model.pipeline import Batch
 from vdsgen.model.trained import DTYPES, trained
+from vdsgen.profile.kernels import full_text
 from vdsgen.profile.points import Point
 from vdsgen.profile.trace import empty_inputs
 from vdsgen.spec.architecture import Geometry, Vdt
@@ -61,7 +62,7 @@ def _at_boundaries(
     boundaries: Sequence[int],
 ) -> list[HandedOn]:
     """What goes into each of these layers. The layers run once; adapters change no shape."""
-    with torch.device("meta"):
+    with torch.device("meta"), full_text():
         found = []
         tensors: Any = first_inputs(model, geometry, micro_batch_size)
         last = max(boundaries, default=0)

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vdsgen.profile.kernels import ChosenAttention
+from vdsgen.profile.kernels import ChosenAttention, full_text
 from vdsgen.verify.exchange import Exchange
 
 aten = torch.ops.aten
@@ -97,7 +97,7 @@ def without_memory(books: TorchDispatchMode, exchange: Exchange) -> Iterator[Non
             stack.enter_context(substitute)
         # The last to be entered is the first to see an operator.
         fake = FakeTensorMode(allow_non_fake_inputs=True)
-        for mode in (fake, books, GpuAnswers(), ChosenAttention("flash")):  # type: ignore[no-untyped-call]
+        for mode in (fake, books, GpuAnswers(), ChosenAttention("flash"), full_text()):  # type: ignore[no-untyped-call]
             stack.enter_context(mode)
         yield
 

@@ -23,7 +23,7 @@ from vdsgen.profile.families.family import (
 from vdsgen.profile.families.points import adapter_monomials, family_points
 from vdsgen.profile.families.registry import family_of
 from vdsgen.profile.fit import Basis, choose_basis
-from vdsgen.profile.kernels import ChosenAttention
+from vdsgen.profile.kernels import ChosenAttention, full_text
 from vdsgen.profile.points import Point
 from vdsgen.profile.trace import CheckpointedTrace, Trace, traced, traced_checkpointed
 from vdsgen.spec.canonical import canonical_json
@@ -62,7 +62,7 @@ def build_pretrained_profile(
     if targets is not None:
         family = replace(family, adapted=tuple(targets))
     with prompt_garbage_collection():
-        basis = choose_basis(family_points(entry, family.grids), family.monomials, checks=1)
+        basis = choose_basis(family_points(entry, family.grids, family.batches), family.monomials, checks=1)
         full = {}
         for width, training in FULL.items():
             said(f"{name}: every weight, {width} precision")
@@ -74,7 +74,8 @@ def build_pretrained_profile(
         }
         said(f"{name}: adapters")
         monomials = (*family.monomials, *adapter_monomials(family.monomials))
-        with_rank = choose_basis(family_points(entry, family.grids, ranks=(2, 3, 5)), monomials, checks=1)
+        with_ranks = family_points(entry, family.grids, family.batches, ranks=(2, 3, 5))
+        with_rank = choose_basis(with_ranks, monomials, checks=1)
         adapted = {width: _costs(family, entry, training, with_rank) for width, training in ADAPTED.items()}
     layers = _layers(family, entry, FULL["half"])
     return PretrainedProfile(
@@ -84,6 +85,7 @@ def build_pretrained_profile(
             torch_version=torch.__version__.split("+")[0],
             layer_types={kind: _full_type(kind, layer, full, other) for kind, layer in layers.items()},
             layers=family.order(entry.config),
+            most_samples=family.batches[0] if len(family.batches) == 1 else None,
         ),
         diffusers_version=version("diffusers"),
         peft_version=version("peft"),
@@ -107,7 +109,7 @@ def trace_at(
 ) -> dict[str, Traces]:
     """Traces of every layer type at one point, whose rank the adapters get."""
     training = replace(training, adapter_rank=point.rank)
-    with torch.device("meta"), ChosenAttention(kernel):
+    with torch.device("meta"), ChosenAttention(kernel), full_text():
         layers = layers_of(family, entry.config, training)
         run = run_of(family, training, kernel)
         return {

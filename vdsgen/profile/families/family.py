@@ -26,6 +26,10 @@ SHALLOW = 2
 """Blocks of each kind in the model that is traced: some are another kind as the first or the last."""
 
 
+BATCHES = (2, 3, 4)
+"""None is 1, where layouts degenerate."""
+
+
 @dataclass(frozen=True, slots=True)
 class TracedFamily:
     """How the layers of one diffusers class are traced."""
@@ -39,6 +43,8 @@ class TracedFamily:
     """Hidden states that each block makes anew: 2 where text changes along the way."""
     adapted: tuple[str, ...] | None = None
     """Linear layers that adapters go to; None: those that the family names."""
+    batches: tuple[int, ...] = BATCHES
+    """Samples of the traced micro-batches. One size alone: plans have micro-batches of that size at most."""
     grids: tuple[tuple[int, int], ...] = GRIDS
     """Rows and columns of patches to trace."""
 

@@ -13,9 +13,12 @@ _TEXTS = (3, 10, 7, 150)
 
 
 def family_points(
-    entry: PretrainedModel, grids: Sequence[tuple[int, int]], ranks: Sequence[int] = (0,)
+    entry: PretrainedModel,
+    grids: Sequence[tuple[int, int]],
+    batches: Sequence[int],
+    ranks: Sequence[int] = (0,),
 ) -> list[Point]:
-    """In a fixed order that mixes the variables; none is 1, where layouts degenerate."""
+    """In a fixed order that mixes the variables; no other variable is 1, where layouts degenerate."""
     texts = (entry.text_tokens,) if entry.only_full_text else _TEXTS
     points = []
     for index in range(300):
@@ -23,7 +26,7 @@ def family_points(
         rows, columns = grids[(index * 2 + index // 5) % len(grids)]
         points.append(
             Point(
-                batch=2 + (index + index // 25) % 3,
+                batch=batches[(index + index // 25) % len(batches)],
                 geometry=Geometry(
                     frames=_FRAMES[index % len(_FRAMES)],
                     patches=rows * columns,

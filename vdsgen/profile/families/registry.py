@@ -8,10 +8,11 @@ from vdsgen.profile.families.family import TracedFamily
 from vdsgen.profile.families.hunyuan_video import HUNYUAN_VIDEO
 from vdsgen.profile.families.latte import LATTE
 from vdsgen.profile.families.ltx import LTX
+from vdsgen.profile.families.mochi import MOCHI
 from vdsgen.profile.families.svd import SVD
 from vdsgen.profile.families.wan import WAN
 
-FAMILIES = {family.class_name: family for family in (WAN, COGVIDEOX, LTX, HUNYUAN_VIDEO, LATTE, SVD)}
+FAMILIES = {family.class_name: family for family in (WAN, COGVIDEOX, LTX, HUNYUAN_VIDEO, MOCHI, LATTE, SVD)}
 
 
 def family_of(class_name: str) -> TracedFamily:
