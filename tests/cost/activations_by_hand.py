@@ -226,7 +226,7 @@ def wrong_layers(cost: Cost) -> Iterator[str]:
 def profile(costs: list[Any], skips: list[int]) -> Any:
     """A model of so many types of layers, each of which is there once."""
     types = {
-        str(index): SimpleNamespace(half=one, skips=skip)
+        str(index): SimpleNamespace(half=one, skips=skip, trainable_parameters=1)
         for index, (one, skip) in enumerate(zip(costs, skips, strict=True))
     }
     return SimpleNamespace(layer_types=types, layers=tuple(types))
@@ -238,7 +238,7 @@ def of(sample_bytes: int) -> Polynomial:
 
 def layer_costs(more: int, **traced: Any) -> SimpleNamespace:
     """Of 1 byte to 5 a sample and so many more; what else was traced by name."""
-    costs = SimpleNamespace(constant_bytes=None, selective=None, packed=None)
+    costs = SimpleNamespace(constant_bytes=None, unsaved_input_bytes=None, selective=None, packed=None)
     costs.saved_bytes, costs.output_bytes, costs.side_bytes = (of(size + more) for size in (1, 2, 3))
     costs.forward_transient_bytes, costs.backward_transient_bytes = (
         Peak(candidates=(of(size + more),)) for size in (4, 5)
