@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vdsgen.errors import VdsgenError
-from vdsgen.launch.commands import Command, Job, Machine, is_remote, training_command
+from vdsgen.launch.backends.registry import BACKENDS
+from vdsgen.launch.commands import Command, Job, Machine, is_remote
 from vdsgen.launch.locks import compiles_operators, extensions_folder, stale_locks
 from vdsgen.launch.preflight import (
     check_devices,
@@ -40,6 +41,8 @@ class Request:
     """Neither checkpoint nor sample: metrics and a summary only."""
     profile_steps: str | None = None
     """`FIRST:LAST`: a trace is written of these steps."""
+    launcher: str = "deepspeed"
+    """One of `BACKENDS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ class Prepared:
     rendered: Rendered
     job: Job
     machine: Machine
-    command: Command
+    commands: tuple[Command, ...]
     launch_id: str
 
     @property
@@ -62,17 +65,17 @@ def start(request: Request) -> int:
     prepared = prepare(request)
     job = prepared.job
     if request.dry_run:
-        print(prepared.command.shell())
+        print("\n".join(command.shell() for command in prepared.commands))
         return 0
     check_machine(prepared, clear_stale_locks=request.clear_stale_locks)
     layout, logs = prepared.rendered.layout, request.output / "logs"
     print(f"Starting {job.world_size} ranks: {layout}. Logs: {logs}", flush=True)
     display = Display(sys.stdout, job.output / "metrics.jsonl", prepared.steps)
-    return run(prepared.command, job, prepared.launch_id, display).exit_code
+    return run(prepared.commands, job, prepared.launch_id, display).exit_code
 
 
 def prepare(request: Request) -> Prepared:
-    """Reads the directory and makes the command. Raises VdsgenError where the directory, the run directory
+    """Reads the directory and makes the commands. Raises VdsgenError where the directory, the run directory
     or the folders that training reads from are not right."""
     rendered = read_rendered(request.directory)
     check_output(request.output, resume=request.resume)
@@ -88,7 +91,8 @@ def prepare(request: Request) -> Prepared:
     )
     machine = this_machine(os.environ)
     launch_id = uuid.uuid4().hex
-    return Prepared(rendered, job, machine, training_command(job, machine, launch_id), launch_id)
+    commands = BACKENDS[request.launcher](job, machine, launch_id)
+    return Prepared(rendered, job, machine, commands, launch_id)
 
 
 def check_machine(prepared: Prepared, *, clear_stale_locks: bool) -> None:

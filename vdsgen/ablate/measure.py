@@ -61,7 +61,7 @@ def measure(task: Task, display: RunDisplay, started: Started) -> RunEnded:
     started(prepared.launch_id)
     began = time.monotonic()
     with _counting_kills() as kills:
-        outcome = run(prepared.command, prepared.job, prepared.launch_id, display)
+        outcome = run(prepared.commands, prepared.job, prepared.launch_id, display)
     if outcome.stopped_by is not None:
         raise InterruptedRunError(outcome.stopped_by)
     wall_seconds = time.monotonic() - began

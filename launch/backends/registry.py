@@ -1,0 +1,15 @@
+"""Which launchers there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from vdsgen.launch.backends import deepspeed, ssh, torchrun
+from vdsgen.launch.commands import Command, Job, Machine
+
+BACKENDS: Mapping[str, Callable[[Job, Machine, str], tuple[Command, ...]]] = {
+    "deepspeed": deepspeed.commands,
+    "torchrun": torchrun.commands,
+    "ssh": ssh.commands,
+}
+"""Name -> from a job, this machine and the launch's id to commands that this process stays with."""
