@@ -66,7 +66,7 @@ def hold(command: Sequence[str], ranks: int, stdin: int = 0) -> int:
     try:
         while process.poll() is None and (deadline is None or time.monotonic() < deadline):
             watch.wait(LOOK_SECONDS)
-            if watch.first_failure is not None and not said:
+            if watch.first_failure is not None and not said and not told:
                 said = True
                 print(death_line(watch.first_failure, socket.gethostname()), flush=True)
             ending = bool(told) or _has_ended(stdin)
@@ -94,7 +94,12 @@ def _has_ended(stdin: int) -> bool:
 
 
 def main(arguments: Sequence[str]) -> int:
-    if len(arguments) < 4 or arguments[0] != "--ranks" or not arguments[1].isdecimal() or arguments[2] != "--":
+    if (
+        len(arguments) < 4
+        or arguments[0] != "--ranks"
+        or not arguments[1].isdecimal()
+        or arguments[2] != "--"
+    ):
         print("usage: python -m vdsgen.launch.hold --ranks N -- COMMAND...", file=sys.stderr)
         return 2
     return hold(arguments[3:], int(arguments[1]))

@@ -113,6 +113,8 @@ class Processes:
             if code is None:
                 continue
             self._running.remove((command, process))
+            if process.stdin is not None:
+                process.stdin.close()
             if code == SSH_FAILED and command.tied:
                 code = 1
             if code != 0 and self._first_code is None:
