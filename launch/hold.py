@@ -2,9 +2,9 @@
 
     python -m vdsgen.launch.hold --ranks N -- COMMAND...
 
-Runs COMMAND, says on standard output which rank ends of what, and leaves no process behind: when a rank fails,
-when it is told to stop, and when its standard input ends, which it does when the launcher or the connection to it
-is gone, however they went.
+Runs COMMAND, says on standard output which rank ends of what, and leaves no process behind: when a rank
+fails, when it is told to stop, and when its standard input ends, which it does when the launcher or the
+connection to it is gone, however they went.
 """
 
 from __future__ import annotations

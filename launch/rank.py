@@ -2,8 +2,8 @@
 
     python -m vdsgen.launch.rank [--slurm] LOGS ARGUMENTS-OF-THE-TRAINER...
 
-Opens LOGS/<start>_rank<N>.log, as DeepSpeed's launcher names it (launcher/launch.py:239), and becomes the trainer:
-the process stays the same. `--slurm`: started by srun, whose variables say which rank this is.
+Opens LOGS/<start>_rank<N>.log, as DeepSpeed's launcher names it (launcher/launch.py:239), and becomes the
+trainer: the process stays the same. `--slurm`: started by srun, whose variables say which rank this is.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vdsgen.errors import VdsgenError
-from vdsgen.launch.backends.registry import BACKENDS
+from vdsgen.launch.backends.registry import BACKENDS, SCHEDULERS
 from vdsgen.launch.commands import Command, Job, Machine, is_remote
 from vdsgen.launch.locks import compiles_operators, extensions_folder, stale_locks
 from vdsgen.launch.preflight import (
@@ -24,6 +24,7 @@ from vdsgen.launch.preflight import (
 )
 from vdsgen.launch.progress import Display
 from vdsgen.launch.run import run
+from vdsgen.launch.submit import check_script, submit
 from vdsgen.spec.rendered import Rendered, read_rendered
 
 
@@ -41,8 +42,8 @@ class Request:
     """Neither checkpoint nor sample: metrics and a summary only."""
     profile_steps: str | None = None
     """`FIRST:LAST`: a trace is written of these steps."""
-    launcher: str = "deepspeed"
-    """One of `BACKENDS`."""
+    launcher: str | None = None
+    """One of `BACKENDS`; None: as the plan's pool says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ class Prepared:
     machine: Machine
     commands: tuple[Command, ...]
     launch_id: str
+    launcher: str
 
     @property
     def steps(self) -> int:
@@ -66,6 +68,13 @@ def start(request: Request) -> int:
     job = prepared.job
     if request.dry_run:
         print("\n".join(command.shell() for command in prepared.commands))
+        return 0
+    if prepared.launcher in SCHEDULERS:
+        number = submit(prepared.commands[0], job)
+        print(
+            f"Submitted job {number}: {job.world_size} ranks, {prepared.rendered.layout}. Logs: "
+            f"{request.output / 'logs'}\n`squeue --job {number}` shows its state, `scancel {number}` ends it."
+        )
         return 0
     check_machine(prepared, clear_stale_locks=request.clear_stale_locks)
     layout, logs = prepared.rendered.layout, request.output / "logs"
@@ -91,8 +100,11 @@ def prepare(request: Request) -> Prepared:
     )
     machine = this_machine(os.environ)
     launch_id = uuid.uuid4().hex
-    commands = BACKENDS[request.launcher](job, machine, launch_id)
-    return Prepared(rendered, job, machine, commands, launch_id)
+    launcher = request.launcher or rendered.plan.inputs.pool.launcher or "deepspeed"
+    if launcher == "slurm":
+        check_script(request.directory)
+    commands = BACKENDS[launcher](job, machine, launch_id)
+    return Prepared(rendered, job, machine, commands, launch_id, launcher)
 
 
 def check_machine(prepared: Prepared, *, clear_stale_locks: bool) -> None:

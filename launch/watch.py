@@ -51,9 +51,9 @@ class Death:
 class RankWatch:
     """Finds the ranks of one launch among this machine's processes, and learns of each one's end at once.
 
-    DeepSpeed's launcher and torchrun ask their ranks once a second which has ended (launcher/launch.py:289) and
-    never say which was first; by then the others have lost their peer and died too. A pidfd becomes readable the
-    moment its process ends, while the process still waits to be reaped and /proc has its exit status.
+    DeepSpeed's launcher and torchrun ask their ranks once a second which has ended (launcher/launch.py:289)
+    and never say which was first; by then the others have lost their peer and died too. A pidfd becomes
+    readable the moment its process ends, while the process still waits to be reaped and /proc has its status.
     """
 
     def __init__(self, launch_id: str, ranks: int) -> None:

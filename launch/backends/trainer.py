@@ -10,8 +10,7 @@ RANK_MODULE = "vdsgen.launch.rank"
 
 def trainer_arguments(job: Job) -> list[str]:
     """After the trainer's name."""
-    arguments = ["--plan-dir", str(job.directory), "--output", str(job.output), *run_arguments(job)]
-    return arguments
+    return ["--plan-dir", str(job.directory), "--output", str(job.output), *run_arguments(job)]
 
 
 def run_arguments(job: Job) -> list[str]:

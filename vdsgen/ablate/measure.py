@@ -56,7 +56,13 @@ def measure(task: Task, display: RunDisplay, started: Started) -> RunEnded:
     """Runs the plan and reads what it measured. Raises InterruptedRunError, and VdsgenError for what is
     refused before ranks start."""
     prepared = prepare(
-        Request(directory=task.directory, output=task.output, steps=WARM_UP_STEPS + task.steps, measure=True)
+        Request(
+            directory=task.directory,
+            output=task.output,
+            steps=WARM_UP_STEPS + task.steps,
+            measure=True,
+            launcher="deepspeed",
+        )
     )
     started(prepared.launch_id)
     began = time.monotonic()
@@ -136,7 +142,10 @@ def check_start(directories: Sequence[Path]) -> None:
     """
     if not directories:
         return
-    requests = [Request(directory=directory, output=directory / "no run") for directory in directories]
+    requests = [
+        Request(directory=directory, output=directory / "no run", launcher="deepspeed")
+        for directory in directories
+    ]
     prepared = max((prepare(request) for request in requests), key=lambda one: one.job.world_size)
     # Its notes are no part of the report.
     with redirect_stdout(sys.stderr):

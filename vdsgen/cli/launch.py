@@ -37,10 +37,8 @@ def _steps(_context: click.Context, _parameter: click.Parameter, text: str | Non
 @click.option("--dry-run", is_flag=True, help="Print the command and change nothing.")
 @click.option(
     "--launcher",
-    type=click.Choice(["deepspeed", "torchrun", "ssh"]),
-    default="deepspeed",
-    show_default=True,
-    help="What starts the ranks.",
+    type=click.Choice(["deepspeed", "torchrun", "ssh", "slurm"]),
+    help="What starts the ranks; default: as the lab file says, or deepspeed. slurm submits a job.",
 )
 @click.option("--clear-stale-locks", is_flag=True, help="Remove locks that killed compiles left behind.")
 def command(
@@ -51,7 +49,7 @@ def command(
     measure: bool,
     profile_steps: str | None,
     dry_run: bool,
-    launcher: str,
+    launcher: str | None,
     clear_stale_locks: bool,
 ) -> None:
     """Train what the rendered directory DIR says, into the run directory RUN.

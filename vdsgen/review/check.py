@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from vdsgen.errors import NoPlanFitsError
-from vdsgen.render.render import FILES, render_plan
+from vdsgen.render.render import files_of, render_plan
 from vdsgen.review.directory import RenderedDirectory
 from vdsgen.spec.canonical import sha256_of
 from vdsgen.spec.experiment import Experiment
@@ -60,11 +60,11 @@ def check(directory: RenderedDirectory, replan: Replan, template_dir: Path | Non
         today = replan(experiment, plan.inputs.pool)
     except NoPlanFitsError as error:
         causes = (*changed, f"no plan fits any more: {error.message}")
-        return Checked(directory.path, causes, tuple(Finding(name, "stale", ()) for name in FILES))
+        return Checked(directory.path, causes, tuple(Finding(name, "stale", ()) for name in files_of(plan)))
     expected = render_plan(today, experiment, template_dir)
     edited = {"plan.json"} if not changed and _was_edited(plan, today) else set()
     if recorded is not None:
-        edited |= {name for name in FILES if directory.files.get(name) != recorded[name]}
+        edited |= {name for name in recorded if directory.files.get(name) != recorded[name]}
     return Checked(
         path=directory.path,
         causes=(*changed, *_planner_changes(plan, today)),
@@ -97,7 +97,7 @@ def _planner_changes(plan: Plan, today: Plan) -> Iterator[str]:
 def _findings(
     files: Mapping[str, bytes], expected: Mapping[str, bytes], edited: Collection[str]
 ) -> Iterator[Finding]:
-    for name in FILES:
+    for name in expected:
         found = files.get(name)
         if found == expected[name]:
             continue

@@ -19,8 +19,10 @@ from vdsgen.spec.base import (
     PositiveInt,
     Spec,
     SpecError,
+    SpecWithOptions,
 )
 from vdsgen.spec.calibration import Calibration
+from vdsgen.spec.launching import Launcher, Slurm
 
 
 class Gpu(Spec):
@@ -117,8 +119,10 @@ class NodeGroup(Spec):
         return self.nodes * self.gpus_in_use
 
 
-class Pool(Spec):
+class Pool(SpecWithOptions):
     """GPUs that a job may use together: nodes that are all alike, or groups of unequal ones."""
+
+    written_where_set = frozenset({"launcher", "slurm"})
 
     name: Name
     gpu: CatalogName | Gpu | None = None
@@ -157,6 +161,11 @@ class Pool(Spec):
     """Names that ssh reaches, one a node; go into the hostfile."""
     calibration: PathText | Calibration | None = None
     """What `vdsgen calibrate` measured: its file (relative paths start at the lab file), or the figures."""
+    launcher: Launcher | None = None
+    """What starts its jobs, unless `vdsgen launch --launcher` says otherwise; None: deepspeed's runner.
+    `slurm` renders a batch script too."""
+    slurm: Slurm | None = None
+    """What such a batch script says beyond the plan."""
 
     @property
     def world_size(self) -> int:
@@ -283,6 +292,23 @@ class Pool(Spec):
                     "was measured on one kind of GPU, and there are several here",
                     remedy="put it into the group whose GPUs it was measured on, or leave it out",
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _slurm_chooses_nodes(self) -> Self:
+        if self.launcher != "slurm":
+            if self.slurm is not None:
+                raise SpecError(
+                    "slurm", "stands without `launcher: slurm`", remedy="add it, or leave slurm out"
+                )
+            return self
+        named = [key for key in ("groups", "gpus", "free_gpus", "hosts") if getattr(self, key) is not None]
+        if named:
+            raise SpecError(
+                named[0],
+                f"{named[0]} stands beside `launcher: slurm`, which chooses nodes and GPUs itself",
+                remedy="leave it out; `slurm: {partition: ...}` or `{constraint: ...}` narrows the choice",
+            )
         return self
 
     def _written_groups(self) -> list[tuple[str, NodeGroup]]:

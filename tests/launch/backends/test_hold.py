@@ -17,7 +17,10 @@ from vdsgen.launch.hold import death_line, main, parse_death
 from vdsgen.launch.watch import Death, processes_of
 
 CHILD = "import os, subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c', {!r}]).returncode)"
-DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+DEAF = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+    "print('up', flush=True); time.sleep(60)"
+)
 
 
 def start(code: str, launch_id: str) -> subprocess.Popen[str]:

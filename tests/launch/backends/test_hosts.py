@@ -1,4 +1,4 @@
-"""Ranks on hosts that a real sshd stands for: they end with each other, with the launcher, with the connection."""
+"""Ranks on hosts that a real sshd stands for: they end with each other, the launcher and the connection."""
 
 from __future__ import annotations
 
@@ -141,7 +141,8 @@ def test_a_training_on_two_hosts_is_the_same_and_ends_with_a_killed_rank(
     plan = render_tiny(tmp_path / "plan", clips, pipeline=2, data=1, training={"steps": 100_000})
     (plan / "hostfile").write_text("".join(f"{host} slots=1\n" for host in HOSTS))
     environment = {
-        **os.environ, "PATH": f"{reachable}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu",
+        **os.environ, "PATH": f"{reachable}:{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu",
         "PYTHONPATH": str(Path(__file__).parents[3]), "MASTER_PORT": str(free_port()),
     }  # fmt: skip
     run_directory = tmp_path / "run"

@@ -29,7 +29,10 @@ def test_the_trainers_output_goes_to_the_ranks_log(tmp_path: Path) -> None:
     root = Path(__file__).parents[3]
     started = subprocess.Popen(
         [sys.executable, "-c", code, "--slurm", str(tmp_path / "logs dir"), "--output", "a b"],
-        env={"PYTHONPATH": f"{root}:{tmp_path}", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NTASKS": "4"},
+        env={
+            "PYTHONPATH": f"{root}:{tmp_path}",
+            "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NTASKS": "4",
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )  # fmt: skip
