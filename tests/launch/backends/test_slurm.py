@@ -184,6 +184,10 @@ def test_a_job_that_nears_its_limit_goes_on_from_its_checkpoint(
     wait(lambda: state(slurm, number)["Restarts"] == "1" and "from step" in resumed_log(run), run)
     first = re.search(r"from step (\d+) to", resumed_log(run))
     assert first and int(first[1]) > 3
+    first_start = sorted((run / "logs").glob("*_rank0.log"))[0].read_text()
+    assert f"Stopped after step {int(first[1]) - 1}, as was asked." in first_start, (
+        "it was ended, and lost steps"
+    )
     began = time.monotonic()
     command(slurm, "scancel", number)
     wait(lambda: state(slurm, number)["JobState"] == "CANCELLED", run)
