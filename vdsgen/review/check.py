@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from vdsgen.errors import NoPlanFitsError
+from vdsgen.render.others import OTHER_FILES, render_others
 from vdsgen.render.render import files_of, render_plan
 from vdsgen.review.directory import RenderedDirectory
 from vdsgen.spec.canonical import sha256_of
@@ -55,13 +56,16 @@ def check(directory: RenderedDirectory, replan: Replan, template_dir: Path | Non
     plan, experiment = directory.plan, directory.experiment
     changed = input_changes(plan, experiment)
     # With other inputs, what the plan once rendered to cannot be known: then nothing counts as edited.
-    recorded = None if changed else render_plan(plan, experiment, template_dir)
+    also = [OTHER_FILES[name] for name in directory.files if name in OTHER_FILES]
+    recorded = None
+    if not changed:
+        recorded = render_plan(plan, experiment, template_dir) | render_others(also, plan, experiment)
     try:
         today = replan(experiment, plan.inputs.pool)
     except NoPlanFitsError as error:
         causes = (*changed, f"no plan fits any more: {error.message}")
         return Checked(directory.path, causes, tuple(Finding(name, "stale", ()) for name in files_of(plan)))
-    expected = render_plan(today, experiment, template_dir)
+    expected = render_plan(today, experiment, template_dir) | render_others(also, today, experiment)
     edited = {"plan.json"} if not changed and _was_edited(plan, today) else set()
     if recorded is not None:
         edited |= {name for name in recorded if directory.files.get(name) != recorded[name]}
