@@ -101,6 +101,11 @@ def prepare(request: Request) -> Prepared:
     machine = this_machine(os.environ)
     launch_id = uuid.uuid4().hex
     launcher = request.launcher or rendered.plan.inputs.pool.launcher or "deepspeed"
+    if launcher not in BACKENDS:
+        raise VdsgenError(
+            f"jobs of pool {rendered.plan.pool} are started by {launcher}",
+            remedy=f"kubectl apply --filename {request.directory / 'pytorchjob.yaml'}, or another --launcher",
+        )
     if launcher == "slurm":
         check_script(request.directory)
     commands = BACKENDS[launcher](job, machine, launch_id)

@@ -16,7 +16,7 @@ PORT = 29500
 HEADER = """\
 # What this directory plans, for scripts that train with Accelerate:
 #
-#     accelerate launch --config_file DIR/accelerate.yaml --deepspeed_config_file DIR/ds_config.json SCRIPT ...
+#     accelerate launch --config_file DIR/accelerate.yaml --deepspeed_config_file DIR/ds_config.json SCRIPT
 #
 # The script takes optimizer and scheduler from ds_config.json (accelerate.utils' DummyOptim, DummyScheduler).
 # A step is {global_batch} clips: {micro_batch} at a time on each of {ranks} ranks, {accumulation} times.

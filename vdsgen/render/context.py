@@ -9,6 +9,7 @@ from vdsgen.planner.tables import choice_table, speed_table
 from vdsgen.planner.words import seconds
 from vdsgen.render.engine_config import engine_config
 from vdsgen.render.formats import gib
+from vdsgen.render.kubernetes import pytorch_job
 from vdsgen.render.placement import Placement, placement
 from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.launching import Slurm
@@ -33,6 +34,7 @@ def template_context(plan: Plan, experiment: Experiment) -> dict[str, Any]:
             "include": place.include,
             "on_cpu": plan.inputs.pool.on_processors,
         },
+        "pytorch_job": pytorch_job(plan, experiment) if plan.inputs.pool.launcher == "kubernetes" else None,
         "slurm": slurm_job(plan, place) if plan.inputs.pool.launcher == "slurm" else None,
         "tables": {
             "choice": choice_rows(plan),

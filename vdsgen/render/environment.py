@@ -29,7 +29,10 @@ ALWAYS = (
 )
 """One for each file that every plan has, whose name is the template's without `.j2`."""
 
-OF_LAUNCHERS: Mapping[str, tuple[str, ...]] = {"slurm": ("train.sbatch.j2",)}
+OF_LAUNCHERS: Mapping[str, tuple[str, ...]] = {
+    "slurm": ("train.sbatch.j2",),
+    "kubernetes": ("pytorchjob.yaml.j2",),
+}
 """A pool's launcher -> those that its plans have too."""
 
 TEMPLATES = (*ALWAYS, *(name for names in OF_LAUNCHERS.values() for name in names))

@@ -11,6 +11,7 @@ from vdsgen.render.check_rendered import (
     check_ds_config,
     check_experiment,
     check_hostfile,
+    check_manifest,
     check_plan,
     check_shell,
 )
@@ -56,6 +57,8 @@ def render_plan(plan: Plan, experiment: Experiment, template_dir: Path | None = 
     check_plan(texts["plan.json"], plan)
     check_experiment(texts["train.yaml"], experiment)
     check_hostfile(texts["hostfile"], placement(plan))
+    if "pytorchjob.yaml" in texts:
+        check_manifest(texts["pytorchjob.yaml"], context["pytorch_job"])
     for name in ("launch.sh", "train.sbatch"):
         if name in texts:
             check_shell(name, texts[name])

@@ -22,7 +22,7 @@ from vdsgen.spec.base import (
     SpecWithOptions,
 )
 from vdsgen.spec.calibration import Calibration
-from vdsgen.spec.launching import Launcher, Slurm
+from vdsgen.spec.launching import Kubernetes, Launcher, Slurm
 
 
 class Gpu(Spec):
@@ -122,7 +122,7 @@ class NodeGroup(Spec):
 class Pool(SpecWithOptions):
     """GPUs that a job may use together: nodes that are all alike, or groups of unequal ones."""
 
-    written_where_set = frozenset({"launcher", "slurm"})
+    written_where_set = frozenset({"launcher", "slurm", "kubernetes"})
 
     name: Name
     gpu: CatalogName | Gpu | None = None
@@ -163,9 +163,11 @@ class Pool(SpecWithOptions):
     """What `vdsgen calibrate` measured: its file (relative paths start at the lab file), or the figures."""
     launcher: Launcher | None = None
     """What starts its jobs, unless `vdsgen launch --launcher` says otherwise; None: deepspeed's runner.
-    `slurm` renders a batch script too."""
+    `slurm` renders a batch script too, `kubernetes` a PyTorchJob."""
     slurm: Slurm | None = None
     """What such a batch script says beyond the plan."""
+    kubernetes: Kubernetes | None = None
+    """What such a PyTorchJob says beyond the plan."""
 
     @property
     def world_size(self) -> int:
@@ -295,19 +297,28 @@ class Pool(SpecWithOptions):
         return self
 
     @model_validator(mode="after")
-    def _slurm_chooses_nodes(self) -> Self:
-        if self.launcher != "slurm":
-            if self.slurm is not None:
+    def _schedulers_choose_nodes(self) -> Self:
+        for scheduler in ("slurm", "kubernetes"):
+            if self.launcher != scheduler and getattr(self, scheduler) is not None:
                 raise SpecError(
-                    "slurm", "stands without `launcher: slurm`", remedy="add it, or leave slurm out"
+                    scheduler,
+                    f"stands without `launcher: {scheduler}`",
+                    remedy=f"add it, or leave {scheduler} out",
                 )
+        if self.launcher == "kubernetes" and self.kubernetes is None:
+            raise SpecError(
+                "kubernetes",
+                "is missing; `launcher: kubernetes` needs it",
+                remedy="say image, claims, directory and output in it",
+            )
+        if self.launcher not in ("slurm", "kubernetes"):
             return self
         named = [key for key in ("groups", "gpus", "free_gpus", "hosts") if getattr(self, key) is not None]
         if named:
             raise SpecError(
                 named[0],
-                f"{named[0]} stands beside `launcher: slurm`, which chooses nodes and GPUs itself",
-                remedy="leave it out; `slurm: {partition: ...}` or `{constraint: ...}` narrows the choice",
+                f"{named[0]} stands beside `launcher: {self.launcher}`, which chooses nodes and GPUs itself",
+                remedy="leave it out; a pool of a scheduler is of nodes that are all alike",
             )
         return self
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vdsgen.launch import rank
-from vdsgen.launch.rank import main, slurm_variables
+from vdsgen.launch.rank import continued, main, slurm_variables
 
 
 def test_sruns_names_become_torchs() -> None:
@@ -45,4 +44,13 @@ def test_the_trainers_output_goes_to_the_ranks_log(tmp_path: Path) -> None:
 def test_without_a_folder_it_explains_itself() -> None:
     with pytest.raises(SystemExit, match="usage"):
         main([])
-    assert rank.TRAINER == "vdsgen.model.train"
+
+
+def test_a_run_with_a_complete_checkpoint_goes_on(tmp_path: Path) -> None:
+    arguments = ["--continue", "logs", "--plan-dir", "plan", "--output", str(tmp_path)]
+    assert continued(arguments) == []
+    (tmp_path / "checkpoints" / "step-00000003").mkdir(parents=True)
+    assert continued(arguments) == []
+    (tmp_path / "checkpoints" / "step-00000003" / "complete.json").touch()
+    assert continued(arguments) == ["--resume"]
+    assert continued(["--continue", "logs", "--output"]) == []
