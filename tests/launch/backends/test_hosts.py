@@ -111,17 +111,23 @@ def test_stopping_ends_every_host(tmp_path: Path) -> None:
     assert seconds < 20
 
 
+LAUNCHER = "import subprocess, sys; subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE).wait()"
+"""Holds the client's standard input, as the launcher does."""
+
+
 @pytest.mark.usefixtures("on_path")
-def test_hosts_end_with_a_connection_that_is_cut(tmp_path: Path) -> None:
+@pytest.mark.parametrize("launcher", [(), (sys.executable, "-c", LAUNCHER)], ids=["cut", "launcher killed"])
+def test_hosts_end_with_the_connection_and_with_the_launcher(
+    tmp_path: Path, launcher: tuple[str, ...]
+) -> None:
     launch_id = uuid.uuid4().hex
     _, (first, _) = small_ranks(tmp_path, launch_id, SLEEP, SLEEP)
-    client = subprocess.Popen(first.argv, stdin=subprocess.PIPE)
-    while not any("RANK" in environment for environment in processes_of(f"{launch_id}.0").values()):
-        assert client.poll() is None
-        time.sleep(0.1)
-    client.kill()
-    client.communicate()
-    gone_within(launch_id, 10)
+    with subprocess.Popen([*launcher, *first.argv], stdin=subprocess.PIPE) as client:
+        while not any("RANK" in environment for environment in processes_of(f"{launch_id}.0").values()):
+            assert client.poll() is None
+            time.sleep(0.1)
+        client.kill()
+        gone_within(launch_id, 10)
 
 
 def test_an_unknown_host_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
