@@ -163,6 +163,7 @@ def job_of(
         output=Path(os.path.abspath(output)),  # noqa: PTH100 - links stay as the user wrote them
         world_size=rendered.layout.world_size,
         hosts=tuple(rendered.hosts),
+        slots=tuple(rendered.hosts.values()),
         nodes=len(rendered.hosts) or placement(rendered.plan).nodes,
         devices=placement(rendered.plan).devices,
         on_cpu=runs_on_cpu(rendered.plan, environment),

@@ -1,4 +1,4 @@
-"""Runs a training command to its end: shows progress, ends everything with it, and says who died of what."""
+"""Runs training commands to their end: shows progress, ends everything with it, and says who died of what."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
 from vdsgen.files import write_atomically
 from vdsgen.launch.commands import Command, Job
-from vdsgen.launch.logs import RankLogs, last_lines
+from vdsgen.launch.hold import parse_death
+from vdsgen.launch.logs import RankLogs, Tail, last_lines
 from vdsgen.launch.progress import Shows
 from vdsgen.launch.watch import Death, RankWatch, kill_all
 from vdsgen.spec.run import LAUNCHER_PROCESS, MESSAGE, STEP, STOP_REQUEST
@@ -21,6 +23,10 @@ LOOK_SECONDS = 0.2
 """Between two looks at logs and metrics; a rank's death is noticed at once."""
 GRACE_SECONDS = 5.0
 """For the launcher to end the other ranks (it asks once a second), before everything is killed."""
+HOLD_SECONDS = 15.0
+"""The same for other hosts, whose launchers need that time themselves, and for what they say to arrive."""
+SSH_FAILED = 255
+"""ssh's own exit code: it has not come to the command, or has lost the host (ssh(1), EXIT STATUS)."""
 PATIENCE_SECONDS = 600.0
 """For the step that runs and a checkpoint, before a run that was asked to stop is ended."""
 SHOWN_LINES = 15
@@ -72,40 +78,109 @@ class Outcome:
         return self.first_failure is not None and self.exit_code in EXPLAINED
 
 
-def run(command: Command, job: Job, launch_id: str, display: Shows) -> Outcome:
-    """Start `command` and stay until none of its processes is left.
+class Processes:
+    """What was started for a launch, until none of it runs any more."""
 
-    Messages go to `display`; what each rank prints to RUN/logs, the runner's own output to
+    def __init__(self, commands: Sequence[Command], log: Path) -> None:
+        """Their output goes to the end of `log`."""
+        self._reports = Tail(log, from_end=True)
+        self._first_code: int | None = None
+        """Of the command that was first to end badly."""
+        self.deaths: list[Death] = []
+        """Failures of ranks on other hosts, in the order they were told."""
+        self._running: list[tuple[Command, subprocess.Popen[bytes]]] = []
+        try:
+            with log.open("ab") as output:
+                for command in commands:
+                    process = subprocess.Popen(  # noqa: S603 - an argument list, made by a backend
+                        command.argv,
+                        env={**_environment(command), LAUNCHER_PROCESS: str(os.getpid())},
+                        stdin=subprocess.PIPE if command.tied else subprocess.DEVNULL,
+                        stdout=output,
+                        stderr=subprocess.STDOUT,
+                        start_new_session=True,
+                    )
+                    self._running.append((command, process))
+        except BaseException:
+            self.kill()
+            raise
+        self.grace_seconds = HOLD_SECONDS if any(command.tied for command in commands) else GRACE_SECONDS
+
+    def look(self) -> None:
+        """Learn what has ended, and of what."""
+        for command, process in list(self._running):
+            code = process.poll()
+            if code is None:
+                continue
+            self._running.remove((command, process))
+            if process.stdin is not None:
+                process.stdin.close()
+            if code == SSH_FAILED and command.tied:
+                code = 1
+            if code != 0 and self._first_code is None:
+                self._first_code = code
+        self.deaths += filter(None, map(parse_death, self._reports.lines()))
+
+    @property
+    def failed(self) -> bool:
+        """A command has ended badly, or a rank on another host."""
+        return self._first_code is not None or bool(self.deaths)
+
+    @property
+    def ended(self) -> bool:
+        return not self._running
+
+    @property
+    def returncode(self) -> int | None:
+        """None while one runs that nothing is known against."""
+        return self._first_code if self._first_code is not None or self._running else 0
+
+    def end(self, *, all_of_them: bool) -> None:
+        """Ask those that are tied to end, or all."""
+        for command, process in self._running:
+            if process.stdin is not None:
+                process.stdin.close()
+            elif all_of_them and not command.tied:
+                # To the whole session: DeepSpeed's runner has no handler on one node, and would leave the
+                # ranks behind.
+                os.killpg(process.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        for _, process in self._running:
+            if process.stdin is not None:
+                process.stdin.close()
+            process.kill()
+            process.wait()
+
+
+def run(commands: Sequence[Command], job: Job, launch_id: str, display: Shows) -> Outcome:
+    """Start `commands` and stay until none of their processes is left.
+
+    Messages go to `display`; what each rank prints to RUN/logs, the launchers' own output to
     RUN/logs/launcher.log. A signal to stop lets a run that trains finish its step and save; a second one ends
-    it at once. The outcome's exit code is that of the rank that failed first (128 + N for
-    signal N), else the runner's; 128 + N when this process was told to stop by signal N.
+    it at once. The outcome's exit code is that of the rank that failed first (128 + N for signal N), else the
+    launcher's; 128 + N when this process was told to stop by signal N.
     """
     folder = job.output / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     logs = RankLogs(folder)
-    watch = RankWatch(launch_id, command.local_ranks)
+    watch = RankWatch(launch_id, sum(command.local_ranks for command in commands))
     stop = Stop()
     # Ignored ones stay ignored: that is what nohup does.
     heard = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
     previous = {number: signal.signal(number, stop) for number in heard}
     launcher_log = folder / "launcher.log"
     try:
-        with launcher_log.open("ab") as output:
-            process = subprocess.Popen(  # noqa: S603 - an argument list, built by training_command
-                command.argv,
-                env={**_environment(command), LAUNCHER_PROCESS: str(os.getpid())},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        processes = Processes(commands, launcher_log)
         try:
-            _follow(process, watch, logs, display, stop, Request(job))
+            _follow(processes, watch, logs, display, stop, Request(job))
             watch.wait(0)
-            outcome = Outcome(process.poll(), watch.first_failure, watch.all_ended, stop.signal)
+            processes.look()
+            first = watch.first_failure or next(iter(processes.deaths), None)
+            outcome = Outcome(processes.returncode, first, watch.all_ended, stop.signal)
         finally:
             kill_all(launch_id)
-            process.wait()
+            processes.kill()
             _show_new(logs, display)
             display.close()
     finally:
@@ -120,26 +195,24 @@ def run(command: Command, job: Job, launch_id: str, display: Shows) -> Outcome:
 
 
 def _follow(
-    process: subprocess.Popen[bytes],
-    watch: RankWatch,
-    logs: RankLogs,
-    display: Shows,
-    stop: Stop,
-    request: Request,
+    processes: Processes, watch: RankWatch, logs: RankLogs, display: Shows, stop: Stop, request: Request
 ) -> None:
-    """Until the runner ends; past a failure or a signal to stop at once, for GRACE_SECONDS at most."""
+    """Until the launchers end; past a failure or a signal to stop at once, for their grace at most."""
     deadline: float | None = None
-    while process.poll() is None and (deadline is None or time.monotonic() < deadline):
+    while not processes.ended and (deadline is None or time.monotonic() < deadline):
         watch.wait(LOOK_SECONDS)
+        processes.look()
         _show_new(logs, display)
-        if deadline is None and stop.signal is not None and request.is_left_alone(stop, display):
+        if deadline is not None:
             continue
-        if deadline is None and stop.signal is not None:
+        failed = watch.first_failure is not None or processes.failed
+        stopped = stop.signal is not None and not request.is_left_alone(stop, display)
+        if stopped:
+            assert stop.signal is not None
             display.say(f"Stopping ({signal.Signals(stop.signal).name}).")
-            # To the whole session: the runner has no handler on one node, and would leave the ranks behind.
-            os.killpg(process.pid, signal.SIGTERM)
-        if deadline is None and (stop.signal is not None or watch.first_failure is not None):
-            deadline = time.monotonic() + GRACE_SECONDS
+        if failed or stopped:
+            deadline = time.monotonic() + processes.grace_seconds
+            processes.end(all_of_them=stopped)
 
 
 @dataclass(slots=True)
@@ -206,7 +279,7 @@ def _explain(outcome: Outcome, logs: RankLogs, launcher_log: Path, display: Show
 def _without_rank(outcome: Outcome) -> str:
     """What is known where no rank was seen to fail."""
     if outcome.returncode == 0:
-        return "DeepSpeed's launcher was ended before its ranks; they were ended as well."
+        return "the launcher was ended before its ranks; they were ended as well."
     return f"the run ended with code {outcome.exit_code}, and no rank was seen to fail."
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vdsgen.errors import VdsgenError
-from vdsgen.launch.commands import Command, Job, Machine, is_remote, training_command
+from vdsgen.launch.backends.registry import BACKENDS, SCHEDULERS
+from vdsgen.launch.commands import Command, Job, Machine, is_remote
 from vdsgen.launch.locks import compiles_operators, extensions_folder, stale_locks
 from vdsgen.launch.preflight import (
     check_devices,
@@ -23,6 +24,7 @@ from vdsgen.launch.preflight import (
 )
 from vdsgen.launch.progress import Display
 from vdsgen.launch.run import run
+from vdsgen.launch.submit import check_script, submit
 from vdsgen.spec.rendered import Rendered, read_rendered
 
 
@@ -40,6 +42,8 @@ class Request:
     """Neither checkpoint nor sample: metrics and a summary only."""
     profile_steps: str | None = None
     """`FIRST:LAST`: a trace is written of these steps."""
+    launcher: str | None = None
+    """One of `BACKENDS`; None: as the plan's pool says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +53,9 @@ class Prepared:
     rendered: Rendered
     job: Job
     machine: Machine
-    command: Command
+    commands: tuple[Command, ...]
     launch_id: str
+    launcher: str
 
     @property
     def steps(self) -> int:
@@ -62,17 +67,24 @@ def start(request: Request) -> int:
     prepared = prepare(request)
     job = prepared.job
     if request.dry_run:
-        print(prepared.command.shell())
+        print("\n".join(command.shell() for command in prepared.commands))
+        return 0
+    if prepared.launcher in SCHEDULERS:
+        number = submit(prepared.commands[0], job)
+        print(
+            f"Submitted job {number}: {job.world_size} ranks, {prepared.rendered.layout}. Logs: "
+            f"{request.output / 'logs'}\n`squeue --job {number}` shows its state, `scancel {number}` ends it."
+        )
         return 0
     check_machine(prepared, clear_stale_locks=request.clear_stale_locks)
     layout, logs = prepared.rendered.layout, request.output / "logs"
     print(f"Starting {job.world_size} ranks: {layout}. Logs: {logs}", flush=True)
     display = Display(sys.stdout, job.output / "metrics.jsonl", prepared.steps)
-    return run(prepared.command, job, prepared.launch_id, display).exit_code
+    return run(prepared.commands, job, prepared.launch_id, display).exit_code
 
 
 def prepare(request: Request) -> Prepared:
-    """Reads the directory and makes the command. Raises VdsgenError where the directory, the run directory
+    """Reads the directory and makes the commands. Raises VdsgenError where the directory, the run directory
     or the folders that training reads from are not right."""
     rendered = read_rendered(request.directory)
     check_output(request.output, resume=request.resume)
@@ -88,7 +100,16 @@ def prepare(request: Request) -> Prepared:
     )
     machine = this_machine(os.environ)
     launch_id = uuid.uuid4().hex
-    return Prepared(rendered, job, machine, training_command(job, machine, launch_id), launch_id)
+    launcher = request.launcher or rendered.plan.inputs.pool.launcher or "deepspeed"
+    if launcher not in BACKENDS:
+        raise VdsgenError(
+            f"jobs of pool {rendered.plan.pool} are started by {launcher}",
+            remedy=f"kubectl apply --filename {request.directory / 'pytorchjob.yaml'}, or another --launcher",
+        )
+    if launcher == "slurm":
+        check_script(request.directory)
+    commands = BACKENDS[launcher](job, machine, launch_id)
+    return Prepared(rendered, job, machine, commands, launch_id, launcher)
 
 
 def check_machine(prepared: Prepared, *, clear_stale_locks: bool) -> None:

@@ -23,6 +23,8 @@ class Death:
     rank: int
     pid: int
     status: int | None
+    host: str | None = None
+    """None: this machine."""
 
     @property
     def failed(self) -> bool:
@@ -37,20 +39,21 @@ class Death:
         return 128 + os.WTERMSIG(self.status) if os.WIFSIGNALED(self.status) else os.WEXITSTATUS(self.status)
 
     def __str__(self) -> str:
+        on = f" on {self.host}" if self.host else ""
+        who = f"rank {self.rank} (process {self.pid}{on})"
         if self.status is None:
-            return f"rank {self.rank} (process {self.pid}) is gone"
+            return f"{who} is gone"
         if os.WIFSIGNALED(self.status):
-            name = signal.Signals(os.WTERMSIG(self.status)).name
-            return f"rank {self.rank} (process {self.pid}) was killed by {name}"
-        return f"rank {self.rank} (process {self.pid}) exited with code {os.WEXITSTATUS(self.status)}"
+            return f"{who} was killed by {signal.Signals(os.WTERMSIG(self.status)).name}"
+        return f"{who} exited with code {os.WEXITSTATUS(self.status)}"
 
 
 class RankWatch:
     """Finds the ranks of one launch among this machine's processes, and learns of each one's end at once.
 
-    DeepSpeed's launcher asks its ranks once a second which has ended (launcher/launch.py:289) and never says
-    which was first; by then the others have lost their peer and died too. A pidfd becomes readable the
-    moment its process ends, while the process still waits to be reaped and /proc has its exit status.
+    DeepSpeed's launcher and torchrun ask their ranks once a second which has ended (launcher/launch.py:289)
+    and never say which was first; by then the others have lost their peer and died too. A pidfd becomes
+    readable the moment its process ends, while the process still waits to be reaped and /proc has its status.
     """
 
     def __init__(self, launch_id: str, ranks: int) -> None:
@@ -144,7 +147,7 @@ def _wait_for_end(descriptors: list[int]) -> None:
 
 
 def _is_rank(pid: int) -> bool:
-    """A rank's parent is DeepSpeed's launcher, which has no rank; its loader workers' parents have one."""
+    """A rank's parent is the launcher, which has no rank; its loader workers' parents have one."""
     parent = _stat(pid, 4)
     return parent is not None and "RANK" not in _environment(parent)
 

@@ -3,7 +3,7 @@ are kept, packed inputs, and hidden states that wait, which no engine of the mat
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -38,7 +38,7 @@ class Case(NamedTuple):
     """One stage, and what is known of its activations."""
 
     name: str
-    layers: list[dict[str, int]]
+    layers: Sequence[dict[str, int]]
     settings: Settings
     stage: int
     start: int
@@ -50,7 +50,14 @@ class Case(NamedTuple):
 
 def wrong_activations(cost: Cost) -> Iterator[str]:
     """Names of the figures that are not what was counted."""
-    for case in (*kept_cases(), *packed_cases(), *alone_cases(), *waiting_cases()):
+    for case in (
+        *kept_cases(),
+        *packed_cases(),
+        *alone_cases(),
+        *waiting_cases(),
+        *frozen_cases(),
+        *unsaved_cases(),
+    ):
         layers = [cost.layer_bytes.LayerBytes(**(NOTHING | layer)) for layer in case.layers]
         none = (0,) * (case.stop - case.start)
         growth = cost.gradients.GradientGrowth(
@@ -195,13 +202,70 @@ def waiting_cases() -> Iterator[Case]:
     yield Case("a U-Net that is received in two slots", U_NET, pipeline, 1, 3, 8, two)
 
 
+FROZEN = {"output": 10, "trains": False}
+
+
+def frozen_cases() -> Iterator[Case]:
+    """Adapters: nothing is kept for the layers before the first that trains but what that is given."""
+    alone = settings_of(1, 1, "fp32")._replace(gradient_accumulation_steps=1)
+    layers = [FROZEN, FROZEN | {"output": 7}, {"saved": 100, "output": 20}, {"output": 30}, FINAL]
+    stash = {"stash_bytes": 7 + 20 + 30 + 4}
+    yield Case("a segment each", layers, alone, 0, 0, 5, stash)
+    offloads = alone._replace(offload_activations=True)
+    yield Case(
+        "moved", layers, offloads, 0, 0, 5, {"stash_bytes": 4, "host_bytes": 7 + 20 + 30, "forward_bytes": 50}
+    )
+    pairs = alone._replace(activation_checkpoint_interval=2)
+    yield Case("a frozen pair", layers, pairs, 0, 0, 5, stash | {"stash_bytes": 7 + 30 + 4})
+    threes = alone._replace(activation_checkpoint_interval=3)
+    yield Case("frozen layers in a segment that trains", layers, threes, 0, 0, 5, {"stash_bytes": 20 + 4})
+    whole = alone._replace(activation_checkpoint_interval=5)
+    yield Case("frozen layers in the only segment", layers, whole, 0, 0, 5, {"stash_bytes": 4})
+    plain = alone.with_interval(1, 3)
+    yield Case("plain ones after frozen ones", layers, plain, 0, 0, 5, {"stash_bytes": 7 + 120 + 30 + 34})
+    none = alone._replace(activation_checkpoint_interval=0)
+    yield Case("all plain", layers, none, 0, 0, 5, {"stash_bytes": 7 + 120 + 30 + 34})
+    puts_aside = [FROZEN, FROZEN | {"waiting": 10}, {"output": 20, "waiting": 10}, {"output": 30}, FINAL]
+    yield Case(
+        "all plain, one input waits", puts_aside, none, 0, 0, 5, {"stash_bytes": 10 + 10 + 20 + 30 + 34}
+    )
+    yield Case("one input waits", puts_aside, alone, 0, 0, 5, {"stash_bytes": 20 + 20 + 30 + 4})
+    goes_on = [*puts_aside[:2], FROZEN | {"output": 7, "waiting": 10}, *puts_aside[2:]]
+    yield Case("all plain, it waits on", goes_on, none, 0, 0, 6, {"stash_bytes": 10 + 7 + 20 + 30 + 34})
+    first = alone._replace(pipeline_parallel_size=2)
+    yield Case("a first stage without its latents", layers, first, 0, 0, 4, {"stash_bytes": 7 + 20 + 30})
+    trained = [{"output": 10}, *layers[1:]]
+    yield Case("a first stage with them", trained, first, 0, 0, 4, {"stash_bytes": 4 + 10 + 7 + 20 + 30})
+    later = {"stash_bytes": 2 * 10 + 10 + 7 + 20 + 30 + 4}
+    yield Case("a later stage", [{"output": 10}, *layers], first, 1, 1, 6, later)
+
+
+def unsaved_cases() -> Iterator[Case]:
+    """Plain layers let go what they do not save of their inputs."""
+    none = settings_of(3, 0, "fp32")._replace(gradient_accumulation_steps=1)
+    layer = {"saved": 100, "output": 10, "unsaved_input": 8, "forward_transient": 5}
+    layers = [layer] * 5
+    # The clone of what was received is there to the forward's end, and the last layer's input in its own.
+    held = 2 * 10 + 3 * (100 + 10 - 8)
+    yield Case("plain", layers, none, 1, 1, 4, {"stash_bytes": held, "forward_bytes": held + 8 + 5 + 8})
+    one = [{"output": 10}, layer, {"output": 3}]
+    # The first layer's forward: what it did not save is the clone's.
+    alone = {"stash_bytes": 20 + 100 + 10 - 8, "forward_bytes": 20 + 100 + 10 + 5}
+    yield Case("the first alone", one, none, 1, 1, 2, alone)
+    kept = none.with_interval(1, 2)
+    # A checkpoint keeps the first one's input, and nobody the output that the second casts.
+    half = {"stash_bytes": 2 * 10 + 10 + 2 * (100 + 10 - 8)}
+    yield Case("after a segment", layers, kept, 1, 1, 4, half)
+
+
 def wrong_layers(cost: Cost) -> Iterator[str]:
     """Layers of two samples, from profiles of 1 byte and more a sample."""
     plain = {"saved": 2 * 1, "output": 2 * 2, "side": 2 * 3, "forward_transient": 2 * 4}
     plain |= {"backward_transient": 2 * 5}
     untraced = dict.fromkeys(
         ("selective_saved", "selective_recomputed", "selective_forward_transient", "selective_peak"), 0
-    ) | dict.fromkeys(("packed_output", "constant", "waiting"), 0)  # fmt: skip
+    ) | dict.fromkeys(("packed_output", "constant", "waiting", "unsaved_input"), 0)  # fmt: skip
+    untraced |= {"trains": True}
     kept = {"selective_saved": 2 * 6, "selective_recomputed": 2 * 7}
     kept |= {"selective_forward_transient": 2 * 8, "selective_peak": 2 * 9}
     packed = {name: size + 2 * 10 for name, size in kept.items()} | {"packed_output": 2 * 11}
@@ -216,6 +280,14 @@ def wrong_layers(cost: Cost) -> Iterator[str]:
         found = cost.layer_bytes.layer_bytes(profile([one], [0]), GEOMETRY, 2, "bf16", packed=packs)
         if found[0]._asdict() != expected:
             yield f"bytes of a layer, {name}"
+    leaving = [layer_costs(0, unsaved_input_bytes=of(13)) for _ in range(3)]
+    unsaved = cost.layer_bytes.layer_bytes(profile(leaving, [0, 1, -1]), GEOMETRY, 2, "bf16")
+    if [layer.unsaved_input for layer in unsaved] != [2 * 13, 0, 2 * 13]:
+        yield "what layers do not save, one of which puts its input aside"
+    frozen = profile([layer_costs(0)], [0])
+    frozen.layer_types["0"].trainable_parameters = 0
+    if cost.layer_bytes.layer_bytes(frozen, GEOMETRY, 2, "bf16")[0].trains:
+        yield "a layer without trainable parameters"
     steps = [layer_costs(10 * index) for index in range(6)]  # put out 4, 24, 44, 64, 84 and 104
     joined = profile(steps, [0, 1, 1, 0, -1, -1])
     waiting = [layer.waiting for layer in cost.layer_bytes.layer_bytes(joined, GEOMETRY, 2, "bf16")]
@@ -226,7 +298,7 @@ def wrong_layers(cost: Cost) -> Iterator[str]:
 def profile(costs: list[Any], skips: list[int]) -> Any:
     """A model of so many types of layers, each of which is there once."""
     types = {
-        str(index): SimpleNamespace(half=one, skips=skip)
+        str(index): SimpleNamespace(half=one, skips=skip, trainable_parameters=1)
         for index, (one, skip) in enumerate(zip(costs, skips, strict=True))
     }
     return SimpleNamespace(layer_types=types, layers=tuple(types))
@@ -238,7 +310,7 @@ def of(sample_bytes: int) -> Polynomial:
 
 def layer_costs(more: int, **traced: Any) -> SimpleNamespace:
     """Of 1 byte to 5 a sample and so many more; what else was traced by name."""
-    costs = SimpleNamespace(constant_bytes=None, selective=None, packed=None)
+    costs = SimpleNamespace(constant_bytes=None, unsaved_input_bytes=None, selective=None, packed=None)
     costs.saved_bytes, costs.output_bytes, costs.side_bytes = (of(size + more) for size in (1, 2, 3))
     costs.forward_transient_bytes, costs.backward_transient_bytes = (
         Peak(candidates=(of(size + more),)) for size in (4, 5)

@@ -196,6 +196,14 @@ EQUIVALENT = {
         NOT_READ_AGAIN
     ),
     "backward_peak: 0 in need = need_first = 0": "set before it is read",
+    "layer_bytes: 0 in return (*self._replace(unsaved_input=0), self.saved - self.unsaved_input)": (
+        "alike on both sides of a comparison"
+    ),
+    "layer_bytes: 0 in saved=self.saved - gone, forward_transient=self.forward_transient + gone, "
+    "unsaved_input=0": "nobody lets an input go twice",
+    "stage_tensors: 0 in whole = segments[-1][1] if segments else 0": (
+        "of a first layer that keeps its products `saved` is not read, and none is idle before it"
+    ),
 }
 """By number and line: why no measurement can tell. Reviewed one by one."""
 

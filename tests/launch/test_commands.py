@@ -10,7 +10,8 @@ from hypothesis import given
 
 from tests.render.plans import PATHS
 from vdsgen.errors import VdsgenError
-from vdsgen.launch.commands import DEFAULT_PORT, LAUNCH_ID, Job, Machine, training_command
+from vdsgen.launch.backends.deepspeed import training_command
+from vdsgen.launch.commands import DEFAULT_PORT, LAUNCH_ID, Job, Machine
 
 
 def job(**changes: Any) -> Job:

@@ -13,7 +13,7 @@ from tests.launch.rendered import render_small
 from tests.launch.test_commands import job, machine
 from tests.render.plans import pool_of
 from vdsgen.errors import VdsgenError
-from vdsgen.launch.commands import training_command
+from vdsgen.launch.backends.deepspeed import training_command
 from vdsgen.launch.preflight import job_of
 from vdsgen.model.devices import take_planned_device
 from vdsgen.spec.lab import NodeGroup, Pool

@@ -53,7 +53,7 @@ def run_ranks(tmp_path: Path, *ranks: str) -> tuple[int, str, str]:
         local_ranks=len(ranks),
     )
     stream = io.StringIO()
-    code = run(command, job(output=tmp_path), launch_id, display_on(stream, tmp_path)).exit_code
+    code = run((command,), job(output=tmp_path), launch_id, display_on(stream, tmp_path)).exit_code
     assert processes_of(launch_id) == {}
     return code, stream.getvalue(), launch_id
 
@@ -164,7 +164,7 @@ def test_a_command_that_cannot_start_leaves_its_words(tmp_path: Path) -> None:
     launch_id = uuid.uuid4().hex
     command = Command((sys.executable, "-c", "raise SystemExit('no such host')"), {LAUNCH_ID: launch_id}, 0)
     stream = io.StringIO()
-    assert run(command, job(output=tmp_path), launch_id, display_on(stream, tmp_path)).exit_code == 1
+    assert run((command,), job(output=tmp_path), launch_id, display_on(stream, tmp_path)).exit_code == 1
     assert "launcher.log:\n    no such host" in stream.getvalue()
 
 
@@ -175,7 +175,7 @@ def test_the_environment_is_changed_as_the_command_says(
     show = "import os; print(os.environ.get('CUDA_VISIBLE_DEVICES'), os.environ['X'])"
     command = Command((sys.executable, "-c", show), {"CUDA_VISIBLE_DEVICES": None, "X": "1"}, 0)
     display = display_on(io.StringIO(), tmp_path)
-    assert run(command, job(output=tmp_path), "none", display).exit_code == 0
+    assert run((command,), job(output=tmp_path), "none", display).exit_code == 0
     assert (tmp_path / "logs" / "launcher.log").read_text() == "None 1\n"
 
 

@@ -131,8 +131,8 @@ def launch(directory: Path, run: Path, *arguments: str, timeout_seconds: float =
 def train(directory: Path, run: Path, *, steps: int | None = None, resume: bool = False) -> Finished:
     """What `launch` runs, in forks and without DeepSpeed's runner: its ranks with its arguments, after its
     checks. Costs a third of it."""
-    prepared = prepare(Request(directory, run, steps=steps, resume=resume))
-    argv, size = prepared.command.argv, prepared.job.world_size
+    prepared = prepare(Request(directory, run, steps=steps, resume=resume, launcher="deepspeed"))
+    argv, size = prepared.commands[0].argv, prepared.job.world_size
     arguments, port = argv[argv.index(TRAINER) + 1 :], free_port()
     with tempfile.TemporaryFile("w+") as shown, ExitStack() as stack:
         ranks = []

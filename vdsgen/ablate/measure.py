@@ -56,12 +56,18 @@ def measure(task: Task, display: RunDisplay, started: Started) -> RunEnded:
     """Runs the plan and reads what it measured. Raises InterruptedRunError, and VdsgenError for what is
     refused before ranks start."""
     prepared = prepare(
-        Request(directory=task.directory, output=task.output, steps=WARM_UP_STEPS + task.steps, measure=True)
+        Request(
+            directory=task.directory,
+            output=task.output,
+            steps=WARM_UP_STEPS + task.steps,
+            measure=True,
+            launcher="deepspeed",
+        )
     )
     started(prepared.launch_id)
     began = time.monotonic()
     with _counting_kills() as kills:
-        outcome = run(prepared.command, prepared.job, prepared.launch_id, display)
+        outcome = run(prepared.commands, prepared.job, prepared.launch_id, display)
     if outcome.stopped_by is not None:
         raise InterruptedRunError(outcome.stopped_by)
     wall_seconds = time.monotonic() - began
@@ -136,7 +142,10 @@ def check_start(directories: Sequence[Path]) -> None:
     """
     if not directories:
         return
-    requests = [Request(directory=directory, output=directory / "no run") for directory in directories]
+    requests = [
+        Request(directory=directory, output=directory / "no run", launcher="deepspeed")
+        for directory in directories
+    ]
     prepared = max((prepare(request) for request in requests), key=lambda one: one.job.world_size)
     # Its notes are no part of the report.
     with redirect_stdout(sys.stderr):

@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Templates of your own, by the names of the bundled ones.",
 )
+@click.option(
+    "--also",
+    type=click.Choice(["accelerate"]),
+    multiple=True,
+    help="A file for another trainer too, where it can do what the plan says.",
+)
 def command(
     experiment: Path,
     lab: Path,
@@ -34,6 +40,7 @@ def command(
     pools: Sequence[str],
     overrides: Sequence[str],
     template_dir: Path | None,
+    also: Sequence[str],
 ) -> None:
     """Plan EXPERIMENT for LAB and write the files that training runs from.
 
@@ -43,6 +50,7 @@ def command(
     from vdsgen.catalog.inputs import open_inputs
     from vdsgen.cli.plan import chosen_pools, plans_by_pool, problems_placed
     from vdsgen.cli.profiles import find_profile
+    from vdsgen.render.others import render_others
     from vdsgen.render.render import render_plan
     from vdsgen.render.write import write_files
 
@@ -53,7 +61,11 @@ def command(
     with problems_placed(experiment, overrides):
         planned = plans_by_pool(resolved, chosen, profile, top=1)
     rendered = [
-        (out if len(chosen) == 1 else out / pool.name, plan, render_plan(plan, resolved, template_dir))
+        (
+            out if len(chosen) == 1 else out / pool.name,
+            plan,
+            render_plan(plan, resolved, template_dir) | render_others(also, plan, resolved),
+        )
         for pool, (plan, *_) in planned
     ]
     for directory, plan, files in rendered:

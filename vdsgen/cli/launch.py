@@ -35,7 +35,11 @@ def _steps(_context: click.Context, _parameter: click.Parameter, text: str | Non
     help="Write a trace of these steps for Perfetto, a file a rank; later, by writing RUN/profile-request.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the command and change nothing.")
-@click.option("--launcher", type=click.Choice(["deepspeed"]), default="deepspeed", show_default=True)
+@click.option(
+    "--launcher",
+    type=click.Choice(["deepspeed", "torchrun", "ssh", "slurm"]),
+    help="What starts the ranks; default: as the lab file says, or deepspeed. slurm submits a job.",
+)
 @click.option("--clear-stale-locks", is_flag=True, help="Remove locks that killed compiles left behind.")
 def command(
     directory: Path,
@@ -45,7 +49,7 @@ def command(
     measure: bool,
     profile_steps: str | None,
     dry_run: bool,
-    launcher: str,  # noqa: ARG001 - one choice so far
+    launcher: str | None,
     clear_stale_locks: bool,
 ) -> None:
     """Train what the rendered directory DIR says, into the run directory RUN.
@@ -61,6 +65,7 @@ def command(
         resume=resume,
         measure=measure,
         profile_steps=profile_steps,
+        launcher=launcher,
         dry_run=dry_run,
         clear_stale_locks=clear_stale_locks,
     )

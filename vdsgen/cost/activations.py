@@ -92,6 +92,7 @@ def stage_activations(
     # last stage the output too, until its slot is used again.
     after = tensors.kept_bytes or 2 * tensors.received_bytes
     first = max(first, sum(growth.first_growth) + after - stash)
+    backward = max(backward, sum(growth.later_growth) + after - stash)
     before = tensors.kept_bytes if tensors.slots > 1 else 0
     in_flight = buffers_in_flight(
         stage, settings.pipeline_parallel_size, settings.gradient_accumulation_steps

@@ -256,6 +256,7 @@ class _Run:
         yield from self._plain_backward(instruction, by_layer)
         yield from self._selective_backward(instruction, by_layer)
         yield from self._checkpointed_backward(instruction, by_layer)
+        self.gradients += sum(by_layer[: self.tensors.idle])  # ZeRO-2's, with the last to come
         del self.stash[number]
         if self.tensors.kept_bytes:  # the last stage's output, whose graph holds the rest
             self.received[number] = 0

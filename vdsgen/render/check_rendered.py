@@ -87,8 +87,35 @@ def check_hostfile(text: str, place: Placement) -> None:
     _raise("hostfile.j2", problems)
 
 
-def check_shell(text: str) -> None:
-    """Raises InputError where bash, if there is one, cannot parse launch.sh. Nothing is executed."""
+def check_manifest(text: str, planned: Mapping[str, Any]) -> None:
+    """Raises InputError where the PyTorchJob is none, or has another image, command or number of pods."""
+    import yaml
+
+    template = "pytorchjob.yaml.j2"
+    try:
+        found = yaml.safe_load(text)["spec"]["pytorchReplicaSpecs"]
+        same = {
+            kind: (
+                found[kind]["replicas"],
+                *(found[kind]["template"]["spec"]["containers"][0][key] for key in ("image", "command")),
+            )
+            for kind in found
+        }
+    except (yaml.YAMLError, LookupError, TypeError) as error:
+        _raise(template, [Problem(f"what it renders is no PyTorchJob: {error!r}")])
+        return
+    wanted = {
+        kind: (
+            replica["replicas"],
+            *(replica["template"]["spec"]["containers"][0][key] for key in ("image", "command")),
+        )
+        for kind, replica in planned["spec"]["pytorchReplicaSpecs"].items()
+    }
+    _raise(template, [] if same == wanted else [Problem("it starts something else than was planned")])
+
+
+def check_shell(name: str, text: str) -> None:
+    """Raises InputError where bash, if there is one, cannot parse a script. Nothing is executed."""
     bash = shutil.which("bash")
     if bash is None:
         return
@@ -96,7 +123,7 @@ def check_shell(text: str) -> None:
         [bash, "-n"], input=text.encode(), capture_output=True, timeout=30, check=False, env={"LC_ALL": "C"}
     )
     if result.returncode != 0 or result.stderr:  # an error inside [[ ]] leaves the status at 0
-        _raise("launch.sh.j2", [Problem(f"bash cannot parse it: {result.stderr.decode().strip()}")])
+        _raise(f"{name}.j2", [Problem(f"bash cannot parse it: {result.stderr.decode().strip()}")])
 
 
 def differences(rendered: Mapping[str, Any], planned: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:

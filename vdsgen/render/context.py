@@ -9,14 +9,17 @@ from vdsgen.planner.tables import choice_table, speed_table
 from vdsgen.planner.words import seconds
 from vdsgen.render.engine_config import engine_config
 from vdsgen.render.formats import gib
-from vdsgen.render.placement import placement
+from vdsgen.render.kubernetes import pytorch_job
+from vdsgen.render.placement import Placement, placement
 from vdsgen.spec.experiment import Experiment
+from vdsgen.spec.launching import Slurm
 from vdsgen.spec.plan import Plan, Stage
 
 
 def template_context(plan: Plan, experiment: Experiment) -> dict[str, Any]:
     """The same for every template: `plan` and `experiment` as in their files, `engine` (the sections of
-    ds_config.json), `launch` (nodes, ranks, hosts) and `tables` (rows for PLAN.md)."""
+    ds_config.json), `launch` (nodes, ranks, hosts), `slurm` (where the pool's jobs
+    go through it) and `tables` (rows for PLAN.md)."""
     place = placement(plan)
     return {
         "plan": plan.model_dump(mode="json"),
@@ -31,6 +34,8 @@ def template_context(plan: Plan, experiment: Experiment) -> dict[str, Any]:
             "include": place.include,
             "on_cpu": plan.inputs.pool.on_processors,
         },
+        "pytorch_job": pytorch_job(plan, experiment) if plan.inputs.pool.launcher == "kubernetes" else None,
+        "slurm": slurm_job(plan, place) if plan.inputs.pool.launcher == "slurm" else None,
         "tables": {
             "choice": choice_rows(plan),
             "memory": memory_rows(plan),
@@ -40,6 +45,20 @@ def template_context(plan: Plan, experiment: Experiment) -> dict[str, Any]:
             "waterfall": waterfall_rows(plan),
         },
         "peak": peak_facts(plan),
+    }
+
+
+def slurm_job(plan: Plan, place: Placement) -> dict[str, Any]:
+    """What the batch script asks for: SLURM's own keys from the lab file, and a rank's share of the cores."""
+    pool = plan.inputs.pool
+    job = pool.slurm or Slurm()
+    cores = pool.cpu_cores
+    memory = job.memory_gib_per_node
+    return {
+        **{key: getattr(job, key) for key in ("partition", "account", "qos", "constraint", "time")},
+        "notice_seconds": job.notice_seconds,
+        "memory_mib": None if memory is None else int(memory * 1024),
+        "cores_per_rank": None if cores is None else max(1, cores // place.ranks_per_node),
     }
 
 

@@ -11,18 +11,34 @@ from vdsgen.render.check_rendered import (
     check_ds_config,
     check_experiment,
     check_hostfile,
+    check_manifest,
     check_plan,
     check_shell,
 )
 from vdsgen.render.context import template_context
-from vdsgen.render.environment import TEMPLATES, Environment, bundled_environment, render_template
+from vdsgen.render.environment import (
+    ALWAYS,
+    OF_LAUNCHERS,
+    TEMPLATES,
+    Environment,
+    bundled_environment,
+    render_template,
+)
 from vdsgen.render.placement import placement
 from vdsgen.render.serialise import pretty_json
 from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.plan import Plan
 
-FILES = tuple(name.removesuffix(".j2") for name in TEMPLATES)
-"""Names of a rendered directory's files."""
+FILES = tuple(name.removesuffix(".j2") for name in ALWAYS)
+"""Names of every rendered directory's files."""
+KNOWN_FILES = tuple(name.removesuffix(".j2") for name in TEMPLATES)
+"""The same, and those that some launcher needs."""
+
+
+def files_of(plan: Plan) -> tuple[str, ...]:
+    """Names of the files that a plan is rendered to."""
+    launcher = plan.inputs.pool.launcher
+    return (*FILES, *(name.removesuffix(".j2") for name in OF_LAUNCHERS.get(launcher or "", ())))
 
 
 def render_plan(plan: Plan, experiment: Experiment, template_dir: Path | None = None) -> dict[str, bytes]:
@@ -34,17 +50,18 @@ def render_plan(plan: Plan, experiment: Experiment, template_dir: Path | None = 
     """
     environment = bundled_environment() if template_dir is None else Environment(template_dir)
     context = template_context(plan, experiment)
-    texts = {
-        name: render_template(environment, template, context)
-        for name, template in zip(FILES, TEMPLATES, strict=True)
-    }
+    texts = {name: render_template(environment, f"{name}.j2", context) for name in files_of(plan)}
     for name in ("ds_config.json", "plan.json"):
         texts[name] = pretty_json(_parsed_json(name, texts[name]))
     check_ds_config(texts["ds_config.json"], context["engine"])
     check_plan(texts["plan.json"], plan)
     check_experiment(texts["train.yaml"], experiment)
     check_hostfile(texts["hostfile"], placement(plan))
-    check_shell(texts["launch.sh"])
+    if "pytorchjob.yaml" in texts:
+        check_manifest(texts["pytorchjob.yaml"], context["pytorch_job"])
+    for name in ("launch.sh", "train.sbatch"):
+        if name in texts:
+            check_shell(name, texts[name])
     return {name: text.encode("utf-8") for name, text in texts.items()}
 
 

@@ -13,7 +13,7 @@ NOT_SETTINGS = ("stages", "predicted")
 """Parts of plan.json that are predictions; `vdsgen diff` shows them by themselves."""
 ONE_VALUE = ("reasons", "search", "explanations")
 """Parts of plan.json that are compared as a whole."""
-TEXT_FILES = ("launch.sh", "hostfile", "PLAN.md")
+TEXT_FILES = ("launch.sh", "hostfile", "train.sbatch", "pytorchjob.yaml", "PLAN.md")
 
 
 class Absent:

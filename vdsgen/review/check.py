@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from vdsgen.errors import NoPlanFitsError
-from vdsgen.render.render import FILES, render_plan
+from vdsgen.render.others import OTHER_FILES, render_others
+from vdsgen.render.render import files_of, render_plan
 from vdsgen.review.directory import RenderedDirectory
 from vdsgen.spec.canonical import sha256_of
 from vdsgen.spec.experiment import Experiment
@@ -55,16 +56,19 @@ def check(directory: RenderedDirectory, replan: Replan, template_dir: Path | Non
     plan, experiment = directory.plan, directory.experiment
     changed = input_changes(plan, experiment)
     # With other inputs, what the plan once rendered to cannot be known: then nothing counts as edited.
-    recorded = None if changed else render_plan(plan, experiment, template_dir)
+    also = [OTHER_FILES[name] for name in directory.files if name in OTHER_FILES]
+    recorded = None
+    if not changed:
+        recorded = render_plan(plan, experiment, template_dir) | render_others(also, plan, experiment)
     try:
         today = replan(experiment, plan.inputs.pool)
     except NoPlanFitsError as error:
         causes = (*changed, f"no plan fits any more: {error.message}")
-        return Checked(directory.path, causes, tuple(Finding(name, "stale", ()) for name in FILES))
-    expected = render_plan(today, experiment, template_dir)
+        return Checked(directory.path, causes, tuple(Finding(name, "stale", ()) for name in files_of(plan)))
+    expected = render_plan(today, experiment, template_dir) | render_others(also, today, experiment)
     edited = {"plan.json"} if not changed and _was_edited(plan, today) else set()
     if recorded is not None:
-        edited |= {name for name in FILES if directory.files.get(name) != recorded[name]}
+        edited |= {name for name in recorded if directory.files.get(name) != recorded[name]}
     return Checked(
         path=directory.path,
         causes=(*changed, *_planner_changes(plan, today)),
@@ -97,7 +101,7 @@ def _planner_changes(plan: Plan, today: Plan) -> Iterator[str]:
 def _findings(
     files: Mapping[str, bytes], expected: Mapping[str, bytes], edited: Collection[str]
 ) -> Iterator[Finding]:
-    for name in FILES:
+    for name in expected:
         found = files.get(name)
         if found == expected[name]:
             continue

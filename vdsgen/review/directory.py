@@ -11,7 +11,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from vdsgen.errors import InputError, Problem, VdsgenError
-from vdsgen.render.render import FILES
+from vdsgen.render.others import OTHER_FILES
+from vdsgen.render.render import KNOWN_FILES
 from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.load import load_experiment, validated
 from vdsgen.spec.plan import Plan
@@ -50,7 +51,11 @@ def read_directory(path: Path) -> RenderedDirectory:
         )
     return RenderedDirectory(
         path=path,
-        files={name: (path / name).read_bytes() for name in FILES if (path / name).is_file()},
+        files={
+            name: (path / name).read_bytes()
+            for name in (*KNOWN_FILES, *OTHER_FILES)
+            if (path / name).is_file()
+        },
         plan=_read_plan(path / "plan.json"),
         experiment=load_experiment(path / "train.yaml"),
         ds_config=read_json(path / "ds_config.json"),

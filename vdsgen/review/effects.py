@@ -212,6 +212,8 @@ PLAN = _in(
     _keys("inputs.experiment_sha256 inputs.lab_sha256", "housekeeping", mirrors=(ANYTHING,)),
     _keys("inputs.profile_sha256", "memory", "speed", mirrors=("train.yaml:model.*",)),
     _keys("inputs.pool.name inputs.pool.hosts inputs.pool.price_per_gpu_hour", "housekeeping"),
+    _keys("inputs.pool.launcher inputs.pool.slurm inputs.pool.slurm.*", "housekeeping"),
+    _keys("inputs.pool.kubernetes inputs.pool.kubernetes.*", "housekeeping"),
     _keys("inputs.pool.gpus inputs.pool.free_gpus", "memory", "speed"),
     _keys("inputs.pool.groups", "memory", "speed"),
     _keys("inputs.pool.gpu inputs.pool.gpu.*", "memory", "speed"),
@@ -292,6 +294,8 @@ PLAN = _in(
 WHOLE_FILES = {
     "launch.sh:": Effect(("housekeeping",)),
     "hostfile:": Effect(("housekeeping",)),
+    "train.sbatch:": Effect(("housekeeping",)),
+    "pytorchjob.yaml:": Effect(("housekeeping",)),
     "PLAN.md:": Effect(("housekeeping",), mirrors=(ANYTHING,)),
 }
 """Files that are compared as text."""

@@ -22,6 +22,7 @@ from vdsgen.spec.base import (
     SpecWithOptions,
 )
 from vdsgen.spec.calibration import Calibration
+from vdsgen.spec.launching import Kubernetes, Launcher, Slurm
 
 
 class Gpu(SpecWithOptions):
@@ -125,8 +126,10 @@ class NodeGroup(Spec):
         return self.nodes * self.gpus_in_use
 
 
-class Pool(Spec):
+class Pool(SpecWithOptions):
     """GPUs that a job may use together: nodes that are all alike, or groups of unequal ones."""
+
+    written_where_set = frozenset({"launcher", "slurm", "kubernetes"})
 
     name: Name
     gpu: CatalogName | Gpu | None = None
@@ -165,6 +168,13 @@ class Pool(Spec):
     """Names that ssh reaches, one a node; go into the hostfile."""
     calibration: PathText | Calibration | None = None
     """What `vdsgen calibrate` measured: its file (relative paths start at the lab file), or the figures."""
+    launcher: Launcher | None = None
+    """What starts its jobs, unless `vdsgen launch --launcher` says otherwise; None: deepspeed's runner.
+    `slurm` renders a batch script too, `kubernetes` a PyTorchJob."""
+    slurm: Slurm | None = None
+    """What such a batch script says beyond the plan."""
+    kubernetes: Kubernetes | None = None
+    """What such a PyTorchJob says beyond the plan."""
 
     @property
     def world_size(self) -> int:
@@ -291,6 +301,32 @@ class Pool(Spec):
                     "was measured on one kind of GPU, and there are several here",
                     remedy="put it into the group whose GPUs it was measured on, or leave it out",
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _schedulers_choose_nodes(self) -> Self:
+        for scheduler in ("slurm", "kubernetes"):
+            if self.launcher != scheduler and getattr(self, scheduler) is not None:
+                raise SpecError(
+                    scheduler,
+                    f"stands without `launcher: {scheduler}`",
+                    remedy=f"add it, or leave {scheduler} out",
+                )
+        if self.launcher == "kubernetes" and self.kubernetes is None:
+            raise SpecError(
+                "kubernetes",
+                "is missing; `launcher: kubernetes` needs it",
+                remedy="say image, claims, directory and output in it",
+            )
+        if self.launcher not in ("slurm", "kubernetes"):
+            return self
+        named = [key for key in ("groups", "gpus", "free_gpus", "hosts") if getattr(self, key) is not None]
+        if named:
+            raise SpecError(
+                named[0],
+                f"{named[0]} stands beside `launcher: {self.launcher}`, which chooses nodes and GPUs itself",
+                remedy="leave it out; a pool of a scheduler is of nodes that are all alike",
+            )
         return self
 
     def _written_groups(self) -> list[tuple[str, NodeGroup]]:

@@ -1,0 +1,109 @@
+"""The ranks of one host, for a launcher on another one:
+
+    python -m vdsgen.launch.hold --ranks N -- COMMAND...
+
+Runs COMMAND, says on standard output which rank ends of what, and leaves no process behind: when a rank
+fails, when it is told to stop, and when its standard input ends, which it does when the launcher or the
+connection to it is gone, however they went.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from vdsgen.launch.commands import LAUNCH_ID
+from vdsgen.launch.watch import Death, RankWatch, kill_all
+from vdsgen.spec.run import LAUNCHER_PROCESS
+
+LOOK_SECONDS = 0.2
+GRACE_SECONDS = 5.0
+"""For COMMAND to end its ranks, before everything is killed."""
+DEATH = "[vdsgen death] "
+"""Begins the line that says how a rank failed: rank, process id, status as wait(2) gives it, host."""
+
+
+def death_line(death: Death, host: str) -> str:
+    return f"{DEATH}{death.rank} {death.pid} {death.status} {host}"
+
+
+def parse_death(line: str) -> Death | None:
+    """None for every other line."""
+    words = line.removeprefix(DEATH).split()
+    if not line.startswith(DEATH) or len(words) != 4 or not all(word.isdecimal() for word in words[:3]):
+        return None
+    rank, pid, status = map(int, words[:3])
+    return Death(rank, pid, status, words[3])
+
+
+def hold(command: Sequence[str], ranks: int, stdin: int = 0) -> int:
+    """Exit code: that of the rank that failed first, as a shell reports it, else the command's; 143 when told
+    to end."""
+    launch_id = os.environ[LAUNCH_ID]
+    # Should even this process be killed, its ranks end by themselves.
+    os.environ[LAUNCHER_PROCESS] = str(os.getpid())
+    os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
+    told: list[int] = []
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        told.append(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, stop)
+    watch = RankWatch(launch_id, ranks)
+    process = subprocess.Popen(  # noqa: S603 - an argument list
+        command, stdin=subprocess.DEVNULL, start_new_session=True
+    )
+    said, deadline = False, None
+    try:
+        while process.poll() is None and (deadline is None or time.monotonic() < deadline):
+            watch.wait(LOOK_SECONDS)
+            if watch.first_failure is not None and not said and not told:
+                said = True
+                print(death_line(watch.first_failure, socket.gethostname()), flush=True)
+            ending = bool(told) or _has_ended(stdin)
+            if deadline is None and (ending or said):
+                deadline = time.monotonic() + GRACE_SECONDS
+                if ending:
+                    os.killpg(process.pid, signal.SIGTERM)
+                    told.append(signal.SIGTERM)
+        code = process.poll()
+    finally:
+        kill_all(launch_id)
+        process.wait()
+        watch.close()
+    if watch.first_failure is not None and not told:
+        return watch.first_failure.exit_code or 1
+    if told:
+        return 128 + signal.SIGTERM
+    return 1 if code is None else code if code >= 0 else 128 - code
+
+
+def _has_ended(stdin: int) -> bool:
+    """Whether nobody holds the other end any more. What may come through it is not meant for anyone."""
+    readable, _, _ = select.select([stdin], [], [], 0)
+    return bool(readable) and os.read(stdin, 4096) == b""
+
+
+def main(arguments: Sequence[str]) -> int:
+    if (
+        len(arguments) < 4
+        or arguments[0] != "--ranks"
+        or not arguments[1].isdecimal()
+        or arguments[2] != "--"
+    ):
+        print("usage: python -m vdsgen.launch.hold --ranks N -- COMMAND...", file=sys.stderr)
+        return 2
+    return hold(arguments[3:], int(arguments[1]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
