@@ -10,6 +10,7 @@ import pytest
 
 from tests.planner.examples import experiment, pool, profile
 from vdsgen import __version__
+from vdsgen.errors import InputError
 from vdsgen.planner.baseline import naive_baseline
 from vdsgen.planner.plan import best_plans, make_plan
 from vdsgen.planner.plan_settings import settings_of
@@ -150,3 +151,15 @@ def test_what_the_plan_does_itself_is_no_reason_against_another() -> None:
     assert plan.batch.gradient_accumulation_steps > 1
     assert any(reason.startswith("Micro-batch") for reason in plan.reasons)
     assert not any("in bf16" in reason for reason in plan.reasons), plan.reasons
+
+
+def test_micro_batches_are_no_larger_than_costs_hold_for() -> None:
+    limited = profile(12, 1024).model_copy(update={"most_samples": 1})
+    free = make_plan(experiment(12, 1024), pool(4, 24.0), profile(12, 1024))
+    assert free.batch.micro_batch_size > 1
+    plan = make_plan(experiment(12, 1024), pool(4, 24.0), limited)
+    assert plan.batch.micro_batch_size == 1
+    assert any("layers loop over samples" in reason for reason in plan.reasons)
+    pinned = experiment(12, 1024, constraints={"micro_batch_size": 2})
+    with pytest.raises(InputError, match="is planned with micro-batches of 1"):
+        make_plan(pinned, pool(4, 24.0), limited)
