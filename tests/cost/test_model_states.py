@@ -107,7 +107,7 @@ def test_every_mode_is_measured() -> None:
 
 
 def _possible(settings: Settings) -> Settings:
-    """What was drawn, made one of the combinations that there are: gradients add up in fp32 or the model's own
+    """What was drawn, as one of the combinations that there are: gradients add up in fp32 or the model's own
     dtype, and are compressed at ZeRO-0 and ZeRO-1 alone (spec/compression.py, refusal)."""
     if settings.gradient_accumulation_dtype != "fp32":
         settings = settings._replace(gradient_accumulation_dtype=settings.dtype)
