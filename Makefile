@@ -59,6 +59,7 @@ examples: $(BIN)/.installed
 	$(BIN)/python -m tests.update_readme
 	$(BIN)/python -m tests.update_labs
 	$(BIN)/python -m tests.update_offload_page
+	$(BIN)/python -m tests.update_reliability
 
 clean:
 	rm -rf $(VENV) runs build dist .cache
