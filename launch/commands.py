@@ -80,6 +80,8 @@ class Command:
     """Ranks that start on this machine; 0 when all are remote."""
     tied: bool = False
     """Ends, with all its ranks, when its standard input does; says on standard output how ranks fail."""
+    host: str | None = None
+    """Where it runs, as the hostfile calls it; None: here, or on several."""
 
     def shell(self) -> str:
         """The same for a shell, quoted: what `--dry-run` prints."""

@@ -1,16 +1,16 @@
 """The ranks of one host, for a launcher on another one:
 
-    python -m vdsgen.launch.hold --ranks N -- COMMAND...
+    python -m vdsgen.launch.hold --ranks N [--silence SECONDS] -- COMMAND...
 
 Runs COMMAND, says on standard output which rank ends of what, and leaves no process behind: when a rank
-fails, when it is told to stop, and when its standard input ends, which it does when the launcher or the
-connection to it is gone, however they went.
+fails, when it is told to stop, and when its standard input ends or falls silent, which it does when the
+launcher or the connection to it is gone, however they went (`vdsgen.launch.tie`).
 """
 
 from __future__ import annotations
 
+import argparse
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 
 from vdsgen.launch.commands import LAUNCH_ID
+from vdsgen.launch.tie import SILENCE_SECONDS, Tie
 from vdsgen.launch.watch import Death, RankWatch, kill_all
 from vdsgen.spec.run import LAUNCHER_PROCESS
 
@@ -44,7 +45,7 @@ def parse_death(line: str) -> Death | None:
     return Death(rank, pid, status, words[3])
 
 
-def hold(command: Sequence[str], ranks: int, stdin: int = 0) -> int:
+def hold(command: Sequence[str], ranks: int, tie: Tie) -> int:
     """Exit code: that of the rank that failed first, as a shell reports it, else the command's; 143 when told
     to end."""
     launch_id = os.environ[LAUNCH_ID]
@@ -69,7 +70,7 @@ def hold(command: Sequence[str], ranks: int, stdin: int = 0) -> int:
             if watch.first_failure is not None and not said and not told:
                 said = True
                 print(death_line(watch.first_failure, socket.gethostname()), flush=True)
-            ending = bool(told) or _has_ended(stdin)
+            ending = bool(told) or tie.is_cut()
             if deadline is None and (ending or said):
                 deadline = time.monotonic() + GRACE_SECONDS
                 if ending:
@@ -87,22 +88,13 @@ def hold(command: Sequence[str], ranks: int, stdin: int = 0) -> int:
     return 1 if code is None else code if code >= 0 else 128 - code
 
 
-def _has_ended(stdin: int) -> bool:
-    """Whether nobody holds the other end any more. What may come through it is not meant for anyone."""
-    readable, _, _ = select.select([stdin], [], [], 0)
-    return bool(readable) and os.read(stdin, 4096) == b""
-
-
 def main(arguments: Sequence[str]) -> int:
-    if (
-        len(arguments) < 4
-        or arguments[0] != "--ranks"
-        or not arguments[1].isdecimal()
-        or arguments[2] != "--"
-    ):
-        print("usage: python -m vdsgen.launch.hold --ranks N -- COMMAND...", file=sys.stderr)
-        return 2
-    return hold(arguments[3:], int(arguments[1]))
+    options = argparse.ArgumentParser(prog="python -m vdsgen.launch.hold", allow_abbrev=False)
+    options.add_argument("--ranks", type=int, required=True)
+    options.add_argument("--silence", type=float, default=SILENCE_SECONDS, help="seconds")
+    options.add_argument("command", nargs="+")
+    told = options.parse_args(arguments)
+    return hold(told.command, told.ranks, Tie(sys.stdin.fileno(), told.silence))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from vdsgen.launch.commands import Command, Job
 from vdsgen.launch.hold import parse_death
 from vdsgen.launch.logs import RankLogs, Tail, last_lines
 from vdsgen.launch.progress import Shows
+from vdsgen.launch.tie import Beats
 from vdsgen.launch.watch import Death, RankWatch, kill_all
 from vdsgen.spec.run import LAUNCHER_PROCESS, MESSAGE, STEP, STOP_REQUEST
 
@@ -58,6 +59,8 @@ class Outcome:
     """Every rank of this machine was seen to end before the runner did."""
     stopped_by: int | None
     """The signal that told this process to stop."""
+    lost_host: str | None = None
+    """The connection to it was lost, and no rank had failed."""
 
     @property
     def exit_code(self) -> int:
@@ -88,6 +91,10 @@ class Processes:
         """Of the command that was first to end badly."""
         self.deaths: list[Death] = []
         """Failures of ranks on other hosts, in the order they were told."""
+        self.lost_host: str | None = None
+        """The first that the connection to was lost, or that was never reached."""
+        self._beats: dict[int, Beats] = {}
+        """By process: of those that are tied."""
         self._running: list[tuple[Command, subprocess.Popen[bytes]]] = []
         try:
             with log.open("ab") as output:
@@ -101,25 +108,36 @@ class Processes:
                         start_new_session=True,
                     )
                     self._running.append((command, process))
+                    if process.stdin is not None:
+                        self._beats[process.pid] = Beats(process.stdin)
         except BaseException:
             self.kill()
             raise
         self.grace_seconds = HOLD_SECONDS if any(command.tied for command in commands) else GRACE_SECONDS
 
     def look(self) -> None:
-        """Learn what has ended, and of what."""
+        """Learn what has ended, and of what; let hosts know that somebody is here."""
         for command, process in list(self._running):
             code = process.poll()
             if code is None:
+                if process.pid in self._beats:
+                    self._beats[process.pid].beat()
                 continue
             self._running.remove((command, process))
             if process.stdin is not None:
                 process.stdin.close()
             if code == SSH_FAILED and command.tied:
                 code = 1
+                self.lost_host = self.lost_host or command.host
             if code != 0 and self._first_code is None:
                 self._first_code = code
         self.deaths += filter(None, map(parse_death, self._reports.lines()))
+
+    def suspend(self, _number: int, _frame: FrameType | None) -> None:
+        """Control-Z: hosts that hear nothing from now on are told to go on."""
+        for beats in self._beats.values():
+            beats.goes_away()
+        os.kill(os.getpid(), signal.SIGSTOP)
 
     @property
     def failed(self) -> bool:
@@ -172,12 +190,15 @@ def run(commands: Sequence[Command], job: Job, launch_id: str, display: Shows) -
     launcher_log = folder / "launcher.log"
     try:
         processes = Processes(commands, launcher_log)
+        if signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL:
+            previous[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, processes.suspend)
         try:
             _follow(processes, watch, logs, display, stop, Request(job))
             watch.wait(0)
             processes.look()
             first = watch.first_failure or next(iter(processes.deaths), None)
-            outcome = Outcome(processes.returncode, first, watch.all_ended, stop.signal)
+            lost = processes.lost_host if first is None else None
+            outcome = Outcome(processes.returncode, first, watch.all_ended, stop.signal, lost)
         finally:
             kill_all(launch_id)
             processes.kill()
@@ -280,6 +301,8 @@ def _without_rank(outcome: Outcome) -> str:
     """What is known where no rank was seen to fail."""
     if outcome.returncode == 0:
         return "the launcher was ended before its ranks; they were ended as well."
+    if outcome.lost_host is not None:
+        return f"no connection to {outcome.lost_host}, or none any more; the job was ended."
     return f"the run ended with code {outcome.exit_code}, and no rank was seen to fail."
 
 

@@ -16,11 +16,11 @@ OPTIONS = (
     "-T", "-a", "-x",
     "-o", "BatchMode=yes",
     "-o", "ConnectTimeout=20",
-    "-o", "ServerAliveInterval=15",
+    "-o", "ServerAliveInterval=5",
     "-o", "ServerAliveCountMax=4",
 )  # fmt: skip
-"""No terminal, no forwarded agent or display, no questions; a host that is silent for a minute is gone. Host
-keys are checked as ssh's own configuration says: an unknown one is refused, since nobody can be asked."""
+"""No terminal, no forwarded agent or display, no questions; a host that is silent for 20 seconds is gone.
+Host keys are checked as ssh's own configuration says: an unknown one is refused, as nobody can be asked."""
 
 PASSED_ON = ("GLOO_", "NCCL_", "PYTHON", "TORCH_", "UCX_")
 """Beginnings of variables that hosts get too. Whatever is passed on can be read in their process lists."""
@@ -47,7 +47,7 @@ def _on_host(job: Job, machine: Machine, launch_id: str, node: int) -> Command:
     if job.devices and not job.on_cpu:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, job.devices[node]))
     if host in machine.host_names:
-        return Command(tuple(argv), environment, local_ranks=0, tied=True)
+        return Command(tuple(argv), environment, local_ranks=0, tied=True, host=host)
     # A host has its own PATH; `hold` puts the interpreter's folder before it.
     remote = {key: value for key, value in environment.items() if key != "PATH"}
     passed = {key: value for key, value in machine.environment.items() if key.startswith(PASSED_ON)}
@@ -55,7 +55,7 @@ def _on_host(job: Job, machine: Machine, launch_id: str, node: int) -> Command:
     assign = [f"{key}={value}" for key, value in {**passed, **remote}.items() if value is not None]
     words = ["env", "-C", str(machine.working_directory), *unset, *assign, *argv]
     # ssh joins its words with spaces for the host's shell: one word, quoted for that shell, stays what it is.
-    return Command(("ssh", *OPTIONS, "--", host, shlex.join(words)), {}, local_ranks=0, tied=True)
+    return Command(("ssh", *OPTIONS, "--", host, shlex.join(words)), {}, local_ranks=0, tied=True, host=host)
 
 
 def _port(machine: Machine) -> int:

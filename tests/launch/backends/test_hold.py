@@ -69,5 +69,7 @@ def test_deaths_are_read_as_they_were_written() -> None:
 
 
 def test_wrong_use_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--ranks", "x"]) == 2
+    with pytest.raises(SystemExit) as ended:
+        main(["--ranks", "x"])
+    assert ended.value.code == 2
     assert "usage" in capsys.readouterr().err
