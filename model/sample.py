@@ -38,11 +38,12 @@ Predict = Callable[[tuple[Tensor, ...]], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What each clip is to show, and what stands for nothing; one row a clip."""
+    """What each clip is to show, and what stands for nothing; one row a clip. Both None: stages that do not
+    see them, which take part in as many predictions."""
 
-    wanted: Tensor
+    wanted: Tensor | None = None
     """int64 (B,) classes, or float32 (B, L, D_text) text embeddings."""
-    none: Tensor
+    none: Tensor | None = None
     """The same shape."""
 
 
@@ -68,15 +69,20 @@ def sample_latents(
 def guided(
     predict: Predict, noised: Tensor, timestep: Tensor, conditions: Conditions | None, scale: float
 ) -> Tensor:
-    """none + scale * (wanted - none); a scale of 1 or 0 needs one prediction only."""
+    """none + scale * (wanted - none); a scale of 1 or 0 needs one prediction only. How many are made is the
+    same on every rank: `conditions` is None only where the model takes none."""
+
+    def under(condition: Tensor | None) -> Tensor:
+        return predict((noised, timestep) if condition is None else (noised, timestep, condition))
+
     if conditions is None:
-        return predict((noised, timestep))
+        return under(None)
     if scale == 1:
-        return predict((noised, timestep, conditions.wanted))
-    nothing = predict((noised, timestep, conditions.none))
+        return under(conditions.wanted)
+    nothing = under(conditions.none)
     if scale == 0:
         return nothing
-    wanted = predict((noised, timestep, conditions.wanted))
+    wanted = under(conditions.wanted)
     return nothing + scale * (wanted - nothing)
 
 
@@ -134,7 +140,7 @@ def _bundled_clips(
         sample_latents(
             engine.predict,
             noise[part.start : part.stop].to(engine.device),
-            _conditions(source, part),
+            None if model.condition == "none" else _conditions(source, part),
             training.diffusion,
             solver_settings(training.sampling, model),
             configuration.geometry,
@@ -143,17 +149,14 @@ def _bundled_clips(
     ]
 
 
-def _conditions(source: BundledSource | None, clips: range) -> Conditions | None:
-    """Those of training clips `clips` (again from the first where there are fewer); None without conditions,
-    and on stages that do not see them."""
+def _conditions(source: BundledSource | None, clips: range) -> Conditions:
+    """Those of training clips `clips` (again from the first where there are fewer)."""
     if source is None:
-        return None
+        return Conditions()
     count = len(source.reader.index.entries)
     wanted = [source.conditions.of(clip % count) for clip in clips]
     nothing = [source.conditions.of(clip % count, dropped=True) for clip in clips]
     rows = [tensor for tensor in wanted if tensor is not None]
-    if not rows:
-        return None
     return Conditions(torch.stack(rows), torch.stack([tensor for tensor in nothing if tensor is not None]))
 
 

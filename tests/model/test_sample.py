@@ -90,6 +90,23 @@ def test_guidance_extrapolates_from_none_to_wanted(scale: float, calls: int, val
     assert len(seen) == calls
 
 
+@pytest.mark.parametrize("scale", [0.0, 1.0, 2.0])
+def test_stages_without_conditions_take_part_in_every_prediction(scale: float) -> None:
+    made: dict[bool, int] = {}
+    for sees in (True, False):
+        calls: list[int] = []
+
+        def predict(inputs: tuple[torch.Tensor, ...], calls: list[int] = calls) -> torch.Tensor:
+            calls.append(len(inputs))
+            return torch.zeros(1)
+
+        held = Conditions(torch.zeros(1), torch.zeros(1)) if sees else Conditions()
+        guided(predict, torch.zeros(1), torch.zeros(1), held, scale)
+        assert set(calls) == {3 if sees else 2}
+        made[sees] = len(calls)
+    assert made[True] == made[False]
+
+
 def test_noise_depends_on_seed_and_clip_alone() -> None:
     first, more = noise_for(MODEL.in_channels, GEOMETRY, 1, 7), noise_for(MODEL.in_channels, GEOMETRY, 3, 7)
     assert torch.equal(first[0], more[0])
