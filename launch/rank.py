@@ -1,9 +1,10 @@
 """The start of one rank under launchers that give ranks no log files of their own:
 
-    python -m vdsgen.launch.rank [--slurm] [--continue] LOGS ARGUMENTS-OF-THE-TRAINER...
+    python -m vdsgen.launch.rank [--slurm | --openmpi HOST:PORT] [--continue] LOGS ARGUMENTS-OF-THE-TRAINER...
 
 Opens LOGS/<start>_rank<N>.log, as DeepSpeed's launcher names it (launcher/launch.py:239), and becomes the
-trainer: the process stays the same. `--slurm`: started by srun, whose variables say which rank this is.
+trainer: the process stays the same. `--slurm`, `--openmpi`: started by srun or mpirun, whose variables say
+which rank this is; ranks of mpirun meet at HOST:PORT.
 `--continue`: with `--resume`, where the run directory has a complete checkpoint.
 """
 
@@ -21,14 +22,20 @@ from vdsgen.spec.checkpoints import CHECKPOINTS, RECORD
 
 SLURM = {"RANK": "SLURM_PROCID", "LOCAL_RANK": "SLURM_LOCALID", "WORLD_SIZE": "SLURM_NTASKS"}
 """srun's names for what torch reads."""
+OPENMPI = {
+    "RANK": "OMPI_COMM_WORLD_RANK",
+    "LOCAL_RANK": "OMPI_COMM_WORLD_LOCAL_RANK",
+    "WORLD_SIZE": "OMPI_COMM_WORLD_SIZE",
+}
+"""mpirun's."""
 
 
-def slurm_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Raises SystemExit outside srun."""
-    missing = [name for name in SLURM.values() if name not in environment]
+def variables(starter: str, names: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:
+    """What torch reads, under its names. Raises SystemExit where `starter` has not started this process."""
+    missing = [name for name in names.values() if name not in environment]
     if missing:
-        sys.exit(f"vdsgen.launch.rank --slurm: not started by srun, there is no {', '.join(missing)}")
-    return {name: environment[theirs] for name, theirs in SLURM.items()}
+        sys.exit(f"vdsgen.launch.rank: not started by {starter}, there is no {', '.join(missing)}")
+    return {name: environment[theirs] for name, theirs in names.items()}
 
 
 def continued(arguments: Sequence[str]) -> list[str]:
@@ -41,12 +48,17 @@ def continued(arguments: Sequence[str]) -> list[str]:
 
 def main(arguments: Sequence[str]) -> NoReturn:
     if arguments and arguments[0] == "--slurm":
-        os.environ.update(slurm_variables(os.environ))
+        os.environ.update(variables("srun", SLURM, os.environ))
         arguments = arguments[1:]
+    elif len(arguments) > 1 and arguments[0] == "--openmpi":
+        address, _, port = arguments[1].rpartition(":")
+        os.environ.update(variables("mpirun", OPENMPI, os.environ))
+        os.environ.update({"MASTER_ADDR": address, "MASTER_PORT": port})
+        arguments = arguments[2:]
     if arguments and arguments[0] == "--continue":
         arguments = [*arguments[1:], *continued(arguments)]
     if not arguments:
-        sys.exit("usage: python -m vdsgen.launch.rank [--slurm] [--continue] LOGS ARGUMENTS...")
+        sys.exit("usage: python -m vdsgen.launch.rank [--slurm | --openmpi HOST:PORT] [--continue] LOGS ...")
     folder = Path(arguments[0])
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{time.strftime('%Y%m%d%H%M%S')}_rank{os.environ.get('RANK', '0')}.log"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from vdsgen.errors import VdsgenError
 from vdsgen.launch.backends.environment import local_devices, rank_environment
+from vdsgen.launch.backends.port import master_port
 from vdsgen.launch.backends.trainer import trainer_arguments
-from vdsgen.launch.commands import DEFAULT_PORT, PLAIN_WORD, TRAINER, Command, Job, Machine, is_remote
+from vdsgen.launch.commands import PLAIN_WORD, TRAINER, Command, Job, Machine, is_remote
 
 
 def commands(job: Job, machine: Machine, launch_id: str) -> tuple[Command, ...]:
@@ -74,7 +75,7 @@ def _remote_arguments(job: Job, machine: Machine) -> list[str]:
                 "or --launcher ssh, which quotes them",
             )
     hostfile = str(job.directory / "hostfile")
-    arguments = ["--hostfile", hostfile, "--force_multi", "--master_port", str(DEFAULT_PORT)]
+    arguments = ["--hostfile", hostfile, "--force_multi", "--master_port", str(master_port(machine))]
     if job.devices and not job.on_cpu:
         chosen = zip(job.hosts, job.devices, strict=True)
         arguments += ["--include", "@".join(f"{host}:{','.join(map(str, used))}" for host, used in chosen)]

@@ -6,8 +6,9 @@ import shlex
 
 from vdsgen.errors import VdsgenError
 from vdsgen.launch.backends.environment import rank_environment
+from vdsgen.launch.backends.port import master_port
 from vdsgen.launch.backends.trainer import torchrun_arguments
-from vdsgen.launch.commands import DEFAULT_PORT, Command, Job, Machine
+from vdsgen.launch.commands import Command, Job, Machine
 
 HOLD_MODULE = "vdsgen.launch.hold"
 """Runs a host's ranks there, and ends them when the connection is gone."""
@@ -40,7 +41,7 @@ def _on_host(job: Job, machine: Machine, launch_id: str, node: int) -> Command:
     """Each host's processes carry an id of their own: who ends those of one ends no others."""
     host, ranks = job.hosts[node], job.ranks_of_nodes[node]
     address = job.hosts[0].rpartition("@")[2]
-    port = _port(machine)
+    port = master_port(machine)
     held = [str(machine.python), "-m", HOLD_MODULE, "--ranks", str(ranks), "--"]
     argv = [*held, str(machine.python), *torchrun_arguments(job, node, address, port)]
     environment = rank_environment(job, machine, launch_id)
@@ -56,11 +57,3 @@ def _on_host(job: Job, machine: Machine, launch_id: str, node: int) -> Command:
     words = ["env", "-C", str(machine.working_directory), *unset, *assign, *argv]
     # ssh joins its words with spaces for the host's shell: one word, quoted for that shell, stays what it is.
     return Command(("ssh", *OPTIONS, "--", host, shlex.join(words)), {}, local_ranks=0, tied=True, host=host)
-
-
-def _port(machine: Machine) -> int:
-    """Of the first host, on which nobody has looked for a free one."""
-    text = machine.environment.get("MASTER_PORT", str(DEFAULT_PORT))
-    if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise VdsgenError(f"MASTER_PORT is {text!r}, no port", remedy=f"unset it: then it is {DEFAULT_PORT}")
-    return int(text)

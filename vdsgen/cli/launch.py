@@ -37,7 +37,7 @@ def _steps(_context: click.Context, _parameter: click.Parameter, text: str | Non
 @click.option("--dry-run", is_flag=True, help="Print the command and change nothing.")
 @click.option(
     "--launcher",
-    type=click.Choice(["deepspeed", "torchrun", "ssh", "slurm"]),
+    type=click.Choice(["deepspeed", "torchrun", "ssh", "openmpi", "slurm"]),
     help="What starts the ranks; default: as the lab file says, or deepspeed. slurm submits a job.",
 )
 @click.option("--clear-stale-locks", is_flag=True, help="Remove locks that killed compiles left behind.")

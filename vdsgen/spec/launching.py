@@ -16,7 +16,7 @@ from vdsgen.spec.base import (
     SpecWithOptions,
 )
 
-Launcher = Literal["deepspeed", "torchrun", "ssh", "slurm", "kubernetes"]
+Launcher = Literal["deepspeed", "torchrun", "ssh", "openmpi", "slurm", "kubernetes"]
 
 SlurmTime = Annotated[str, StringConstraints(pattern=r"^([0-9]+-)?[0-9]+(:[0-9]{2}){0,2}$", max_length=32)]
 """As sbatch writes it: minutes, hours:minutes:seconds, days-hours:minutes, ..."""

@@ -21,7 +21,7 @@ OF_NAMESPACES = Path("/etc/netns")
 
 
 def missing() -> str | None:
-    lacking = [tool for tool in ("ssh", "ssh-keygen", "pdsh") if shutil.which(tool) is None]
+    lacking = [tool for tool in ("ssh", "ssh-keygen", "pdsh", "mpirun") if shutil.which(tool) is None]
     lacking += [tool for tool in ("sshd", "ip") if shutil.which(tool, path=SSHD_PATH) is None]
     if lacking:
         return f"there is no {', '.join(lacking)} here"
@@ -49,6 +49,10 @@ class Network:
 
     def join_again(self, host: str) -> None:
         _ip("-n", f"{self.prefix}-switch", "link", "set", f"to-{host}", "up")
+
+    def logins(self, host: str) -> int:
+        """Connections that its sshd has let in so far."""
+        return (self.folder / f"{host}.log").read_text().count("Accepted publickey")
 
     def pids(self, host: str) -> list[int]:
         told = _ip("netns", "pids", f"{self.prefix}-{host}").split()
@@ -124,7 +128,9 @@ def _start_sshd(made: Network, host: str, address: str, stack: ExitStack) -> Non
     sshd = shutil.which("sshd", path=SSHD_PATH)
     assert sshd is not None
     # Without -D it goes to the background once it listens.
-    subprocess.run(made.on(host, sshd, "-f", str(configuration)), check=True)
+    subprocess.run(
+        made.on(host, sshd, "-f", str(configuration), "-E", str(made.folder / f"{host}.log")), check=True
+    )
     stack.callback(_end, made, host)
 
 

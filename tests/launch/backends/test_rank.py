@@ -8,14 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from vdsgen.launch.rank import continued, main, slurm_variables
+from vdsgen.launch.rank import OPENMPI, SLURM, continued, main, variables
 
 
 def test_sruns_names_become_torchs() -> None:
     given = {"SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_NTASKS": "8", "HOME": "/"}
-    assert slurm_variables(given) == {"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8"}
+    assert variables("srun", SLURM, given) == {"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8"}
     with pytest.raises(SystemExit, match="there is no SLURM_LOCALID, SLURM_NTASKS"):
-        slurm_variables({"SLURM_PROCID": "5"})
+        variables("srun", SLURM, {"SLURM_PROCID": "5"})
+
+
+def test_mpiruns_names_become_torchs() -> None:
+    given = {
+        f"OMPI_COMM_WORLD_{name}": str(number) for number, name in enumerate(("RANK", "LOCAL_RANK", "SIZE"))
+    }
+    assert variables("mpirun", OPENMPI, given) == {"RANK": "0", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}
+    with pytest.raises(SystemExit, match="not started by mpirun"):
+        variables("mpirun", OPENMPI, {})
 
 
 def test_the_trainers_output_goes_to_the_ranks_log(tmp_path: Path) -> None:
