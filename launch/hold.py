@@ -4,7 +4,8 @@
 
 Runs COMMAND, says on standard output which rank ends of what, and leaves no process behind: when a rank
 fails, when it is told to stop, and when its standard input ends, which it does when the launcher or the
-connection to it is gone, however they went.
+connection to it is gone, however they went. A line on its standard input is a question: `look` is answered
+by a line a rank with the state of its process, `stacks` by the ranks themselves, into their logs.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 from vdsgen.launch.commands import LAUNCH_ID
-from vdsgen.launch.watch import Death, RankWatch, kill_all
+from vdsgen.launch.stacks import ask_for_stacks
+from vdsgen.launch.watch import Death, RankWatch, kill_all, state_of
 from vdsgen.spec.run import LAUNCHER_PROCESS
 
 LOOK_SECONDS = 0.2
@@ -29,6 +32,31 @@ GRACE_SECONDS = 5.0
 """For COMMAND to end its ranks, before everything is killed."""
 DEATH = "[vdsgen death] "
 """Begins the line that says how a rank failed: rank, process id, status as wait(2) gives it, host."""
+
+STATE = "[vdsgen state] "
+"""Begins the line that says how a rank's process is: rank, process id, letter of proc_pid_stat(5), host."""
+LOOK, STACKS = "look", "stacks"
+
+
+@dataclass(frozen=True, slots=True)
+class RankState:
+    """How a rank's process on another host is."""
+
+    pid: int
+    letter: str
+    host: str
+
+
+def state_line(rank: int, state: RankState) -> str:
+    return f"{STATE}{rank} {state.pid} {state.letter} {state.host}"
+
+
+def parse_state(line: str) -> tuple[int, RankState] | None:
+    """None for every other line."""
+    words = line.removeprefix(STATE).split()
+    if not line.startswith(STATE) or len(words) != 4 or not (words[0].isdecimal() and words[1].isdecimal()):
+        return None
+    return int(words[0]), RankState(int(words[1]), words[2], words[3])
 
 
 def death_line(death: Death, host: str) -> str:
@@ -69,7 +97,9 @@ def hold(command: Sequence[str], ranks: int, stdin: int = 0) -> int:
             if watch.first_failure is not None and not said and not told:
                 said = True
                 print(death_line(watch.first_failure, socket.gethostname()), flush=True)
-            ending = bool(told) or _has_ended(stdin)
+            questions = _questions(stdin)
+            _answer(questions or [], watch)
+            ending = bool(told) or questions is None
             if deadline is None and (ending or said):
                 deadline = time.monotonic() + GRACE_SECONDS
                 if ending:
@@ -87,10 +117,21 @@ def hold(command: Sequence[str], ranks: int, stdin: int = 0) -> int:
     return 1 if code is None else code if code >= 0 else 128 - code
 
 
-def _has_ended(stdin: int) -> bool:
-    """Whether nobody holds the other end any more. What may come through it is not meant for anyone."""
+def _questions(stdin: int) -> list[str] | None:
+    """That the launcher has asked since the last call; None where nobody holds the other end any more."""
     readable, _, _ = select.select([stdin], [], [], 0)
-    return bool(readable) and os.read(stdin, 4096) == b""
+    if not readable:
+        return []
+    content = os.read(stdin, 4096)
+    return content.decode(errors="replace").split() if content else None
+
+
+def _answer(questions: Sequence[str], watch: RankWatch) -> None:
+    for rank, pid in watch.alive.items():
+        if LOOK in questions:
+            print(state_line(rank, RankState(pid, state_of(pid) or "X", socket.gethostname())), flush=True)
+        if STACKS in questions:
+            ask_for_stacks(pid)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,7 +14,9 @@ from types import FrameType
 
 from vdsgen.files import write_atomically
 from vdsgen.launch.commands import Command, Job
-from vdsgen.launch.hold import parse_death
+from vdsgen.launch.hang import Hang
+from vdsgen.launch.hang_guard import HangGuard
+from vdsgen.launch.hold import RankState, parse_death, parse_state
 from vdsgen.launch.logs import RankLogs, Tail, last_lines
 from vdsgen.launch.progress import Shows
 from vdsgen.launch.watch import Death, RankWatch, kill_all
@@ -31,6 +34,10 @@ PATIENCE_SECONDS = 600.0
 """For the step that runs and a checkpoint, before a run that was asked to stop is ended."""
 SHOWN_LINES = 15
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+HUNG = 5
+"""Exit code of a run that did not come on any more."""
+LEFT_SECONDS = 30.0
+"""For a launcher whose ranks have all ended."""
 EXPLAINED = (2, 4)
 """Exit codes whose message the trainer has printed itself: bad input, a diverged loss."""
 
@@ -58,11 +65,15 @@ class Outcome:
     """Every rank of this machine was seen to end before the runner did."""
     stopped_by: int | None
     """The signal that told this process to stop."""
+    hang: Hang | None = None
+    """What it was ended for."""
 
     @property
     def exit_code(self) -> int:
         if self.stopped_by is not None:
             return 128 + self.stopped_by
+        if self.hang is not None:
+            return HUNG
         if self.first_failure is not None and self.first_failure.exit_code is not None:
             return self.first_failure.exit_code
         if self.returncode is None:
@@ -75,7 +86,7 @@ class Outcome:
     @property
     def explained(self) -> bool:
         """The trainer has said why it ended."""
-        return self.first_failure is not None and self.exit_code in EXPLAINED
+        return self.hang is not None or (self.first_failure is not None and self.exit_code in EXPLAINED)
 
 
 class Processes:
@@ -88,6 +99,8 @@ class Processes:
         """Of the command that was first to end badly."""
         self.deaths: list[Death] = []
         """Failures of ranks on other hosts, in the order they were told."""
+        self.states: dict[int, RankState] = {}
+        """Of ranks on other hosts, as last told."""
         self._running: list[tuple[Command, subprocess.Popen[bytes]]] = []
         try:
             with log.open("ab") as output:
@@ -104,7 +117,9 @@ class Processes:
         except BaseException:
             self.kill()
             raise
-        self.grace_seconds = HOLD_SECONDS if any(command.tied for command in commands) else GRACE_SECONDS
+        self.tied = any(command.tied for command in commands)
+        """Some run on other hosts."""
+        self.grace_seconds = HOLD_SECONDS if self.tied else GRACE_SECONDS
 
     def look(self) -> None:
         """Learn what has ended, and of what."""
@@ -119,7 +134,17 @@ class Processes:
                 code = 1
             if code != 0 and self._first_code is None:
                 self._first_code = code
-        self.deaths += filter(None, map(parse_death, self._reports.lines()))
+        lines = self._reports.lines()
+        self.deaths += filter(None, map(parse_death, lines))
+        self.states |= dict(filter(None, map(parse_state, lines)))
+
+    def ask(self, question: str) -> None:
+        """Those on other hosts: what they answer is there after a later look."""
+        for _, process in self._running:
+            if process.stdin is not None and not process.stdin.closed:
+                with contextlib.suppress(OSError):
+                    process.stdin.write(f"{question}\n".encode())
+                    process.stdin.flush()
 
     @property
     def failed(self) -> bool:
@@ -153,13 +178,20 @@ class Processes:
             process.wait()
 
 
-def run(commands: Sequence[Command], job: Job, launch_id: str, display: Shows) -> Outcome:
+def run(
+    commands: Sequence[Command],
+    job: Job,
+    launch_id: str,
+    display: Shows,
+    guard: HangGuard | None = None,
+) -> Outcome:
     """Start `commands` and stay until none of their processes is left.
 
     Messages go to `display`; what each rank prints to RUN/logs, the launchers' own output to
     RUN/logs/launcher.log. A signal to stop lets a run that trains finish its step and save; a second one ends
     it at once. The outcome's exit code is that of the rank that failed first (128 + N for signal N), else the
-    launcher's; 128 + N when this process was told to stop by signal N.
+    launcher's; 128 + N when this process was told to stop by signal N; HUNG for a run that `guard` finds to
+    hang.
     """
     folder = job.output / "logs"
     folder.mkdir(parents=True, exist_ok=True)
@@ -173,11 +205,11 @@ def run(commands: Sequence[Command], job: Job, launch_id: str, display: Shows) -
     try:
         processes = Processes(commands, launcher_log)
         try:
-            _follow(processes, watch, logs, display, stop, Request(job))
+            hang = _follow(processes, watch, logs, display, stop, Request(job), guard)
             watch.wait(0)
             processes.look()
             first = watch.first_failure or next(iter(processes.deaths), None)
-            outcome = Outcome(processes.returncode, first, watch.all_ended, stop.signal)
+            outcome = Outcome(processes.returncode, first, watch.all_ended, stop.signal, hang)
         finally:
             kill_all(launch_id)
             processes.kill()
@@ -195,10 +227,19 @@ def run(commands: Sequence[Command], job: Job, launch_id: str, display: Shows) -
 
 
 def _follow(
-    processes: Processes, watch: RankWatch, logs: RankLogs, display: Shows, stop: Stop, request: Request
-) -> None:
-    """Until the launchers end; past a failure or a signal to stop at once, for their grace at most."""
+    processes: Processes,
+    watch: RankWatch,
+    logs: RankLogs,
+    display: Shows,
+    stop: Stop,
+    request: Request,
+    guard: HangGuard | None,
+) -> Hang | None:
+    """Until the launchers end; past a failure, a signal to stop at once, or a hang, which is returned, for
+    their grace at most."""
     deadline: float | None = None
+    hang: Hang | None = None
+    left_at: float | None = None
     while not processes.ended and (deadline is None or time.monotonic() < deadline):
         watch.wait(LOOK_SECONDS)
         processes.look()
@@ -206,6 +247,19 @@ def _follow(
         if deadline is not None:
             continue
         failed = watch.first_failure is not None or processes.failed
+        if guard is not None and not failed:
+            hang = guard.look(watch.alive, processes)
+        if guard is not None and hang is not None:
+            _say_hang(hang, logs, display)
+            guard.write_stacks(watch.alive, processes)
+            _show_new(logs, display)
+            processes.end(all_of_them=True)
+            # A stopped rank hears nothing but SIGKILL, and DeepSpeed's launcher would wait 30 s for each.
+            deadline = time.monotonic() + (processes.grace_seconds if processes.tied else 0.0)
+            continue
+        if watch.all_ended:
+            left_at = left_at or time.monotonic()
+            failed = failed or time.monotonic() - left_at > LEFT_SECONDS
         stopped = stop.signal is not None and not request.is_left_alone(stop, display)
         if stopped:
             assert stop.signal is not None
@@ -213,6 +267,7 @@ def _follow(
         if failed or stopped:
             deadline = time.monotonic() + processes.grace_seconds
             processes.end(all_of_them=stopped)
+    return hang
 
 
 @dataclass(slots=True)
@@ -229,7 +284,7 @@ class Request:
     def is_left_alone(self, stop: Stop, display: Shows) -> bool:
         """Asks it the first time. False: the run is to be ended."""
         if self.asked_at is None:
-            if self.job.measure or self._metrics_bytes() <= self._size_bytes:
+            if self.job.measure or self._metrics_bytes() == self._size_bytes:
                 return False
             try:
                 write_atomically(self.job.output / STOP_REQUEST, b"")
@@ -274,6 +329,17 @@ def _explain(outcome: Outcome, logs: RankLogs, launcher_log: Path, display: Show
             display.say(f"The last lines of {shown}:")
             text = (f"    {line.removeprefix(MESSAGE).removeprefix(STEP)}" for line in lines)
             display.say("\n".join(text))
+
+
+def _say_hang(hang: Hang, logs: RankLogs, display: Shows) -> None:
+    first, *more = hang.lines()
+    display.say("\n".join([f"error: the run hangs: {first}", *more]))
+    ranks = [suspect.beat.rank for suspect in hang.suspects] or [beat.rank for beat in hang.others[:1]]
+    path = next(filter(None, map(logs.path, ranks)), None)
+    if path is not None:
+        display.say(
+            f"  The Python stacks of all ranks that can write them are in their logs, in {path.parent}"
+        )
 
 
 def _without_rank(outcome: Outcome) -> str:
