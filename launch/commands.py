@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vdsgen.errors import VdsgenError
+from vdsgen.spec.run import LAUNCH_ID as LAUNCH_ID
 
 TRAINER = "vdsgen.model.train"
 """The module every rank runs; named, never imported, by launching."""
-
-LAUNCH_ID = "VDSGEN_LAUNCH_ID"
-"""Environment variable that marks every process of one launch on this machine."""
 
 PLAIN_WORD = re.compile(r"[\w@%+=:,./-]+", re.ASCII)
 """What passes a remote shell unchanged."""

@@ -4,7 +4,9 @@
 
 Runs COMMAND, says on standard output which rank ends of what, and leaves no process behind: when a rank
 fails, when it is told to stop, and when its standard input ends or falls silent, which it does when the
-launcher or the connection to it is gone, however they went (`vdsgen.launch.tie`).
+launcher or the connection to it is gone, however they went (`vdsgen.launch.tie`). Two words on it are
+questions: `look` is answered by a line a rank with the state of its process, `stacks` by the ranks
+themselves, into their logs.
 """
 
 from __future__ import annotations
@@ -17,12 +19,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 from vdsgen.launch.commands import LAUNCH_ID
-from vdsgen.launch.tie import SILENCE_SECONDS, Tie
-from vdsgen.launch.watch import Death, RankWatch, kill_all
+from vdsgen.launch.stacks import ask_for_stacks
+from vdsgen.launch.tie import SILENCE_SECONDS, HostsEnd
+from vdsgen.launch.watch import Death, RankWatch, kill_all, state_of
 from vdsgen.spec.run import LAUNCHER_PROCESS
 
 LOOK_SECONDS = 0.2
@@ -30,6 +34,31 @@ GRACE_SECONDS = 5.0
 """For COMMAND to end its ranks, before everything is killed."""
 DEATH = "[vdsgen death] "
 """Begins the line that says how a rank failed: rank, process id, status as wait(2) gives it, host."""
+
+STATE = "[vdsgen state] "
+"""Begins the line that says how a rank's process is: rank, process id, letter of proc_pid_stat(5), host."""
+LOOK, STACKS = "look", "stacks"
+
+
+@dataclass(frozen=True, slots=True)
+class RankState:
+    """How a rank's process on another host is."""
+
+    pid: int
+    letter: str
+    host: str
+
+
+def state_line(rank: int, state: RankState) -> str:
+    return f"{STATE}{rank} {state.pid} {state.letter} {state.host}"
+
+
+def parse_state(line: str) -> tuple[int, RankState] | None:
+    """None for every other line."""
+    words = line.removeprefix(STATE).split()
+    if not line.startswith(STATE) or len(words) != 4 or not (words[0].isdecimal() and words[1].isdecimal()):
+        return None
+    return int(words[0]), RankState(int(words[1]), words[2], words[3])
 
 
 def death_line(death: Death, host: str) -> str:
@@ -45,7 +74,7 @@ def parse_death(line: str) -> Death | None:
     return Death(rank, pid, status, words[3])
 
 
-def hold(command: Sequence[str], ranks: int, tie: Tie) -> int:
+def hold(command: Sequence[str], ranks: int, tie: HostsEnd) -> int:
     """Exit code: that of the rank that failed first, as a shell reports it, else the command's; 143 when told
     to end."""
     launch_id = os.environ[LAUNCH_ID]
@@ -70,7 +99,9 @@ def hold(command: Sequence[str], ranks: int, tie: Tie) -> int:
             if watch.first_failure is not None and not said and not told:
                 said = True
                 print(death_line(watch.first_failure, socket.gethostname()), flush=True)
-            ending = bool(told) or tie.is_cut()
+            words = tie.words()
+            _answer(words or [], watch)
+            ending = bool(told) or words is None
             if deadline is None and (ending or said):
                 deadline = time.monotonic() + GRACE_SECONDS
                 if ending:
@@ -88,13 +119,21 @@ def hold(command: Sequence[str], ranks: int, tie: Tie) -> int:
     return 1 if code is None else code if code >= 0 else 128 - code
 
 
+def _answer(words: Sequence[str], watch: RankWatch) -> None:
+    for rank, pid in watch.alive.items():
+        if LOOK in words:
+            print(state_line(rank, RankState(pid, state_of(pid) or "X", socket.gethostname())), flush=True)
+        if STACKS in words:
+            ask_for_stacks(pid)
+
+
 def main(arguments: Sequence[str]) -> int:
     options = argparse.ArgumentParser(prog="python -m vdsgen.launch.hold", allow_abbrev=False)
     options.add_argument("--ranks", type=int, required=True)
     options.add_argument("--silence", type=float, default=SILENCE_SECONDS, help="seconds")
     options.add_argument("command", nargs="+")
     told = options.parse_args(arguments)
-    return hold(told.command, told.ranks, Tie(sys.stdin.fileno(), told.silence))
+    return hold(told.command, told.ranks, HostsEnd(sys.stdin.fileno(), told.silence))
 
 
 if __name__ == "__main__":

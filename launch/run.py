@@ -13,10 +13,12 @@ from types import FrameType
 
 from vdsgen.files import write_atomically
 from vdsgen.launch.commands import Command, Job
-from vdsgen.launch.hold import parse_death
+from vdsgen.launch.hang import Hang
+from vdsgen.launch.hang_guard import HangGuard
+from vdsgen.launch.hold import RankState, parse_death, parse_state
 from vdsgen.launch.logs import RankLogs, Tail, last_lines
 from vdsgen.launch.progress import Shows
-from vdsgen.launch.tie import Beats
+from vdsgen.launch.tie import LaunchersEnd
 from vdsgen.launch.watch import Death, RankWatch, kill_all
 from vdsgen.spec.run import LAUNCHER_PROCESS, MESSAGE, STEP, STOP_REQUEST
 
@@ -32,6 +34,10 @@ PATIENCE_SECONDS = 600.0
 """For the step that runs and a checkpoint, before a run that was asked to stop is ended."""
 SHOWN_LINES = 15
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+HUNG = 5
+"""Exit code of a run that did not come on any more."""
+LEFT_SECONDS = 30.0
+"""For a launcher whose ranks have all ended."""
 EXPLAINED = (2, 4)
 """Exit codes whose message the trainer has printed itself: bad input, a diverged loss."""
 
@@ -59,6 +65,8 @@ class Outcome:
     """Every rank of this machine was seen to end before the runner did."""
     stopped_by: int | None
     """The signal that told this process to stop."""
+    hang: Hang | None = None
+    """What it was ended for."""
     lost_host: str | None = None
     """The connection to it was lost, and no rank had failed."""
 
@@ -66,6 +74,8 @@ class Outcome:
     def exit_code(self) -> int:
         if self.stopped_by is not None:
             return 128 + self.stopped_by
+        if self.hang is not None:
+            return HUNG
         if self.first_failure is not None and self.first_failure.exit_code is not None:
             return self.first_failure.exit_code
         if self.returncode is None:
@@ -78,7 +88,7 @@ class Outcome:
     @property
     def explained(self) -> bool:
         """The trainer has said why it ended."""
-        return self.first_failure is not None and self.exit_code in EXPLAINED
+        return self.hang is not None or (self.first_failure is not None and self.exit_code in EXPLAINED)
 
 
 class Processes:
@@ -93,8 +103,10 @@ class Processes:
         """Failures of ranks on other hosts, in the order they were told."""
         self.lost_host: str | None = None
         """The first that the connection to was lost, or that was never reached."""
-        self._beats: dict[int, Beats] = {}
+        self._ends: dict[int, LaunchersEnd] = {}
         """By process: of those that are tied."""
+        self.states: dict[int, RankState] = {}
+        """Of ranks on other hosts, as last told."""
         self._running: list[tuple[Command, subprocess.Popen[bytes]]] = []
         try:
             with log.open("ab") as output:
@@ -109,19 +121,21 @@ class Processes:
                     )
                     self._running.append((command, process))
                     if process.stdin is not None:
-                        self._beats[process.pid] = Beats(process.stdin)
+                        self._ends[process.pid] = LaunchersEnd(process.stdin)
         except BaseException:
             self.kill()
             raise
-        self.grace_seconds = HOLD_SECONDS if any(command.tied for command in commands) else GRACE_SECONDS
+        self.tied = any(command.tied for command in commands)
+        """Some run on other hosts."""
+        self.grace_seconds = HOLD_SECONDS if self.tied else GRACE_SECONDS
 
     def look(self) -> None:
         """Learn what has ended, and of what; let hosts know that somebody is here."""
         for command, process in list(self._running):
             code = process.poll()
             if code is None:
-                if process.pid in self._beats:
-                    self._beats[process.pid].beat()
+                if process.pid in self._ends:
+                    self._ends[process.pid].beat()
                 continue
             self._running.remove((command, process))
             if process.stdin is not None:
@@ -131,12 +145,19 @@ class Processes:
                 self.lost_host = self.lost_host or command.host
             if code != 0 and self._first_code is None:
                 self._first_code = code
-        self.deaths += filter(None, map(parse_death, self._reports.lines()))
+        lines = self._reports.lines()
+        self.deaths += filter(None, map(parse_death, lines))
+        self.states |= dict(filter(None, map(parse_state, lines)))
+
+    def ask(self, question: str) -> None:
+        """Those on other hosts: what they answer is there after a later look."""
+        for end in self._ends.values():
+            end.say(question)
 
     def suspend(self, _number: int, _frame: FrameType | None) -> None:
         """Control-Z: hosts that hear nothing from now on are told to go on."""
-        for beats in self._beats.values():
-            beats.goes_away()
+        for end in self._ends.values():
+            end.go_away()
         os.kill(os.getpid(), signal.SIGSTOP)
 
     @property
@@ -171,13 +192,20 @@ class Processes:
             process.wait()
 
 
-def run(commands: Sequence[Command], job: Job, launch_id: str, display: Shows) -> Outcome:
+def run(
+    commands: Sequence[Command],
+    job: Job,
+    launch_id: str,
+    display: Shows,
+    guard: HangGuard | None = None,
+) -> Outcome:
     """Start `commands` and stay until none of their processes is left.
 
     Messages go to `display`; what each rank prints to RUN/logs, the launchers' own output to
     RUN/logs/launcher.log. A signal to stop lets a run that trains finish its step and save; a second one ends
     it at once. The outcome's exit code is that of the rank that failed first (128 + N for signal N), else the
-    launcher's; 128 + N when this process was told to stop by signal N.
+    launcher's; 128 + N when this process was told to stop by signal N; HUNG for a run that `guard` finds to
+    hang.
     """
     folder = job.output / "logs"
     folder.mkdir(parents=True, exist_ok=True)
@@ -193,12 +221,12 @@ def run(commands: Sequence[Command], job: Job, launch_id: str, display: Shows) -
         if signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL:
             previous[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, processes.suspend)
         try:
-            _follow(processes, watch, logs, display, stop, Request(job))
+            hang = _follow(processes, watch, logs, display, stop, Request(job), guard)
             watch.wait(0)
             processes.look()
             first = watch.first_failure or next(iter(processes.deaths), None)
             lost = processes.lost_host if first is None else None
-            outcome = Outcome(processes.returncode, first, watch.all_ended, stop.signal, lost)
+            outcome = Outcome(processes.returncode, first, watch.all_ended, stop.signal, hang, lost)
         finally:
             kill_all(launch_id)
             processes.kill()
@@ -216,10 +244,19 @@ def run(commands: Sequence[Command], job: Job, launch_id: str, display: Shows) -
 
 
 def _follow(
-    processes: Processes, watch: RankWatch, logs: RankLogs, display: Shows, stop: Stop, request: Request
-) -> None:
-    """Until the launchers end; past a failure or a signal to stop at once, for their grace at most."""
+    processes: Processes,
+    watch: RankWatch,
+    logs: RankLogs,
+    display: Shows,
+    stop: Stop,
+    request: Request,
+    guard: HangGuard | None,
+) -> Hang | None:
+    """Until the launchers end; past a failure, a signal to stop at once, or a hang, which is returned, for
+    their grace at most."""
     deadline: float | None = None
+    hang: Hang | None = None
+    left_at: float | None = None
     while not processes.ended and (deadline is None or time.monotonic() < deadline):
         watch.wait(LOOK_SECONDS)
         processes.look()
@@ -227,6 +264,19 @@ def _follow(
         if deadline is not None:
             continue
         failed = watch.first_failure is not None or processes.failed
+        if guard is not None and not failed:
+            hang = guard.look(watch.alive, processes)
+        if guard is not None and hang is not None:
+            _say_hang(hang, logs, display)
+            guard.write_stacks(watch.alive, processes)
+            _show_new(logs, display)
+            processes.end(all_of_them=True)
+            # A stopped rank hears nothing but SIGKILL, and DeepSpeed's launcher would wait 30 s for each.
+            deadline = time.monotonic() + (processes.grace_seconds if processes.tied else 0.0)
+            continue
+        if watch.all_ended:
+            left_at = left_at or time.monotonic()
+            failed = failed or time.monotonic() - left_at > LEFT_SECONDS
         stopped = stop.signal is not None and not request.is_left_alone(stop, display)
         if stopped:
             assert stop.signal is not None
@@ -234,6 +284,7 @@ def _follow(
         if failed or stopped:
             deadline = time.monotonic() + processes.grace_seconds
             processes.end(all_of_them=stopped)
+    return hang
 
 
 @dataclass(slots=True)
@@ -250,7 +301,7 @@ class Request:
     def is_left_alone(self, stop: Stop, display: Shows) -> bool:
         """Asks it the first time. False: the run is to be ended."""
         if self.asked_at is None:
-            if self.job.measure or self._metrics_bytes() <= self._size_bytes:
+            if self.job.measure or self._metrics_bytes() == self._size_bytes:
                 return False
             try:
                 write_atomically(self.job.output / STOP_REQUEST, b"")
@@ -295,6 +346,17 @@ def _explain(outcome: Outcome, logs: RankLogs, launcher_log: Path, display: Show
             display.say(f"The last lines of {shown}:")
             text = (f"    {line.removeprefix(MESSAGE).removeprefix(STEP)}" for line in lines)
             display.say("\n".join(text))
+
+
+def _say_hang(hang: Hang, logs: RankLogs, display: Shows) -> None:
+    first, *more = hang.lines()
+    display.say("\n".join([f"error: the run hangs: {first}", *more]))
+    ranks = [suspect.beat.rank for suspect in hang.suspects] or [beat.rank for beat in hang.others[:1]]
+    path = next(filter(None, map(logs.path, ranks)), None)
+    if path is not None:
+        display.say(
+            f"  The Python stacks of all ranks that can write them are in their logs, in {path.parent}"
+        )
 
 
 def _without_rank(outcome: Outcome) -> str:

@@ -6,12 +6,13 @@ import os
 import sys
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vdsgen.errors import VdsgenError
 from vdsgen.launch.backends.registry import BACKENDS, SCHEDULERS
 from vdsgen.launch.commands import Command, Job, Machine, is_remote
+from vdsgen.launch.hang_guard import HangGuard
 from vdsgen.launch.locks import compiles_operators, extensions_folder, stale_locks
 from vdsgen.launch.preflight import (
     check_devices,
@@ -23,8 +24,11 @@ from vdsgen.launch.preflight import (
     this_machine,
 )
 from vdsgen.launch.progress import Display
-from vdsgen.launch.run import run
+from vdsgen.launch.restarts import policy_text, run_again_and_again
+from vdsgen.launch.run import Outcome, run
 from vdsgen.launch.submit import check_script, submit
+from vdsgen.spec.lab import Pool
+from vdsgen.spec.launching import Restarts
 from vdsgen.spec.rendered import Rendered, read_rendered
 
 
@@ -44,6 +48,10 @@ class Request:
     """`FIRST:LAST`: a trace is written of these steps."""
     launcher: str | None = None
     """One of `BACKENDS`; None: as the plan's pool says."""
+    restarts: int | None = None
+    """How often a run that fails is started again; None: as the plan's pool says, or never."""
+    hang_seconds: float | None = None
+    """0: no run is taken to hang; None: as the plan's pool says, or as long as steps take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +64,8 @@ class Prepared:
     commands: tuple[Command, ...]
     launch_id: str
     launcher: str
+    restarts: Restarts
+    hang_seconds: float | None
 
     @property
     def steps(self) -> int:
@@ -68,6 +78,8 @@ def start(request: Request) -> int:
     job = prepared.job
     if request.dry_run:
         print("\n".join(command.shell() for command in prepared.commands))
+        if prepared.launcher not in SCHEDULERS:
+            print(f"# {policy_text(prepared.restarts, prepared.hang_seconds)}")
         return 0
     if prepared.launcher in SCHEDULERS:
         number = submit(prepared.commands[0], job)
@@ -80,7 +92,24 @@ def start(request: Request) -> int:
     layout, logs = prepared.rendered.layout, request.output / "logs"
     print(f"Starting {job.world_size} ranks: {layout}. Logs: {logs}", flush=True)
     display = Display(sys.stdout, job.output / "metrics.jsonl", prepared.steps)
-    return run(prepared.commands, job, prepared.launch_id, display).exit_code
+    return run_again_and_again(
+        lambda resume: _attempt(prepared, display, resume=resume),
+        job.output,
+        prepared.restarts,
+        display,
+        resume=job.resume,
+    )
+
+
+def _attempt(prepared: Prepared, display: Display, *, resume: bool) -> Outcome:
+    """One start, with an id and a port of its own."""
+    job = replace(prepared.job, resume=resume)
+    launch_id = uuid.uuid4().hex
+    commands = BACKENDS[prepared.launcher](job, this_machine(os.environ), launch_id)
+    guard = None
+    if prepared.hang_seconds != 0:
+        guard = HangGuard(job.output, launch_id, job.world_size, prepared.hang_seconds)
+    return run(commands, job, launch_id, display, guard)
 
 
 def prepare(request: Request) -> Prepared:
@@ -109,7 +138,36 @@ def prepare(request: Request) -> Prepared:
     if launcher == "slurm":
         check_script(request.directory)
     commands = BACKENDS[launcher](job, machine, launch_id)
-    return Prepared(rendered, job, machine, commands, launch_id, launcher)
+    restarts, hang_seconds = survival_of(request, rendered.plan.inputs.pool, launcher)
+    return Prepared(rendered, job, machine, commands, launch_id, launcher, restarts, hang_seconds)
+
+
+def survival_of(request: Request, pool: Pool, launcher: str) -> tuple[Restarts, float | None]:
+    """Restarts, and seconds of silence: what the command line says stands above what the pool says. Raises
+    VdsgenError where neither can be had."""
+    policy = pool.restarts or Restarts(limit=0)
+    if request.restarts is not None:
+        policy = policy.model_copy(update={"limit": request.restarts})
+    asked = [
+        name
+        for name, value in (("--restarts", request.restarts), ("--hang-seconds", request.hang_seconds))
+        if value is not None
+    ]
+    if launcher in SCHEDULERS and asked:
+        raise VdsgenError(
+            f"{' and '.join(asked)}: nobody here stays with a job that {launcher} starts",
+            remedy=f"leave it out: {launcher} queues the job again after a lost node, which goes on from its "
+            "last checkpoint",
+        )
+    if request.measure:
+        if request.restarts:
+            raise VdsgenError(
+                "--restarts has nothing to go on from: --measure saves no checkpoint",
+                remedy="leave one of them out",
+            )
+        policy = Restarts(limit=0)
+    hang_seconds = pool.hang_seconds if request.hang_seconds is None else request.hang_seconds
+    return policy, hang_seconds
 
 
 def check_machine(prepared: Prepared, *, clear_stale_locks: bool) -> None:

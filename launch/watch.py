@@ -78,6 +78,11 @@ class RankWatch:
             os.close(descriptor)
 
     @property
+    def alive(self) -> dict[int, int]:
+        """Rank -> process, of those that were found and have not ended."""
+        return dict(self._descriptors.values())
+
+    @property
     def first_failure(self) -> Death | None:
         """The rank that brought the job down."""
         return next((death for death in self.deaths if death.failed), None)
@@ -164,10 +169,11 @@ def _environment(pid: int) -> dict[str, str]:
 
 def _exit_status(pid: int) -> int | None:
     """Of a process that has ended and that nobody has waited for yet: field 52 of proc_pid_stat(5)."""
-    return _stat(pid, 52) if _state(pid) in ("Z", "X") else None
+    return _stat(pid, 52) if state_of(pid) in ("Z", "X") else None
 
 
-def _state(pid: int) -> str:
+def state_of(pid: int) -> str:
+    """The letter of proc_pid_stat(5); empty where there is no such process."""
     fields = _fields(pid)
     return fields[0] if fields else ""
 

@@ -18,6 +18,7 @@ from vdsgen.model import compression, corrections
 from vdsgen.model.ema import WeightAverage
 from vdsgen.model.exchanged_shapes import ExchangedShapes
 from vdsgen.model.forward_only import ForwardOnly
+from vdsgen.model.heartbeat import HEART
 from vdsgen.model.layers.sequence_parallel import WHOLE, SequenceRanks
 from vdsgen.model.metrics import DivergedError
 from vdsgen.model.monitoring.instruments import Instruments
@@ -183,6 +184,7 @@ class TrainingEngine:
     def predict(self, inputs: tuple[Tensor, ...]) -> Tensor:
         """The network's prediction (B, C, T, H, W) float32 for `(noised, timestep[, condition])`, on every
         rank. All data ranks must pass the same number of samples; B need not be the micro-batch size."""
+        HEART.come_on()
         placed = tuple(x.to(self.device) for x in (self.sequence.share(inputs[0]), *inputs[1:]))
         if self.pipelined:
             return self.sequence.whole(self._forward_only.predict(placed))

@@ -11,6 +11,7 @@ from vdsgen.model.clips import gather_counts
 from vdsgen.model.configuration import Configuration
 from vdsgen.model.console import say_first
 from vdsgen.model.engine import TrainingEngine
+from vdsgen.model.heartbeat import HEART
 from vdsgen.model.memory import PeakMemory
 from vdsgen.model.record import RunLog
 from vdsgen.model.sample import write_sample
@@ -43,12 +44,14 @@ class Interludes:
         every = training.sampling.every_steps
         if every is not None and step > 0 and step % every == 0 and not last:
             say_first(f"step {step}: sampling a video.")
+            HEART.begin("sampling a video", step)
             with self.engine.averaged():
                 write_sample(self.configuration, self.engine, self.source, step)
             self._peaks()
 
     def validate(self, step: int) -> None:
         """The held-out loss of the weights, and of their average where there is one, into the run's log."""
+        HEART.begin("held-out loss", step)
         self._validate(step, "trained")
         if self.engine.average is not None and step > 0:
             with self.engine.averaged():

@@ -42,9 +42,10 @@ def record_run(configuration: Configuration, index: Index, from_step: int) -> No
     if not is_first_rank():
         return
     path = configuration.output / "run.json"
-    before = _earlier(path) if configuration.resume else {}
+    # A run that starts anew in the same directory is one that failed before its first checkpoint.
+    before = _earlier(path)
     clips = {"usable": len(index.entries), "skipped": len(index.skipped), "fingerprint": index.fingerprint}
-    if before.get("clips", clips)["fingerprint"] != index.fingerprint:
+    if configuration.resume and before.get("clips", clips)["fingerprint"] != index.fingerprint:
         say_first("warning: the clips are not those that this run was begun with: the order of clips changes")
     start = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "from_step": from_step}
     rendered = configuration.rendered

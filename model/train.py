@@ -40,8 +40,10 @@ from vdsgen.model.data.waiting import Waiting
 from vdsgen.model.devices import take_planned_device
 from vdsgen.model.distributed import init_distributed
 from vdsgen.model.engine import TrainingEngine
+from vdsgen.model.heartbeat import HEART, write_stacks_when_asked
 from vdsgen.model.interludes import Interludes
 from vdsgen.model.launcher import end_with_launcher
+from vdsgen.model.leftovers import remove_half_written
 from vdsgen.model.memory import PeakMemory
 from vdsgen.model.metrics import DivergenceAlarm, StepMetrics, read_metrics
 from vdsgen.model.monitoring.events import handed_over, in_run_directory
@@ -53,6 +55,7 @@ from vdsgen.model.sources import AnySource, open_source
 from vdsgen.model.summary import Artefacts, summarise, summary_text
 from vdsgen.model.validation import HeldOut, held_out_of, read_validation, shared_held_out
 from vdsgen.spec.checkpoints import CHECKPOINTS, tag_of
+from vdsgen.spec.heartbeat import STEP_PHASE
 from vdsgen.spec.plan import Plan
 
 
@@ -60,12 +63,16 @@ def train(configuration: Configuration) -> None:
     """From the rendered directory to the closing summary."""
     rendered, experiment = configuration.rendered, configuration.rendered.experiment
     take_planned_device(rendered.plan.nodes, os.environ)
+    HEART.begin("meeting the other ranks")
     init_distributed()
+    HEART.begin("looking for clips")
     index, held_out_index = shared_held_out(experiment, shared_index(experiment.data))
     device = get_accelerator().current_device_name()
     if configuration.measure:
         held_out_index = None
+    HEART.begin("filling the cache")
     cached = fill_together(experiment, index, held_out_index)
+    HEART.begin("opening clips")
     source = None
     if rendered.layout.reads_clips(dist.get_rank()):
         source = open_source(experiment, index, device, None if cached is None else cached.training)
@@ -76,6 +83,7 @@ def train(configuration: Configuration) -> None:
         )
         held_out = held_out_of(experiment, held_out_index, showing, device)
     memory = PeakMemory(len(configuration.sizes))
+    HEART.begin("building the engine")
     engine = build_engine(
         in_run_directory(rendered.ds_config, configuration.output),
         configuration.model,
@@ -98,7 +106,11 @@ def train_with(
 ) -> None:
     """From the built engine to the closing summary."""
     rendered = configuration.rendered
+    HEART.begin("reading a checkpoint" if configuration.resume else "preparing the first step")
+    HEART.watch_steps(engine.instruments.clock)
     first_step = checkpoint.resume(engine, configuration.output, rendered) if configuration.resume else 0
+    if is_first_rank() and configuration.resume:
+        remove_half_written(configuration.output)
     record_run(configuration, index, first_step)
     say_first(
         f"Training {trained_parameters(rendered.plan)} on {len(index.entries)} clips, "
@@ -114,8 +126,10 @@ def train_with(
     sample = None
     if not configuration.measure and last_step >= configuration.steps:
         say_first("Sampling a video.")
+        HEART.begin("sampling a video", last_step)
         with engine.averaged():
             sample = write_sample(configuration, engine, source, step=max(first_step, configuration.steps))
+    HEART.begin("summing up", last_step)
     if is_first_rank():
         conclude(configuration, sample, memory)
     dist.barrier()
@@ -167,6 +181,7 @@ def run_steps(
             due = step % saving.every_steps == 0 or step == configuration.steps or stops
             # Weights that give no finite loss are not worth the place of those that did.
             if due and not configuration.measure and math.isfinite(metrics.loss):
+                HEART.begin("saving a checkpoint", step)
                 checkpoint.save(engine, configuration.output, step, configuration.rendered, saving)
             if stops:
                 say_first(f"Stopped after step {step}, as was asked.")
@@ -187,14 +202,17 @@ def one_step(
     """One optimizer step, measured; the same metrics on every rank."""
     learning_rate, loss_scale = engine.learning_rate, engine.loss_scale
     before = Waiting() if batches is None else batches.waiting.copy()
+    HEART.begin(STEP_PHASE, step)
     monitor.step_begins(step)
     began = time.perf_counter()
     sizes = order.of_step(step - 1)
     mine = iter(()) if batches is None else map(engine.own_rows, batches)
     loss = engine.train_step(mine, sizes)
     seconds = time.perf_counter() - began
+    HEART.begin("telling each other what was measured", step)
     waited = Waiting() if batches is None else batches.waiting.since(before)
     rows = monitor.gather(step, memory, seconds, waited.whole_numbers())
+    HEART.begin("between steps", step)
     waits = [Waiting.of_whole_numbers(row.counts) for row in rows]
     longest = max(waits, key=lambda rank: rank.seconds)
     step_seconds = max(row.step_seconds for row in rows)
@@ -239,14 +257,17 @@ def conclude(configuration: Configuration, sample: SampleFiles | None, memory: P
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 0; 2 for bad input; 4 for a loss that has diverged; 1 for everything else."""
     configure_logging()
+    write_stacks_when_asked()
     end_with_launcher(os.environ)
     try:
         configuration = read_configuration(arguments, os.environ)
     except VdsgenError as error:
         say_first(f"error: {error}")
         return error.exit_code
+    HEART.start(configuration.output, os.environ)
     try:
         train(configuration)
+        HEART.end()
     except VdsgenError as error:
         say(f"error: {error}")
         return error.exit_code

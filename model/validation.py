@@ -27,6 +27,7 @@ from vdsgen.model.data.order import generator_for
 from vdsgen.model.data.picture import to_unit_range
 from vdsgen.model.data.samples import SampleSource
 from vdsgen.model.engine import TrainingEngine
+from vdsgen.model.heartbeat import HEART
 from vdsgen.model.json_lines import as_line, read_lines
 from vdsgen.model.objective import pair_at, timestep_at
 from vdsgen.model.pipeline import Batch
@@ -163,6 +164,7 @@ class Rows:
 def batches_of(held_out: HeldOut, rows: Rows) -> Iterator[Batch]:
     """The micro-batches of one data rank."""
     for micro in range(rows.micro_batches):
+        HEART.come_on()
         samples = [held_out.sample(min(place, rows.samples - 1)) for place in rows.of_micro_batch(micro)]
         inputs, targets = zip(*samples, strict=True)
         yield _columns(inputs), torch.stack(targets) if torch.is_tensor(targets[0]) else _columns(targets)

@@ -29,6 +29,7 @@ from vdsgen.model.cache.store import Store, open_store
 from vdsgen.model.data.decode import decode_clip
 from vdsgen.model.data.picture import fit
 from vdsgen.model.data.video import VideoError
+from vdsgen.model.heartbeat import HEART
 
 LOCKS = 1024
 FLUSH_SECONDS = 300.0
@@ -183,6 +184,7 @@ class _Filler:
         self._open_bytes += sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
         self._made.entries += 1
         self._progress(self._made.entries)
+        HEART.come_on()
         late = time.monotonic() - self._opened > FLUSH_SECONDS
         if self._open_bytes >= self._work.shard_bytes or late:
             self._flush()

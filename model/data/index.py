@@ -17,6 +17,7 @@ from pathlib import Path
 from vdsgen.errors import VdsgenError
 from vdsgen.model.data.captions import read_caption
 from vdsgen.model.data.video import SUFFIXES, VideoError, VideoInfo, printable, probe
+from vdsgen.model.heartbeat import HEART
 from vdsgen.spec.data import ClipSize, Data, size_key
 
 log = logging.getLogger("vdsgen.data")
@@ -199,6 +200,7 @@ class _Finding:
 
 
 def _look_at(folder: Path, name: str, data: Data) -> _Finding:
+    HEART.come_on()
     try:
         if not stat.S_ISREG((folder / name).stat().st_mode):  # a named pipe would block for ever
             return _Finding(None, Skipped(name, "is not a regular file"))

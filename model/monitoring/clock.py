@@ -46,6 +46,16 @@ class StageClock:
         self._stack = [("other", None)]
         self._marks = [(self._stamp(), "other", None)]
 
+    @property
+    def activity(self) -> str:
+        """At the moment; empty outside of steps."""
+        return self._stack[-1][0] if self.running else ""
+
+    @property
+    def changes(self) -> int:
+        """Of activity so far in this step."""
+        return len(self._marks)
+
     @contextmanager
     def during(self, activity: str, kind: Hashable = None) -> Iterator[None]:
         """`kind` tells messages apart whose transfer takes equally long."""

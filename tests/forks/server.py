@@ -2,7 +2,7 @@
 
 python -m tests.forks.server DESCRIPTOR
 
-A request is a message on the socket, JSON {"module", "arguments", "environment", "folder", "imports"}, with
+A request is a message on the socket, JSON {"module", "arguments", "environment", "folder", "imports", "forks"}, with
 four file descriptors: standard input, output and error of the fork, and where the server writes its process
 id and, in the end, its exit code, a line each. The server ends, and its forks with it, once the socket is
 closed.
@@ -24,6 +24,8 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
+
+from tests.forks import python
 
 MODULES = (
     "torch",
@@ -104,6 +106,9 @@ def _become(request: dict[str, Any], given: list[int], of_the_server: list[int])
         os.chdir(request["folder"])
         os.environ.clear()
         os.environ.update(request["environment"])
+        if request["forks"]:
+            python.show_environment(request["environment"])
+            python.install()
         sys.argv = [request["module"], *request["arguments"]]
         runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
         code = 0

@@ -26,6 +26,8 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
+from tests.forks.python import ROOM, ROOM_BYTES
+
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
 
@@ -62,11 +64,13 @@ def start(
     stdin: str = "",
     stdout: IO[Any],
     stderr: IO[Any] | None = None,
+    forks: bool = False,
 ) -> Fork:
     """`python -m module arguments` in the project's folder, with these variables beside this process's.
 
     `imports` are libraries that it takes long to import: they are imported once, for all forks after it too.
-    Output goes to open files, errors to that of `stdout` where no other is given.
+    Output goes to open files, errors to that of `stdout` where no other is given. `forks`: Python processes
+    that the module starts are forks too (tests/forks/python.py).
     """
     variables = {**os.environ, **ENVIRONMENT, **(environment or {})}
     assert variables.items() >= ENVIRONMENT.items(), f"{ENVIRONMENT} is what the server imported with"
@@ -76,6 +80,7 @@ def start(
         "environment": variables,
         "folder": str(ROOT),
         "imports": imports,
+        "forks": forks,
     }
     with tempfile.TemporaryFile("w+") as given:
         given.write(stdin)
@@ -101,7 +106,7 @@ class _Server:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.forks.server", str(theirs.fileno())],
                 cwd=ROOT,
-                env={**os.environ, **ENVIRONMENT},
+                env={**os.environ, **ENVIRONMENT, ROOM: "x" * ROOM_BYTES},
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
                 stderr=self._log,

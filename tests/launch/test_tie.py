@@ -8,62 +8,63 @@ from collections.abc import Iterator
 
 import pytest
 
-from vdsgen.launch.tie import Beats, Tie
+from vdsgen.launch.tie import AWAY, HERE, HostsEnd, LaunchersEnd
 
 
 @pytest.fixture
-def ends() -> Iterator[tuple[Beats, Tie, int]]:
-    """Both ends of a pipe, and the descriptor of the launcher's."""
+def ends() -> Iterator[tuple[LaunchersEnd, HostsEnd]]:
+    """Of a pipe."""
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb"), os.fdopen(writing, "wb", buffering=0) as stream:
-        yield Beats(stream), Tie(reading, silence_seconds=0.05), writing
+        yield LaunchersEnd(stream), HostsEnd(reading, silence_seconds=0.05)
 
 
-def test_beats_hold_and_silence_cuts(ends: tuple[Beats, Tie, int]) -> None:
-    beats, tie, _ = ends
-    beats.beat()
-    assert not tie.is_cut()
+def test_beats_hold_and_silence_cuts(ends: tuple[LaunchersEnd, HostsEnd]) -> None:
+    here, host = ends
+    here.beat()
+    assert host.words() is not None
     time.sleep(0.1)
-    assert tie.is_cut()
+    assert host.words() is None
 
 
-def test_a_launcher_that_never_beats_is_not_given_up(ends: tuple[Beats, Tie, int]) -> None:
-    _, tie, _ = ends
+def test_a_launcher_that_never_beats_is_not_given_up(ends: tuple[LaunchersEnd, HostsEnd]) -> None:
+    _, host = ends
     time.sleep(0.1)
-    assert not tie.is_cut()
+    assert host.words() is not None
 
 
-def test_a_suspended_launcher_is_waited_for(ends: tuple[Beats, Tie, int]) -> None:
-    beats, tie, _ = ends
-    beats.beat()
-    beats.goes_away()
-    assert not tie.is_cut()
+def test_a_suspended_launcher_is_waited_for(ends: tuple[LaunchersEnd, HostsEnd]) -> None:
+    here, host = ends
+    here.beat()
+    here.go_away()
+    assert host.words() == [HERE, AWAY]
     time.sleep(0.1)
-    assert not tie.is_cut()
-    beats.beat()
-    assert not tie.is_cut()
+    assert host.words() is not None
+    here.beat()
+    assert host.words() is not None
     time.sleep(0.1)
-    assert tie.is_cut()
+    assert host.words() is None
 
 
-def test_two_beats_have_their_distance(ends: tuple[Beats, Tie, int]) -> None:
-    beats, tie, _ = ends
+def test_two_beats_have_their_distance(ends: tuple[LaunchersEnd, HostsEnd]) -> None:
+    here, host = ends
     for _ in range(3):
-        beats.beat()
-    assert os.read(tie._descriptor, 10) == b"."
+        here.beat()
+    here.say("look")
+    assert host.words() == [HERE, "look"]
 
 
 def test_the_end_of_the_input_cuts_at_once() -> None:
     reading, writing = os.pipe()
     os.close(writing)
     with os.fdopen(reading, "rb"):
-        assert Tie(reading, silence_seconds=1000).is_cut()
+        assert HostsEnd(reading, silence_seconds=1000).words() is None
 
 
 def test_a_host_that_is_gone_is_no_error_here() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb", buffering=0) as stream:
-        beats = Beats(stream)
-        beats.beat()
-    beats.goes_away()
+        here = LaunchersEnd(stream)
+        here.beat()
+    here.go_away()

@@ -40,6 +40,20 @@ def _steps(_context: click.Context, _parameter: click.Parameter, text: str | Non
     type=click.Choice(["deepspeed", "torchrun", "ssh", "openmpi", "slurm"]),
     help="What starts the ranks; default: as the lab file says, or deepspeed. slurm submits a job.",
 )
+@click.option(
+    "--restarts",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Start a run that fails again, N times at most, from its last checkpoint; default: as the lab file "
+    "says, or 0.",
+)
+@click.option(
+    "--hang-seconds",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="End a run whose ranks do not come on in a step for so long; 0: never; default: ten times the "
+    "longest step, at least 60.",
+)
 @click.option("--clear-stale-locks", is_flag=True, help="Remove locks that killed compiles left behind.")
 def command(
     directory: Path,
@@ -50,11 +64,13 @@ def command(
     profile_steps: str | None,
     dry_run: bool,
     launcher: str | None,
+    restarts: int | None,
+    hang_seconds: float | None,
     clear_stale_locks: bool,
 ) -> None:
     """Train what the rendered directory DIR says, into the run directory RUN.
 
-    Exits with the training's own code; with 128 + N if signal N ended a rank.
+    Exits with the training's own code; with 128 + N if signal N ended a rank; with 5 if it hangs.
     """
     from vdsgen.launch.start import Request, start
 
@@ -66,6 +82,8 @@ def command(
         measure=measure,
         profile_steps=profile_steps,
         launcher=launcher,
+        restarts=restarts,
+        hang_seconds=hang_seconds,
         dry_run=dry_run,
         clear_stale_locks=clear_stale_locks,
     )

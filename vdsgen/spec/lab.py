@@ -22,7 +22,7 @@ from vdsgen.spec.base import (
     SpecWithOptions,
 )
 from vdsgen.spec.calibration import Calibration
-from vdsgen.spec.launching import Kubernetes, Launcher, Slurm
+from vdsgen.spec.launching import Kubernetes, Launcher, Restarts, Slurm
 
 
 class Gpu(SpecWithOptions):
@@ -129,7 +129,7 @@ class NodeGroup(Spec):
 class Pool(SpecWithOptions):
     """GPUs that a job may use together: nodes that are all alike, or groups of unequal ones."""
 
-    written_where_set = frozenset({"launcher", "slurm", "kubernetes"})
+    written_where_set = frozenset({"launcher", "slurm", "kubernetes", "restarts", "hang_seconds"})
 
     name: Name
     gpu: CatalogName | Gpu | None = None
@@ -175,6 +175,12 @@ class Pool(SpecWithOptions):
     """What such a batch script says beyond the plan."""
     kubernetes: Kubernetes | None = None
     """What such a PyTorchJob says beyond the plan."""
+    restarts: Restarts | None = None
+    """What becomes of runs that fail, unless `vdsgen launch --restarts` says otherwise; None: they end.
+    Schedulers start jobs again themselves."""
+    hang_seconds: NonNegativeFloat | None = None
+    """How long no rank may come on in a step before the run is taken to hang, unless `vdsgen launch
+    --hang-seconds` says otherwise; 0: for ever. None: ten times as long as the longest, a minute at least."""
 
     @property
     def world_size(self) -> int:
@@ -320,6 +326,13 @@ class Pool(SpecWithOptions):
             )
         if self.launcher not in ("slurm", "kubernetes"):
             return self
+        for key in ("restarts", "hang_seconds"):
+            if getattr(self, key) is not None:
+                raise SpecError(
+                    key,
+                    f"{key} stands beside `launcher: {self.launcher}`, which starts its jobs itself",
+                    remedy="leave it out: rendered jobs of schedulers say how they are started again",
+                )
         named = [key for key in ("groups", "gpus", "free_gpus", "hosts") if getattr(self, key) is not None]
         if named:
             raise SpecError(

@@ -8,6 +8,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from vdsgen.spec.base import (
     Name,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -17,6 +18,24 @@ from vdsgen.spec.base import (
 )
 
 Launcher = Literal["deepspeed", "torchrun", "ssh", "openmpi", "slurm", "kubernetes"]
+
+
+class Restarts(SpecWithOptions):
+    """What becomes of a run that fails: it is started again, from its last checkpoint."""
+
+    written_where_set = frozenset({"delay_seconds", "longest_delay_seconds"})
+
+    limit: NonNegativeInt
+    """How often, at most; 0: never. Bad input, a diverged loss and the same failure at the same step three
+    times in a row end a run for good before."""
+    delay_seconds: NonNegativeFloat = 1.0
+    """Before a restart. Doubled by each one in a row that comes no further than those before it."""
+    longest_delay_seconds: NonNegativeFloat = 300.0
+
+    def delay_after(self, in_vain: int) -> float:
+        """`in_vain`: restarts in a row that came no further."""
+        return min(self.delay_seconds * 2.0 ** min(in_vain, 64), self.longest_delay_seconds)
+
 
 SlurmTime = Annotated[str, StringConstraints(pattern=r"^([0-9]+-)?[0-9]+(:[0-9]{2}){0,2}$", max_length=32)]
 """As sbatch writes it: minutes, hours:minutes:seconds, days-hours:minutes, ..."""

@@ -30,6 +30,10 @@ STEP = "[vdsgen step] "
 """Begins the plain progress lines, which a terminal shows as a bar."""
 LAUNCHER_PROCESS = "VDSGEN_LAUNCHER_PROCESS"
 """Environment variable: the process id of `vdsgen launch`, for ranks on the same machine to end with it."""
+LAUNCH_ID = "VDSGEN_LAUNCH_ID"
+"""Environment variable that marks every process of one launch on a machine."""
+STACKS_SIGNAL = "SIGUSR2"
+"""Makes a rank write the stacks of its threads into its log; one that has no handler yet would die of it."""
 WARM_UP_STEPS = 2
 """First steps of a run, left out of its medians: they allocate optimizer states and fill caches, and on a
 processor they measure memory exactly, which takes time."""
