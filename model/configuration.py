@@ -36,6 +36,8 @@ class Configuration:
     """Only metrics and a summary are wanted: no checkpoint, no sample, no picture of the loss."""
     profile_steps: Steps | None = None
     """That a trace is wanted of."""
+    save_on_sigterm: bool = False
+    """A run that trains finishes its step and saves before that signal ends it."""
 
     @property
     def global_batch_size(self) -> int:
@@ -90,6 +92,7 @@ def read_configuration(arguments: Sequence[str] | None, environment: Mapping[str
         steps=parsed.steps or rendered.experiment.training.steps,
         resume=parsed.resume,
         measure=parsed.measure,
+        save_on_sigterm=parsed.save_on_sigterm,
         profile_steps=None if parsed.profile_steps is None else parse_steps(parsed.profile_steps),
     )
 
@@ -131,6 +134,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--profile-steps", metavar="FIRST:LAST", help="write a trace of these steps, a rank a file"
+    )
+    parser.add_argument(
+        "--save-on-sigterm",
+        action="store_true",
+        help="on SIGTERM finish the step and save, then exit with 143: for schedulers, which start it again",
     )
     parser.add_argument("--local_rank", type=int, help="set by the launcher; LOCAL_RANK says the same")
     return parser.parse_args(arguments)

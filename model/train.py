@@ -1,7 +1,7 @@
 """The training entrypoint: one process a rank, started by `vdsgen launch` or by DeepSpeed's own command:
 
     deepspeed --num_gpus 4 --module vdsgen.model.train --plan-dir DIR --output RUN [--steps N] [--resume]
-        [--measure] [--profile-steps FIRST:LAST]
+        [--measure] [--profile-steps FIRST:LAST] [--save-on-sigterm]
 
 Every rank runs all of this file. DIR/ds_config.json says how the engine runs, DIR/train.yaml what is
 trained; plan.json is only compared with what is measured. `--steps N` ends the run at step N in total;
@@ -52,6 +52,7 @@ from vdsgen.model.monitoring.report import opening_text
 from vdsgen.model.record import RunLog, record_run
 from vdsgen.model.sample import SampleFiles, write_sample
 from vdsgen.model.sources import AnySource, open_source
+from vdsgen.model.stopping import TERMINATED, TERMINATION, Wish
 from vdsgen.model.summary import Artefacts, summarise, summary_text
 from vdsgen.model.validation import HeldOut, held_out_of, read_validation, shared_held_out
 from vdsgen.spec.checkpoints import CHECKPOINTS, tag_of
@@ -59,8 +60,8 @@ from vdsgen.spec.heartbeat import STEP_PHASE
 from vdsgen.spec.plan import Plan
 
 
-def train(configuration: Configuration) -> None:
-    """From the rendered directory to the closing summary."""
+def train(configuration: Configuration) -> int:
+    """From the rendered directory to the closing summary. Returns the exit code."""
     rendered, experiment = configuration.rendered, configuration.rendered.experiment
     take_planned_device(rendered.plan.nodes, os.environ)
     HEART.begin("meeting the other ranks")
@@ -93,7 +94,7 @@ def train(configuration: Configuration) -> None:
         configuration.start_from,
     )
     with handed_over(engine.engine.monitor):
-        train_with(configuration, engine, index, source, held_out, memory)
+        return train_with(configuration, engine, index, source, held_out, memory)
 
 
 def train_with(
@@ -103,8 +104,8 @@ def train_with(
     source: AnySource | None,
     held_out: HeldOut | None,
     memory: PeakMemory,
-) -> None:
-    """From the built engine to the closing summary."""
+) -> int:
+    """From the built engine to the closing summary. Returns the exit code."""
     rendered = configuration.rendered
     HEART.begin("reading a checkpoint" if configuration.resume else "preparing the first step")
     HEART.watch_steps(engine.instruments.clock)
@@ -112,6 +113,9 @@ def train_with(
     if is_first_rank() and configuration.resume:
         remove_half_written(configuration.output)
     record_run(configuration, index, first_step)
+    if configuration.save_on_sigterm:
+        # Not before: what comes earlier may take long, and leaves nothing to save.
+        TERMINATION.listen()
     say_first(
         f"Training {trained_parameters(rendered.plan)} on {len(index.entries)} clips, "
         f"{configuration.global_batch_size} a step, from step {first_step + 1} to {configuration.steps}."
@@ -119,7 +123,7 @@ def train_with(
     order = order_of(configuration, index)
     say_first(opening_text(rendered.plan, on_processor=memory.on_cpu))
     try:
-        last_step = run_steps(configuration, engine, source, held_out, memory, order, first_step)
+        last_step, wish = run_steps(configuration, engine, source, held_out, memory, order, first_step)
     finally:
         if is_first_rank() and not configuration.measure:
             draw_loss(configuration.output)
@@ -134,6 +138,7 @@ def train_with(
         conclude(configuration, sample, memory)
     dist.barrier()
     dist.destroy_process_group()
+    return TERMINATED if wish is Wish.STOP_FOR_NOW and last_step < configuration.steps else 0
 
 
 def trained_parameters(plan: Plan) -> str:
@@ -152,10 +157,10 @@ def run_steps(
     memory: PeakMemory,
     order: SizeOrder,
     first_step: int,
-) -> int:
+) -> tuple[int, Wish]:
     """Trains from `first_step` to the configured one, with checkpoints, held-out losses and samples on the
-    way and at the end unless it only measures. Returns the last step, an earlier one where somebody has
-    asked for the end."""
+    way and at the end unless it only measures. Returns the last step, and whether that is an earlier one
+    because somebody wished it."""
     saving = configuration.rendered.experiment.training.saving
     alarm = DivergenceAlarm()
     monitor = RunMonitor(configuration, engine, first_step)
@@ -177,17 +182,18 @@ def run_steps(
             monitor.check(metrics)
             if warning := alarm.check(metrics):
                 say_first(f"warning: {warning}")
-            stops = monitor.is_asked_to_stop
+            stops = monitor.wish is not Wish.GO_ON
             due = step % saving.every_steps == 0 or step == configuration.steps or stops
             # Weights that give no finite loss are not worth the place of those that did.
             if due and not configuration.measure and math.isfinite(metrics.loss):
                 HEART.begin("saving a checkpoint", step)
                 checkpoint.save(engine, configuration.output, step, configuration.rendered, saving)
             if stops:
-                say_first(f"Stopped after step {step}, as was asked.")
-                return step
+                why = "as was asked" if monitor.wish is Wish.STOP else "because of SIGTERM"
+                say_first(f"Stopped after step {step}, {why}.")
+                return step, monitor.wish
             interludes.after(step)
-    return max(first_step, configuration.steps)
+    return max(first_step, configuration.steps), Wish.GO_ON
 
 
 def one_step(
@@ -255,7 +261,8 @@ def conclude(configuration: Configuration, sample: SampleFiles | None, memory: P
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code: 0; 2 for bad input; 4 for a loss that has diverged; 1 for everything else."""
+    """Exit code: 0; 2 for bad input; 4 for a loss that has diverged; 143 for a run that SIGTERM has ended, after
+    a checkpoint; 1 for everything else."""
     configure_logging()
     write_stacks_when_asked()
     end_with_launcher(os.environ)
@@ -266,7 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     HEART.start(configuration.output, os.environ)
     try:
-        train(configuration)
+        code = train(configuration)
         HEART.end()
     except VdsgenError as error:
         say(f"error: {error}")
@@ -274,7 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception:
         traceback.print_exc()
         return 1
-    return 0
+    return code
 
 
 if __name__ == "__main__":

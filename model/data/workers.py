@@ -16,14 +16,24 @@ import threading
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 
 
 def worker_context() -> BaseContext:
-    """The fork server's context; the server imports what workers need before it forks."""
+    """The fork server's context; the server imports what workers need before it forks.
+
+    A scheduler's SIGTERM goes to all processes of a rank, also where it finishes its step first: the server and
+    the workers, which inherit what is blocked, do not hear it, and end with the training process."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["vdsgen.model.data.loader"])
+    resource_tracker.ensure_running()  # unblocks the signal when it starts its process
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
     return context
 
 

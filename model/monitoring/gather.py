@@ -22,8 +22,8 @@ class RankRow:
     asked_first: int
     asked_last: int
     """Steps that rank 0 was asked to profile; 0: none."""
-    asked_to_stop: int
-    """1: rank 0 was asked to end the run after this step."""
+    wish: int
+    """What is to become of the run after this step: one of vdsgen.model.stopping.Wish."""
     activities: tuple[float, ...]
     """Seconds of each of ACTIVITIES."""
     counts: tuple[int, ...]
@@ -35,7 +35,7 @@ class RankRow:
 def gather_rows(row: RankRow, most_layers: int, device: torch.device) -> list[RankRow]:
     """Rank by rank. Collective. `most_layers`: that a rank holds; `squares` come back padded to it."""
     padded = (*row.squares, *[0.0] * (most_layers - len(row.squares)))
-    asked = (row.asked_first, row.asked_last, row.asked_to_stop)
+    asked = (row.asked_first, row.asked_last, row.wish)
     head = (row.peak_bytes, row.held_bytes, row.step_seconds, *asked)
     values = (*head, *row.activities, *row.counts, *padded)
     # float64 holds bytes exactly up to 8 PiB.
@@ -46,7 +46,7 @@ def gather_rows(row: RankRow, most_layers: int, device: torch.device) -> list[Ra
 
 
 def _row(values: Sequence[float], counts: int) -> RankRow:
-    peak, held, seconds, first, last, stop, *rest = values
+    peak, held, seconds, first, last, wish, *rest = values
     own = len(ACTIVITIES) + counts
     return RankRow(
         peak_bytes=int(peak),
@@ -54,7 +54,7 @@ def _row(values: Sequence[float], counts: int) -> RankRow:
         step_seconds=seconds,
         asked_first=int(first),
         asked_last=int(last),
-        asked_to_stop=int(stop),
+        wish=int(wish),
         activities=tuple(rest[: len(ACTIVITIES)]),
         counts=tuple(int(count) for count in rest[len(ACTIVITIES) : own]),
         squares=tuple(rest[own:]),

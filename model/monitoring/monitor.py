@@ -31,7 +31,7 @@ from vdsgen.model.monitoring.gather import RankRow, gather_rows, stage_times
 from vdsgen.model.monitoring.layers import Finding
 from vdsgen.model.monitoring.trace import take_request
 from vdsgen.model.monitoring.where import first_finding, words
-from vdsgen.model.stopping import take_stop_request
+from vdsgen.model.stopping import Wish, take_stop_request, wish_of
 from vdsgen.spec.monitoring import Alarms
 from vdsgen.spec.steps import Steps
 
@@ -52,8 +52,8 @@ class RunMonitor:
         self._is_skipped = False
         self._finding: Finding | None = None
         self._squares: list[float] = []
-        self.is_asked_to_stop = False
-        """Somebody wants the run to end after the step that was last gathered."""
+        self.wish = Wish.GO_ON
+        """What is to become of the run after the step that was last gathered; the same on every rank."""
         self.board: Board | None = None
         if is_first_rank():
             take_stop_request(self.run)  # of those who wanted an earlier start to end
@@ -92,13 +92,13 @@ class RunMonitor:
             step_seconds=step_seconds,
             asked_first=0 if asked is None else asked.first,
             asked_last=0 if asked is None else asked.last,
-            asked_to_stop=int(is_first_rank() and take_stop_request(self.run)),
+            wish=wish_of(self.run, first_rank=is_first_rank()),
             activities=tuple(seconds[name] for name in ACTIVITIES),
             counts=tuple(counts),
             squares=tuple(watch.gradient_squares()),
         )
         rows = gather_rows(row, self._most_layers, self.engine.device)
-        self.is_asked_to_stop = bool(rows[0].asked_to_stop)
+        self.wish = Wish(max(row.wish for row in rows))
         if rows[0].asked_first:
             self.instruments.tracer.steps = Steps(rows[0].asked_first, rows[0].asked_last)
         if path := self.instruments.tracer.step_ends(step, self.run, dist.get_rank()):

@@ -52,12 +52,14 @@ def test_a_pod_a_node_and_a_rank_a_gpu() -> None:
     assert container["command"] == [
         "python", "-m", "torch.distributed.run", "--nnodes", "2", "--node-rank", "$(RANK)",
         "--nproc-per-node", "4", "--master-addr", "$(MASTER_ADDR)", "--master-port", "$(MASTER_PORT)",
+        "--shutdown-timeout", "110",
         "--module", "vdsgen.launch.rank", "--continue", "/runs/1.5b/logs",
-        "--plan-dir", "/lab/configs/1.5b", "--output", "/runs/1.5b",
+        "--plan-dir", "/lab/configs/1.5b", "--output", "/runs/1.5b", "--save-on-sigterm",
     ]  # fmt: skip
     assert container["volumeMounts"][-1] == {"name": "shared-memory", "mountPath": "/dev/shm"}
     assert pod["volumes"][-1]["emptyDir"] == {"medium": "Memory", "sizeLimit": "16384Mi"}
     assert pod["serviceAccountName"] == "trainer"
+    assert pod["terminationGracePeriodSeconds"] == 120
 
 
 def test_one_node_has_no_workers_and_processors_no_gpus() -> None:

@@ -14,6 +14,8 @@ JOB_NAME_CHARACTERS = 50
 """Pods add `-worker-N` to it, and a host name has 63."""
 
 
+TORCHRUN_SECONDS = 10
+"""What it has left of a pod's notice to end by itself."""
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - a place in a container, where NCCL looks for it
 
 
@@ -23,6 +25,7 @@ def pytorch_job(plan: Plan, experiment: Experiment) -> dict[str, Any]:
     assert keys is not None, "the pool's validator asks for it"
     pod = {
         **({} if keys.service_account is None else {"serviceAccountName": keys.service_account}),
+        "terminationGracePeriodSeconds": keys.notice_seconds,
         "containers": [_container(plan, keys, place.nodes, place.ranks_per_node)],
         "volumes": [
             *(
@@ -63,8 +66,9 @@ def _container(plan: Plan, keys: Kubernetes, nodes: int, ranks: int) -> dict[str
         "python", "-m", "torch.distributed.run",
         "--nnodes", str(nodes), "--node-rank", "$(RANK)", "--nproc-per-node", str(ranks),
         "--master-addr", "$(MASTER_ADDR)", "--master-port", "$(MASTER_PORT)",
+        "--shutdown-timeout", str(max(1, keys.notice_seconds - TORCHRUN_SECONDS)),
         "--module", "vdsgen.launch.rank", "--continue", f"{keys.output}/logs",
-        "--plan-dir", keys.directory, "--output", keys.output,
+        "--plan-dir", keys.directory, "--output", keys.output, "--save-on-sigterm",
     ]  # fmt: skip
     container: dict[str, Any] = {
         "name": "pytorch",

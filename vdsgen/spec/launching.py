@@ -83,7 +83,7 @@ class Kubernetes(SpecWithOptions):
     """What a Kubeflow PyTorchJob says beyond its plan."""
 
     written_where_set = frozenset(
-        {"namespace", "service_account", "shared_memory_gib", "restarts", "gpu_resource"}
+        {"namespace", "service_account", "shared_memory_gib", "restarts", "gpu_resource", "notice_seconds"}
     )
 
     image: Image
@@ -100,6 +100,9 @@ class Kubernetes(SpecWithOptions):
     """Of /dev/shm, which NCCL and loader processes need; None: Kubernetes' 64 MiB."""
     restarts: NonNegativeInt = 3
     """How often a job that failed is started again, from its last checkpoint."""
+    notice_seconds: PositiveInt = 120
+    """Between the end of a pod being announced, as it is when a node is drained or preempted, and its end: for
+    the step that runs and a checkpoint."""
     gpu_resource: Name | None = None
     """The vendor's part before `/gpu`; None: nvidia.com."""
 

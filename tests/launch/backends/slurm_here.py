@@ -1,4 +1,7 @@
-"""A SLURM of one node, this machine, for the time of a test: its own controller, daemon and folders."""
+"""A SLURM of one node, this machine, for the time of a test: its own controller, daemon and folders.
+
+Jobs of the partition `urgent` preempt those of `main`, which have a minute's grace.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,9 @@ def running_slurm(folder: Path, cores: int = 4) -> Iterator[Mapping[str, str]]:
         "SelectType=select/cons_tres\nSelectTypeParameters=CR_Core\nSlurmdParameters=config_overrides\n"
         "KillWait=5\nReturnToService=2\nSchedulerParameters=sched_interval=1,sched_min_interval=0\n"
         f"NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} State=UNKNOWN\n"
-        f"PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP\n"
+        "PreemptType=preempt/partition_prio\nPreemptMode=REQUEUE\n"
+        f"PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP GraceTime=60\n"
+        f"PartitionName=urgent Nodes={host} PriorityTier=10 MaxTime=INFINITE State=UP\n"
     )
     environment = {**os.environ, "PATH": PATH, "SLURM_CONF": str(configuration)}
     with ExitStack() as stack:
@@ -66,7 +71,7 @@ def _wait_until_idle(environment: Mapping[str, str], folder: Path) -> None:
             text=True,
             check=False,
         )
-        if shown.stdout.strip() == "idle":
+        if set(shown.stdout.split()) == {"idle"}:
             return
         time.sleep(0.3)
     logs = "\n".join(path.read_text()[-2000:] for path in folder.glob("*.log"))

@@ -172,7 +172,7 @@ def losses(run: Path) -> list[float]:
 
 @here
 @pytest.mark.slow
-def test_a_job_that_nears_its_limit_goes_on_from_its_checkpoint(
+def test_a_job_near_its_limit_and_a_preempted_one_go_on_from_their_checkpoints(
     tmp_path: Path, slurm: Mapping[str, str]
 ) -> None:
     clips = write_clips(tmp_path / "clips")
@@ -181,13 +181,20 @@ def test_a_job_that_nears_its_limit_goes_on_from_its_checkpoint(
     wait(lambda: any(run.glob("checkpoints/*/complete.json")), run)
     # What SLURM sends to the script when the limit is near.
     command(slurm, "scancel", "--signal=USR1", "--batch", number)
-    wait(lambda: state(slurm, number)["Restarts"] == "1" and "from step" in resumed_log(run), run)
-    first = re.search(r"from step (\d+) to", resumed_log(run))
+    wait(lambda: state(slurm, number)["Restarts"] == "1" and "from step" in log_of_start(run, 1), run)
+    first = re.search(r"from step (\d+) to", log_of_start(run, 1))
     assert first and int(first[1]) > 3
     first_start = sorted((run / "logs").glob("*_rank0.log"))[0].read_text()
     assert f"Stopped after step {int(first[1]) - 1}, as was asked." in first_start, (
         "it was ended, and lost steps"
     )
+    urgent = ("--partition=urgent", "--ntasks=4", f"--output={tmp_path}/urgent.log", "--wrap=sleep 1")
+    command(slurm, "sbatch", *urgent)
+    wait(lambda: state(slurm, number)["Restarts"] == "2" and "from step" in log_of_start(run, 2), run)
+    second, third = (log_of_start(run, start) for start in (1, 2))
+    stopped = re.search(r"Stopped after step (\d+), because of SIGTERM", second)
+    assert stopped, "it was ended, and lost steps"
+    assert f"from step {int(stopped[1]) + 1} to" in third
     began = time.monotonic()
     command(slurm, "scancel", number)
     wait(lambda: state(slurm, number)["JobState"] == "CANCELLED", run)
@@ -198,10 +205,10 @@ def test_a_job_that_nears_its_limit_goes_on_from_its_checkpoint(
     assert losses(run)[:3] == losses(tmp_path / "other")
 
 
-def resumed_log(run: Path) -> str:
-    """Rank 0's of the second start."""
+def log_of_start(run: Path, start: int) -> str:
+    """Rank 0's, of the first start (0) or a later one; empty while there is none."""
     logs = sorted((run / "logs").glob("*_rank0.log"))
-    return logs[1].read_text() if len(logs) > 1 else ""
+    return logs[start].read_text() if len(logs) > start else ""
 
 
 @here
@@ -232,5 +239,5 @@ def test_a_job_ends_as_its_ranks_do(tmp_path: Path, slurm: Mapping[str, str], co
     for rank in (0, 1):
         assert (tmp_path / f"rank{rank}").read_text() == (
             f"{rank} {os.uname().nodename} {20000 + int(number) % 10000} 1 -m vdsgen.launch.rank --slurm "
-            f"{run}/logs --plan-dir {plan} --output {run} --steps 3\n"
+            f"{run}/logs --plan-dir {plan} --output {run} --save-on-sigterm --steps 3\n"
         )
