@@ -32,7 +32,8 @@ def intra_node(gpus: Gpus, kinds: Sequence[object], used: Sequence[int]) -> Said
     halves = _halves(gpus, used)
     if len(halves) > 1:
         between = " and ".join(_numbers(half) for half in halves)
-        return Said(pcie.value, f"{pcie.comment}; GPUs {between} are at different processors")
+        apart = f"GPUs {between}" if len(halves) < 4 else f"the GPUs, in {len(halves)} groups,"
+        return Said(pcie.value, f"no NVLink; {apart} are at different processors")
     return pcie
 
 
@@ -41,7 +42,7 @@ def host_links(gpus: Gpus, kinds: Sequence[object], used: Sequence[int]) -> dict
     said = {}
     pcie = _slowest_pcie(gpus, kinds, used)
     own = {name for index in used for name in links_of(kinds[index]) if name.startswith("pcie")}
-    if own != {pcie.value}:
+    if list(own) != [pcie.value]:
         said["host_link"] = pcie
     shared = max((len(group) for group in _groups(used, _behind_one_switch(gpus))), default=1)
     if shared > 1:
@@ -60,7 +61,7 @@ def _pcie(device: Device, kind: object) -> Said:
     generation, width = device.pcie_generation, device.pcie_width
     if not generation or not width:
         return Said(own or "pcie-3.0-x16", "the driver does not tell" + ("; the card's own" if own else ""))
-    comment = f"PCIe {generation}.0 x{width}, the most that card and slot can"
+    comment = "the most that card and slot can"
     value: object = f"pcie-{generation}.0-x{width}"
     if generation not in PCIE_GENERATIONS or width not in PCIE_WIDTHS:
         of_lane = links()["pcie-3.0-x16"].bandwidth_gb_per_second / 16 * 2.0 ** (generation - 3)
@@ -72,7 +73,7 @@ def _pcie(device: Device, kind: object) -> Said:
 
 
 def _nvlink(gpus: Gpus, kinds: Sequence[object], used: Sequence[int]) -> Said:
-    """NVLink that a ring over all can take; scaled where GPUs have fewer links than the catalogue's figure."""
+    """NVLink that a ring over all takes; scaled where GPUs have fewer links than the catalogue's figure."""
     counts = [_nvlinks(gpus, index, used) for index in used]
     fewest = min(counts)
     full = all(pair.nvlinks for pair in gpus.pairs if set(pair.gpus) <= set(used))

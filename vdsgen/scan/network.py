@@ -14,7 +14,7 @@ GB = 1e9
 def network_said(answer: Answer) -> dict[str, Said]:
     """`inter_node` and `network_cards`: RDMA where there is some, else the fastest Ethernet. Empty: no link
     tells its rate."""
-    if answer.infiniband:
+    if any(port.gbit for port in answer.infiniband):
         fastest = max(port.gbit for port in answer.infiniband)
         ports = [port for port in answer.infiniband if port.gbit == fastest]
         how = "InfiniBand" if ports[0].layer == "InfiniBand" else "RoCE"
@@ -23,7 +23,7 @@ def network_said(answer: Answer) -> dict[str, Said]:
         if len(ports) > 1:
             said["network_cards"] = Said(len(ports), "fewer, if some of them are for storage")
         return said
-    if answer.ethernet:
+    if any(port.gbit for port in answer.ethernet):
         fastest = max(port.gbit for port in answer.ethernet)
         names = [port.device for port in answer.ethernet if port.gbit == fastest]
         comment = f"Ethernet at {fastest:g} Gbit/s: {_named(names)}"

@@ -60,7 +60,9 @@ def node_of(answer: Answer, host: str) -> Node:
     if "gpus" in hardware:
         remarks += dict.fromkeys(kind.comment for kind in kinds if kind.inside)
     if len(used) < len(devices):
-        hardware["free_gpus"] = Said(used, f"MIG is on on {_listed(set(range(len(devices))) - set(used))}")
+        hardware["free_gpus"] = Said(
+            used, f"MIG cuts {_listed(set(range(len(devices))) - set(used))} into slices"
+        )
     busy = [
         index for index in used if devices[index].used_bytes > IN_USE_FRACTION * devices[index].memory_bytes
     ]
@@ -76,7 +78,7 @@ def node_of(answer: Answer, host: str) -> Node:
     hardware |= network_said(answer)
     hardware |= host_links(answer.gpus, values, used)
     hardware["cpu_cores"] = Said(answer.cpu_cores)
-    return Node(host, hardware, memory_gib, (*remarks, *_drives(answer), _source(answer)))
+    return Node(host, hardware, memory_gib, (*remarks, *_drives(answer)))
 
 
 def _kind(device: Device, index: int) -> Said:
@@ -117,12 +119,6 @@ def _drives(answer: Answer) -> list[str]:
         f"capacity_gib: {int(drive.size_bytes / GIB)}, read_gb_per_second: ..., write_gb_per_second: ...}}` "
         "lets plans use it; measure its rates first"
         for drive in answer.nvme
-    ]
-
-
-def _source(answer: Answer) -> str:
-    return {"nvml": "GPUs by NVML", "nvidia-smi": "GPUs by nvidia-smi (nvidia-ml-py is not installed)"}[
-        answer.gpus.by
     ]
 
 

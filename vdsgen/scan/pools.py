@@ -18,6 +18,7 @@ ORDER = (
     "host_link", "gpus_per_host_link", "host_memory_gib", "cpu_cores", "hosts", "launcher", "slurm", "groups",
 )  # fmt: skip
 """Of a pool's keys, as examples have them."""
+GROUP_ORDER = ("hosts", *(key for key in ORDER if key != "hosts"))
 
 _T = TypeVar("_T")
 
@@ -52,7 +53,7 @@ def _pool(members: Sequence[Node], named: bool, taken: set[str]) -> PoolText:
     else:
         groups = [_keys(group, named) for group in alike]
         common = {
-            key: said
+            key: _agreed([group[key] for group in groups])
             for key, said in groups[0].items()
             if key not in ("hosts", "nodes") and all(group.get(key) == said for group in groups)
         }
@@ -60,7 +61,10 @@ def _pool(members: Sequence[Node], named: bool, taken: set[str]) -> PoolText:
         for key in ("intra_node", "host_memory_gib"):  # a pool must have them
             keys.setdefault(key, min((group[key] for group in groups), key=lambda said: str(said.value)))
         keys["groups"] = Said(
-            [{key: said for key, said in group.items() if keys.get(key) != said} for group in groups],
+            [
+                {key: said for key, said in ordered(group, GROUP_ORDER).items() if keys.get(key) != said}
+                for group in groups
+            ],
             "what differs from the pool's own keys",
         )
     keys["name"] = Said(_unique(_name(alike), taken))
@@ -78,7 +82,7 @@ def _reachable(node: Node) -> Node:
 
 def _keys(nodes: Sequence[Node], named: bool) -> dict[str, Said]:
     """Of nodes that are alike."""
-    keys = dict(nodes[0].hardware)
+    keys = {key: _agreed([node.hardware[key] for node in nodes]) for key in nodes[0].hardware}
     keys["host_memory_gib"] = Said(min(node.host_memory_gib for node in nodes))
     if len(nodes) > 1:
         keys["nodes"] = Said(len(nodes))
@@ -112,7 +116,7 @@ def _remarks(members: Sequence[Node]) -> tuple[str, ...]:
 
 
 def _name(alike: Sequence[Sequence[Node]]) -> str:
-    """`4x-rtx-4090`, `2x8-a100-80gb-sxm`; of groups, their kinds."""
+    """`rtx-4090-x4`, `a100-80gb-sxm-2x8`; of groups, their kinds."""
     first = alike[0][0]
     kinds = list(dict.fromkeys(_kind_name(said) for group in alike for said in group[0].kinds))
     if len(alike) > 1 or "gpus" in first.hardware:
@@ -121,7 +125,7 @@ def _name(alike: Sequence[Sequence[Node]]) -> str:
     if kinds == ["cpu"]:
         return "cpu"
     nodes = len(alike[0])
-    return (f"{nodes}x{count}-{kinds[0]}" if nodes > 1 else f"{count}x-{kinds[0]}")[:60]
+    return f"{kinds[0][:50]}-{nodes}x{count}" if nodes > 1 else f"{kinds[0][:50]}-x{count}"
 
 
 def _kind_name(said: Said) -> str:
@@ -150,5 +154,10 @@ def _collected(nodes: Sequence[_T], key: Callable[[_T], Hashable]) -> list[list[
     return list(found.values())
 
 
-def ordered(keys: dict[str, Said]) -> dict[str, Said]:
-    return {key: keys[key] for key in ORDER if key in keys}
+def _agreed(said: Sequence[Said]) -> Said:
+    """Of equal values one, with a comment that is true of all."""
+    return said[0] if len({one.comment for one in said}) == 1 else replace(said[0], comment="")
+
+
+def ordered(keys: dict[str, Said], order: Sequence[str] = ORDER) -> dict[str, Said]:
+    return {key: keys[key] for key in order if key in keys}

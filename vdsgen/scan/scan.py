@@ -22,9 +22,10 @@ from vdsgen.scan.slurm import ask_slurm, partitions_of, slurm_pools
 from vdsgen.spec.lab import Lab
 
 HEADING = (
-    "Written by `vdsgen scan`; edit what it could not know. `vdsgen catalog gpus` and `vdsgen catalog links` "
-    "list names and figures, `vdsgen calibrate` measures them.",
+    "Written by `vdsgen scan`{sources}; edit what it could not know. `vdsgen catalog gpus` and `vdsgen "
+    "catalog links` list names and figures, `vdsgen calibrate` measures them."
 )
+SOURCES = {"nvml": "NVML", "nvidia-smi": "nvidia-smi, for want of nvidia-ml-py"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,8 @@ class Scan:
 
 
 def scan_hosts(hosts: Sequence[str], *, together: bool = False) -> Scan:
-    """The hosts, by ssh; this machine, if it is one of them, without. Those without GPUs count only where none
-    has any. Raises VdsgenError where none is left."""
+    """The hosts, by ssh; this machine, if it is one of them, without. Those without GPUs count only where
+    none has any. Raises VdsgenError where none is left."""
     here = {"localhost", "127.0.0.1", socket.gethostname(), socket.gethostname().partition(".")[0]}
     others = tuple(host for host in hosts if host not in here)
     heard = {answer.host: answer for answer in ask_hosts(others)} if others else {}
@@ -102,7 +103,9 @@ def scan_here() -> Scan:
 def _scan(pools: Sequence[PoolText], answers: Sequence[Answer], missed: Sequence[tuple[str, str]]) -> Scan:
     values = lab_values(pools)
     _check(values)
-    heading = [*HEADING, *(f"Not in it: {name}: {' '.join(reason.split())}" for name, reason in missed)]
+    sources = " and ".join(sorted({SOURCES[answer.gpus.by] for answer in answers if answer.gpus.devices}))
+    heading = [HEADING.format(sources=f" (GPUs by {sources})" if sources else "")]
+    heading += [f"Not in it: {name}: {' '.join(reason.split())}" for name, reason in missed]
     remarks = tuple(remark for pool in pools for remark in pool.remarks)
     return Scan(lab_text(pools, heading), values, tuple(answers), tuple(missed), remarks)
 

@@ -17,10 +17,10 @@ from vdsgen.scan.pools import PoolText, ordered
 from vdsgen.scan.said import Said
 from vdsgen.spec.base import NAME_PATTERN
 
-SINFO = ("sinfo", "--noheader", "--exact", "--format=%R|%a|%l|%D|%T|%m|%z|%G|%f|%N")
-"""Partition, availability, time limit, nodes, their state, MB, sockets:cores:threads, GRES, features, names:
-one line for nodes that are equal in all of these. Old and new versions of SLURM print it alike, which they do
-not do with `--json`."""
+SINFO = ("sinfo", "--noheader", "--exact", "--format=%R|%a|%l|%s|%D|%T|%m|%z|%G|%f|%N")
+"""Partition, availability, time limit, nodes of a job, nodes, their state, MB, sockets:cores:threads, GRES,
+features, names: one line for nodes that are equal in all of these. Columns rather than `--json`, whose layout
+differs from version to version, and which needs a plugin."""
 
 SECONDS = 60
 MOST_POOLS = 64
@@ -49,6 +49,8 @@ class Partition:
     name: str
     time_limit: str | None
     """As sbatch takes it; None: there is none."""
+    most_nodes: int | None
+    """Of one job; None: all."""
     kinds: tuple[Kind, ...]
     """Of its nodes with GPUs."""
 
@@ -75,12 +77,12 @@ def ask_slurm() -> str | None:
 def partitions_of(text: str) -> list[Partition]:
     """Partitions of `SINFO`'s lines that are up and have GPUs, in their order; others say nothing here."""
     found: dict[str, dict[tuple[object, ...], list[tuple[int, bool, str]]]] = {}
-    limits: dict[str, str | None] = {}
+    limits: dict[str, tuple[str | None, int | None]] = {}
     for line in text.splitlines():
         cells = line.strip().split("|")
-        if len(cells) != 10 or cells[1] != "up" or not re.fullmatch(NAME_PATTERN, cells[0]):
+        if len(cells) != 11 or cells[1] != "up" or not re.fullmatch(NAME_PATTERN, cells[0]):
             continue
-        name, _, limit, count, state, memory, processors, gres, features, names = cells
+        name, _, limit, sizes, count, state, memory, processors, gres, features, names = cells
         gpu = _gpus(gres)
         if gpu is None or not count.isdigit() or not memory.rstrip("+").isdigit() or len(name) > 64:
             continue
@@ -89,9 +91,13 @@ def partitions_of(text: str) -> list[Partition]:
         key = (*gpu, int(memory.rstrip("+")), cores, frozenset(_features(features)))
         gone = state.lower().startswith(GONE)
         found.setdefault(name, {}).setdefault(key, []).append((int(count), gone, names))
-        limits[name] = limit if re.fullmatch(r"([0-9]+-)?[0-9]+(:[0-9]{2}){0,2}", limit) else None
+        most = re.search(r"(\d{1,6})$", sizes)
+        limits[name] = (
+            limit if re.fullmatch(r"([0-9]+-)?[0-9]+(:[0-9]{2}){0,2}", limit) else None,
+            int(most.group(1)) if most else None,
+        )
     return [
-        Partition(name, limits[name], tuple(_kind(key, seen) for key, seen in kinds.items()))
+        Partition(name, *limits[name], tuple(_kind(key, seen) for key, seen in kinds.items()))
         for name, kinds in found.items()
     ]
 
@@ -164,8 +170,11 @@ def _pool(partition: Partition, kind: Kind, meant: Sequence[str], network: dict[
         "launcher": Said("slurm"),
         "slurm": Said(_slurm(partition, kind)),
     }
-    if kind.nodes > 1:
-        keys["nodes"] = Said(kind.nodes, f"{kind.gone} more are down or drained" if kind.gone else "")
+    nodes = min(kind.nodes, partition.most_nodes or kind.nodes)
+    if nodes > 1:
+        comment = f"a job may have no more; there are {kind.nodes}" if nodes < kind.nodes else ""
+        gone = f"{kind.gone} more are down or drained" if kind.gone else ""
+        keys["nodes"] = Said(nodes, "; ".join(filter(None, (comment, gone))))
         keys |= _between(network)
     if kind.cores:
         keys["cpu_cores"] = Said(kind.cores)

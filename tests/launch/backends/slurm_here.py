@@ -25,9 +25,17 @@ def missing_tools() -> str | None:
 
 
 @contextmanager
-def running_slurm(folder: Path, cores: int = 4) -> Iterator[Mapping[str, str]]:
-    """The environment in which SLURM's commands reach it. Without authentication: nobody else is here."""
+def running_slurm(folder: Path, cores: int = 4, gpus: str = "") -> Iterator[Mapping[str, str]]:
+    """The environment in which SLURM's commands reach it. Without authentication: nobody else is here.
+    `gpus`: claimed ones, `a100:4`, of which no job can use any."""
     folder.mkdir()
+    if gpus:
+        kind, count = gpus.split(":")
+        devices = [folder / f"gpu{number}" for number in range(int(count))]
+        for device in devices:
+            device.touch()
+        files = "".join(f"Name=gpu Type={kind} File={device}\n" for device in devices)
+        (folder / "gres.conf").write_text(files)
     host = socket.gethostname()
     configuration = folder / "slurm.conf"
     configuration.write_text(
@@ -39,8 +47,10 @@ def running_slurm(folder: Path, cores: int = 4) -> Iterator[Mapping[str, str]]:
         "ProctrackType=proctrack/linuxproc\nTaskPlugin=task/none\nSwitchType=switch/none\nMpiDefault=none\n"
         "SelectType=select/cons_tres\nSelectTypeParameters=CR_Core\nSlurmdParameters=config_overrides\n"
         "KillWait=5\nReturnToService=2\nSchedulerParameters=sched_interval=1,sched_min_interval=0\n"
-        f"NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} State=UNKNOWN\n"
-        f"PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP\n"
+        + ("GresTypes=gpu\n" if gpus else "")
+        + f"NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} State=UNKNOWN"
+        + (f" Gres=gpu:{gpus}\n" if gpus else "\n")
+        + f"PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP\n"
     )
     environment = {**os.environ, "PATH": PATH, "SLURM_CONF": str(configuration)}
     with ExitStack() as stack:
