@@ -166,7 +166,7 @@ def _pool(partition: Partition, kind: Kind, meant: Sequence[str], network: dict[
         "gpu": Said(gpu, comment),
         "gpus_per_node": Said(kind.gpus_per_node),
         "intra_node": Said(intra, "the card's own: SLURM does not tell"),
-        "host_memory_gib": Said(max(1, kind.memory_mb // 1024)),
+        "host_memory_gib": _host_memory(kind.memory_mb),
         "launcher": Said("slurm"),
         "slurm": Said(_slurm(partition, kind)),
     }
@@ -179,6 +179,12 @@ def _pool(partition: Partition, kind: Kind, meant: Sequence[str], network: dict[
     if kind.cores:
         keys["cpu_cores"] = Said(kind.cores)
     return PoolText(ordered(keys), _remarks(partition, kind))
+
+
+def _host_memory(memory_mb: int) -> Said:
+    if memory_mb < 1024:  # RealMemory is 1 where nobody has set it
+        return Said(1, f"fill it in: SLURM counts {memory_mb} MB (RealMemory)")
+    return Said(memory_mb // 1024)
 
 
 def _between(network: dict[str, Said]) -> dict[str, Said]:
