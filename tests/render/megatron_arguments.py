@@ -76,9 +76,9 @@ def real_parser() -> argparse.ArgumentParser | None:
         node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("_add_")
     ]
     module = ast.Module(body=list(functions), type_ignores=[])
-    backends = Enum("AttnBackend", "flash fused unfused local auto")
+    AttnBackend = Enum("AttnBackend", "flash fused unfused local auto")  # noqa: N806
     names: dict[str, Any] = {
-        "argparse": argparse, "os": os, "AttnBackend": backends,
+        "argparse": argparse, "os": os, "AttnBackend": AttnBackend,
         "tuple_type": str, "moe_freq_type": str, "no_rope_freq_type": str,
     }  # fmt: skip
     exec(compile(module, str(path), "exec"), names)  # a checkout that the person who runs the tests names

@@ -178,8 +178,18 @@ def test_planned_gpus_are_chosen_for_its_runner() -> None:
     assert "CUDA_VISIBLE_DEVICES=2,6 deepspeed --num_gpus=2" in text
 
 
-@pytest.mark.parametrize("path", ['a"b\\c', "#x", "ünïcode ☃", "\x7f", "a\u2028b", "'''", "12:30"])
+STRINGS = ['a"b\\c', "#x", "ünïcode ☃", "\x7f", "a\u2028b", "'''", "12:30"]
+
+
+@pytest.mark.parametrize("path", STRINGS)
 def test_strings_come_back_as_they_are(path: str) -> None:
     assert tomllib.loads("\n".join(toml_lines({"path": path}, {"path": "comment"}))) == {"path": path}
-    toml = pytest.importorskip("toml")  # what diffusion-pipe reads with
-    assert toml.loads("\n".join(toml_lines({"path": path}))) == {"path": path}
+
+
+def test_its_own_reader_reads_both_files() -> None:
+    toml = pytest.importorskip("toml")
+    files = render_others(["diffusion-pipe"], flat(), wan())
+    for text in files.values():
+        assert toml.loads(text.decode()) == tomllib.loads(text.decode())
+    for path in STRINGS:
+        assert toml.loads("\n".join(toml_lines({"path": path}))) == {"path": path}

@@ -82,7 +82,8 @@ def partitions_of(text: str) -> list[Partition]:
         cells = line.strip().split("|")
         if len(cells) != 11 or cells[1] != "up" or not re.fullmatch(NAME_PATTERN, cells[0]):
             continue
-        name, _, limit, sizes, count, state, memory, processors, gres, features, names = cells
+        name, _, limit, sizes, count, state, memory, processors, gres, features = cells[:-1]
+        names = probe.printable(cells[-1])
         gpu = _gpus(gres)
         if gpu is None or not count.isdigit() or not memory.rstrip("+").isdigit() or len(name) > 64:
             continue
@@ -209,7 +210,7 @@ def _slurm(partition: Partition, kind: Kind) -> dict[str, str]:
 
 
 def _remarks(partition: Partition, kind: Kind) -> tuple[str, ...]:
-    lines = [f"SLURM partition {partition.name}: {', '.join(map(probe.printable, kind.names))[:200]}"]
+    lines = [f"SLURM partition {partition.name}: {', '.join(kind.names)[:200]}"]
     own = kind.features - frozenset().union(*(other.features for other in partition.kinds if other != kind))
     if len(partition.kinds) > 1 and not own:
         lines.append(
