@@ -41,7 +41,7 @@ class Device(Spec):
 class Pair(Spec):
     """Two GPUs of the machine, the lower index first."""
 
-    gpus: Annotated[tuple[NonNegativeInt, NonNegativeInt], Field()]
+    gpus: tuple[NonNegativeInt, NonNegativeInt]
     nvlinks: NonNegativeInt
     path: Literal["PIX", "PXB", "PHB", "NODE", "SYS"] | None
     """The way over PCIe, as nvidia-smi names it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from vdsgen.errors import VdsgenError
@@ -63,22 +64,25 @@ def node_of(answer: Answer, host: str) -> Node:
         hardware["free_gpus"] = Said(
             used, f"MIG cuts {_listed(set(range(len(devices))) - set(used))} into slices"
         )
-    busy = [
-        index for index in used if devices[index].used_bytes > IN_USE_FRACTION * devices[index].memory_bytes
-    ]
-    if busy:
-        free = [index for index in used if index not in busy]
-        remarks.append(
-            f"{_listed(busy)} in use when scanned: `free_gpus: {free}` keeps jobs away"
-            if free
-            else f"{_listed(busy)} in use when scanned"
-        )
+    remarks += _in_use(devices, used)
     values = [kind.value for kind in kinds]
     hardware["intra_node"] = intra_node(answer.gpus, values, used)
     hardware |= network_said(answer)
     hardware |= host_links(answer.gpus, values, used)
     hardware["cpu_cores"] = Said(answer.cpu_cores)
     return Node(host, hardware, memory_gib, (*remarks, *_drives(answer)))
+
+
+def _in_use(devices: Sequence[Device], used: Sequence[int]) -> list[str]:
+    """A comment only: whether they stay in use, the person who reads the file knows."""
+    busy = [
+        index for index in used if devices[index].used_bytes > IN_USE_FRACTION * devices[index].memory_bytes
+    ]
+    free = [index for index in used if index not in busy]
+    if not busy:
+        return []
+    avoided = f": `free_gpus: {free}` keeps jobs away" if free else ""
+    return [f"{_listed(busy)} in use when scanned{avoided}"]
 
 
 def _kind(device: Device, index: int) -> Said:
@@ -122,7 +126,6 @@ def _drives(answer: Answer) -> list[str]:
     ]
 
 
-def _listed(devices: object) -> str:
-    assert isinstance(devices, (list, set))
+def _listed(devices: Collection[int]) -> str:
     numbers = sorted(devices)
     return ("GPU " if len(numbers) == 1 else "GPUs ") + ", ".join(map(str, numbers))
