@@ -1,4 +1,4 @@
-"""What tools printed on real machines, as others published it."""
+"""What tools printed on real machines, as others published it; and one table in their format."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GPU6    NV12    NV12    NV12    NV12    NV12    NV12     X      NV12    80-95,20
 GPU7    NV12    NV12    NV12    NV12    NV12    NV12    NV12     X      80-95,208-223   5               N/A
 """
 
-# github.com/Oneflow-Inc/DLPerf (dlperf test reports): a server of eight V100-SXM2-16GB, the hybrid cube mesh.
+# OneFlow's benchmark test reports: a server of eight Tesla V100-SXM2-16GB, the hybrid cube mesh.
 V100_TOPOLOGY = """\
         GPU0    GPU1    GPU2    GPU3    GPU4    GPU5    GPU6    GPU7    mlx5_0  CPU Affinity
 GPU0     X      NV1     NV1     NV2     NV2     SYS     SYS     SYS     NODE    0-11,24-35
@@ -29,7 +29,7 @@ GPU7    SYS     SYS     SYS     NV1     NV2     NV1     NV2      X      SYS     
 mlx5_0  NODE    NODE    PIX     PIX     SYS     SYS     SYS     SYS      X
 """
 
-# A published server of eight H100 PCIe, in pairs by NVLink bridges (driver 580.126.09).
+# A server of eight H100 PCIe in pairs by NVLink bridges, from the notes of a benchmark (driver 580.126.09).
 H100_PCIE_TOPOLOGY = """\
         GPU0    GPU1    GPU2    GPU3    GPU4    GPU5    GPU6    GPU7    NUMA
 GPU0     X      NODE    NODE    SYS     SYS     NV12    SYS     SYS       0
@@ -42,8 +42,8 @@ GPU6    SYS     SYS     SYS     NODE    NODE    NODE     X      NV12      1
 GPU7    SYS     SYS     SYS     NODE    NODE    NODE    NV12     X        1
 """
 
-# A published workstation of four RTX 4090 (sm02 of a course's cluster): two at each processor.
-RTX_4090_TOPOLOGY = """\
+# Of no machine, in nvidia-smi's format: four cards without NVLink, two at each processor.
+PCIE_TOPOLOGY = """\
         GPU0    GPU1    GPU2    GPU3    CPU Affinity    NUMA    GPU NUMA ID
 GPU0     X      NODE    SYS     SYS     0-9,20-29       0               N/A
 GPU1    NODE     X      SYS     SYS     0-9,20-29       0               N/A

@@ -31,7 +31,7 @@ def two_hosts(folder: Path) -> str:
     tool(
         folder,
         "nvidia-smi",
-        f"case \"$1\" in topo) cat <<'E'\n{recorded.RTX_4090_TOPOLOGY}E\nexit;; esac\n"
+        f"case \"$1\" in topo) cat <<'E'\n{recorded.PCIE_TOPOLOGY}E\nexit;; esac\n"
         f"case \"$SSH_CONNECTION\" in *' {HOSTS[0]} '*) cat <<'E'\n{query[0]}E\n;;\n"
         f"*) cat <<'E'\n{query[1]}E\n;;\nesac",
     )

@@ -18,6 +18,7 @@ from tests.scan import machines, recorded
 from vdsgen.errors import VdsgenError
 from vdsgen.scan import probe
 from vdsgen.scan.answer import read_answer
+from vdsgen.scan.node import node_of
 
 
 def tool(folder: Path, name: str, body: str) -> None:
@@ -77,9 +78,17 @@ def test_links_over_switches_join_all(folder: Path) -> None:
 
 
 def test_ways_over_pcie_are_told_beside_nvlinks(folder: Path) -> None:
-    ways = recorded.RTX_4090_TOPOLOGY.replace("NODE", "PXB")
+    ways = recorded.PCIE_TOPOLOGY.replace("NODE", "PXB")
     nvidia_smi(folder, lines("NVIDIA A30", 2, 24576, 4), recorded.DGX_A100_TOPOLOGY, ways)
     assert probe.gpus()["pairs"] == [{"gpus": [0, 1], "nvlinks": 12, "path": "PXB"}]
+
+
+def test_bridges_that_join_pairs_are_named(folder: Path) -> None:
+    nvidia_smi(folder, lines("NVIDIA H100 PCIe", 8, 81559, 5, "Disabled"), recorded.H100_PCIE_TOPOLOGY)
+    node = node_of(machines.answer_of(machines.FakeNvml([]), gpus=probe.gpus()), "ada")
+    link = node.hardware["intra_node"]
+    assert (node.hardware["gpu"].value, link.value) == ("h100-80gb-pcie", "pcie-5.0-x16")
+    assert link.comment == "NVLink joins GPUs 0 5, 1-2, 3-4, 6-7 only; a ring over all goes over PCIe"
 
 
 def test_mig_and_what_a_driver_does_not_tell(folder: Path) -> None:
