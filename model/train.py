@@ -261,8 +261,8 @@ def conclude(configuration: Configuration, sample: SampleFiles | None, memory: P
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code: 0; 2 for bad input; 4 for a loss that has diverged; 143 for a run that SIGTERM has ended, after
-    a checkpoint; 1 for everything else."""
+    """Exit code: 0; 2 for bad input; 4 for a loss that has diverged; 143 for a run that SIGTERM has ended,
+    after a checkpoint; 1 for everything else."""
     configure_logging()
     write_stacks_when_asked()
     end_with_launcher(os.environ)

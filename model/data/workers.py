@@ -24,8 +24,8 @@ from multiprocessing.context import BaseContext
 def worker_context() -> BaseContext:
     """The fork server's context; the server imports what workers need before it forks.
 
-    A scheduler's SIGTERM goes to all processes of a rank, also where it finishes its step first: the server and
-    the workers, which inherit what is blocked, do not hear it, and end with the training process."""
+    A scheduler's SIGTERM goes to all processes of a rank, also where it finishes its step first: the server
+    and the workers, which inherit what is blocked, do not hear it, and end with the training process."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["vdsgen.model.data.loader"])
     resource_tracker.ensure_running()  # unblocks the signal when it starts its process

@@ -41,6 +41,8 @@ class CatalogLink(Link):
     kind: Literal["pcie", "nvlink", "xgmi", "infiniband", "ethernet", "memory"]
     line_rate_gb_per_second: PositiveFloat | None
     """What the standard says for one direction; None: there is no line."""
+    nvlinks: PositiveInt | None = None
+    """NVLinks of one GPU that the bandwidth is of; None: it is no NVLink."""
     joins: PositiveInt | None = None
     """Most GPUs that it connects to one another; None: any number."""
     source: str

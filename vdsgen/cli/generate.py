@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--also",
-    type=click.Choice(["accelerate"]),
+    type=click.Choice(["accelerate", "megatron", "diffusion-pipe"]),
     multiple=True,
-    help="A file for another trainer too, where it can do what the plan says.",
+    help="Files for another trainer too, where it can do what the plan says; repeatable.",
 )
 def command(
     experiment: Path,

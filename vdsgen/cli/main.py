@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ablate": ("vdsgen.cli.ablate", "Run plans for a few steps each, and rank them by what is measured."),
     "profile": ("vdsgen.cli.profile", "Trace a model's layers into a layer profile."),
     "calibrate": ("vdsgen.cli.calibrate", "Measure this machine into a lab fragment."),
+    "scan": ("vdsgen.cli.scan", "Write a lab file from the hardware that is there."),
     "validate": ("vdsgen.cli.validate", "Predict what others measured on GPUs, and print the errors."),
     "catalog": ("vdsgen.cli.catalog", "List the GPUs, links, models and rules that are built in."),
 }

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from vdsgen.render.other_limits import entrypoint_limits
 from vdsgen.render.placement import placement
 from vdsgen.render.serialise import pretty_yaml
 from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.plan import Plan
 
+FILE = "accelerate.yaml"
 PORT = 29500
 """Accelerate's own default for several machines."""
 
@@ -39,18 +41,11 @@ def accelerate_limits(plan: Plan, experiment: Experiment) -> Iterator[str]:
     if kept.interval > 1:
         pin = "constraints.activation_checkpoint_interval: 1"
         yield f"checkpoints of {kept.interval} blocks at a time ({pin})"
-    if kept.plain_layers or kept.selective_layers or kept.stage_intervals:
-        yield "checkpointing some layers otherwise than others"
-    if kept.offload or kept.compression != "none":
-        yield "moving or packing what checkpoints keep"
-    if plan.precision.moments == "int8":
-        yield "AdamW with moments in int8"
-    if plan.communication.gradient_compression != "none":
-        yield "gradients compressed by the training entrypoint"
-    if experiment.training.ema is not None:
-        yield "averaged weights (leave out training.ema)"
-    if len(set(placement(plan).slots)) > 1:
-        yield "machines with unequal numbers of ranks"
+    yield from entrypoint_limits(plan, experiment)
+
+
+def accelerate_files(plan: Plan, _experiment: Experiment) -> dict[str, str]:
+    return {FILE: accelerate_config(plan)}
 
 
 def accelerate_config(plan: Plan) -> str:

@@ -101,8 +101,8 @@ class Kubernetes(SpecWithOptions):
     restarts: NonNegativeInt = 3
     """How often a job that failed is started again, from its last checkpoint."""
     notice_seconds: PositiveInt = 120
-    """Between the end of a pod being announced, as it is when a node is drained or preempted, and its end: for
-    the step that runs and a checkpoint."""
+    """Between the notice that a pod is to end, as when its node is drained or preempted, and its end: for the
+    step that runs and a checkpoint."""
     gpu_resource: Name | None = None
     """The vendor's part before `/gpu`; None: nvidia.com."""
 

@@ -1,7 +1,4 @@
-"""A SLURM of one node, this machine, for the time of a test: its own controller, daemon and folders.
-
-Jobs of the partition `urgent` preempt those of `main`, which have a minute's grace.
-"""
+"""A SLURM of one node, this machine, for the time of a test: its own controller, daemon and folders."""
 
 from __future__ import annotations
 
@@ -17,6 +14,10 @@ from pathlib import Path
 from tests.forks.start import free_port
 
 TOOLS = ("slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "squeue")
+PREEMPTION = (
+    "PreemptType=preempt/partition_prio\nPreemptMode=REQUEUE\n"
+    "PartitionName=urgent Nodes={host} PriorityTier=10 MaxTime=INFINITE State=UP\n"
+)
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 
@@ -28,9 +29,20 @@ def missing_tools() -> str | None:
 
 
 @contextmanager
-def running_slurm(folder: Path, cores: int = 4) -> Iterator[Mapping[str, str]]:
-    """The environment in which SLURM's commands reach it. Without authentication: nobody else is here."""
+def running_slurm(
+    folder: Path, cores: int = 4, gpus: str = "", *, preempting: bool = False
+) -> Iterator[Mapping[str, str]]:
+    """The environment in which SLURM's commands reach it. Without authentication: nobody else is here.
+    `gpus`: claimed ones, `a100:4`, of which no job can use any. `preempting`: there is a partition
+    `urgent`, whose jobs preempt those of `main`, which have a minute's grace."""
     folder.mkdir()
+    if gpus:
+        kind, count = gpus.split(":")
+        devices = [folder / f"gpu{number}" for number in range(int(count))]
+        for device in devices:
+            device.touch()
+        files = "".join(f"Name=gpu Type={kind} File={device}\n" for device in devices)
+        (folder / "gres.conf").write_text(files)
     host = socket.gethostname()
     configuration = folder / "slurm.conf"
     configuration.write_text(
@@ -42,10 +54,11 @@ def running_slurm(folder: Path, cores: int = 4) -> Iterator[Mapping[str, str]]:
         "ProctrackType=proctrack/linuxproc\nTaskPlugin=task/none\nSwitchType=switch/none\nMpiDefault=none\n"
         "SelectType=select/cons_tres\nSelectTypeParameters=CR_Core\nSlurmdParameters=config_overrides\n"
         "KillWait=5\nReturnToService=2\nSchedulerParameters=sched_interval=1,sched_min_interval=0\n"
-        f"NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} State=UNKNOWN\n"
-        "PreemptType=preempt/partition_prio\nPreemptMode=REQUEUE\n"
-        f"PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP GraceTime=60\n"
-        f"PartitionName=urgent Nodes={host} PriorityTier=10 MaxTime=INFINITE State=UP\n"
+        + ("GresTypes=gpu\n" if gpus else "")
+        + f"NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} State=UNKNOWN"
+        + (f" Gres=gpu:{gpus}\n" if gpus else "\n")
+        + f"PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP GraceTime=60\n"
+        + (PREEMPTION.format(host=host) if preempting else "")
     )
     environment = {**os.environ, "PATH": PATH, "SLURM_CONF": str(configuration)}
     with ExitStack() as stack:

@@ -27,8 +27,9 @@ SSHD_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 
 @contextmanager
-def running_sshd(folder: Path, *, known: bool = True) -> Iterator[Path]:
-    """A folder whose `ssh`, put first on PATH, reaches HOSTS. `known`: the client knows the hosts' key."""
+def running_sshd(folder: Path, *, known: bool = True, path: str | None = None) -> Iterator[Path]:
+    """A folder whose `ssh`, put first on PATH, reaches HOSTS. `known`: the client knows the hosts' key;
+    `path`: where hosts look for programs."""
     folder.mkdir()
     for name in ("host", "user"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
@@ -41,6 +42,7 @@ def running_sshd(folder: Path, *, known: bool = True) -> Iterator[Path]:
         "".join(f"ListenAddress {host}\n" for host in HOSTS)
         + f"Port {port}\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/user.pub\nStrictModes no\n"
         "PasswordAuthentication no\nKbdInteractiveAuthentication no\nUsePAM no\nPidFile none\n"
+        + (f"SetEnv PATH={path}\n" if path else "")
     )
     key = " ".join((folder / "host.pub").read_text().split()[:2])
     names = [f"[{host}]:{port} {key}\n" for host in HOSTS]

@@ -119,7 +119,7 @@ def test_directories_without_a_script_are_refused(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
-    with running_slurm(tmp_path_factory.mktemp("slurm") / "s") as environment:
+    with running_slurm(tmp_path_factory.mktemp("slurm") / "s", preempting=True) as environment:
         yield {
             **environment,
             "OMP_NUM_THREADS": "1",

@@ -1,0 +1,1 @@
+"""Finding out what hardware there is, and writing it down as a lab file."""
