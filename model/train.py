@@ -51,6 +51,7 @@ from vdsgen.model.monitoring.monitor import RunMonitor
 from vdsgen.model.monitoring.report import opening_text
 from vdsgen.model.record import RunLog, record_run
 from vdsgen.model.sample import SampleFiles, write_sample
+from vdsgen.model.saves import Saves
 from vdsgen.model.sources import AnySource, open_source
 from vdsgen.model.summary import Artefacts, summarise, summary_text
 from vdsgen.model.validation import HeldOut, held_out_of, read_validation, shared_held_out
@@ -156,7 +157,7 @@ def run_steps(
     """Trains from `first_step` to the configured one, with checkpoints, held-out losses and samples on the
     way and at the end unless it only measures. Returns the last step, an earlier one where somebody has
     asked for the end."""
-    saving = configuration.rendered.experiment.training.saving
+    rendered, saving = configuration.rendered, configuration.rendered.experiment.training.saving
     alarm = DivergenceAlarm()
     monitor = RunMonitor(configuration, engine, first_step)
     with ExitStack() as open_files:
@@ -166,6 +167,7 @@ def run_steps(
             batches = open_files.enter_context(batches_for(source, share, start_step=first_step))
         if is_first_rank():
             log = open_files.enter_context(RunLog(configuration, first_step, engine.engine))
+        saves = open_files.enter_context(Saves(engine, configuration.output, rendered, saving, first_step))
         interludes = Interludes(configuration, engine, source, held_out, memory, log)
         memory.training_begins()
         if first_step == 0:
@@ -175,18 +177,22 @@ def run_steps(
             if log is not None:
                 log.append(metrics)
             monitor.check(metrics)
+            saves.after_step()
             if warning := alarm.check(metrics):
                 say_first(f"warning: {warning}")
             stops = monitor.is_asked_to_stop
-            due = step % saving.every_steps == 0 or step == configuration.steps or stops
+            due = step % saving.interval_steps == 0 or step == configuration.steps or stops
             # Weights that give no finite loss are not worth the place of those that did.
             if due and not configuration.measure and math.isfinite(metrics.loss):
                 HEART.begin("saving a checkpoint", step)
-                checkpoint.save(engine, configuration.output, step, configuration.rendered, saving)
+                saves.save(step)
             if stops:
+                saves.finish()
                 say_first(f"Stopped after step {step}, as was asked.")
                 return step
             interludes.after(step)
+        HEART.begin("saving a checkpoint", configuration.steps)
+        saves.finish()
     return max(first_step, configuration.steps)
 
 

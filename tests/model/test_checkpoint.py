@@ -126,3 +126,16 @@ def test_another_layout_is_refused_with_both_sides(answers: dict[str, list[dict[
         assert "was made with another layout" in refused
         assert f"ZeRO-{stage}" in refused
         assert f"ZeRO-{3 - stage}" in refused
+
+
+def test_what_is_written_beside_training_is_what_waiting_for_it_would_have_written(
+    answers: dict[str, list[dict[str, Any]]],
+) -> None:
+    for ranks in answers.values():
+        assert ranks[0]["asynchronous"] == {
+            "complete at once": [],
+            "sound": True,
+            "same files": True,
+            "different": [],
+            "notes": [2],
+        }
