@@ -125,7 +125,11 @@ class HostMemory:
     def copy_of(self, state: Any) -> Any:
         """Everything in `state`, tensors in host memory, each with a storage of its own: a view of a large
         buffer becomes as large as it looks. A tensor that is there twice stays one."""
-        memo: dict[int, Any] = {id(tensor): self._on_host(tensor) for tensor in _tensors(state)}
+        memo: dict[int, Any] = {}
+        flat: dict[Any, Tensor] = {}
+        for tensor in _tensors(state):
+            if id(tensor) not in memo:
+                memo[id(tensor)] = self._on_host(tensor, flat)
         return copy.deepcopy(state, memo)
 
     def release(self) -> None:
@@ -135,11 +139,15 @@ class HostMemory:
                 self._free.setdefault(buffer.numel(), []).append(buffer)
             self._used.clear()
 
-    def _on_host(self, tensor: Tensor) -> Tensor:
+    def _on_host(self, tensor: Tensor, copies: dict[Any, Tensor]) -> Tensor:
+        """`copies`: of the same state, by where they were; DeepSpeed saves frozen weights under two names."""
         size = tensor.numel() * tensor.element_size()
-        flat = self._take(size).view(tensor.dtype) if size else torch.empty(0, dtype=tensor.dtype)
-        copied = flat.view(tensor.shape)
-        copied.copy_(tensor.detach(), non_blocking=True)
+        place = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        copied = copies.get(place) if size else torch.empty(tensor.shape, dtype=tensor.dtype)
+        if copied is None:
+            copied = copies[place] = self._take(size).view(tensor.dtype).view(tensor.shape)
+            copied.copy_(tensor.detach(), non_blocking=True)
+        copied = copied.detach()
         if isinstance(tensor, torch.nn.Parameter):
             return torch.nn.Parameter(copied, requires_grad=tensor.requires_grad)
         return copied.requires_grad_(tensor.requires_grad)

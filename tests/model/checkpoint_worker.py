@@ -80,6 +80,8 @@ def run_case(case: dict[str, Any], folder: Path) -> dict[str, Any]:
         "straight": straight, "resumed": resumed, "step": step, "kept": kept,
         "latest": (run / "checkpoints" / "latest").read_text(), "asynchronous": asynchronous,
         "refused": refusal(again, run, rendered),
+        "tensor_bytes": tensor_bytes(run / "checkpoints" / "step-00000002"),
+        "parameters": [getattr(one, "ds_numel", one.numel()) for one in engine.engine.module.parameters()],
     }  # fmt: skip
 
 
@@ -105,6 +107,23 @@ class SavedBeside:
             "different": [name for name in names if not same_contents(synchronous / name, folder / name)],
             "notes": [line["step"] for line in read_saves(self._run)],
         }  # fmt: skip
+
+
+def tensor_bytes(folder: Path) -> int:
+    """Of all tensors' storages in a checkpoint's files, each once a file."""
+    return sum(sum(_storages(torch.load(path, weights_only=False)).values()) for path in folder.rglob("*.pt"))
+
+
+def _storages(state: Any) -> dict[int, int]:
+    """Bytes by address."""
+    if isinstance(state, torch.Tensor):
+        storage = state.untyped_storage()
+        return {storage.data_ptr(): storage.nbytes()}
+    found: dict[int, int] = {}
+    parts = state.values() if isinstance(state, dict) else state
+    for part in parts if isinstance(state, dict | list | tuple) else ():
+        found |= _storages(part)
+    return found
 
 
 def same_contents(one: Path, other: Path) -> bool:

@@ -67,6 +67,14 @@ def test_copies_are_equal_and_no_larger_than_they_look(tensor: torch.Tensor) -> 
     assert copied.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
 
 
+def test_what_is_saved_under_two_names_is_copied_once() -> None:
+    memory, weights = HostMemory(), torch.ones(100)
+    copied = memory.copy_of({"module": weights.detach(), "frozen": torch.nn.Parameter(weights)})
+    assert memory.held_bytes == 400
+    assert copied["module"].data_ptr() == copied["frozen"].data_ptr()
+    assert isinstance(copied["frozen"], torch.nn.Parameter)
+
+
 def test_memory_is_used_again_once_it_is_written() -> None:
     memory = HostMemory()
     state = [torch.ones(100), torch.ones(50)]
