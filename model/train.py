@@ -51,7 +51,7 @@ from vdsgen.model.monitoring.monitor import RunMonitor
 from vdsgen.model.monitoring.report import opening_text
 from vdsgen.model.record import RunLog, record_run
 from vdsgen.model.sample import SampleFiles, write_sample
-from vdsgen.model.saves import Saves
+from vdsgen.model.saves import Saves, read_saves
 from vdsgen.model.sources import AnySource, open_source
 from vdsgen.model.summary import Artefacts, summarise, summary_text
 from vdsgen.model.validation import HeldOut, held_out_of, read_validation, shared_held_out
@@ -255,7 +255,7 @@ def conclude(configuration: Configuration, sample: SampleFiles | None, memory: P
         consistency=None if sample is None else sample.consistency,
         checkpoint=saved if saved.is_dir() else None,
     )
-    summary = summarise(configuration, metrics, artefacts, memory, read_validation(run))
+    summary = summarise(configuration, metrics, artefacts, memory, read_validation(run), read_saves(run))
     write_atomically(run / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     say(summary_text(summary))
 
