@@ -55,6 +55,11 @@ class BackgroundCheckpointEngine(TorchCheckpointEngine):
         self._began = 0.0
         threading.Thread(target=self._write_all, name="checkpoint writer", daemon=True).start()
 
+    @property
+    def held_bytes(self) -> int:
+        """Of host memory that copies have."""
+        return self._memory.held_bytes
+
     def begin(self, folder: Path) -> None:
         """What is saved from here on belongs to this checkpoint."""
         assert self._current is None, "one save at a time"

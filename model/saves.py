@@ -69,6 +69,11 @@ class Saves:
         if is_first_rank() and (run / FILE).exists():
             self._file = LinesFile(run / FILE, resumed_step=resumed_step)
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether a save is under way."""
+        return self._pending is not None
+
     def save(self, step: int) -> None:
         """The checkpoint of `step`. Raises CheckpointError where a file of it, or of the one before, could
         not be written."""
