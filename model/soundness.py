@@ -43,7 +43,7 @@ def vouch(target: Path, step: int, rendered: Rendered, known: Mapping[str, str])
         layout=rendered.layout,
         files=sizes,
         sha256={name: hashes[name] for name in sorted(sizes)},
-    )
+    ).sealed()
     if is_first_rank():
         sync_directory(target)  # names of the files before that of the record
         write_atomically(target / RECORD, (record.model_dump_json(indent=2) + "\n").encode())
