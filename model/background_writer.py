@@ -40,7 +40,7 @@ class BackgroundSave:
     done: threading.Event = field(default_factory=threading.Event)
 
 
-class BackgroundCheckpointEngine(TorchCheckpointEngine):
+class BackgroundCheckpointEngine(TorchCheckpointEngine):  # type: ignore[misc]
     """`begin` a save, let the engine save into it, and `end` it: files are written and flushed to the disk by
     a thread, from copies of the tensors as they were. One save at a time.
 

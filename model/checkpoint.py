@@ -35,9 +35,7 @@ class CheckpointError(VdsgenError):
     exit_code = 1
 
 
-def save(
-    engine: TrainingEngine, run: Path, step: int, rendered: Rendered, saving: Saving
-) -> CheckpointRecord:
+def save(engine: TrainingEngine, run: Path, step: int, rendered: Rendered, saving: Saving) -> Path:
     """Write the checkpoint of `step`, then move `latest` to it, then delete what `saving` does not keep.
 
     Collective. An interruption at any point leaves the earlier checkpoints and `latest` as they were.
@@ -46,7 +44,8 @@ def save(
     target = run / CHECKPOINTS / tag_of(step)
     with failures_named(target):
         write_files(engine, target, step)
-        return complete(target, step, rendered, saving)
+        complete(target, step, rendered, saving)
+    return target
 
 
 @contextmanager

@@ -79,11 +79,13 @@ class Saves:
         not be written."""
         began = time.perf_counter()
         self.finish()
+        target = self._run / CHECKPOINTS / tag_of(step)
         if self._writer is None:
-            record = checkpoint.save(self._engine, self._run, step, self._rendered, self._saving)
+            with checkpoint.failures_named(target):
+                checkpoint.write_files(self._engine, target, step)
+                record = checkpoint.complete(target, step, self._rendered, self._saving)
             self._note(SaveMetrics(step, sum(record.files.values()), time.perf_counter() - began, 0.0))
             return
-        target = self._run / CHECKPOINTS / tag_of(step)
         self._writer.begin(target)
         with checkpoint.failures_named(target):
             checkpoint.write_files(self._engine, target, step)

@@ -28,7 +28,7 @@ def measured(folder: str, rounds: int, hidden: int, depth: int) -> dict[str, Any
     saves = {way: found[1:] for way, found in first["saves"].items()}
 
     def median(way: str, key: str) -> float:
-        return statistics.median(save[key] for save in saves[way])
+        return float(statistics.median(save[key] for save in saves[way]))
 
     return {
         "rounds": rounds,

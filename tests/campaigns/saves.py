@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 from tests.campaigns.figures import write
 from tests.forks.start import start
@@ -125,14 +126,15 @@ WORDS = {
 @contextlib.contextmanager
 def one_rank() -> Iterator[None]:
     """Finding the last good checkpoint, as if there were one rank."""
-    kept = soundness.dist, soundness.known_to_all, soundness.everybodys
-    soundness.dist = SimpleNamespace(get_world_size=lambda: 1, get_rank=lambda: 0)  # type: ignore[attr-defined]
-    soundness.known_to_all = lambda find: find()  # type: ignore[attr-defined]
-    soundness.everybodys = lambda answer: [answer()]  # type: ignore[attr-defined]
-    try:
+    alone = {
+        "dist": SimpleNamespace(get_world_size=lambda: 1, get_rank=lambda: 0),
+        "known_to_all": lambda find: find(),
+        "everybodys": lambda answer: [answer()],
+    }
+    with contextlib.ExitStack() as stack:
+        for name, stand_in in alone.items():
+            stack.enter_context(mock.patch.object(soundness, name, stand_in))
         yield
-    finally:
-        soundness.dist, soundness.known_to_all, soundness.everybodys = kept  # type: ignore[attr-defined]
 
 
 def found_in(run: Path) -> tuple[int | None, str]:

@@ -53,6 +53,7 @@ def test_auto_is_dalys_interval() -> None:
     assert saving.write_seconds == pytest.approx(saving.checkpoint_bytes / 0.5e9)
     assert saving.blocking_seconds == saving.write_seconds
     assert saving.between_failures_seconds == 3600 * 100.0 / 4
+    assert saving.write_seconds is not None
     optimum = daly_seconds(saving.write_seconds, saving.between_failures_seconds)
     assert abs(saving.every_steps * step - optimum) <= step
     assert saving.every_steps == saving.best_every_steps
@@ -68,7 +69,7 @@ def test_auto_is_dalys_interval() -> None:
 
 
 def test_a_given_interval_keeps_and_tells_what_it_costs() -> None:
-    on = {"failures": FAILS_AFTER, "checkpoint_storage": WRITES_HALF_A_GB}
+    on: dict[str, Any] = {"failures": FAILS_AFTER, "checkpoint_storage": WRITES_HALF_A_GB}
     auto, rare = planned(Saving(every_steps="auto"), **on), planned(Saving(every_steps=50_000), **on)
     saving = saving_of(rare)
     assert saving.every_steps == 50_000
@@ -123,7 +124,7 @@ def test_many_fail_more_often(failures: Failures, gpus: int, nodes: int, seconds
 
 
 def test_asynchronous_saves_hold_training_up_for_the_copy_and_keep_it() -> None:
-    on = {"failures": FAILS_AFTER, "checkpoint_storage": WRITES_HALF_A_GB}
+    on: dict[str, Any] = {"failures": FAILS_AFTER, "checkpoint_storage": WRITES_HALF_A_GB}
     waiting, beside = (
         saving_of(planned(Saving(every_steps="auto", asynchronous=asynchronous), **on))
         for asynchronous in (False, True)
