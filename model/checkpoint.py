@@ -8,18 +8,20 @@ runs whose files you trust.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from deepspeed import comm as dist
 
 from vdsgen.errors import VdsgenError
-from vdsgen.files import write_atomically
+from vdsgen.files import sync_directory, write_atomically
 from vdsgen.model import corrections
 from vdsgen.model.console import is_first_rank, say_first
 from vdsgen.model.engine import TrainingEngine
 from vdsgen.model.soundness import last_sound, vouch
-from vdsgen.spec.checkpoints import CHECKPOINTS, RECORD, read_checkpoints, tag_of
+from vdsgen.spec.checkpoints import CHECKPOINTS, RECORD, CheckpointRecord, read_checkpoints, tag_of
 from vdsgen.spec.rendered import Rendered
 from vdsgen.spec.training import Saving
 
@@ -39,34 +41,61 @@ def save(engine: TrainingEngine, run: Path, step: int, rendered: Rendered, savin
     Collective. An interruption at any point leaves the earlier checkpoints and `latest` as they were.
     Raises CheckpointError where a file cannot be written.
     """
-    folder = run / CHECKPOINTS
-    target = folder / tag_of(step)
-    if is_first_rank() and target.exists():
-        _remove(target)
-    dist.barrier()
+    target = run / CHECKPOINTS / tag_of(step)
+    with failures_named(target):
+        write_files(engine, target, step)
+        complete(target, step, rendered, saving)
+    return target
+
+
+@contextmanager
+def failures_named(target: Path) -> Iterator[None]:
+    """What goes wrong inside with a file of `target` is a CheckpointError."""
     try:
-        engine.engine.save_checkpoint(
-            str(folder), tag=target.name, client_state={"vdsgen_step": step}, save_latest=False
-        )
-        _save_errors(engine, target)
-        _save_average(engine, target)
-        # DeepSpeed ends with a barrier where it writes `latest`; here the ranks must be told apart from it.
-        dist.barrier()
-        vouch(target, step, rendered)
-        if is_first_rank():
-            write_atomically(folder / "latest", target.name.encode())
-            _delete_old(run, saving)
+        yield
     except (OSError, RuntimeError) as error:
         # torch.save's own failures are RuntimeErrors, and so is the loss of another rank.
         if isinstance(error, RuntimeError) and not any(part in str(error) for part in WRITER_SAYS):
             raise
-        raise CheckpointError(
-            f"the checkpoint {target} could not be written: {error}",
-            remedy="free space, then --resume continues from the last complete one",
-        ) from error
+        raise unwritten(target, str(error)) from error
+
+
+def unwritten(target: Path, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"the checkpoint {target} could not be written: {reason}",
+        remedy="free space, then --resume continues from the last complete one",
+    )
+
+
+def write_files(engine: TrainingEngine, target: Path, step: int) -> None:
+    """Every rank's files, by the engine's checkpoint engine: written when this returns, or handed to its
+    writer. Collective."""
+    if is_first_rank() and target.exists():
+        _remove(target)
+    dist.barrier()
+    engine.engine.save_checkpoint(
+        str(target.parent), tag=target.name, client_state={"vdsgen_step": step}, save_latest=False
+    )
+    _save_errors(engine, target)
+    _save_average(engine, target)
+
+
+def complete(
+    target: Path, step: int, rendered: Rendered, saving: Saving, hashes: Mapping[str, str] | None = None
+) -> CheckpointRecord:
+    """All ranks' files are written: the record, then `latest`, then what goes. Collective.
+
+    `hashes` are of files that are known to be on the disk."""
+    # DeepSpeed ends with a barrier where it writes `latest`; here the ranks must be told apart from it.
+    dist.barrier()
+    record = vouch(target, step, rendered, hashes or {})
+    if is_first_rank():
+        write_atomically(target.parent / "latest", target.name.encode())
+        sync_directory(target.parent)
+        _delete_old(target.parents[1], saving)
     dist.barrier()
     say_first(f"Saved {target}")
-    return target
+    return record
 
 
 def resume(engine: TrainingEngine, run: Path, rendered: Rendered) -> int:
@@ -98,7 +127,7 @@ def _errors_file(folder: Path) -> Path:
 
 def _save_errors(engine: TrainingEngine, folder: Path) -> None:
     if engine.compressor is not None:
-        torch.save(engine.compressor.state(), _errors_file(folder))
+        engine.engine.checkpoint_engine.save(engine.compressor.state(), str(_errors_file(folder)))
 
 
 def _load_errors(engine: TrainingEngine, folder: Path) -> None:
@@ -127,7 +156,8 @@ def _keeper(engine: TrainingEngine) -> int:
 
 def _save_average(engine: TrainingEngine, folder: Path) -> None:
     if engine.average is not None and _keeper(engine) == dist.get_rank():
-        torch.save(engine.average.state(), average_file(folder, dist.get_rank()))
+        path = average_file(folder, dist.get_rank())
+        engine.engine.checkpoint_engine.save(engine.average.state(), str(path))
 
 
 def _load_average(engine: TrainingEngine, folder: Path) -> None:

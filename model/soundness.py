@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 from deepspeed import comm as dist
 
 from vdsgen.errors import VdsgenError
-from vdsgen.files import write_atomically
+from vdsgen.files import sync_directory, write_atomically
 from vdsgen.model.agreement import everybodys, known_to_all
 from vdsgen.model.console import is_first_rank, say_first
 from vdsgen.spec.checkpoints import (
@@ -23,24 +24,31 @@ from vdsgen.spec.checkpoints import (
 from vdsgen.spec.rendered import Rendered
 
 
-def vouch(target: Path, step: int, rendered: Rendered) -> None:
+def vouch(target: Path, step: int, rendered: Rendered, known: Mapping[str, str]) -> CheckpointRecord:
     """Writes the record: only then does the checkpoint count as one, and every file is on the disk.
 
-    Collective, after all ranks have written their files. Raises OSError on every rank where one fails."""
-    sizes = known_to_all(lambda: _sizes_bytes(target))
-    mine = shared_out(sizes, dist.get_world_size())[dist.get_rank()]
+    `known` are hashes of files that are there already; it may hold the rank's own only. Collective, after all
+    ranks have written their files. Raises OSError on every rank where one fails."""
     hashes: dict[str, str] = {}
+    for part in everybodys(lambda: dict(known)):
+        hashes |= part
+    sizes = known_to_all(lambda: _sizes_bytes(target))
+    left = {name: size for name, size in sizes.items() if name not in hashes}
+    mine = shared_out(left, dist.get_world_size())[dist.get_rank()]
     for part in everybodys(lambda: _flushed(target, mine)):
         hashes |= part
+    record = CheckpointRecord(
+        step=step,
+        plan_sha256=rendered.plan_sha256,
+        layout=rendered.layout,
+        files=sizes,
+        sha256={name: hashes[name] for name in sorted(sizes)},
+    ).sealed()
     if is_first_rank():
-        record = CheckpointRecord(
-            step=step,
-            plan_sha256=rendered.plan_sha256,
-            layout=rendered.layout,
-            files=sizes,
-            sha256=dict(sorted(hashes.items())),
-        )
+        sync_directory(target)  # names of the files before that of the record
         write_atomically(target / RECORD, (record.model_dump_json(indent=2) + "\n").encode())
+        sync_directory(target)
+    return record
 
 
 def last_sound(run: Path) -> tuple[Path, CheckpointRecord]:

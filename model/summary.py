@@ -15,6 +15,7 @@ from vdsgen.model.curves import first_and_last
 from vdsgen.model.memory import PeakMemory
 from vdsgen.model.monitoring.alarms import read_alarms
 from vdsgen.model.monitoring.report import bubble_fraction, measured_stages, predicted_stages, stage_table
+from vdsgen.model.saving_report import saving_figures, saving_lines
 from vdsgen.model.waiting_report import waiting_figures, waiting_lines
 from vdsgen.spec.run import ALARMS, Layout, read_json_object
 
@@ -40,11 +41,13 @@ def summarise(
     artefacts: Artefacts,
     memory: PeakMemory,
     validation: Sequence[Mapping[str, Any]] = (),
+    saves: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """The contents of summary.json. `metrics` are all steps of the run, earlier parts of it included, and
-    `validation` all its held-out losses."""
+    """The contents of summary.json. `metrics` are all steps of the run, earlier parts of it included,
+    `validation` all its held-out losses, and `saves` all its checkpoints."""
     rendered = configuration.rendered
     plan, layout = rendered.plan, rendered.layout
+    saving = rendered.experiment.training.saving
     section = rendered.ds_config.get("pipeline", {})
     # The first steps allocate optimizer states, fill caches and measure memory.
     timed = metrics[memory.exact_steps :] or metrics
@@ -91,6 +94,7 @@ def summarise(
             "bubble_fraction": bubble_fraction(stages),
             "stages": stages,
         },
+        "saving": saving_figures(saves, metrics, plan, step_seconds, saving.interval_steps),
         "alarms": _alarms(configuration),
         "sample": None if artefacts.consistency is None else read_json_object(artefacts.consistency),
         "loss": {"first": _finite(first), "last": _finite(last), "steps_without": len(metrics) - len(losses)},
@@ -217,6 +221,7 @@ def summary_text(summary: Mapping[str, Any]) -> str:
         *([EDITED] if plan["edited"] else []),
         *waiting_lines(measured["data_wait_fraction"], measured["data_wait"], cached=measured["cached"]),
         *_stages(predicted, measured),
+        *saving_lines(summary["saving"]),
         *_alarm_lines(summary["alarms"]),
         *_sample_lines(summary["sample"]),
         "",

@@ -51,6 +51,7 @@ from vdsgen.model.monitoring.monitor import RunMonitor
 from vdsgen.model.monitoring.report import opening_text
 from vdsgen.model.record import RunLog, record_run
 from vdsgen.model.sample import SampleFiles, write_sample
+from vdsgen.model.saves import Saves, read_saves
 from vdsgen.model.sources import AnySource, open_source
 from vdsgen.model.stopping import TERMINATED, TERMINATION, Wish
 from vdsgen.model.summary import Artefacts, summarise, summary_text
@@ -161,7 +162,7 @@ def run_steps(
     """Trains from `first_step` to the configured one, with checkpoints, held-out losses and samples on the
     way and at the end unless it only measures. Returns the last step, and whether that is an earlier one
     because somebody wished it."""
-    saving = configuration.rendered.experiment.training.saving
+    rendered, saving = configuration.rendered, configuration.rendered.experiment.training.saving
     alarm = DivergenceAlarm()
     monitor = RunMonitor(configuration, engine, first_step)
     with ExitStack() as open_files:
@@ -171,6 +172,7 @@ def run_steps(
             batches = open_files.enter_context(batches_for(source, share, start_step=first_step))
         if is_first_rank():
             log = open_files.enter_context(RunLog(configuration, first_step, engine.engine))
+        saves = open_files.enter_context(Saves(engine, configuration.output, rendered, saving, first_step))
         interludes = Interludes(configuration, engine, source, held_out, memory, log)
         memory.training_begins()
         if first_step == 0:
@@ -180,19 +182,23 @@ def run_steps(
             if log is not None:
                 log.append(metrics)
             monitor.check(metrics)
+            saves.after_step()
             if warning := alarm.check(metrics):
                 say_first(f"warning: {warning}")
             stops = monitor.wish is not Wish.GO_ON
-            due = step % saving.every_steps == 0 or step == configuration.steps or stops
+            due = step % saving.interval_steps == 0 or step == configuration.steps or stops
             # Weights that give no finite loss are not worth the place of those that did.
             if due and not configuration.measure and math.isfinite(metrics.loss):
                 HEART.begin("saving a checkpoint", step)
-                checkpoint.save(engine, configuration.output, step, configuration.rendered, saving)
+                saves.save(step)
             if stops:
+                saves.finish()
                 why = "as was asked" if monitor.wish is Wish.STOP else "because of SIGTERM"
                 say_first(f"Stopped after step {step}, {why}.")
                 return step, monitor.wish
             interludes.after(step)
+        HEART.begin("saving a checkpoint", configuration.steps)
+        saves.finish()
     return max(first_step, configuration.steps), Wish.GO_ON
 
 
@@ -255,7 +261,7 @@ def conclude(configuration: Configuration, sample: SampleFiles | None, memory: P
         consistency=None if sample is None else sample.consistency,
         checkpoint=saved if saved.is_dir() else None,
     )
-    summary = summarise(configuration, metrics, artefacts, memory, read_validation(run))
+    summary = summarise(configuration, metrics, artefacts, memory, read_validation(run), read_saves(run))
     write_atomically(run / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     say(summary_text(summary))
 

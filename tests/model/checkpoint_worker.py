@@ -20,7 +20,8 @@ from vdsgen.model import checkpoint
 from vdsgen.model.build import build_engine
 from vdsgen.model.console import is_first_rank
 from vdsgen.model.engine import TrainingEngine
-from vdsgen.spec.checkpoints import read_checkpoints
+from vdsgen.model.saves import Saves, read_saves
+from vdsgen.spec.checkpoints import damage, read_checkpoints
 from vdsgen.spec.rendered import Rendered
 from vdsgen.spec.run import layout_of
 from vdsgen.spec.training import Saving
@@ -61,9 +62,11 @@ def run_case(case: dict[str, Any], folder: Path) -> dict[str, Any]:
     checkpoint.save(engine, run, 1, rendered, Saving(keep=2))
     trained(engine, config, 1, 2)
     checkpoint.save(engine, run, 2, rendered, Saving(keep=2))
+    beside = SavedBeside(engine, run.with_name(f"{run.name}-asynchronous"), rendered)
     # Predicting, as the sample video does, must leave no trace.
     engine.predict(tuple(x[:1] for x in next(batches(engine, 1, 1))[0]))
     straight = trained(engine, config, 2, 4)
+    asynchronous = beside.finished(run / "checkpoints" / "step-00000002")
     checkpoint.save(engine, run, 4, rendered, Saving(keep=2))
     kept = [record.step for record in read_checkpoints(run)[0].values()]
     if is_first_rank():
@@ -75,9 +78,73 @@ def run_case(case: dict[str, Any], folder: Path) -> dict[str, Any]:
     resumed = trained(again, config, step, 4)
     return {
         "straight": straight, "resumed": resumed, "step": step, "kept": kept,
-        "latest": (run / "checkpoints" / "latest").read_text(),
+        "latest": (run / "checkpoints" / "latest").read_text(), "asynchronous": asynchronous,
         "refused": refusal(again, run, rendered),
+        "tensor_bytes": tensor_bytes(run / "checkpoints" / "step-00000002"),
+        "parameters": [getattr(one, "ds_numel", one.numel()) for one in engine.engine.module.parameters()],
     }  # fmt: skip
+
+
+class SavedBeside:
+    """The checkpoint of the second step, written while training goes on."""
+
+    def __init__(self, engine: TrainingEngine, run: Path, rendered: Rendered) -> None:
+        self._engine, self._run, self._own = engine, run, engine.engine.checkpoint_engine
+        self._saves = Saves(engine, run, rendered, Saving(asynchronous=True), 0)
+        self._saves.save(2)
+        self.complete_at_once = [record.step for record in read_checkpoints(run)[0].values()]
+
+    def finished(self, synchronous: Path) -> dict[str, Any]:
+        """Steps later. Compared with the checkpoint that was written while training waited."""
+        self._saves.finish()
+        self._saves.after_step()
+        self._engine.engine.checkpoint_engine = self._own
+        ((folder, record),) = read_checkpoints(self._run)[0].items()
+        names = sorted(str(path.relative_to(synchronous)) for path in synchronous.rglob("*.pt"))
+        return {
+            "complete at once": self.complete_at_once, "sound": damage(folder, record) is None,
+            "same files": names == sorted(record.files),
+            "different": [name for name in names if not same_contents(synchronous / name, folder / name)],
+            "notes": [line["step"] for line in read_saves(self._run)],
+        }  # fmt: skip
+
+
+def tensor_bytes(folder: Path) -> int:
+    """Of all tensors' storages in a checkpoint's files, each once a file."""
+    return sum(sum(_storages(torch.load(path, weights_only=False)).values()) for path in folder.rglob("*.pt"))
+
+
+def _storages(state: Any) -> dict[int, int]:
+    """Bytes by address."""
+    if isinstance(state, torch.Tensor):
+        storage = state.untyped_storage()
+        return {storage.data_ptr(): storage.nbytes()}
+    found: dict[int, int] = {}
+    parts = state.values() if isinstance(state, dict) else state
+    for part in parts if isinstance(state, dict | list | tuple) else ():
+        found |= _storages(part)
+    return found
+
+
+def same_contents(one: Path, other: Path) -> bool:
+    """Whether two files of torch's hold the same, tensors to the last bit."""
+    return _same(torch.load(one, weights_only=False), torch.load(other, weights_only=False))
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return (
+            isinstance(other, torch.Tensor)
+            and (one.dtype, one.shape, one.requires_grad) == (other.dtype, other.shape, other.requires_grad)
+            and torch.equal(one, other)
+        )
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if type(one).__module__.startswith("deepspeed"):
+        return type(one) is type(other) and _same(vars(one), vars(other))
+    return bool(one == other)
 
 
 def refusal(engine: TrainingEngine, run: Path, rendered: Rendered) -> str:

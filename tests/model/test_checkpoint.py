@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,10 @@ import pytest
 
 from tests.model.layout_worker import GLOBAL_BATCH, MODEL
 from tests.model.ranks import run_ranks
+from vdsgen.cost.checkpoint_bytes import saved_bytes
+from vdsgen.cost.settings import Settings
+from vdsgen.cost.stage_sizes import StageSizes
+from vdsgen.spec.dtypes import Dtype
 
 pytestmark = pytest.mark.slow
 
@@ -126,3 +131,41 @@ def test_another_layout_is_refused_with_both_sides(answers: dict[str, list[dict[
         assert "was made with another layout" in refused
         assert f"ZeRO-{stage}" in refused
         assert f"ZeRO-{3 - stage}" in refused
+
+
+def test_what_is_written_beside_training_is_what_waiting_for_it_would_have_written(
+    answers: dict[str, list[dict[str, Any]]],
+) -> None:
+    for ranks in answers.values():
+        assert ranks[0]["asynchronous"] == {
+            "complete at once": [],
+            "sound": True,
+            "same files": True,
+            "different": [],
+            "notes": [2],
+        }
+
+
+def settings_of(config: dict[str, Any]) -> Settings:
+    stages, tensor = config["pipeline"]["stages"], config["pipeline"]["tensor_parallel_size"]
+    dtype: Dtype = "bf16" if "bf16" in config else "fp16" if "fp16" in config else "fp32"
+    sums = config.get("data_types", {}).get("grad_accum_dtype", dtype)
+    return Settings(
+        stages, 2 // stages // tensor, config["zero_optimization"]["stage"], 2, 2, 2, dtype, sums, 1, 1,
+        tensor_parallel_size=tensor, int8_moments="optimizer_state_dtype" in config.get("vdsgen", {}),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("item", CASES, ids=lambda item: item["name"])
+def test_bytes_of_a_checkpoint_are_the_planned_ones(
+    answers: dict[str, list[dict[str, Any]]], item: dict[str, Any]
+) -> None:
+    settings, ranks = settings_of(item["config"]), answers[item["name"]]
+    planned = 0
+    data = settings.data_parallel_size
+    for rank in ranks[::data]:  # the first of each pipeline stage or tensor-parallel part
+        numels = rank["parameters"]
+        total, counts = sum(numels), tuple(sorted(Counter(numels).items()))
+        planned += saved_bytes(StageSizes(total, total, max(numels), counts), settings).of_group(data)
+    # Beside them every parameter's step is counted, and flat buffers are padded.
+    assert ranks[0]["tensor_bytes"] == pytest.approx(planned, rel=2e-3)

@@ -157,7 +157,7 @@ def test_checkpoints_of_versions_that_did_not_hash_are_used(tmp_path: Path) -> N
     save(tmp_path, 1, good)
     record = tmp_path / "checkpoints" / "step-00000001" / "complete.json"
     content = json.loads(record.read_text())
-    del content["sha256"]
+    del content["sha256"], content["record_sha256"]
     record.write_text(json.dumps(content))
     assert last_sound(tmp_path)[1].step == 1
 
@@ -168,3 +168,26 @@ def test_shares_cover_every_file_once_and_are_even(sizes: dict[str, int], shares
     assert sorted(name for names in lists for name in names) == sorted(sizes)
     loads = [sum(sizes[name] for name in names) for names in lists]
     assert max(loads) - min(loads) <= max(sizes.values(), default=0)
+
+
+def test_an_altered_record_is_named_and_the_checkpoint_before_is_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path, 1, good)
+    save(tmp_path, 2, good)
+    record = tmp_path / "checkpoints" / "step-00000002" / "complete.json"
+    record.write_text(record.read_text().replace('"step": 2', '"step": 3'))
+    assert last_sound(tmp_path)[1].step == 1
+    assert (
+        f"{record.parent} is damaged (complete.json: other bytes than were written)"
+        in capsys.readouterr().out
+    )
+
+
+def test_records_that_were_not_sealed_are_read(tmp_path: Path) -> None:
+    save(tmp_path, 1, good)
+    record = tmp_path / "checkpoints" / "step-00000001" / "complete.json"
+    content = json.loads(record.read_text())
+    del content["record_sha256"]
+    record.write_text(json.dumps(content))
+    assert last_sound(tmp_path)[1].step == 1

@@ -107,7 +107,7 @@ def test_all_ranks_tell_the_same_and_predict_the_same(results: dict[str, Answers
 def test_a_rendered_plan_with_sequence_ranks_trains_saves_resumes_and_samples(tmp_path: Path) -> None:
     """2 pipeline x 2 sequence ranks; the losses are those of one rank a sample."""
     write_clips(tmp_path / "clips")
-    training = {"steps": 4, "saving": Saving(every_steps=2, keep=2)}
+    training = {"steps": 4, "saving": Saving(every_steps=2, keep=2, asynchronous=True)}
     shared, whole = (
         render_tiny(
             tmp_path / f"plan-{sequence}",

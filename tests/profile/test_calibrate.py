@@ -40,11 +40,11 @@ def test_this_machine_has_memory_and_cores() -> None:
 
 
 @pytest.mark.slow
-def test_two_ranks_measure_everything_that_a_processor_has() -> None:
+def test_two_ranks_measure_everything_that_a_processor_has(tmp_path: Path) -> None:
     """As on a machine of one core, so that they are measured in turn and together."""
     seen: list[Progress] = []
     machine = Machine(host_memory_bytes=2**30, cpu_cores=1)
-    measured = calibrate(machine, ranks=2, report=seen.append, rates_seconds=0.0)
+    measured = calibrate(machine, ranks=2, report=seen.append, rates_seconds=0.0, checkpoints=tmp_path)
     missing = {
         "fp16_matmul_tflops", "clip_seconds", "host_link_bandwidth_gb_per_second",
         "host_memory_bandwidth_gb_per_second", "step_factors",
@@ -56,5 +56,6 @@ def test_two_ranks_measure_everything_that_a_processor_has() -> None:
     assert measured.all_reduce is not None
     assert measured.all_reduce.ranks == 2
     assert middle(measured.all_reduce.bandwidth_gb_per_second) > 0
+    assert not list(tmp_path.iterdir())
     phases = {progress.doing for progress in seen}
-    assert {"starting the ranks", "links between ranks"} <= phases
+    assert {"starting the ranks", "links between ranks", "saving"} <= phases

@@ -11,6 +11,7 @@ from vdsgen.profile.calibrate_figures import calibration_of
 from vdsgen.profile.calibrate_samples import Samples
 from vdsgen.profile.calibrate_shapes import (
     BATCHES,
+    CHECKPOINT,
     CLIP,
     LARGE_BYTES,
     ON_PROCESSOR,
@@ -44,6 +45,14 @@ def samples() -> Samples:
     for name, seconds in (("all_reduce", 6e-3), ("all_gather", 3e-3), ("reduce_scatter", 4e-3)):
         found |= {f"{name} large": [seconds + 1e-3], f"{name} small": [1e-3]}
     return found | {"send large": [0.011], "send small": [0.001]}
+
+
+def test_ranks_that_save_at_once_share_the_rate() -> None:
+    """Three ranks of 128 MiB in half a second."""
+    saving = samples() | {CHECKPOINT: [0.5]}
+    calibration = calibration_of([saving] * 3, ranks=3, busy_ranks=2, on_gpu=False)
+    assert calibration.checkpoint_write_gb_per_second is not None
+    assert middle(calibration.checkpoint_write_gb_per_second) == pytest.approx(0.8053, rel=1e-3)
 
 
 def test_the_block_comes_out_as_it_was_measured() -> None:

@@ -23,7 +23,13 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Also write a lab file for this machine that includes --out.",
 )
-def command(ranks: int | None, out: Path | None, lab: Path | None) -> None:
+@click.option(
+    "--checkpoints",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Measure how fast all ranks save there, too: where runs will lie.",
+)
+def command(ranks: int | None, out: Path | None, lab: Path | None, checkpoints: Path | None) -> None:
     """Measure this machine with RANKS training processes, into a fragment that a lab file includes
     (`calibration: FILE` in its pool).
 
@@ -31,6 +37,7 @@ def command(ranks: int | None, out: Path | None, lab: Path | None) -> None:
     model, collectives and messages among the ranks, and the link to the host where there is a GPU. Each
     figure comes with its quartiles. Takes about a minute; leave the machine alone meanwhile.
     """
+    import os
     from importlib.util import find_spec
 
     from vdsgen.errors import InputError, Problem, VdsgenError
@@ -39,6 +46,8 @@ def command(ranks: int | None, out: Path | None, lab: Path | None) -> None:
         raise VdsgenError(
             "measuring needs torch, which is not installed", remedy="pip install 'vdsgen[train]'"
         )
+    if checkpoints is not None and not os.access(checkpoints, os.W_OK):
+        raise InputError([Problem(f"{checkpoints} cannot be written to", key="--checkpoints")])
     if lab is not None and out is None:
         raise InputError([Problem("needs --out: a lab file names the fragment's file", key="--lab")])
 
@@ -53,7 +62,7 @@ def command(ranks: int | None, out: Path | None, lab: Path | None) -> None:
         remedy = "write the pool yourself (see examples/labs), with `calibration: FILE` in it"
         raise InputError([Problem(message, key="--lab", remedy=remedy)])
     count = ranks or max(1, machine.accelerators)
-    text = fragment(calibrate(machine, count, _reporter()))
+    text = fragment(calibrate(machine, count, _reporter(), checkpoints=checkpoints))
     if out is None:
         click.echo(text, nl=False)
         return

@@ -124,6 +124,7 @@ def plans_by_pool(
     """
     from vdsgen.planner.objective import preference
     from vdsgen.planner.plan import best_plans
+    from vdsgen.planner.saving import is_far
 
     planned: list[tuple[Pool, list[Plan]]] = []
     errors: list[tuple[Pool, InputError | NoPlanFitsError]] = []
@@ -138,6 +139,9 @@ def plans_by_pool(
             line.erase()
     if not planned:
         raise _all_of([error for _, error in errors])
+    for pool, (best, *_) in planned:
+        if is_far(best.saving):
+            click.echo(f"warning: pool {pool.name}: {best.reasons[-1]}", err=True)
     for pool, failure in errors:
         named = "" if isinstance(failure, NoPlanFitsError) else f"pool {pool.name}: "
         click.echo(f"warning: {named}{failure}", err=True)

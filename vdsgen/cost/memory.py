@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from vdsgen.cost.activations import StageActivations, stage_activations
+from vdsgen.cost.checkpoint_bytes import SavedBytes, saved_bytes
 from vdsgen.cost.gradients import GradientGrowth, gradient_growth
 from vdsgen.cost.layer_bytes import LayerBytes, layer_bytes, with_reduction
 from vdsgen.cost.model_states import model_states
@@ -120,6 +121,12 @@ class MemoryModel:
         if sizes is None:
             sizes = self._sizes[start, stop] = StageSizes.of(self.profile, range(start, stop))
         return model_states(sizes, settings)
+
+    def saved(self, settings: Settings, start: int, stop: int) -> SavedBytes:
+        """What is saved of a stage. Raises ValueError for settings that the engine refuses."""
+        if (part := self._part(settings)) is not self:
+            return part.saved(settings, start, stop)
+        return saved_bytes(StageSizes.of(self.profile, range(start, stop)), settings)
 
     def activations(self, settings: Settings, stage: int, start: int, stop: int) -> StageActivations:
         """Of the size that needs most."""

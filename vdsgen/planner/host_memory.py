@@ -43,8 +43,9 @@ def offloads(settings: Settings) -> bool:
 
 
 def host_miss(workload: Workload, settings: Settings, partition: Sequence[int]) -> Shortage | None:
-    """What the fullest node lacks most of; None where all fits, and where nothing is offloaded."""
-    if not offloads(settings):
+    """What the fullest node lacks most of; None where all fits, and where nothing is kept there."""
+    copied = copied_bytes(workload, settings, partition)
+    if not offloads(settings) and not copied:
         return None
     pool = workload.pool
     outside = [
@@ -54,6 +55,8 @@ def host_miss(workload: Workload, settings: Settings, partition: Sequence[int]) 
     in_memory = [
         one.host_bytes + _process_bytes(workload, settings, partition, s) for s, one in enumerate(outside)
     ]
+    if copied:  # all ranks of a stage are taken to copy as much as its first
+        in_memory = [held + copy for held, copy in zip(in_memory, copied, strict=True)]
     needs = [_fullest_node(HOST_MEMORY, in_memory, settings, _nodes(workload, settings, in_memory))]
     if any(one.nvme_bytes for one in outside):
         capacity = int(pool.nvme.capacity_gib * GIB) if pool.nvme else 0
@@ -61,6 +64,16 @@ def host_miss(workload: Workload, settings: Settings, partition: Sequence[int]) 
         needs.append(_fullest_node(FLASH, [one.nvme_bytes for one in outside], settings, nodes))
     worst = max(needs, key=lambda need: need.over_bytes)
     return worst if worst.over_bytes > 0 else None
+
+
+def copied_bytes(workload: Workload, settings: Settings, partition: Sequence[int]) -> tuple[int, ...]:
+    """What the rank of each stage that saves most keeps a copy of; empty where training waits for it to be
+    written."""
+    if not workload.experiment.training.saving.asynchronous:
+        return ()
+    return tuple(
+        workload.saved(settings, start, stop).first_rank_bytes for start, stop in pairwise(partition)
+    )
 
 
 class _Node(NamedTuple):

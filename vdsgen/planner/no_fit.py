@@ -63,11 +63,23 @@ def _remedies(workload: Workload, miss: Miss) -> Iterator[str]:
     yield from _without_buckets(workload)
     yield from _with_shorter_clips(workload)
     yield from _with_more_gpus(workload)
+    yield from _with_waiting_saves(workload)
     if miss.shortage is not None:
         yield f"use nodes with {ceil(miss.shortage.needed_bytes / GIB)} GiB of {miss.shortage.resource}"
         return
     what = "a host" if workload.ranks_share_host_memory else "GPUs"
     yield f"use {what} with {_needed_gib(workload, miss)} GiB"
+
+
+def _with_waiting_saves(workload: Workload) -> Iterator[str]:
+    """Without copies in host memory of what is saved."""
+    training = workload.experiment.training
+    if training.saving.asynchronous:
+        saving = training.saving.model_copy(update={"asynchronous": False})
+        relaxed = workload.experiment.model_copy(
+            update={"training": training.model_copy(update={"saving": saving})}
+        )
+        yield from _fits(workload, relaxed, workload.pool, "set training.saving.asynchronous: false")
 
 
 def _without_pins(workload: Workload) -> Iterator[str]:

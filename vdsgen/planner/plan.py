@@ -18,6 +18,7 @@ from vdsgen.planner.pareto import front_first
 from vdsgen.planner.plan_settings import sections_of
 from vdsgen.planner.rejected import rejected
 from vdsgen.planner.resolve import workload_of
+from vdsgen.planner.saving import planned_saving, saving_reason, with_interval
 from vdsgen.planner.search import Candidate, Progress, Search, search, settled
 from vdsgen.planner.solution import predicted
 from vdsgen.planner.unequal import UsedNode, planned_nodes, unequal_workload
@@ -141,6 +142,11 @@ def _plan(
     summary: SearchSummary,
 ) -> Plan:
     profile = workload.profile
+    saving = planned_saving(workload, candidate)
+    if workload.experiment.training.saving.every_steps == "auto":
+        settled = sha256_of(with_interval(workload.experiment, saving))
+        inputs = inputs.model_copy(update={"experiment_sha256": settled})
+    reason = saving_reason(saving)
     return Plan(
         generator=f"vdsgen {__version__}",
         inputs=inputs,
@@ -155,7 +161,8 @@ def _plan(
         **sections_of(candidate.settings, workload.experiment.training),
         stages=_stages(workload, candidate),
         predicted=predicted(workload, candidate),
-        reasons=why,
+        saving=saving,
+        reasons=why if reason is None else (*why, reason),
         search=summary,
     )
 

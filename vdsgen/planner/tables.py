@@ -9,6 +9,7 @@ from vdsgen.cost.step_time import StepTime
 from vdsgen.planner.baseline import Baseline
 from vdsgen.planner.place import COMPONENTS
 from vdsgen.planner.plan_settings import settings_of
+from vdsgen.planner.saving import saving_rows
 from vdsgen.planner.words import (
     average_words,
     checkpoint_words,
@@ -136,7 +137,8 @@ def time_table(time: StepTime) -> Table:
 
 
 def speed_table(plan: Plan, training: Training) -> Table:
-    """What the step time means for the run. Data loading and saving are not in it."""
+    """What the step time means for the run; what saving and failures add, where the lab says how fast and how
+    often."""
     predicted = plan.predicted
     run_seconds = predicted.step_seconds * training.steps
     return Table(
@@ -149,6 +151,7 @@ def speed_table(plan: Plan, training: Training) -> Table:
             ("bubble", percent(predicted.bubble_fraction)),
             ("communication", percent(predicted.communication_fraction)),
             ("model FLOP utilization", percent(predicted.model_flops_utilization)),
+            *saving_rows(plan),
         ),
     )
 

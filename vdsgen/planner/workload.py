@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
+from vdsgen.cost.checkpoint_bytes import SavedBytes
 from vdsgen.cost.compute import costs_of
 from vdsgen.cost.devices import Devices
 from vdsgen.cost.eight_bit import How, emulated_in, with_eight_bit_linears
@@ -288,6 +289,10 @@ class Workload:
     def outside(self, settings: Settings, stage: int, start: int, stop: int) -> OutsideBytes:
         """Bytes of each rank of `stage` in host memory and on flash."""
         return self._memory_model.outside_bytes(settings, stage, start, stop)
+
+    def saved(self, settings: Settings, start: int, stop: int) -> SavedBytes:
+        """Bytes of a checkpoint's tensors that ranks of one stage write."""
+        return self._memory_model.saved(settings, start, stop)
 
     def timeline(self, settings: Settings, stage: int, start: int, stop: int) -> StageTimeline:
         """One step of `stage`, moment by moment: of the size that needs most."""

@@ -51,6 +51,8 @@ class Task(NamedTuple):
     """Ranks that compute while rates are measured; the others wait."""
     on_gpu: bool
     rates_seconds: float
+    checkpoints: Path | None = None
+    """Where saving is measured; None: it is not."""
 
 
 def calibrate(
@@ -58,8 +60,10 @@ def calibrate(
     ranks: int,
     report: Callable[[Progress], None] | None = None,
     rates_seconds: float = RATES_SECONDS,
+    checkpoints: Path | None = None,
 ) -> Calibration:
-    """Starts `ranks` processes and takes the median over all their samples of each figure.
+    """Starts `ranks` processes and takes the median over all their samples of each figure; of saving only
+    where `checkpoints` names a folder.
 
     No more ranks compute at once than there are cores: the cost model shares the cores itself. Only what
     crowding costs besides is measured with all of them. Raises VdsgenError where a process dies, or where
@@ -81,7 +85,7 @@ def calibrate(
     processes = [
         context.Process(
             target=_measure_rank,
-            args=(Task(rank, ranks, port, threads, busy, on_gpu, rates_seconds), messages),
+            args=(Task(rank, ranks, port, threads, busy, on_gpu, rates_seconds, checkpoints), messages),
             daemon=True,
         )
         for rank in range(ranks)
@@ -168,6 +172,7 @@ def _samples_of_rank(task: Task, messages: Any) -> dict[str, list[float]]:
     from vdsgen.profile import calibrate_compute as compute
     from vdsgen.profile import calibrate_engine as engine
     from vdsgen.profile import calibrate_links as links
+    from vdsgen.profile import calibrate_storage as storage
 
     torch.set_num_threads(task.threads)
     if task.on_gpu:
@@ -216,6 +221,9 @@ def _samples_of_rank(task: Task, messages: Any) -> dict[str, list[float]]:
     if task.on_gpu:
         begin("links to the host")
         samples |= links.host_samples(device)
+    if task.checkpoints is not None:
+        begin("saving")
+        samples |= storage.storage_samples(task.checkpoints, task.rank, dist.barrier)
     dist.barrier()
     dist.destroy_process_group()
     return samples

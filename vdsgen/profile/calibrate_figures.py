@@ -10,6 +10,8 @@ from vdsgen.profile.calibrate_samples import Samples
 from vdsgen.profile.calibrate_shapes import (
     ADAMW_PARAMETERS,
     BATCHES,
+    CHECKPOINT,
+    CHECKPOINT_BYTES,
     CLIP,
     HOST_BYTES,
     LARGE_BYTES,
@@ -66,6 +68,9 @@ def calibration_of(samples: Sequence[Samples], *, ranks: int, busy_ranks: int, o
     if on_gpu:
         figures["host_link_bandwidth_gb_per_second"] = seconds.rate("host up", HOST_BYTES / GIGA)
         figures["host_memory_bandwidth_gb_per_second"] = seconds.rate("host memory", 2 * HOST_BYTES / GIGA)
+    if CHECKPOINT in seconds:
+        rate = seconds.rate(CHECKPOINT, ranks * CHECKPOINT_BYTES / GIGA)
+        figures["checkpoint_write_gb_per_second"] = rate
     return Calibration.model_validate(figures)
 
 

@@ -20,6 +20,9 @@ LARGE_BYTES = 8 * 1024**2
 SMALL_BYTES = 1024
 """Smallest message; a multiple of any number of ranks up to 256 times 4 bytes."""
 HOST_BYTES = 256 * 1024**2
+CHECKPOINT = "checkpoint"
+CHECKPOINT_BYTES = 128 * 1024**2
+"""Of each rank's file: every one is flushed to the disk, so that no cache need be outrun."""
 
 
 class EngineCase(NamedTuple):

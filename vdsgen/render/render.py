@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vdsgen.errors import InputError, Problem
+from vdsgen.planner.saving import with_interval
 from vdsgen.render.check_rendered import (
     check_ds_config,
     check_experiment,
@@ -48,6 +49,7 @@ def render_plan(plan: Plan, experiment: Experiment, template_dir: Path | None = 
     and compared with the plan and the experiment; JSON is written in one canonical form whatever the
     template's spacing. Raises VdsgenError where a template fails or says something else than the plan.
     """
+    experiment = with_interval(experiment, plan.saving)
     environment = bundled_environment() if template_dir is None else Environment(template_dir)
     context = template_context(plan, experiment)
     texts = {name: render_template(environment, f"{name}.j2", context) for name in files_of(plan)}

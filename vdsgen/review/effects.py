@@ -226,6 +226,8 @@ PLAN = _in(
     _keys("inputs.pool.host_memory_gib inputs.pool.memory_reserve_fraction", "memory"),
     _keys("inputs.pool.cpu_cores inputs.pool.nvme inputs.pool.nvme.*", "speed"),
     _keys("inputs.pool.calibration inputs.pool.calibration.*", "speed"),
+    _keys("inputs.pool.failures inputs.pool.failures.*", "housekeeping"),
+    _keys("inputs.pool.checkpoint_storage inputs.pool.checkpoint_storage.*", "housekeeping"),
     _keys("pool", "housekeeping", mirrors=("plan.json:inputs.pool.name",)),
     _keys("nodes", "memory", "speed"),
     _keys("model.name", "housekeeping", mirrors=("train.yaml:model.name",)),
@@ -288,6 +290,7 @@ PLAN = _in(
         "numerics",
         mirrors=(*DTYPE, "ds_config.json:fp16.loss_scale_window"),
     ),
+    _keys("saving saving.*", "housekeeping", mirrors=(ANYTHING,)),
     _keys("reasons search explanations", "housekeeping", mirrors=(ANYTHING,)),
 )
 

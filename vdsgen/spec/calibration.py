@@ -138,5 +138,7 @@ class Calibration(Spec):
     host_link_bandwidth_gb_per_second: Measured | None = None
     """Between an accelerator and pinned memory of its host."""
     host_memory_bandwidth_gb_per_second: Measured | None = None
+    checkpoint_write_gb_per_second: Measured | None = None
+    """All ranks of the node saving at once: written, on the disk, and hashed."""
     step_factors: StepFactors | None = None
     """What `vdsgen ablate` learned from whole steps, on top of these rates."""

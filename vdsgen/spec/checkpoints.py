@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -27,6 +28,19 @@ class CheckpointRecord(Spec):
     """Size in bytes of each file, by its path within the checkpoint's folder."""
     sha256: dict[str, str] | None = None
     """Of each file, hexadecimal; None: of a version that did not hash."""
+    record_sha256: str | None = None
+    """Of all other keys (`seal_of`): an altered step or layout is found as an altered file is. None: of a
+    version that did not seal."""
+
+    def sealed(self) -> CheckpointRecord:
+        return self.model_copy(update={"record_sha256": seal_of(self.model_dump(mode="json"))})
+
+
+def seal_of(record: Mapping[str, object]) -> str:
+    """SHA-256 of what a record's file says, whatever its spacing. Versions that know more keys, or other
+    defaults, come to the same."""
+    others = {key: value for key, value in record.items() if key != "record_sha256"}
+    return hashlib.sha256(json.dumps(others, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def tag_of(step: int) -> str:
@@ -56,11 +70,14 @@ def read_checkpoints(run: Path) -> tuple[dict[Path, CheckpointRecord], list[str]
 
 def _read_record(folder: Path) -> CheckpointRecord | str:
     try:
-        record = CheckpointRecord.model_validate_json((folder / RECORD).read_bytes())
+        content = (folder / RECORD).read_bytes()
+        record = CheckpointRecord.model_validate_json(content)
     except FileNotFoundError:
         return f"{folder} is half written (no {RECORD})"
     except (OSError, ValueError) as error:
-        return f"{folder} cannot be read: {error}"
+        return f"{folder} cannot be read: {RECORD}: {error}"
+    if record.record_sha256 not in (None, seal_of(json.loads(content))):
+        return f"{folder} is damaged ({RECORD}: other bytes than were written)"
     for name, size_bytes in record.files.items():
         path = folder / name
         found = path.stat().st_size if path.is_file() else None

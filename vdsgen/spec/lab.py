@@ -22,6 +22,7 @@ from vdsgen.spec.base import (
     SpecWithOptions,
 )
 from vdsgen.spec.calibration import Calibration
+from vdsgen.spec.failures import CheckpointStorage, Failures
 from vdsgen.spec.launching import Kubernetes, Launcher, Restarts, Slurm
 
 
@@ -129,7 +130,9 @@ class NodeGroup(Spec):
 class Pool(SpecWithOptions):
     """GPUs that a job may use together: nodes that are all alike, or groups of unequal ones."""
 
-    written_where_set = frozenset({"launcher", "slurm", "kubernetes", "restarts", "hang_seconds"})
+    written_where_set = frozenset(
+        {"launcher", "slurm", "kubernetes", "restarts", "hang_seconds", "failures", "checkpoint_storage"}
+    )
 
     name: Name
     gpu: CatalogName | Gpu | None = None
@@ -168,6 +171,10 @@ class Pool(SpecWithOptions):
     """Names that ssh reaches, one a node; go into the hostfile."""
     calibration: PathText | Calibration | None = None
     """What `vdsgen calibrate` measured: its file (relative paths start at the lab file), or the figures."""
+    failures: Failures | None = None
+    """How often jobs fail here; None: not known."""
+    checkpoint_storage: CheckpointStorage | None = None
+    """How fast checkpoints are written here; None: as the calibration says, if it does."""
     launcher: Launcher | None = None
     """What starts its jobs, unless `vdsgen launch --launcher` says otherwise; None: deepspeed's runner.
     `slurm` renders a batch script too, `kubernetes` a PyTorchJob."""

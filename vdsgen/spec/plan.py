@@ -222,6 +222,32 @@ class Predicted(Spec):
     """Null where the experiment does not say how many clips there are (`data.clips`)."""
 
 
+class PlannedSaving(SpecWithOptions):
+    """What checkpoints take, and what saving and failures cost a run. Null: the lab does not say."""
+
+    written_where_set: ClassVar[frozenset[str]] = frozenset({"copied_bytes_by_stage"})
+
+    every_steps: PositiveInt
+    checkpoint_bytes: PositiveInt
+    """Of all ranks' tensors."""
+    copied_bytes_by_stage: tuple[NonNegativeInt, ...] = ()
+    """What the rank that saves most keeps of it in host memory; empty where training waits for writing."""
+    write_seconds: NonNegativeFloat | None = None
+    blocking_seconds: NonNegativeFloat | None = None
+    """In which a save holds training up."""
+    between_failures_seconds: NonNegativeFloat | None = None
+    """On the average, of the whole job."""
+    best_every_steps: PositiveInt | None = None
+    """What costs least."""
+    saving_fraction: NonNegativeFloat | None = None
+    """Of the run's time without failures, what is spent waiting for saves."""
+    lost_seconds_per_failure: NonNegativeFloat | None = None
+    """Steps that are trained again, and the restart."""
+    overhead_fraction: NonNegativeFloat | None = None
+    """What saving and failures add to the time that steps take."""
+    best_overhead_fraction: NonNegativeFloat | None = None
+
+
 class Rejected(Spec):
     """A family of candidates that lost, and the one of them that came nearest."""
 
@@ -244,7 +270,7 @@ class Search(Spec):
 class Plan(SpecWithOptions):
     """`plan.json`"""
 
-    written_where_set: ClassVar[frozenset[str]] = frozenset({"ema"})
+    written_where_set: ClassVar[frozenset[str]] = frozenset({"ema", "saving"})
 
     schema_version: Literal[1] = 1
     generator: str
@@ -263,6 +289,8 @@ class Plan(SpecWithOptions):
     ema: WeightAverage = WeightAverage()
     stages: tuple[Stage, ...]
     predicted: Predicted
+    saving: PlannedSaving | None = None
+    """Null where the lab says nothing of it, and training waits for checkpoints to be written."""
     reasons: tuple[str, ...]
     """Why this plan won, one sentence each."""
     search: Search

@@ -48,13 +48,25 @@ class Diffusion(SpecWithOptions):
 class Saving(SpecWithOptions):
     """Checkpoints of a run."""
 
-    written_where_set: ClassVar[frozenset[str]] = frozenset({"keep_hours"})
+    written_where_set: ClassVar[frozenset[str]] = frozenset({"keep_hours", "asynchronous"})
 
-    every_steps: PositiveInt = 500
+    every_steps: PositiveInt | Literal["auto"] = 500
+    """auto: so often that saving and what a failure loses cost least, from the pool's `failures` and the rate
+    at which it writes checkpoints; `vdsgen generate` writes the number."""
     keep: PositiveInt = 3
     """The last so many stay."""
     keep_hours: PositiveFloat | None = None
     """Those written in so many hours before the newest stay besides."""
+    asynchronous: bool = False
+    """Training waits while what is saved is copied to host memory, not while it is written. The copy stays
+    there (docs/saving.md)."""
+
+    @property
+    def interval_steps(self) -> int:
+        """`every_steps` as a number. Of a rendered directory's: `auto` is resolved by planning."""
+        if self.every_steps == "auto":
+            raise SpecError("every_steps", "is auto where a number of steps is needed")
+        return self.every_steps
 
 
 class Sampling(SpecWithOptions):
