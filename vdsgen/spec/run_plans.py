@@ -1,0 +1,52 @@
+"""The plans that a run has been trained by: copies in its own directory, since rendered ones are rewritten."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vdsgen.errors import VdsgenError
+from vdsgen.files import write_atomically
+from vdsgen.spec.checkpoints import CheckpointRecord
+from vdsgen.spec.rendered import NEEDED, Rendered, read_rendered
+
+PLANS = "plans"
+"""Folder of a run directory; holds folders 1, 2, ..., each a rendered directory without what starts it."""
+
+
+def recorded_plans(run: Path) -> list[Path]:
+    """The first one first."""
+    folder = run / PLANS
+    found = [entry for entry in folder.iterdir() if entry.name.isdecimal()] if folder.is_dir() else []
+    whole = [entry for entry in found if all((entry / name).is_file() for name in NEEDED)]
+    return sorted(whole, key=lambda entry: int(entry.name))
+
+
+def next_plan(run: Path) -> Path:
+    """Where the next one goes. Half of one may be there; nothing whole is."""
+    taken = [int(entry.name) for entry in recorded_plans(run)]
+    return run / PLANS / str(max(taken, default=0) + 1)
+
+
+def record_plan(run: Path, rendered: Path) -> Path:
+    """Copies what training reads of a rendered directory, unless the run has it already; returns the copy's
+    folder. Raises OSError."""
+    contents = {name: (rendered / name).read_bytes() for name in NEEDED}
+    for folder in reversed(recorded_plans(run)):
+        if all((folder / name).read_bytes() == content for name, content in contents.items()):
+            return folder
+    folder = next_plan(run)
+    for name, content in contents.items():
+        write_atomically(folder / name, content)
+    return folder
+
+
+def plan_of_checkpoint(run: Path, record: CheckpointRecord) -> Rendered | None:
+    """The recorded plan that a checkpoint was written under; None in runs of versions that kept none."""
+    for folder in reversed(recorded_plans(run)):
+        try:
+            rendered = read_rendered(folder)
+        except VdsgenError:
+            continue
+        if rendered.plan_sha256 == record.plan_sha256 and rendered.layout == record.layout:
+            return rendered
+    return None
