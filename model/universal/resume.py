@@ -23,12 +23,12 @@ def resume_elsewhere(
 
     Raises VdsgenError where a file cannot be read or written, or the model is another one."""
     say_first(f"{folder} was written by {record.layout}; going on with {rendered.layout}")
-    load_universal(engine, universal_of(run, folder, record, _splits(record, rendered)))
+    load_universal(engine, universal_of(run, folder, record, splits_of_ranks(record, rendered)))
     if engine.compressor is not None:
         say_first("warning: what compressing gradients has lost so far is forgotten: its errors start at zero")
 
 
-def _splits(record: CheckpointRecord, rendered: Rendered) -> dict[str, Split]:
+def splits_of_ranks(record: CheckpointRecord, rendered: Rendered) -> dict[str, Split]:
     """How the ranks that wrote the checkpoint shared parameters."""
     size = record.layout.tensor_parallel_size
     if size == 1:

@@ -39,6 +39,8 @@ def config(
             "activation_checkpoint_interval": 2,
             "use_reentrant": False,
             "tensor_parallel_size": tensor,
+            "pipe_partitioned": False,
+            "grad_partitioned": False,
         },
         "zero_optimization": {"stage": zero_stage},
         "optimizer": {"type": "AdamW", "params": {"lr": 1e-3, "torch_adam": True, "fused": True}},

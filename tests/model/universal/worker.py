@@ -24,7 +24,8 @@ from vdsgen.model.adamw_8bit import moment_of
 from vdsgen.model.build import build_engine
 from vdsgen.model.console import is_first_rank
 from vdsgen.model.engine import TrainingEngine
-from vdsgen.model.layers.tensor_parallel import split_of
+from vdsgen.model.export.tensor_shares import splits_of
+from vdsgen.model.layers.tensor_parallel import Split, split_of
 from vdsgen.model.masters import (
     Slice,
     base_optimizer,
@@ -35,6 +36,8 @@ from vdsgen.model.masters import (
     trainable,
     whole_parameters,
 )
+from vdsgen.model.universal import resume
+from vdsgen.spec.checkpoints import CheckpointRecord
 from vdsgen.spec.training import Saving
 
 KEYS = ("fp32", "exp_avg", "exp_avg_sq")
@@ -123,6 +126,12 @@ def scalars(engine: TrainingEngine) -> dict[str, Any]:
     }
 
 
+def splits_of_ranks(record: CheckpointRecord, _rendered: Any) -> dict[str, Split]:
+    """Of the tests' model, which has no experiment around it."""
+    size = record.layout.tensor_parallel_size
+    return splits_of(MODEL, GEOMETRY, size) if size > 1 else {}
+
+
 def run_case(case: dict[str, Any], folder: Path) -> dict[str, Any]:
     if "fp16" in case["config"]:
         from deepspeed.accelerator import get_accelerator
@@ -155,6 +164,7 @@ def main() -> None:
     job = json.load(sys.stdin)
     torch.set_num_threads(1)
     start_nowhere_at_zero()
+    resume.splits_of_ranks = splits_of_ranks
     results = [run_case(case, Path(job["folder"])) for case in job["cases"]]
     print(flush=True)
     print(json.dumps(results), flush=True)
