@@ -15,10 +15,12 @@ from vdsgen.errors import VdsgenError
 from vdsgen.launch.commands import Job, Machine
 from vdsgen.render.placement import placement
 from vdsgen.spec.checkpoints import read_checkpoints
+from vdsgen.spec.continuing import check_continues
 from vdsgen.spec.data import Autoencoder
 from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.plan import Plan
 from vdsgen.spec.rendered import Rendered
+from vdsgen.spec.run_plans import plan_of_checkpoint
 
 TRAINING_PACKAGES = ("torch", "deepspeed", "av", "numpy", "matplotlib", "tensorboard")
 VIDEO_SUFFIXES = frozenset({".mp4", ".webm", ".mkv", ".mov", ".avi", ".gif"})
@@ -38,6 +40,14 @@ def check_output(output: Path, *, resume: bool) -> None:
     if not resume and output.is_dir() and any(output.iterdir()):
         remedy = "choose a new --output" + (", or add --resume to continue that run" if complete else "")
         raise VdsgenError(f"{output} is not empty", remedy=remedy)
+
+
+def check_resumes(output: Path, rendered: Rendered) -> None:
+    """Raises VdsgenError where the plan would train another run than the one in `output`."""
+    complete, _ = read_checkpoints(output)
+    before = plan_of_checkpoint(output, list(complete.values())[-1]) if complete else None
+    if before is not None:
+        check_continues(before, rendered)
 
 
 def check_training_installed(packages: Sequence[str] = TRAINING_PACKAGES) -> None:
