@@ -120,6 +120,19 @@ def check_devices(job: Job, plan: Plan, python: Path) -> None:
     """Ranks of this machine against its devices, asked of DeepSpeed itself in a process of its own."""
     if job.on_cpu:
         return
+    name, count = devices_here(python)
+    needed = 1 + max(job.devices[0]) if job.devices else job.world_size // job.nodes
+    if count < needed:
+        raise VdsgenError(
+            f"the plan needs {needed} GPUs ({plan.pool}) on this machine, DeepSpeed finds {count} "
+            f"(accelerator: {name})",
+            remedy="plan for a pool of the GPUs that are here, or set DS_ACCELERATOR=cpu to try it, slowly",
+        )
+
+
+def devices_here(python: Path) -> tuple[str, int]:
+    """The accelerator's name and how many of it this machine has, 0 of processors; asked of DeepSpeed in a
+    process of its own. Raises VdsgenError where it does not start."""
     script = (
         "from deepspeed.accelerator import get_accelerator as a;"
         "print(); print('vdsgen', a().device_name(), a().device_count() if a().is_available() else 0)"
@@ -132,14 +145,7 @@ def check_devices(job: Job, plan: Plan, python: Path) -> None:
     )
     if words is None:
         raise VdsgenError(f"DeepSpeed does not start here:\n{answer.stderr.strip()}")
-    name, count = words[0], 0 if words[0] == "cpu" else int(words[1])
-    needed = 1 + max(job.devices[0]) if job.devices else job.world_size // job.nodes
-    if count < needed:
-        raise VdsgenError(
-            f"the plan needs {needed} GPUs ({plan.pool}) on this machine, DeepSpeed finds {count} "
-            f"(accelerator: {name})",
-            remedy="plan for a pool of the GPUs that are here, or set DS_ACCELERATOR=cpu to try it, slowly",
-        )
+    return words[0], 0 if words[0] == "cpu" else int(words[1])
 
 
 def this_machine(environment: Mapping[str, str]) -> Machine:

@@ -15,16 +15,20 @@ PLANS = "plans"
 
 def recorded_plans(run: Path) -> list[Path]:
     """The first one first."""
-    folder = run / PLANS
-    found = [entry for entry in folder.iterdir() if entry.name.isdecimal()] if folder.is_dir() else []
+    found = _numbered(run / PLANS)
     whole = [entry for entry in found if all((entry / name).is_file() for name in NEEDED)]
     return sorted(whole, key=lambda entry: int(entry.name))
 
 
 def next_plan(run: Path) -> Path:
-    """Where the next one goes. Half of one may be there; nothing whole is."""
-    taken = [int(entry.name) for entry in recorded_plans(run)]
-    return run / PLANS / str(max(taken, default=0) + 1)
+    """Where the next one goes: nothing is there."""
+    folder = run / PLANS
+    taken = [int(entry.name) for entry in _numbered(folder)]
+    return folder / str(max(taken, default=0) + 1)
+
+
+def _numbered(folder: Path) -> list[Path]:
+    return [entry for entry in folder.iterdir() if entry.name.isdecimal()] if folder.is_dir() else []
 
 
 def record_plan(run: Path, rendered: Path) -> Path:
