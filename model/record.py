@@ -77,6 +77,18 @@ def record_run(configuration: Configuration, index: Index, from_step: int) -> No
     write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
+def begun_under_this_plan(run: Path) -> int:
+    """The step after which the present plan's steps began: of those starts after which no other came, the
+    first."""
+    starts = _earlier(run / "run.json").get("starts") or [{"from_step": 0}]
+    begun = int(starts[-1]["from_step"])
+    for start in reversed(starts):
+        if start.get("plan") != starts[-1].get("plan"):
+            break
+        begun = int(start["from_step"])
+    return begun
+
+
 def _size_units(configuration: Configuration) -> dict[str, int]:
     """Where clips of several sizes take turns within a step: a later layout keeps to the same turns."""
     data = configuration.rendered.experiment.data

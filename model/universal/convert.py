@@ -83,7 +83,8 @@ def universal_of(run: Path, folder: Path, record: CheckpointRecord, splits: Spli
             f"{folder} could not be converted for another layout, into {target}: {error}",
             remedy="free space; what is half converted there is not used",
         ) from error
-    say_first(f"Converted {folder} for any layout: {size_bytes / 1e9:.3g} GB, {time.monotonic() - began:.1f} s")
+    seconds = time.monotonic() - began
+    say_first(f"Converted {folder} for any layout: {size_bytes / 1e9:.3g} GB, {seconds:.1f} s")
     return target
 
 
@@ -95,9 +96,7 @@ def _is_sound(target: Path, source_sha256: str) -> bool:
     return not any(everybodys(lambda: damage(target, found, rank, ranks)))
 
 
-def _convert(
-    folder: Path, record: CheckpointRecord, target: Path, splits: Splits, source_sha256: str
-) -> int:
+def _convert(folder: Path, record: CheckpointRecord, target: Path, splits: Splits, source_sha256: str) -> int:
     """Returns the bytes written."""
     source = source_of(folder, record, splits)
     sizes = source.sizes_bytes
@@ -193,7 +192,7 @@ class _Progress:
         if time.monotonic() - self._said_at > SECONDS_BETWEEN_LINES:
             self._said_at = time.monotonic()
             share = self._done_bytes / max(1, self._own_bytes)
-            say_first(f"Converting the checkpoint for another layout: {share:.0%} of {self._all_bytes / 1e9:.3g} GB")
+            say_first(f"Converting for another layout: {share:.0%} of {self._all_bytes / 1e9:.3g} GB")
 
 
 def _written(source: Source, names: list[str], target: Path, said: _Progress) -> dict[str, tuple[int, str]]:
@@ -228,8 +227,8 @@ def _written(source: Source, names: list[str], target: Path, said: _Progress) ->
 
 def _for_deepspeed(progress: Progress) -> dict[str, Any]:
     """What DeepSpeed's own loader reads besides: the optimizer's groups, once as ZeRO-1 and ZeRO-2 look for
-    them (base_optimizer.py:332) and once as ZeRO-3 does (zero/stage3.py:3653), and the engine's counters under
-    the names that pipelines and ZeRO-3 look for."""
+    them (base_optimizer.py:332) and once as ZeRO-3 does (zero/stage3.py:3653), and the engine's counters in
+    files by the names that pipelines and ZeRO-3 look for."""
     groups = [{"lr": progress.learning_rate}]
     step = torch.tensor(float(progress.optimizer_steps))
     counters = {

@@ -62,12 +62,8 @@ class _Parameters:
         self._ranks = TensorRanks()
         if self._splits:
             mpu = engine.mpu
-            self._ranks = TensorRanks(
-                mpu.get_slice_parallel_world_size(), mpu.get_slice_parallel_rank()
-            )
-        self._shapes = {
-            name: tuple(getattr(one, "ds_shape", one.shape)) for name, one in named.items()
-        }
+            self._ranks = TensorRanks(mpu.get_slice_parallel_world_size(), mpu.get_slice_parallel_rank())
+        self._shapes = {name: tuple(getattr(one, "ds_shape", one.shape)) for name, one in named.items()}
 
     def has(self, name: str, key: str) -> bool:
         return self._path(name, key).is_file()
@@ -190,7 +186,8 @@ def _schedule_state(scheduler: Any, progress: Progress) -> Mapping[str, Any]:
 
 def _load_loss_scaling(optimizer: Any, saved: Mapping[str, float]) -> None:
     """Between the two kinds of scaler that DeepSpeed has for fp16; one that has just begun stays."""
-    scaler = optimizer.loss_scale_config if isinstance(optimizer, FP16_UnfusedOptimizer) else optimizer.loss_scaler
+    unshared = isinstance(optimizer, FP16_UnfusedOptimizer)
+    scaler = optimizer.loss_scale_config if unshared else optimizer.loss_scaler
     for key, value in saved.items():
         if hasattr(scaler, key):
             setattr(scaler, key, value)

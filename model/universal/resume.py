@@ -25,7 +25,7 @@ def resume_elsewhere(
     say_first(f"{folder} was written by {record.layout}; going on with {rendered.layout}")
     load_universal(engine, universal_of(run, folder, record, splits_of_ranks(record, rendered)))
     if engine.compressor is not None:
-        say_first("warning: what compressing gradients has lost so far is forgotten: its errors start at zero")
+        say_first("warning: what compressing gradients has lost so far is left out: its errors start at zero")
 
 
 def splits_of_ranks(record: CheckpointRecord, rendered: Rendered) -> dict[str, Split]:

@@ -113,9 +113,7 @@ def _stage_files(record: CheckpointRecord, pattern: re.Pattern[str], tensor_rank
     return [name for _, name in sorted(found)]
 
 
-def _of_zero_3(
-    folder: Path, record: CheckpointRecord, tensor_rank: int, common: Mapping[str, Any]
-) -> _Files:
+def _of_zero_3(folder: Path, record: CheckpointRecord, tensor_rank: int, common: Mapping[str, Any]) -> _Files:
     """Each parameter is shared out by itself, the last shares padded (zero/stage3.py, _rigid_state_dict)."""
     models, files = zero_3_files(folder, record, tensor_rank)
     optimizers = [file["optimizer_state_dict"] for file in files]
@@ -149,8 +147,8 @@ def _of_shares(folder: Path, files: Sequence[str], common: Mapping[str, Any]) ->
 
 
 def _of_whole(folder: Path, files: Sequence[str], module: Weights, common: Mapping[str, Any]) -> _Files:
-    """Every data rank holds everything: one file a stage, which names no parameter (fp16/unfused_optimizer.py:
-    335, or torch's AdamW itself); what trained is in our own client state."""
+    """Every data rank holds everything: one file a stage (fp16/unfused_optimizer.py:335, or torch's AdamW
+    itself), which names no parameter; what trained is in our own client state."""
     held, groups, loss_scaling = [], None, {}
     for file in files:
         saved = load(folder / file)

@@ -34,7 +34,9 @@ def _steps(_context: click.Context, _parameter: click.Parameter, text: str | Non
     is_flag=True,
     help="With --resume: plan what DIR trains for the GPUs that are left, and go on with that.",
 )
-@click.option("--gpus", type=click.IntRange(min=1), metavar="N", help="--replan: so many of DIR's pool are left.")
+@click.option(
+    "--gpus", type=click.IntRange(min=1), metavar="N", help="--replan: so many of DIR's pool are left."
+)
 @click.option(
     "--lab", type=click.Path(path_type=Path), metavar="LAB", help="--replan: a lab file of what is left."
 )

@@ -84,9 +84,7 @@ def _gpus_here(pool: Pool) -> int:
     return count
 
 
-def _plan_for(
-    given: RenderedDirectory, before: Plan, pools: Sequence[Pool]
-) -> tuple[Plan, Experiment]:
+def _plan_for(given: RenderedDirectory, before: Plan, pools: Sequence[Pool]) -> tuple[Plan, Experiment]:
     """The best plan that keeps most of the experiment's demands. Raises the error of the least of them where
     nothing fits."""
     from vdsgen.cli.plan import plans_by_pool
@@ -120,6 +118,5 @@ def _attempts(experiment: Experiment, before: Plan) -> Iterator[tuple[Experiment
     if names:
         yield freed, dropped
     if experiment.training.precision == "auto":
-        yield without_size_pins(experiment)[0], "; ".join(
-            [*([dropped] if names else []), f"nothing fits in {before.precision.dtype}: planned in any precision"]
-        )
+        in_any = f"nothing fits in {before.precision.dtype}: planned in any precision"
+        yield without_size_pins(experiment)[0], f"{dropped}; {in_any}" if names else in_any

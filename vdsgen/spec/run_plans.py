@@ -1,4 +1,4 @@
-"""The plans that a run has been trained by: copies in its own directory, since rendered ones are rewritten."""
+"""The plans that a run has been trained by: its own copies, since rendered directories are rewritten."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from vdsgen.spec.checkpoints import CheckpointRecord
 from vdsgen.spec.rendered import NEEDED, Rendered, read_rendered
 
 PLANS = "plans"
-"""Folder of a run directory; holds folders 1, 2, ..., each a rendered directory without what starts it."""
+"""Folder of a run directory; holds folders 1, 2, ..., each a rendered directory."""
+COPIED = (*NEEDED, "launch.sh", "PLAN.md")
 
 
 def recorded_plans(run: Path) -> list[Path]:
@@ -32,15 +33,15 @@ def _numbered(folder: Path) -> list[Path]:
 
 
 def record_plan(run: Path, rendered: Path) -> Path:
-    """Copies what training reads of a rendered directory, unless the run has it already; returns the copy's
-    folder. Raises OSError."""
-    contents = {name: (rendered / name).read_bytes() for name in NEEDED}
+    """Copies a rendered directory, unless the run has all that training reads of it already; returns the
+    copy's folder. Raises OSError."""
+    contents = {name: (rendered / name).read_bytes() for name in COPIED if (rendered / name).is_file()}
     for folder in reversed(recorded_plans(run)):
-        if all((folder / name).read_bytes() == content for name, content in contents.items()):
+        if all((folder / name).read_bytes() == contents[name] for name in NEEDED):
             return folder
     folder = next_plan(run)
     for name, content in contents.items():
-        write_atomically(folder / name, content)
+        write_atomically(folder / name, content, executable=name == "launch.sh")
     return folder
 
 

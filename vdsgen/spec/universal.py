@@ -37,9 +37,9 @@ class Progress(Spec):
     optimizer_steps: NonNegativeInt
     """AdamW's own count."""
     learning_rate: NonNegativeFloat
-    schedule: dict[str, int | float] = {}
+    schedule: dict[str, int | float]
     """The state of the learning rate's schedule; empty where it is constant."""
-    loss_scaling: dict[str, int | float] = {}
+    loss_scaling: dict[str, int | float]
     """Of fp16."""
     average_steps: NonNegativeInt | None = None
     """Steps in the weights' average; None: there is none."""

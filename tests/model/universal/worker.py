@@ -44,7 +44,7 @@ KEYS = ("fp32", "exp_avg", "exp_avg_sq")
 
 
 def flat_states(engine: TrainingEngine) -> dict[str, list[Tensor]]:
-    """What this rank's optimizer holds: for each kind of state the flat tensors, in the order of slices_of."""
+    """What this rank's optimizer holds: for each kind of state the flat tensors, in slices_of's order."""
     inner = engine.engine
     states = [base_optimizer(inner).state[one] for one in stepped_tensors(inner)]
     found = {"fp32": [tensor.clone() for tensor in master_tensors(inner)]}
@@ -76,9 +76,9 @@ def all_states(engine: TrainingEngine) -> dict[str, dict[str, Tensor]]:
             shapes = {name: shape for rank in own for name, shape in rank[2].items()}
             slices = [[[Slice(*one) for one in of_tensor] for of_tensor in rank[1]] for rank in own]
             of_share.append(whole_parameters([rank[0][key] for rank in own], slices, shapes))
-        all_splits = {name: split for rank in ranks for name, split in rank[4].items()}
+        splits = {name: split for rank in ranks for name, split in rank[4].items()}
         found[key] = {
-            name: tensor if all_splits[name] is None else all_splits[name].whole([of[name] for of in of_share])
+            name: tensor if splits[name] is None else splits[name].whole([of[name] for of in of_share])
             for name, tensor in of_share[0].items()
         }
     return found
