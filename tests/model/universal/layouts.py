@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.model.layout_worker import GLOBAL_BATCH, MODEL
-from tests.model.ranks import run_ranks
+from tests.model.ranks import DIFFUSERS, run_ranks
 
 LAYERS = MODEL.depth + 2
 Case = dict[str, Any]
@@ -63,13 +63,20 @@ def ranks_of(case: Case) -> int:
     return int(section["stages"] * section["tensor_parallel_size"] * per_stage)
 
 
+def kind_of(case: Case) -> tuple[int, bool]:
+    """Ranks, and whether they are a pipeline."""
+    return ranks_of(case), case["config"]["pipeline"]["stages"] > 1
+
+
 def run_cases(cases: Sequence[Case], folder: Path) -> dict[str, list[Any]]:
-    """What each rank says, by the case's name. One start for each number of ranks, pipelined or not:
-    DeepSpeed does not build a plain engine in a process that has built a pipelined one."""
+    """What each rank says, by the case's name. One start for each number of ranks, pipelined or not, in the
+    order of their first cases: DeepSpeed does not build a plain engine in a process that has built a pipelined
+    one."""
     found: dict[str, list[Any]] = {}
-    kinds = {(ranks_of(case), case["config"]["pipeline"]["stages"] > 1) for case in cases}
-    for kind in sorted(kinds):
-        own = [case for case in cases if (ranks_of(case), case["config"]["pipeline"]["stages"] > 1) == kind]
-        said = run_ranks("tests.model.universal.worker", kind[0], {"cases": own, "folder": str(folder)})
+    for kind in dict.fromkeys(map(kind_of, cases)):
+        own = [case for case in cases if kind_of(case) == kind]
+        job = {"cases": own, "folder": str(folder)}
+        imports = DIFFUSERS if any(case.get("adapters") for case in own) else ()
+        said = run_ranks("tests.model.universal.worker", kind[0], job, imports=imports)
         found |= {case["name"]: [rank[index] for rank in said] for index, case in enumerate(own)}
     return found
