@@ -23,6 +23,10 @@ def reduced_pool(pool: Pool, gpus: int) -> Pool:
             f"pool {pool.name} has nodes or GPUs that are not all alike: {gpus} of them are not one choice",
             remedy=DESCRIBE,
         )
+    if gpus > pool.world_size:
+        raise VdsgenError(
+            f"pool {pool.name} had {pool.nodes} x {pool.gpus_per_node} GPUs: {gpus} are more", remedy=DESCRIBE
+        )
     if gpus <= pool.gpus_per_node:
         nodes, gpus_per_node = 1, gpus
     elif gpus % pool.gpus_per_node == 0:
@@ -31,10 +35,6 @@ def reduced_pool(pool: Pool, gpus: int) -> Pool:
         raise VdsgenError(
             f"{gpus} GPUs are no whole nodes of {pool.gpus_per_node}, as pool {pool.name} has them",
             remedy=DESCRIBE,
-        )
-    if nodes > pool.nodes:
-        raise VdsgenError(
-            f"pool {pool.name} had {pool.nodes} x {pool.gpus_per_node} GPUs: {gpus} are more", remedy=DESCRIBE
         )
     if pool.hosts is not None and nodes < pool.nodes:
         raise VdsgenError(

@@ -69,9 +69,8 @@ def kind_of(case: Case) -> tuple[int, bool]:
 
 
 def run_cases(cases: Sequence[Case], folder: Path) -> dict[str, list[Any]]:
-    """What each rank says, by the case's name. One start for each number of ranks, pipelined or not, in the
-    order of their first cases: DeepSpeed does not build a plain engine in a process that has built a pipelined
-    one."""
+    """What each rank says, by the case's name. One start for each kind of ranks, in the order of their first
+    cases: DeepSpeed does not build a plain engine in a process that has built a pipelined one."""
     found: dict[str, list[Any]] = {}
     for kind in dict.fromkeys(map(kind_of, cases)):
         own = [case for case in cases if kind_of(case) == kind]

@@ -1,13 +1,12 @@
-"""A checkpoint goes on in other layouts of ranks: with its states to the last bit, and its losses to rounding.
+"""A checkpoint goes on in other layouts of ranks: with its states to the last bit, its losses to rounding.
 
 Losses differ from the uninterrupted run's because sums are taken in another order: fp32 to a few of its units
-in the last place (1.2e-7), the others to about two of theirs (fp16 9.8e-4, bf16 7.8e-3; under ZeRO-3 DeepSpeed's
-linear layers round before they add the bias).
+in the last place (1.2e-7), the others to about two of theirs (fp16 9.8e-4, bf16 7.8e-3; under ZeRO-3 the
+engine's linear layers round before they add the bias).
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest

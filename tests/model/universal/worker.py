@@ -4,8 +4,8 @@ another on the same process group.
 Reads {"cases": [...], "folder": ...} from standard input and prints, as its last line, a result a case. A
 case has `name`, `config`, `steps` (to come to), where it is resumed `source` (the case whose checkpoint it
 goes on from), and what it leaves: `save_at` (a step to save a checkpoint after, with all states beside it).
-With `adapters` it is a model of diffusers that trains adapters alone. With `by_deepspeed` the source, converted
-by a case before, is loaded by DeepSpeed's own loader.
+With `adapters` it is a model of diffusers that trains adapters alone. With `by_deepspeed` the source, which a
+case before has converted, is loaded by DeepSpeed's own loader.
 """
 
 from __future__ import annotations
