@@ -105,7 +105,7 @@ def _load_trained(engine: Any, stored: _Parameters, progress: Progress) -> None:
     for master, slices in zip(stepped_tensors(engine), slices_of(engine), strict=True):
         flat = master.detach().view(-1)
         stored.fill(flat, slices, WEIGHT)
-        if progress.optimizer_steps == 0 or not slices:
+        if progress.optimizer_steps == 0:
             continue
         moments = [torch.zeros(flat.numel(), dtype=torch.float32, device=flat.device) for _ in MOMENTS]
         for key, moment in zip(MOMENTS, moments, strict=True):
@@ -117,7 +117,8 @@ def _load_trained(engine: Any, stored: _Parameters, progress: Progress) -> None:
 
 def _set_moments(optimizer: Any, master: Tensor, moments: Sequence[Tensor], steps: int) -> None:
     if isinstance(optimizer, AdamW8bit):
-        optimizer.set_moments(master, *moments, steps)
+        first, second = moments
+        optimizer.set_moments(master, first, second, steps)
         return
     state = optimizer.state[master]
     for key, moment in zip(MOMENTS, moments, strict=True):

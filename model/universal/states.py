@@ -131,7 +131,9 @@ def _of_zero_3(folder: Path, record: CheckpointRecord, tensor_rank: int, common:
 def _of_shares(folder: Path, files: Sequence[str], common: Mapping[str, Any]) -> _Files:
     """Data ranks hold equal stretches of all parameters of a stage, one after the other
     (zero/stage_1_and_2.py:3358, bf16_optimizer.py:629)."""
-    held, behind = [], {}
+    held: list[Held] = []
+    behind: dict[str, int] = {}
+    """Elements of each parameter that the ranks so far hold."""
     optimizers = [load(folder / name)["optimizer_state_dict"] for name in files]
     for optimizer in optimizers:
         base = optimizer["base_optimizer_state"]

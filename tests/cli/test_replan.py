@@ -41,7 +41,12 @@ def test_a_plan_for_what_is_left_is_shown_written_and_started(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[Request] = []
-    monkeypatch.setattr(starting, "start", lambda request: started.append(request) or 0)
+
+    def note(request: Request) -> int:
+        started.append(request)
+        return 0
+
+    monkeypatch.setattr(starting, "start", note)
     result = launch(run, "--resume", "--replan", "--gpus", "2")
     assert result.exit_code == 0, result.output
     assert "constraints.pipeline_parallel_size, data_parallel_size: planned without" in result.output

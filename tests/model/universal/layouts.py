@@ -11,6 +11,7 @@ from tests.model.ranks import DIFFUSERS, run_ranks
 
 LAYERS = MODEL.depth + 2
 Case = dict[str, Any]
+WORKER = "tests.model.universal.worker"
 
 PRECISIONS: dict[str, dict[str, Any]] = {
     "fp32": {},
@@ -68,7 +69,7 @@ def kind_of(case: Case) -> tuple[int, bool]:
     return ranks_of(case), case["config"]["pipeline"]["stages"] > 1
 
 
-def run_cases(cases: Sequence[Case], folder: Path) -> dict[str, list[Any]]:
+def run_cases(cases: Sequence[Case], folder: Path, timeout_seconds: float = 240) -> dict[str, list[Any]]:
     """What each rank says, by the case's name. One start for each kind of ranks, in the order of their first
     cases: DeepSpeed does not build a plain engine in a process that has built a pipelined one."""
     found: dict[str, list[Any]] = {}
@@ -76,6 +77,6 @@ def run_cases(cases: Sequence[Case], folder: Path) -> dict[str, list[Any]]:
         own = [case for case in cases if kind_of(case) == kind]
         job = {"cases": own, "folder": str(folder)}
         imports = DIFFUSERS if any(case.get("adapters") for case in own) else ()
-        said = run_ranks("tests.model.universal.worker", kind[0], job, imports=imports)
+        said = run_ranks(WORKER, kind[0], job, timeout_seconds, imports)
         found |= {case["name"]: [rank[index] for rank in said] for index, case in enumerate(own)}
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -115,13 +116,13 @@ def test_a_conversion_that_fails_leaves_no_record(run: Path, monkeypatch: pytest
     def full_disk(content: Any, stream: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(convert.torch, "save", full_disk)
+    monkeypatch.setattr(torch, "save", full_disk)
     with pytest.raises(VdsgenError, match=r"could not be converted for another layout.*No space left"):
         converted(run)
     assert read_universal(run / UNIVERSAL / "step-00000007") is None
 
 
 def test_a_disk_with_too_little_room_is_refused_before(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convert.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     with pytest.raises(VdsgenError, match=r"takes .* GB in .*, 1e-08 GB are free"):
         converted(run)

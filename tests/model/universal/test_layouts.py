@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 SAVED, STEPS = 3, 5
 SUMS = "bf16, fp32 sums"
 LOSSES = {"fp32": 2e-6, "fp16": 2e-3, "bf16": 2e-2, SUMS: 2e-2}
-SOURCES = {
+SOURCES: dict[str, tuple[int, int, int, str, dict[str, Any]]] = {
     "2x2 fp32": (2, 2, 1, "fp32", EMA),
     "1x2 fp16": (1, 2, 0, "fp16", {}),
     "1x2 ZeRO-3": (1, 2, 3, SUMS, {}),
@@ -94,7 +94,8 @@ def loss_difference(answers: dict[str, list[Any]], name: str, of: str) -> float:
     """The largest, relative."""
     here, there = (answers[one][0]["figures"][-(STEPS - SAVED) :] for one in (name, of))
     assert len(here) == len(there) == STEPS - SAVED
-    return max(abs(mine[0] - theirs[0]) / abs(theirs[0]) for mine, theirs in zip(here, there, strict=True))
+    pairs = zip(here, there, strict=True)
+    return float(max(abs(mine[0] - theirs[0]) / abs(theirs[0]) for mine, theirs in pairs))
 
 
 @pytest.mark.parametrize("case", TARGETS, ids=[target(*one)["name"] for one in TARGETS])

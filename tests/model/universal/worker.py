@@ -47,7 +47,9 @@ from vdsgen.model.masters import (
 )
 from vdsgen.model.pipeline import Batch, PlannedPipelineModule, SequentialModel
 from vdsgen.model.universal import resume
+from vdsgen.model.universal.convert import universal_of
 from vdsgen.spec.checkpoints import CheckpointRecord
+from vdsgen.spec.rendered import Rendered
 from vdsgen.spec.training import Lora, Saving
 from vdsgen.spec.universal import UNIVERSAL
 
@@ -89,7 +91,7 @@ def all_states(engine: TrainingEngine) -> dict[str, dict[str, Tensor]]:
             of_share.append(whole_parameters([rank[0][key] for rank in own], slices, shapes))
         splits = {name: split for rank in ranks for name, split in rank[4].items()}
         found[key] = {
-            name: tensor if splits[name] is None else splits[name].whole([of[name] for of in of_share])
+            name: tensor if (split := splits[name]) is None else split.whole([of[name] for of in of_share])
             for name, tensor in of_share[0].items()
         }
     return found
@@ -156,7 +158,7 @@ def scalars(engine: TrainingEngine) -> dict[str, Any]:
     }
 
 
-def splits_of_ranks(record: CheckpointRecord, _rendered: Any) -> dict[str, Split]:
+def splits_of_ranks(record: CheckpointRecord, rendered: Rendered) -> dict[str, Split]:
     """Of the tests' model, which has no experiment around it."""
     size = record.layout.tensor_parallel_size
     return splits_of(MODEL, GEOMETRY, size) if size > 1 else {}
@@ -205,6 +207,17 @@ def train_on(engine: TrainingEngine, case: dict[str, Any], first: int, last: int
     return figures
 
 
+CONVERTING: list[float] = []
+"""Seconds that each conversion has taken, or finding it made."""
+
+
+def timed_universal_of(*arguments: Any) -> Path:
+    began = time.monotonic()
+    target = universal_of(*arguments)
+    CONVERTING.append(time.monotonic() - began)
+    return target
+
+
 def resumed(engine: TrainingEngine, case: dict[str, Any], run: Path) -> int:
     if not case.get("by_deepspeed"):
         return checkpoint.resume(engine, run, rendered_of(case["config"]))
@@ -231,6 +244,7 @@ def run_case(case: dict[str, Any], folder: Path) -> dict[str, Any]:
         began = time.monotonic()
         step = resumed(engine, case, run)
         answer["resume_seconds"] = time.monotonic() - began
+        answer["convert_seconds"] = CONVERTING.pop() if CONVERTING else None
         answer |= compared(engine, torch.load(run / "states.pt", weights_only=True))
     figures = []
     if "save_at" in case:
@@ -251,6 +265,7 @@ def main() -> None:
     torch.set_num_threads(1)
     start_nowhere_at_zero()
     resume.splits_of_ranks = splits_of_ranks
+    resume.universal_of = timed_universal_of  # type: ignore[attr-defined, assignment]
     init_distributed()  # the tiny models are built without build_engine
     results = [run_case(case, Path(job["folder"])) for case in job["cases"]]
     print(flush=True)
