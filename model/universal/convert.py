@@ -2,10 +2,9 @@
 
 A folder a parameter, `zero/<name>`, holds `fp32.pt`, `exp_avg.pt`, `exp_avg_sq.pt` ({"param": tensor}) and
 `step.pt`, as `deepspeed.checkpoint.ds_to_universal` writes them, and DeepSpeed's engine loads them with
-`checkpoint.load_universal`. That tool itself takes none of our checkpoints: below ZeRO-3 it asks for metadata
-that only Megatron's trainers write, and it knows neither frozen weights nor optimizers that are not shared
-out. What DeepSpeed's format has no place for lies beside: averages of weights in `ema/`, and in
-`training.json` what is not a parameter's.
+`checkpoint.load_universal`. That tool is for states that ZeRO shares out, with fp32 moments and without frozen
+weights; it runs code that a file may hold, and on one machine alone. What DeepSpeed's format has no place for
+lies beside: averages of weights in `ema/`, and in `training.json` what is not a parameter's.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 python -m tests.campaigns.replans
 
-For each pair a checkpoint after step 3 is resumed in the other layout by an engine that began with other weights:
-all states against those that the first layout's ranks had in memory, and the losses of three more steps
-against the run that was not interrupted.
+For each pair a checkpoint after step 3 is resumed in the other layout, by an engine that began with other
+weights: all states against those that the first layout's ranks had in memory, and the losses of three more
+steps against the run that was not interrupted.
 """
 
 from __future__ import annotations
@@ -130,13 +130,14 @@ def section(figures: Mapping[str, Any]) -> str:
     lines = [
         "## Other layouts of ranks",
         "",
-        f"Checkpoints of {len(layouts)} layouts, pipeline stages x data ranks, each resumed in every other one "
-        f"({len(rows)} pairs in all precisions) by engines that had begun with other weights: weights, both "
-        "moments and the weights' average compared with what the first layout's ranks had in memory, and the "
-        f"losses of {figures['steps']} more steps with the uninterrupted run's. Of fp16 the loss scale, and of all "
-        "the learning rates, are compared for equality too.",
+        f"Checkpoints of {len(layouts)} layouts, pipeline stages x data ranks, each resumed in every other "
+        f"one ({len(rows)} pairs in all precisions) by engines that had begun with other weights: weights, "
+        "both moments and the weights' average compared with what the first layout's ranks had in memory, "
+        f"and the losses of {figures['steps']} more steps with the uninterrupted run's. Counters, learning "
+        "rates and fp16's loss scales have to be equal too.",
         "",
-        "| precision | pairs | tensors compared | not equal to the last bit | largest loss difference | allowed |",
+        "| precision | pairs | tensors compared | not equal to the last bit | largest loss difference "
+        "| allowed |",
         "|---|---|---|---|---|---|",
     ]
     for precision, allowed in figures["tolerances"].items():

@@ -7,9 +7,13 @@ engine's linear layers round before they add the bias).
 
 from __future__ import annotations
 
+from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from deepspeed.checkpoint import ds_to_universal
 
 from tests.model.universal.layouts import EMA, INT8, Case, config, run_cases
 
@@ -82,12 +86,17 @@ FROM_TENSOR = extra("tensor > 1x1", "tensor", config(1, 1, 1, "fp32"))
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def answers(folder: Path) -> dict[str, list[Any]]:
     by_ranks = [source("2x2 fp32"), target(*TARGETS[0])]
     pairs = [source("1x2 fp16"), source("1x2 ZeRO-3"), *(target(*one) for one in TARGETS[1:-1])]
     alone = [target(*TARGETS[-1])]
     cases = [*by_ranks, *pairs, *OTHERS, source("2x1 bf16"), *TENSOR, *alone, FROM_TENSOR]
-    return run_cases(cases, tmp_path_factory.mktemp("runs"))
+    return run_cases(cases, folder)
 
 
 def loss_difference(answers: dict[str, list[Any]], name: str, of: str) -> float:
@@ -116,6 +125,26 @@ def test_deepspeed_loads_the_same_files(answers: dict[str, list[Any]], stage: in
     for rank in answers[name]:
         assert rank["other"] == [] and rank["same_names"] and rank["adam_steps"] == SAVED
     assert loss_difference(answers, name, "2x2 fp32") < LOSSES["fp32"]
+
+
+@pytest.mark.parametrize("name", ["2x2 fp32", "1x2 ZeRO-3"])
+def test_deepspeeds_own_tool_writes_the_same(
+    answers: dict[str, list[Any]], folder: Path, tmp_path: Path, name: str
+) -> None:
+    """Of what ZeRO shares out; ours has AdamW's step of ZeRO-3 too."""
+    assert answers[name]
+    (source,) = (folder / name / "checkpoints").glob("step-*")
+    wanted = {"num_extract_workers": 1, "num_merge_workers": 1, "keep_temp_folder": False, "strict": True}
+    theirs, ours = tmp_path / "universal", folder / name / "universal" / source.name
+    ds_to_universal.main(
+        Namespace(input_folder=str(source), output_folder=str(theirs), inject_missing_state=True, **wanted)
+    )
+    files = [path.relative_to(theirs) for path in theirs.glob("zero/*/*.pt")]
+    assert len(files) >= 3 * answers[f"{name} > 2x1 {0 if name == '2x2 fp32' else 1}"][0]["counts"]["fp32"]
+    for file in files:
+        one, other = (torch.load(folder / file, weights_only=True) for folder in (theirs, ours))
+        one, other = (x["param"] if isinstance(x, dict) else x for x in (one, other))
+        assert torch.equal(torch.as_tensor(one).view(-1), torch.as_tensor(other).view(-1)), file
 
 
 @pytest.mark.parametrize(("name", "of"), [("tensor > 1x1", "tensor"), ("2x2 fp32 > tensor", "2x2 fp32")])
