@@ -2,13 +2,15 @@
 
 A folder a parameter, `zero/<name>`, holds `fp32.pt`, `exp_avg.pt`, `exp_avg_sq.pt` ({"param": tensor}) and
 `step.pt`, as `deepspeed.checkpoint.ds_to_universal` writes them, and DeepSpeed's engine loads them with
-`checkpoint.load_universal`. That tool is for states that ZeRO shares out, with fp32 moments and without frozen
+`checkpoint.load_universal`. That tool is for states that ZeRO shares out, with fp32 moments and no frozen
 weights; it runs code that a file may hold, and on one machine alone. What DeepSpeed's format has no place for
 lies beside: averages of weights in `ema/`, and in `training.json` what is not a parameter's.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import shutil
 import time
@@ -120,7 +122,12 @@ def _convert(folder: Path, record: CheckpointRecord, target: Path, splits: Split
 
 
 def source_of(folder: Path, record: CheckpointRecord, splits: Splits) -> Source:
-    """Raises VdsgenError where a file cannot be read."""
+    """Raises VdsgenError where a file cannot be read, or states are not in the checkpoint's own files."""
+    if any(name.startswith("offloaded_tensors/") for name in record.files):
+        raise VdsgenError(
+            f"{folder} holds states as DeepSpeed offloaded them to NVMe, which only the same layout reads",
+            remedy="resume with the layout that it was written by",
+        )
     ranks = range(record.layout.tensor_parallel_size)
     weights = [trained_weights(folder, record, rank) for rank in ranks]
     states = [
@@ -199,13 +206,19 @@ def _written(source: Source, names: list[str], target: Path, said: _Progress) ->
     files: dict[str, tuple[int, str]] = {}
 
     def write(path: str, content: Any) -> None:
+        # Through memory: torch's own writer tells of a full disk in errors of no kind.
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        write_bytes(path, buffer.getbuffer())
+
+    def write_bytes(path: str, content: memoryview) -> None:
         place = target / path
         place.parent.mkdir(parents=True, exist_ok=True)
         with place.open("wb") as stream:
-            torch.save(content, stream)
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        files[path] = (place.stat().st_size, sha256_of(place))
+        files[path] = (len(content), hashlib.sha256(content).hexdigest())
 
     for name in names:
         stored = source.parameters[name]
@@ -219,8 +232,8 @@ def _written(source: Source, names: list[str], target: Path, said: _Progress) ->
     if is_first_rank():
         for path, content in _for_deepspeed(source.progress).items():
             write(path, content)
-        write_atomically(target / PROGRESS, (source.progress.model_dump_json(indent=2) + "\n").encode())
-        files[PROGRESS] = ((target / PROGRESS).stat().st_size, sha256_of(target / PROGRESS))
+        progress = source.progress.model_dump_json(indent=2) + "\n"
+        write_bytes(PROGRESS, memoryview(progress.encode()))
     return files
 
 

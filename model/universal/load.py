@@ -40,6 +40,11 @@ def load_universal(engine: TrainingEngine, folder: Path) -> Progress:
     has other parameters than the checkpoint, or a file cannot be read."""
     progress = Progress.model_validate_json((folder / PROGRESS).read_bytes())
     inner = engine.engine
+    if inner.zero_nvme_offload_optimizer():
+        raise VdsgenError(
+            "checkpoints of another layout cannot be resumed into states that are offloaded to NVMe",
+            remedy="plan with constraints.offload_optimizer: cpu or none",
+        )
     stored = _Parameters(folder, inner)
     with _partitioned(inner):
         _load_trained(inner, stored, progress)

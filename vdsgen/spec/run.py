@@ -42,7 +42,7 @@ processor they measure memory exactly, which takes time."""
 
 
 class Layout(Spec):
-    """How the engine spreads a model over ranks: what a checkpoint can be resumed on."""
+    """How the engine spreads a model over ranks, and a checkpoint over files."""
 
     pipeline_parallel_size: PositiveInt
     data_parallel_size: PositiveInt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -113,10 +114,10 @@ def test_what_is_not_is_made_anew(run: Path, what: str) -> None:
 
 
 def test_a_conversion_that_fails_leaves_no_record(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full_disk(content: Any, stream: Any) -> None:
+    def full_disk(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(VdsgenError, match=r"could not be converted for another layout.*No space left"):
         converted(run)
     assert read_universal(run / UNIVERSAL / "step-00000007") is None

@@ -62,10 +62,16 @@ def first(name: str, made: dict[str, Any], **more: Any) -> Case:
 
 
 UNIVERSAL = {"checkpoint": {"load_universal": True}}
+OFFLOADED = config(1, 2, 2, "fp32") | {
+    "zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}},
+    "zero_force_ds_cpu_optimizer": False,
+}
 OTHERS = [
     # What DeepSpeed itself makes of the same files.
     extra("by DeepSpeed, ZeRO-1", "2x2 fp32", config(2, 1, 1, "fp32") | UNIVERSAL, by_deepspeed=True),
     extra("by DeepSpeed, ZeRO-3", "2x2 fp32", config(1, 2, 3, "fp32") | UNIVERSAL, by_deepspeed=True),
+    # States in host memory.
+    extra("2x2 fp32 > offloaded", "2x2 fp32", OFFLOADED),
     # Moments in 8 bits, in blocks of each rank's share.
     first("int8", config(1, 2, 1, "fp32", **INT8)),
     extra("int8 > fp32", "int8", config(2, 1, 1, "fp32")),
@@ -147,8 +153,13 @@ def test_deepspeeds_own_tool_writes_the_same(
         assert torch.equal(torch.as_tensor(one).view(-1), torch.as_tensor(other).view(-1)), file
 
 
-@pytest.mark.parametrize(("name", "of"), [("tensor > 1x1", "tensor"), ("2x2 fp32 > tensor", "2x2 fp32")])
-def test_blocks_that_ranks_share(answers: dict[str, list[Any]], name: str, of: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "of"),
+    [("tensor > 1x1", "tensor"), ("2x2 fp32 > tensor", "2x2 fp32"), ("2x2 fp32 > offloaded", "2x2 fp32")],
+)
+def test_blocks_that_ranks_share_and_states_on_the_host(
+    answers: dict[str, list[Any]], name: str, of: str
+) -> None:
     for rank in answers[name]:
         assert rank["other"] == [] and rank["same_names"]
     assert loss_difference(answers, name, of) < LOSSES["fp32"]
