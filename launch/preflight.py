@@ -15,10 +15,12 @@ from vdsgen.errors import VdsgenError
 from vdsgen.launch.commands import Job, Machine
 from vdsgen.render.placement import placement
 from vdsgen.spec.checkpoints import read_checkpoints
+from vdsgen.spec.continuing import check_continues
 from vdsgen.spec.data import Autoencoder
 from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.plan import Plan
 from vdsgen.spec.rendered import Rendered
+from vdsgen.spec.run_plans import plan_of_checkpoint
 
 TRAINING_PACKAGES = ("torch", "deepspeed", "av", "numpy", "matplotlib", "tensorboard")
 VIDEO_SUFFIXES = frozenset({".mp4", ".webm", ".mkv", ".mov", ".avi", ".gif"})
@@ -38,6 +40,14 @@ def check_output(output: Path, *, resume: bool) -> None:
     if not resume and output.is_dir() and any(output.iterdir()):
         remedy = "choose a new --output" + (", or add --resume to continue that run" if complete else "")
         raise VdsgenError(f"{output} is not empty", remedy=remedy)
+
+
+def check_resumes(output: Path, rendered: Rendered) -> None:
+    """Raises VdsgenError where the plan would train another run than the one in `output`."""
+    complete, _ = read_checkpoints(output)
+    before = plan_of_checkpoint(output, list(complete.values())[-1]) if complete else None
+    if before is not None:
+        check_continues(before, rendered)
 
 
 def check_training_installed(packages: Sequence[str] = TRAINING_PACKAGES) -> None:
@@ -110,6 +120,19 @@ def check_devices(job: Job, plan: Plan, python: Path) -> None:
     """Ranks of this machine against its devices, asked of DeepSpeed itself in a process of its own."""
     if job.on_cpu:
         return
+    name, count = devices_here(python)
+    needed = 1 + max(job.devices[0]) if job.devices else job.world_size // job.nodes
+    if count < needed:
+        raise VdsgenError(
+            f"the plan needs {needed} GPUs ({plan.pool}) on this machine, DeepSpeed finds {count} "
+            f"(accelerator: {name})",
+            remedy="plan for a pool of the GPUs that are here, or set DS_ACCELERATOR=cpu to try it, slowly",
+        )
+
+
+def devices_here(python: Path) -> tuple[str, int]:
+    """The accelerator's name and how many of it this machine has, 0 of processors; asked of DeepSpeed in a
+    process of its own. Raises VdsgenError where it does not start."""
     script = (
         "from deepspeed.accelerator import get_accelerator as a;"
         "print(); print('vdsgen', a().device_name(), a().device_count() if a().is_available() else 0)"
@@ -122,14 +145,7 @@ def check_devices(job: Job, plan: Plan, python: Path) -> None:
     )
     if words is None:
         raise VdsgenError(f"DeepSpeed does not start here:\n{answer.stderr.strip()}")
-    name, count = words[0], 0 if words[0] == "cpu" else int(words[1])
-    needed = 1 + max(job.devices[0]) if job.devices else job.world_size // job.nodes
-    if count < needed:
-        raise VdsgenError(
-            f"the plan needs {needed} GPUs ({plan.pool}) on this machine, DeepSpeed finds {count} "
-            f"(accelerator: {name})",
-            remedy="plan for a pool of the GPUs that are here, or set DS_ACCELERATOR=cpu to try it, slowly",
-        )
+    return words[0], 0 if words[0] == "cpu" else int(words[1])
 
 
 def this_machine(environment: Mapping[str, str]) -> Machine:

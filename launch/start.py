@@ -18,6 +18,7 @@ from vdsgen.launch.preflight import (
     check_devices,
     check_inputs,
     check_output,
+    check_resumes,
     check_training_installed,
     job_of,
     packages_for,
@@ -118,6 +119,8 @@ def prepare(request: Request) -> Prepared:
     rendered = read_rendered(request.directory)
     check_output(request.output, resume=request.resume)
     check_inputs(rendered.experiment)
+    if request.resume:
+        check_resumes(request.output, rendered)
     job = job_of(
         rendered,
         request.output,

@@ -9,7 +9,7 @@ these are torch's own operators, a piece of the tensor at a time.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -84,6 +84,19 @@ def dequantised(codes: Tensor, scales: Tensor, *, signed: bool) -> Tensor:
     return (blocks * scales[:, None]).view(-1)[: codes.numel()]
 
 
+def moment_of(state: Mapping[str, Any], moment: int, first: int, length: int) -> Tensor:
+    """fp32 (length,): elements from `first` of one moment (0 or 1) of an AdamW's state, in 8 bits or not."""
+    if CODES[moment] not in state:
+        whole: Tensor = state[PLAIN[moment]]
+        return whole.view(-1)[first : first + length]
+    begin = first // BLOCK_ELEMENTS
+    end = -(-(first + length) // BLOCK_ELEMENTS)
+    codes = state[CODES[moment]][begin * BLOCK_ELEMENTS : end * BLOCK_ELEMENTS]
+    values = dequantised(codes, state[SCALES[moment]][begin:end], signed=moment == 0)
+    skipped = first - begin * BLOCK_ELEMENTS
+    return values[skipped : skipped + length]
+
+
 def _in_blocks(x: Tensor) -> Tensor:
     """(n,) -> (blocks, BLOCK_ELEMENTS), the last one filled up with zeros."""
     missing = -x.numel() % BLOCK_ELEMENTS
@@ -117,6 +130,21 @@ class AdamW8bit(torch.optim.Optimizer):
                         _begin(state, parameter)
                     state["step"] += 1
                     _step(parameter, state, group)
+
+    @torch.no_grad()
+    def set_moments(self, parameter: Tensor, first: Tensor, second: Tensor, steps: int) -> None:
+        """Goes on from fp32 moments (n,) of so many steps, quantised in this parameter's own blocks."""
+        state = self.state[parameter]
+        _begin(state, parameter)
+        state["step"].fill_(steps)
+        for moment, name, codes, scales, signed in zip(
+            (first, second), PLAIN, CODES, SCALES, (True, False), strict=True
+        ):
+            if name in state:
+                state[name].copy_(moment)
+            else:
+                for rows, blocks in _pieces(moment.numel()):
+                    state[codes][rows], state[scales][blocks] = quantised(moment[rows], signed=signed)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """torch's own casts every state to its parameter's dtype: codes stay what they are."""

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from deepspeed import comm as dist
@@ -20,10 +21,16 @@ from vdsgen.files import sync_directory, write_atomically
 from vdsgen.model import corrections
 from vdsgen.model.console import is_first_rank, say_first
 from vdsgen.model.engine import TrainingEngine
+from vdsgen.model.masters import are_shared_out, trainable
 from vdsgen.model.soundness import last_sound, vouch
+from vdsgen.model.universal.resume import resume_elsewhere
+from vdsgen.model.universal.states import TRAINED
 from vdsgen.spec.checkpoints import CHECKPOINTS, RECORD, CheckpointRecord, read_checkpoints, tag_of
+from vdsgen.spec.continuing import check_continues, needs_conversion
 from vdsgen.spec.rendered import Rendered
+from vdsgen.spec.run_plans import plan_of_checkpoint
 from vdsgen.spec.training import Saving
+from vdsgen.spec.universal import UNIVERSAL
 
 WRITER_SAYS = ("PytorchStreamWriter", "inline_container")
 """One of them is in the message of every error of torch's writer (caffe2/serialize/inline_container.cc)."""
@@ -74,7 +81,7 @@ def write_files(engine: TrainingEngine, target: Path, step: int) -> None:
         _remove(target)
     dist.barrier()
     engine.engine.save_checkpoint(
-        str(target.parent), tag=target.name, client_state={"vdsgen_step": step}, save_latest=False
+        str(target.parent), tag=target.name, client_state=_client_state(engine, step), save_latest=False
     )
     _save_errors(engine, target)
     _save_average(engine, target)
@@ -92,25 +99,27 @@ def complete(
     if is_first_rank():
         write_atomically(target.parent / "latest", target.name.encode())
         sync_directory(target.parent)
-        _delete_old(target.parents[1], saving)
+        run = target.parents[1]
+        _delete_old(run, saving)
+        shutil.rmtree(run / UNIVERSAL, ignore_errors=True)  # what was converted to come here
     dist.barrier()
     say_first(f"Saved {target}")
     return record
 
 
 def resume(engine: TrainingEngine, run: Path, rendered: Rendered) -> int:
-    """Load the last sound checkpoint and return its step. Collective.
+    """Load the last sound checkpoint, whatever layout wrote it, and return its step. Collective.
 
-    Raises VdsgenError where there is none, or it was made with another layout.
+    Raises VdsgenError where there is none, or `rendered` would train another run.
     """
     folder, record = last_sound(run)
-    if record.layout != rendered.layout:
-        raise VdsgenError(
-            f"{folder} was made with another layout than {rendered.path} asks for:\n"
-            f"  checkpoint: {record.layout}\n"
-            f"  now:        {rendered.layout}",
-            remedy="resume with the rendered directory that the run was started with",
-        )
+    before = plan_of_checkpoint(run, record)
+    if before is not None:
+        for sentence in check_continues(before, rendered):
+            say_first(f"warning: {sentence}")
+    if record.layout != rendered.layout or needs_conversion(before, rendered):
+        resume_elsewhere(engine, run, folder, record, rendered)
+        return record.step
     if record.plan_sha256 != rendered.plan_sha256:
         say_first(f"warning: the plan has changed since {folder} was written; its layout has not")
     if not corrections.load_checkpoint(engine.engine, folder):
@@ -118,6 +127,14 @@ def resume(engine: TrainingEngine, run: Path, rendered: Rendered) -> int:
     _load_errors(engine, folder)
     _load_average(engine, folder)
     return record.step
+
+
+def _client_state(engine: TrainingEngine, step: int) -> dict[str, Any]:
+    """Beside DeepSpeed's own. Optimizers that are not shared out number what they train, and name nothing."""
+    state: dict[str, Any] = {"vdsgen_step": step}
+    if not are_shared_out(engine.engine):
+        state[TRAINED] = [name for name, _ in trainable(engine.engine)]
+    return state
 
 
 def _errors_file(folder: Path) -> Path:

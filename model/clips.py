@@ -36,13 +36,14 @@ def share_of(configuration: Configuration, engine: TrainingEngine) -> Share:
         data_parallel_size=engine.data_parallel_size,
         micro_batch_size=configuration.micro_batch_size,
         gradient_accumulation_steps=configuration.gradient_accumulation_steps,
+        size_units_a_step=configuration.size_units_a_step,
     )
 
 
 def order_of(configuration: Configuration, index: Index) -> SizeOrder:
     """Which size each step or micro-batch takes, the same on every rank; rank 0 says how often each comes."""
-    experiment, steps = configuration.rendered.experiment, configuration.gradient_accumulation_steps
-    order = size_order(index, experiment.data, experiment.training.seed, steps)
+    experiment, units = configuration.rendered.experiment, configuration.size_units_a_step
+    order = size_order(index, experiment.data, experiment.training.seed, units)
     samples = configuration.global_batch_size // order.units_a_step
     for line in bucket_lines(index, experiment.data, order, samples):
         say_first(line)

@@ -15,6 +15,7 @@ from vdsgen.spec.data import ClipSize, Data, size_key
 from vdsgen.spec.diffusers_model import DiffusersModel
 from vdsgen.spec.geometry import TrainedModel, geometry_of
 from vdsgen.spec.rendered import Rendered, read_rendered
+from vdsgen.spec.run import SIZE_UNITS, read_json_object
 from vdsgen.spec.steps import Steps, parse_steps
 from vdsgen.spec.training import Lora
 
@@ -38,6 +39,8 @@ class Configuration:
     """That a trace is wanted of."""
     save_on_sigterm: bool = False
     """A run that trains finishes its step and saves before that signal ends it."""
+    begun_size_units: int | None = None
+    """A resumed run's `size_units_a_step`; None: it is this layout's own."""
 
     @property
     def global_batch_size(self) -> int:
@@ -63,6 +66,12 @@ class Configuration:
     def sizes(self) -> tuple[ClipSize, ...]:
         """What clips are trained at."""
         return self.rendered.experiment.data.sizes
+
+    @property
+    def size_units_a_step(self) -> int:
+        """How many times a step clips of another size may come, where they take turns within it: with each
+        micro-batch of all ranks, as they were in the layout that the run was begun in."""
+        return self.begun_size_units or self.gradient_accumulation_steps
 
     @property
     def gradient_accumulation_steps(self) -> int:
@@ -94,7 +103,24 @@ def read_configuration(arguments: Sequence[str] | None, environment: Mapping[str
         measure=parsed.measure,
         save_on_sigterm=parsed.save_on_sigterm,
         profile_steps=None if parsed.profile_steps is None else parse_steps(parsed.profile_steps),
+        begun_size_units=_begun_size_units(parsed.output, rendered) if parsed.resume else None,
     )
+
+
+def _begun_size_units(run: Path, rendered: Rendered) -> int | None:
+    """Raises VdsgenError where micro-batches of this layout would mix what one of the first layout had of
+    one size."""
+    path, steps = run / "run.json", int(rendered.ds_config["gradient_accumulation_steps"])
+    units = read_json_object(path).get(SIZE_UNITS) if path.is_file() else None
+    if not isinstance(units, int) or rendered.experiment.data.bucket_every != "micro_batch":
+        return None
+    if units < 1 or steps % units:
+        raise VdsgenError(
+            f"{path} says that the sizes of clips take {units} turns a step; gradient_accumulation_steps "
+            f"({steps}) is no multiple of it: a micro-batch would hold clips of several sizes",
+            remedy=f"plan again with constraints.gradient_accumulation_steps a multiple of {units}",
+        )
+    return units
 
 
 def _fitting_geometry(data: Data, model: TrainedModel, place: int, sharing: int) -> Geometry:

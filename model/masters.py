@@ -33,6 +33,11 @@ class Slice(NamedTuple):
 def master_tensors(engine: Any) -> list[Tensor]:
     """The fp32 weights that this rank holds, flat (n,), each a view of the optimizer's own: trainable ones
     alone. Rows beyond the last parameter's are padding."""
+    return [tensor.detach().view(-1) for tensor in stepped_tensors(engine)]
+
+
+def stepped_tensors(engine: Any) -> Sequence[Tensor]:
+    """The same as `base_optimizer` knows them: its states' keys, of whatever shape."""
     optimizer = engine.optimizer
     if isinstance(optimizer, DeepSpeedZeroOptimizer_Stage3):
         found: Sequence[Tensor] = optimizer.fp32_partitioned_groups_flat
@@ -44,7 +49,13 @@ def master_tensors(engine: Any) -> list[Tensor]:
         found = [master for group in optimizer.fp32_groups for master in group]
     else:
         found = [parameter for _, parameter in trainable(engine)]
-    return [tensor.detach().view(-1) for tensor in found]
+    return found
+
+
+def base_optimizer(engine: Any) -> Any:
+    """The optimizer that takes the steps, inside of what DeepSpeed wraps around it."""
+    wrappers = (DeepSpeedZeroOptimizer_Stage3, DeepSpeedZeroOptimizer, BF16_Optimizer, FP16_UnfusedOptimizer)
+    return engine.optimizer.optimizer if isinstance(engine.optimizer, wrappers) else engine.optimizer
 
 
 def are_shared_out(engine: Any) -> bool:

@@ -26,7 +26,8 @@ from vdsgen.model.metrics import MetricsFile, StepMetrics
 from vdsgen.model.monitoring.events import scalars, write_events, writes_tensorboard
 from vdsgen.model.validation import FILE as VALIDATION_FILE
 from vdsgen.model.validation import ValidationMetrics
-from vdsgen.spec.run import TENSORBOARD, read_json_object
+from vdsgen.spec.run import SIZE_UNITS, TENSORBOARD, read_json_object
+from vdsgen.spec.run_plans import record_plan
 
 LINES = 50
 """Progress lines of a long run, about."""
@@ -47,8 +48,13 @@ def record_run(configuration: Configuration, index: Index, from_step: int) -> No
     clips = {"usable": len(index.entries), "skipped": len(index.skipped), "fingerprint": index.fingerprint}
     if configuration.resume and before.get("clips", clips)["fingerprint"] != index.fingerprint:
         say_first("warning: the clips are not those that this run was begun with: the order of clips changes")
-    start = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "from_step": from_step}
     rendered = configuration.rendered
+    start = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "from_step": from_step,
+        "layout": str(rendered.layout),
+        "plan": str(record_plan(configuration.output, rendered.path).relative_to(configuration.output)),
+    }
     content = {
         "schema_version": 1,
         "versions": {
@@ -64,10 +70,31 @@ def record_run(configuration: Configuration, index: Index, from_step: int) -> No
         "plan_sha256": rendered.plan_sha256,
         "rendered": str(rendered.path),
         "steps": configuration.steps,
+        **_size_units(configuration),
         "clips": clips,
         "starts": [*before.get("starts", []), start],
     }
     write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def begun_under_this_plan(run: Path) -> int:
+    """The step after which the present plan's steps began: of those starts after which no other came, the
+    first."""
+    starts = _earlier(run / "run.json").get("starts") or [{"from_step": 0}]
+    begun = int(starts[-1]["from_step"])
+    for start in reversed(starts):
+        if start.get("plan") != starts[-1].get("plan"):
+            break
+        begun = int(start["from_step"])
+    return begun
+
+
+def _size_units(configuration: Configuration) -> dict[str, int]:
+    """Where clips of several sizes take turns within a step: a later layout keeps to the same turns."""
+    data = configuration.rendered.experiment.data
+    if len(data.sizes) == 1 or data.bucket_every != "micro_batch":
+        return {}
+    return {SIZE_UNITS: configuration.size_units_a_step}
 
 
 def _earlier(path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from vdsgen.model.curves import first_and_last
 from vdsgen.model.memory import PeakMemory
 from vdsgen.model.monitoring.alarms import read_alarms
 from vdsgen.model.monitoring.report import bubble_fraction, measured_stages, predicted_stages, stage_table
+from vdsgen.model.record import begun_under_this_plan
 from vdsgen.model.saving_report import saving_figures, saving_lines
 from vdsgen.model.waiting_report import waiting_figures, waiting_lines
 from vdsgen.spec.run import ALARMS, Layout, read_json_object
@@ -44,14 +45,17 @@ def summarise(
     saves: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The contents of summary.json. `metrics` are all steps of the run, earlier parts of it included,
-    `validation` all its held-out losses, and `saves` all its checkpoints."""
+    `validation` all its held-out losses, and `saves` all its checkpoints. What is measured is of this plan's
+    steps."""
     rendered = configuration.rendered
     plan, layout = rendered.plan, rendered.layout
     saving = rendered.experiment.training.saving
     section = rendered.ds_config.get("pipeline", {})
+    begun = begun_under_this_plan(configuration.output)
+    here = [m for m in metrics if m["step"] > begun] or metrics
     # The first steps allocate optimizer states, fill caches and measure memory.
-    timed = metrics[memory.exact_steps :] or metrics
-    peaks = _peaks(metrics[: memory.exact_steps] if memory.on_cpu else metrics)
+    timed = here[memory.exact_steps :] or here
+    peaks = _peaks(here[: memory.exact_steps] if memory.on_cpu else here)
     step_seconds = _typical_seconds(timed)
     losses = [m["loss"] for m in metrics if m["loss"] is not None]
     stages = measured_stages(timed)

@@ -217,7 +217,7 @@ def one_step(
     HEART.begin(STEP_PHASE, step)
     monitor.step_begins(step)
     began = time.perf_counter()
-    sizes = order.of_step(step - 1)
+    sizes = order.of_step(step - 1, configuration.gradient_accumulation_steps)
     mine = iter(()) if batches is None else map(engine.own_rows, batches)
     loss = engine.train_step(mine, sizes)
     seconds = time.perf_counter() - began

@@ -43,9 +43,10 @@ def nearest_size(entry: Entry, data: Data) -> int:
     return min((place for place in near if sizes[place].frames == longest), key=preference)
 
 
-def size_order(index: Index, data: Data, seed: int, gradient_accumulation_steps: int) -> SizeOrder:
-    """When each size comes: equally often, or as often as it has clips of its own."""
-    units = gradient_accumulation_steps if data.bucket_every == "micro_batch" else 1
+def size_order(index: Index, data: Data, seed: int, units_a_step: int) -> SizeOrder:
+    """When each size comes: equally often, or as often as it has clips of its own. `units_a_step` where sizes
+    take turns within a step."""
+    units = units_a_step if data.bucket_every == "micro_batch" else 1
     if data.bucketing == "every":
         return SizeOrder(seed, (1,) * len(data.sizes), units)
     return SizeOrder.by_clips(seed, [len(positions) for positions in clips_of_sizes(index, data)], units)

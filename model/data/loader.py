@@ -156,7 +156,7 @@ def batches_for(
     `pin_memory` where the accelerator copies faster from pinned memory and nothing clones the batch.
     """
     reader = source.reader
-    order = size_order(reader.index, reader.data, reader.seed, share.gradient_accumulation_steps)
+    order = size_order(reader.index, reader.data, reader.seed, share.units)
     draws = share.draws(order, start_step, stop_step)
     return Batches(source, share, draws, pin_memory=pin_memory)
 

@@ -43,10 +43,17 @@ class Share:
     data_parallel_size: int
     micro_batch_size: int
     gradient_accumulation_steps: int
+    size_units_a_step: int | None = None
+    """Where sizes take turns within a step: how many; None: with each micro-batch."""
 
     def __post_init__(self) -> None:
         assert 0 <= self.data_parallel_rank < self.data_parallel_size, self
         assert self.micro_batch_size > 0 and self.gradient_accumulation_steps > 0, self
+        assert self.gradient_accumulation_steps % self.units == 0, self
+
+    @property
+    def units(self) -> int:
+        return self.size_units_a_step or self.gradient_accumulation_steps
 
     @property
     def global_batch_size(self) -> int:
@@ -64,10 +71,10 @@ class Share:
                 yield from range(first, first + self.micro_batch_size)
 
     def draws(self, order: SizeOrder, start_step: int, stop_step: int | None = None) -> Iterator[Draw]:
-        """What `indices` names, with sizes: those of a step, or of a micro-batch of all ranks, are the
-        same."""
+        """What `indices` names, with sizes: those of a step, or of a micro-batch of all ranks or several of
+        them, are the same."""
         units = order.units_a_step
-        assert units in (1, self.gradient_accumulation_steps), (order, self)
+        assert self.gradient_accumulation_steps % units == 0, (order, self)
         each = self.global_batch_size // units
         for sample in self.indices(start_step, stop_step):
             unit, place = divmod(sample, each)
@@ -81,7 +88,7 @@ LONGEST_ROUND = 1000
 @dataclass(frozen=True, slots=True)
 class SizeOrder:
     """Which size each unit of a run takes. A unit is a step, or one of a step's micro-batches on all
-    ranks."""
+    ranks in the layout that the run was begun in; later ones may take several for it."""
 
     seed: int
     shares: tuple[int, ...]
@@ -104,10 +111,13 @@ class SizeOrder:
         sizes, earlier = _round(self.seed, number, self.shares)
         return number * self.shares[int(sizes[place])] + int(earlier[place])
 
-    def of_step(self, step: int) -> tuple[int, ...]:
-        """The sizes of step `step` (counted from 0), one a unit."""
+    def of_step(self, step: int, micro_batches: int | None = None) -> tuple[int, ...]:
+        """The sizes of step `step` (counted from 0), one a unit; of units of several micro-batches each one
+        a micro-batch, where a step has `micro_batches`."""
         first = step * self.units_a_step
-        return tuple(self.size_of(unit) for unit in range(first, first + self.units_a_step))
+        repeats = 1 if micro_batches is None or self.units_a_step == 1 else micro_batches // self.units_a_step
+        sizes = (self.size_of(unit) for unit in range(first, first + self.units_a_step))
+        return tuple(size for size in sizes for _ in range(repeats))
 
 
 def round_shares(clips: Sequence[int]) -> tuple[int, ...]:

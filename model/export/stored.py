@@ -2,14 +2,14 @@
 
 Names are the training module's: the layer's number, then the layer's own. DeepSpeed's files (0.19.8, below
 deepspeed/runtime) are mapped into memory, not read, and unpickled without running code: `weights_only`, with
-three of DeepSpeed's classes allowed where ZeRO-3's optimizer states name them.
+four of DeepSpeed's classes allowed where optimizer states name them.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,9 +85,11 @@ def load(path: Path) -> Any:
     """A file of a checkpoint. Raises VdsgenError where it is missing, damaged, or would run code."""
     from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
     from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
 
+    plain = [ZeroStageEnum, LossScaler, DynamicLossScaler, fragment_address]
     try:
-        with torch.serialization.safe_globals([ZeroStageEnum, LossScaler, DynamicLossScaler]):
+        with torch.serialization.safe_globals(plain):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises what the file makes it raise
         words = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -133,31 +135,45 @@ def _of_zero_3(folder: Path, record: CheckpointRecord, tensor_rank: int) -> dict
     """Trained parameters from the fp32 weights of each rank's optimizer, one parameter's share after another
     (zero/stage3.py, FP32_FLAT_GROUPS; checkpoint's param_shapes has their order); frozen ones from shares of
     their own. Both rounded to the model's precision, as the engine's weights are."""
-    ranks = record.layout.sequence_data_parallel_size
-    models, states = (
-        [
-            load(_only(folder, f"*zero_pp_rank_{rank}_mp_rank_{tensor_rank:02d}_{kind}_states.pt"))
-            for rank in range(ranks)
-        ]
-        for kind in ("model", "optim")
-    )
+    models, states = zero_3_files(folder, record, tensor_rank)
     dtype = next(iter(models[0]["module"].values())).dtype
     groups = [state["optimizer_state_dict"]["fp32_flat_groups"] for state in states]
     found: dict[str, Stored] = {}
-    shapes = {name: tuple(shape) for group in models[0]["param_shapes"] for name, shape in group.items()}
-    group, at = 0, 0
-    for name, shape in shapes.items():
-        share = -(-math.prod(shape) // ranks)
-        if at + share > groups[0][group].numel():
-            group, at = group + 1, 0
+    for name, shape, group, at, share in zero_3_places(models[0], groups[0], len(models)):
         found[name] = _cast(_of_shares(name, shape, [own[group][at : at + share] for own in groups]), dtype)
-        at += share
     for name in models[0]["buffer_names"]:
         found[name] = _held(models[0]["module"][name])
     for name, shape in (models[0]["frozen_param_shapes"] or {}).items():
         shares = [model["frozen_param_fragments"][name] for model in models]
         found[name] = _cast(_of_shares(name, tuple(shape), shares), dtype)
     return found
+
+
+def zero_3_files(folder: Path, record: CheckpointRecord, tensor_rank: int) -> tuple[list[Any], list[Any]]:
+    """What each data rank saved of the model, and of the optimizer."""
+    models, states = (
+        [
+            load(_only(folder, f"*zero_pp_rank_{rank}_mp_rank_{tensor_rank:02d}_{kind}_states.pt"))
+            for rank in range(record.layout.sequence_data_parallel_size)
+        ]
+        for kind in ("model", "optim")
+    )
+    return models, states
+
+
+def zero_3_places(
+    model: Mapping[str, Any], groups: Sequence[Tensor], ranks: int
+) -> Iterator[tuple[str, tuple[int, ...], int, int, int]]:
+    """(name, shape, group, first element in it, elements) of each trained parameter's share, which lies in
+    the same place on every rank."""
+    shapes = {name: tuple(shape) for group in model["param_shapes"] for name, shape in group.items()}
+    group, at = 0, 0
+    for name, shape in shapes.items():
+        share = -(-math.prod(shape) // ranks)
+        if at + share > groups[group].numel():
+            group, at = group + 1, 0
+        yield name, shape, group, at, share
+        at += share
 
 
 def _of_shares(name: str, shape: tuple[int, ...], shares: list[Tensor]) -> Stored:

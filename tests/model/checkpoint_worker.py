@@ -5,7 +5,6 @@ Reads {"cases": [...], "folder": ...} from standard input and prints, as its las
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import sys
@@ -15,7 +14,6 @@ from typing import Any
 import torch
 
 from tests.model.layout_worker import GEOMETRY, MODEL, SEED, batches
-from vdsgen.errors import VdsgenError
 from vdsgen.model import checkpoint
 from vdsgen.model.build import build_engine
 from vdsgen.model.console import is_first_rank
@@ -79,7 +77,6 @@ def run_case(case: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {
         "straight": straight, "resumed": resumed, "step": step, "kept": kept,
         "latest": (run / "checkpoints" / "latest").read_text(), "asynchronous": asynchronous,
-        "refused": refusal(again, run, rendered),
         "tensor_bytes": tensor_bytes(run / "checkpoints" / "step-00000002"),
         "parameters": [getattr(one, "ds_numel", one.numel()) for one in engine.engine.module.parameters()],
     }  # fmt: skip
@@ -145,16 +142,6 @@ def _same(one: Any, other: Any) -> bool:
     if type(one).__module__.startswith("deepspeed"):
         return type(one) is type(other) and _same(vars(one), vars(other))
     return bool(one == other)
-
-
-def refusal(engine: TrainingEngine, run: Path, rendered: Rendered) -> str:
-    """What is said to a config with another layout."""
-    other = rendered.layout.model_copy(update={"zero_stage": 3 - rendered.layout.zero_stage})
-    try:
-        checkpoint.resume(engine, run, dataclasses.replace(rendered, layout=other))
-    except VdsgenError as error:
-        return str(error)
-    return ""
 
 
 def main() -> None:

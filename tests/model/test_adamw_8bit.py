@@ -20,6 +20,7 @@ from vdsgen.model.adamw_8bit import (
     code_values,
     codes_of,
     dequantised,
+    moment_of,
     quantised,
 )
 from vdsgen.spec.quantized_moments import BLOCK_ELEMENTS, SMALLEST_ELEMENTS, moment_bytes
@@ -145,3 +146,20 @@ def test_states_are_as_large_as_is_planned_and_come_back_exactly() -> None:
         its.step()
     assert torch.equal(parameter, other)
     assert again.state[other][CODES[0]].dtype == torch.uint8
+
+
+def test_moments_can_be_set_and_read_in_stretches() -> None:
+    generator = torch.Generator().manual_seed(3)
+    for elements in (SMALLEST_ELEMENTS - 1, 10_000):
+        first, second = torch.randn(elements, generator=generator), torch.rand(elements, generator=generator)
+        parameter = nn.Parameter(torch.zeros(elements))
+        optimizer = AdamW8bit([parameter])
+        optimizer.set_moments(parameter, first, second, 5)
+        state = optimizer.state[parameter]
+        assert float(state["step"]) == 5
+        for moment, exact in enumerate((first, second)):
+            whole = moment_of(state, moment, 0, elements)
+            assert torch.allclose(whole, exact, atol=0.02 * float(exact.abs().max()))
+            assert elements > SMALLEST_ELEMENTS or torch.equal(whole, exact)
+            for start, length in ((0, 1), (255, 2), (300, 1000), (elements - 7, 7)):
+                assert torch.equal(moment_of(state, moment, start, length), whole[start : start + length])

@@ -124,15 +124,6 @@ def test_the_last_two_are_kept_and_latest_is_the_newest(answers: dict[str, list[
         assert ranks[0]["latest"] == "step-00000004"
 
 
-def test_another_layout_is_refused_with_both_sides(answers: dict[str, list[dict[str, Any]]]) -> None:
-    for item in CASES:
-        stage = item["config"]["zero_optimization"]["stage"]
-        refused = answers[item["name"]][1]["refused"]
-        assert "was made with another layout" in refused
-        assert f"ZeRO-{stage}" in refused
-        assert f"ZeRO-{3 - stage}" in refused
-
-
 def test_what_is_written_beside_training_is_what_waiting_for_it_would_have_written(
     answers: dict[str, list[dict[str, Any]]],
 ) -> None:

@@ -42,9 +42,8 @@ def save(run: Path, step: int, write: Callable[[Path], None], saving: Saving = L
         target.mkdir(parents=True)
         write(target)
 
-    engine: Any = SimpleNamespace(
-        engine=SimpleNamespace(save_checkpoint=save_checkpoint), compressor=None, average=None
-    )
+    inner = SimpleNamespace(save_checkpoint=save_checkpoint, optimizer=None, module=torch.nn.Linear(1, 1))
+    engine: Any = SimpleNamespace(engine=inner, compressor=None, average=None)
     checkpoint.save(engine, run, step, rendered_of(CONFIG), saving)
 
 

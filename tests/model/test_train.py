@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -25,6 +26,7 @@ from tests.model.training import (
     train,
     write_clips,
 )
+from vdsgen.errors import VdsgenError
 from vdsgen.launch.watch import processes_of
 from vdsgen.model.data.held_out import hold_out
 from vdsgen.model.data.index import scan
@@ -63,6 +65,11 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "sampling": Sampling(steps=3, guidance_scale=2.0, clips=3, every_steps=5),
     }
     render_tiny(folder / "plan", folder / "clips", training=training)
+    render_tiny(folder / "one rank", folder / "clips", training=training, pipeline=1, data=1, accumulation=4)
+    other_seed = training | {"seed": 1}
+    render_tiny(
+        folder / "another run", folder / "clips", training=other_seed, pipeline=1, data=1, accumulation=4
+    )
     return folder
 
 
@@ -136,6 +143,38 @@ def test_held_out_losses_are_told_while_it_trains(lab: Path, uninterrupted: Fini
     assert (summary["first"], summary["last"]) == (lines[0]["loss"], lines[-1]["loss"])
     assert f"step 3: held-out loss {lines[1]['loss']:.4f} (2 clips x 3 noise levels" in uninterrupted.shown
     assert f"Held-out loss: {lines[0]['loss']:.4f} -> {lines[-1]['loss']:.4f}" in uninterrupted.shown
+
+
+def test_a_run_goes_on_in_another_layout(lab: Path, uninterrupted: Finished) -> None:
+    """Four ranks were lost after step 6; one goes on, and its losses are theirs to fp32's rounding."""
+    assert uninterrupted.code == 0
+    straight, run = lab / "run", lab / "run of one"
+    shutil.copytree(straight, run)
+    shutil.rmtree(run / "checkpoints" / f"step-{STEPS:08d}")
+    with pytest.raises(VdsgenError, match=r"training\.seed was 0, is 1"):
+        train(lab / "another run", run, resume=True)
+    half = run / "universal" / "step-00000006"
+    half.mkdir(parents=True)
+    (half / "zero").write_text("what a conversion that was killed has left")
+    finished = train(lab / "one rank", run, resume=True)
+    assert finished.code == 0, finished.shown
+    assert "was written by 2 pipeline x 2 data, ZeRO-1" in finished.shown
+    lines, theirs = numerics(run), numerics(straight)
+    assert [line[0] for line in lines] == [line[0] for line in theirs]
+    assert lines[:6] == theirs[:6]
+    for mine, other in zip(lines, theirs, strict=True):
+        assert mine[1:] == pytest.approx(other[1:], rel=3e-6)
+    held_out = [[line["loss"] for line in read_validation(of)] for of in (run, straight)]
+    assert held_out[0] == pytest.approx(held_out[1], rel=3e-6)
+    record = json.loads((run / "run.json").read_text())
+    assert [(start["from_step"], start["plan"]) for start in record["starts"]] == [
+        (0, "plans/1"),
+        (6, "plans/2"),
+    ]
+    assert (run / "plans" / "2" / "plan.json").read_bytes() == (lab / "one rank" / "plan.json").read_bytes()
+    assert not (run / "universal").exists(), "the next checkpoint is saved"
+    summary = json.loads((run / "summary.json").read_text())
+    assert len(summary["measured"]["peak_memory_bytes_by_rank"]) == 1
 
 
 def test_the_exported_model_has_the_last_held_out_loss(lab: Path, uninterrupted: Finished) -> None:

@@ -24,7 +24,28 @@ def _steps(_context: click.Context, _parameter: click.Parameter, text: str | Non
     type=click.IntRange(min=1),
     help="Stop after this many optimizer steps in total, resumed ones included; default: the experiment's.",
 )
-@click.option("--resume", is_flag=True, help="Continue RUN from its last complete checkpoint.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Continue RUN from its last complete checkpoint, whatever layout of ranks it was saved in.",
+)
+@click.option(
+    "--replan",
+    is_flag=True,
+    help="With --resume: plan what DIR trains for the GPUs that are left, and go on with that.",
+)
+@click.option(
+    "--gpus", type=click.IntRange(min=1), metavar="N", help="--replan: so many of DIR's pool are left."
+)
+@click.option(
+    "--lab", type=click.Path(path_type=Path), metavar="LAB", help="--replan: a lab file of what is left."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="NEWDIR",
+    help="--replan: directory for the new plan; default: RUN/plans/N.",
+)
 @click.option(
     "--measure", is_flag=True, help="For short runs: metrics and a summary, no checkpoint, no sample video."
 )
@@ -60,6 +81,10 @@ def command(
     output: Path,
     steps: int | None,
     resume: bool,
+    replan: bool,
+    gpus: int | None,
+    lab: Path | None,
+    out: Path | None,
     measure: bool,
     profile_steps: str | None,
     dry_run: bool,
@@ -74,6 +99,14 @@ def command(
     """
     from vdsgen.launch.start import Request, start
 
+    _check_replan(replan, resume, gpus, lab, out)
+    if replan:
+        from vdsgen.cli.replan import replanned
+
+        planned = replanned(directory, output, gpus=gpus, lab=lab, out=out, dry_run=dry_run)
+        if planned is None:
+            return
+        directory = planned
     request = Request(
         directory=directory,
         output=output,
@@ -88,3 +121,12 @@ def command(
         clear_stale_locks=clear_stale_locks,
     )
     click.get_current_context().exit(start(request))
+
+
+def _check_replan(replan: bool, resume: bool, gpus: int | None, lab: Path | None, out: Path | None) -> None:
+    if replan and not resume:
+        raise click.UsageError("--replan is for a run that goes on: add --resume")
+    if not replan and (gpus is not None or lab is not None or out is not None):
+        raise click.UsageError("--gpus, --lab and --out say what to plan for: add --replan")
+    if gpus is not None and lab is not None:
+        raise click.UsageError("--gpus counts what is left, --lab describes it: give one of them")

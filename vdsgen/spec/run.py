@@ -22,6 +22,8 @@ PROFILE_REQUEST = "profile-request"
 one)."""
 STOP_REQUEST = "stop-request"
 """File of a run directory: whoever writes it asks the run to end after its current step and a checkpoint."""
+SIZE_UNITS = "size_units_a_step"
+"""Key of run.json, where clips of several sizes take turns within a step: turns a step."""
 PROFILES = "profiles"
 """Folder of a run directory: a folder a capture, in it a file a rank."""
 MESSAGE = "[vdsgen] "
@@ -40,7 +42,7 @@ processor they measure memory exactly, which takes time."""
 
 
 class Layout(Spec):
-    """How the engine spreads a model over ranks: what a checkpoint can be resumed on."""
+    """How the engine spreads a model over ranks, and a checkpoint over files."""
 
     pipeline_parallel_size: PositiveInt
     data_parallel_size: PositiveInt

@@ -123,3 +123,21 @@ def test_what_a_step_holds_is_told() -> None:
     assert bucket_text(sizes[:1], (0, 0)) is None
     assert bucket_text(sizes, (1,)) == bucket_text(sizes, (1, 1)) == "8 x 32 x 64"
     assert bucket_text(sizes, (1, 0, 1)) == "8 x 48 x 48 (1), 8 x 32 x 64 (2)"
+
+
+@settings(max_examples=20)
+@given(
+    st.tuples(st.integers(1, 3), st.integers(1, 2), st.integers(2, 3)), st.integers(1, 3), st.integers(0, 3)
+)
+def test_turns_within_a_step_stay_in_a_later_layout(
+    layout: tuple[int, int, int], smaller: int, start: int
+) -> None:
+    """On one rank, with micro-batches that are parts of those that the run was begun with."""
+    ranks, micro, units = layout
+    order = SizeOrder(1, (2, 1, 3), units)
+    begun = [Share(rank, ranks, micro * smaller, units) for rank in range(ranks)]
+    later = Share(0, 1, micro, units * ranks * smaller, size_units_a_step=units)
+    draws = sorted(draw for part in begun for draw in part.draws(order, start, start + 3))
+    assert list(later.draws(order, start, start + 3)) == draws
+    sizes = order.of_step(start, later.gradient_accumulation_steps)
+    assert sizes == tuple(draw.size for draw in draws[: begun[0].global_batch_size : micro])

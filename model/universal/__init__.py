@@ -1,0 +1,1 @@
+"""Checkpoints from one layout of ranks to another, through DeepSpeed's universal format."""
