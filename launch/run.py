@@ -365,6 +365,9 @@ def _without_rank(outcome: Outcome) -> str:
         return "the launcher was ended before its ranks; they were ended as well."
     if outcome.lost_host is not None:
         return f"no connection to {outcome.lost_host}, or none any more; the job was ended."
+    if outcome.exit_code > 128:
+        name = signal.Signals(outcome.exit_code - 128).name
+        return f"what had started the ranks was ended by {name}; no rank was seen to fail before."
     return f"the run ended with code {outcome.exit_code}, and no rank was seen to fail."
 
 

@@ -96,6 +96,12 @@ class SampleFiles:
     """How steadily the clips' frames follow each other (vdsgen.model.consistency), as JSON."""
 
 
+def sample_files(run: Path, step: int) -> SampleFiles:
+    """Where those of `step` are; `consistency` is written last."""
+    name = run / "samples" / f"step-{step:08d}"
+    return SampleFiles(name.with_suffix(".mp4"), name.with_suffix(".png"), name.with_suffix(".json"))
+
+
 def write_sample(
     configuration: Configuration, engine: TrainingEngine, source: AnySource | None, step: int
 ) -> SampleFiles:
@@ -114,8 +120,7 @@ def write_sample(
     else:
         assert source is None or isinstance(source, AnyRecipeSource)
         clips = recipe_clips(configuration, engine, source, parts)
-    name = configuration.output / "samples" / f"step-{step:08d}"
-    files = SampleFiles(name.with_suffix(".mp4"), name.with_suffix(".png"), name.with_suffix(".json"))
+    files = sample_files(configuration.output, step)
     if is_first_rank():
         assert source is not None, "rank 0 is in the first stage, which reads clips"
         pixels = [to_pixels(source.decode(latents)) for latents in torch.cat(clips)]

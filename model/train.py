@@ -173,10 +173,9 @@ def run_steps(
         if is_first_rank():
             log = open_files.enter_context(RunLog(configuration, first_step, engine.engine))
         saves = open_files.enter_context(Saves(engine, configuration.output, rendered, saving, first_step))
-        interludes = Interludes(configuration, engine, source, held_out, memory, log)
+        interludes = Interludes(configuration, engine, source, held_out, memory, log, first_step)
         memory.training_begins()
-        if first_step == 0:
-            interludes.after(0)
+        interludes.after(first_step)
         for step in range(first_step + 1, configuration.steps + 1):
             metrics = one_step(configuration, engine, batches, memory, monitor, order, step)
             if log is not None:
