@@ -35,6 +35,8 @@ from vdsgen.spec.run import STOP_REQUEST
 from vdsgen.spec.training import Ema, Saving, Validation
 
 SAVE_EVERY = 15
+UNFINISHED = -1
+"""Stands for the exit code of a run that did not go on after a kill."""
 HANG_SECONDS = 6.0
 """Asked of the launcher: far more than a step takes here, on a busy machine too."""
 MOMENTS = {"save": 50, "step": 30, "start": 20}
@@ -238,6 +240,8 @@ class Killer:
         text = launched.shown()[begins:]
         named = f"rank {rank} (process {pid} on " in text and "stopped by a signal (SIGSTOP" in text
         self.stops.append(Stop(named, said - self._killed_at))
+        if not named:
+            self._note(f"rank {rank}, process {pid}, was not named:\n{text}")
         self._await_new_step(self._metrics)
 
     def _chosen(self, weights: dict[str, int]) -> str:
@@ -280,9 +284,14 @@ def run_leg(leg: Leg, kills: int, stops: int, seed: int, folder: Path, log: Path
         launched = Launched(plan, folder / "run", options, leg.forks, environment)
         stack.callback(launched.kill)
         killer = Killer(leg, launched, random.Random(seed), log)  # noqa: S311 - reproducible, not secret
-        killer.run(kills, stops)
-        (launched.run / STOP_REQUEST).touch()
-        code = launched.finish()
+        try:
+            killer.run(kills, stops)
+            (launched.run / STOP_REQUEST).touch()
+            code = launched.finish()
+        except AssertionError as error:
+            print(f"{leg.name}: {error}", flush=True)
+            code = UNFINISHED
+            launched.kill()
     shown = launched.shown()
     (plan / "hostfile").write_text("")
     calm = Launched(plan, folder / "calm", ("--steps", str(len(losses(launched.run)))), True)
