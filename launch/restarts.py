@@ -76,7 +76,8 @@ def policy_text(policy: Restarts, hang_seconds: float | None) -> str:
     if policy.limit:
         again = (
             f"restarts: {policy.limit} at most, from the last checkpoint, {policy.delay_seconds:g} s after a "
-            f"failure, twice as long after each that comes no further, {policy.longest_delay_seconds:g} s at most"
+            "failure, twice as long after each that comes no further, "
+            f"{policy.longest_delay_seconds:g} s at most"
         )
     else:
         again = "restarts: none"
@@ -146,8 +147,8 @@ def _announcement(
         again = f"; {lost} step{'s' if lost != 1 else ''} after it are made again" if lost else ""
         return f"{head}from the checkpoint of step {max(saved)}{again}."
     aside = f"; what was there is now {', '.join(path.name for path in moved)}" if moved else ""
-    lost = f" ({reached} steps are lost)" if reached else ""
-    return f"{head}from the beginning, there is no checkpoint yet{lost}{aside}."
+    gone = f" ({reached} steps are lost)" if reached else ""
+    return f"{head}from the beginning, there is no checkpoint yet{gone}{aside}."
 
 
 def _pause(seconds: float) -> int | None:

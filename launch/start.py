@@ -103,10 +103,13 @@ def start(request: Request) -> int:
 
 
 def _attempt(prepared: Prepared, display: Display, *, resume: bool) -> Outcome:
-    """One start, with an id and a port of its own."""
-    job = replace(prepared.job, resume=resume)
+    """One start, with an id and a port of its own. Locks that ranks of an earlier start left as they were
+    killed are removed: they were looked for before the first."""
+    job, machine = replace(prepared.job, resume=resume), this_machine(os.environ)
+    if compiles_operators(prepared.rendered.ds_config) and not is_remote(job, machine):
+        check_locks(os.environ, needed=True, clear=True)
     launch_id = uuid.uuid4().hex
-    commands = BACKENDS[prepared.launcher](job, this_machine(os.environ), launch_id)
+    commands = BACKENDS[prepared.launcher](job, machine, launch_id)
     guard = None
     if prepared.hang_seconds != 0:
         guard = HangGuard(job.output, launch_id, job.world_size, prepared.hang_seconds)

@@ -12,8 +12,8 @@ TAG = re.compile(r"step-\d{8,}")
 
 
 def remove_half_written(run: Path) -> list[Path]:
-    """Returns what it has removed. Nothing can be read from them any more, and each takes the place of a whole
-    one. Call it while nothing is saved, on one rank. Whole ones and those that are damaged stay."""
+    """Returns what it has removed. Nothing can be read from them any more, and each takes the place of a
+    whole one. Call it while nothing is saved, on one rank. Whole ones and those that are damaged stay."""
     folder = run / CHECKPOINTS
     found = sorted(folder.iterdir()) if folder.is_dir() else []
     halves = [

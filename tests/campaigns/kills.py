@@ -2,9 +2,10 @@
 
     python -m tests.campaigns.kills --kills 100
 
-starts `vdsgen launch --restarts` on tiny models, kills ranks, launchers and whole hosts at moments drawn from a
-seed (about half of them while a checkpoint is written), stops ranks with SIGSTOP, and compares every step's loss,
-gradient norm and learning rate, to the last bit, with a run of the same plan that nobody disturbed.
+starts `vdsgen launch --restarts` on tiny models, kills ranks, launchers and whole hosts at moments drawn from
+a seed (about half of them aimed at checkpoints as they are written), stops ranks with SIGSTOP, and compares
+every step's loss, gradient norm and learning rate, to the last bit, with a run of the same plan that nobody
+disturbed.
 """
 
 from __future__ import annotations
@@ -283,7 +284,7 @@ def run_leg(leg: Leg, kills: int, stops: int, seed: int, folder: Path, log: Path
         options = ("--launcher", leg.launcher, "--restarts", "100000", "--hang-seconds", str(HANG_SECONDS))
         launched = Launched(plan, folder / "run", options, leg.forks, environment)
         stack.callback(launched.kill)
-        killer = Killer(leg, launched, random.Random(seed), log)  # noqa: S311 - reproducible, not secret
+        killer = Killer(leg, launched, random.Random(seed), log)
         try:
             killer.run(kills, stops)
             (launched.run / STOP_REQUEST).touch()
@@ -374,9 +375,10 @@ def lost(found: dict[str, Any]) -> list[str]:
 
 
 def one_line(leg: dict[str, Any]) -> str:
+    equal = "equal" if leg["equal"] else "NOT EQUAL"
     return (
-        f"{leg['name']}, {leg['launcher']}: {leg['kills']} kills ({leg['while_saving']} in saves), {leg['steps']} "
-        f"steps {'equal' if leg['equal'] else 'NOT EQUAL'}, at most {max(leg['lost_steps'], default=0)} steps lost, "
+        f"{leg['name']}, {leg['launcher']}: {leg['kills']} kills ({leg['while_saving']} in saves), "
+        f"{leg['steps']} steps {equal}, at most {max(leg['lost_steps'], default=0)} steps lost, "
         f"{leg['named']} of {leg['stopped']} stops named"
     )
 
@@ -387,35 +389,49 @@ def middle_and_most(values: Sequence[float]) -> str:
 
 def section(found: dict[str, Any]) -> str:
     legs = found["legs"]
-    kills, saving = sum(leg["kills"] for leg in legs), sum(leg["while_saving"] for leg in legs)
-    stopped, named = sum(leg["stopped"] for leg in legs), sum(leg["named"] for leg in legs)
-    equal = sum(leg["equal"] for leg in legs)
-    more = sum(leg["lost_more_than_since_save"] for leg in legs)
+    kills, saving, stopped, named, equal, more = (
+        sum(leg[key] for leg in legs)
+        for key in ("kills", "while_saving", "stopped", "named", "equal", "lost_more_than_since_save")
+    )
     victims = sum((Counter(leg["victims"]) for leg in legs), Counter())
     what = ", ".join(f"{count} x {name}" for name, count in victims.most_common())
-    rows = "\n".join(
-        f"| {leg['name']} | {leg['launcher']}{'' if leg['processes'] == 'started' else ' *'} | {leg['kills']} "
-        f"({leg['while_saving']}) | {leg['steps']} | {'yes' if leg['equal'] else 'NO'} "
-        f"| {max(leg['lost_steps'], default=0)} | {middle_and_most(leg['gone_seconds'])} "
-        f"| {middle_and_most(leg['step_seconds'])} |"
-        for leg in legs
-    )
-    seconds = [value for leg in legs for value in leg["named_seconds"]]
+    seconds = middle_and_most([value for leg in legs for value in leg["named_seconds"]])
     return f"""## Ranks, launchers and hosts killed
 
 {kills} kills of runs under `vdsgen launch --restarts`, {saving} of them while a checkpoint was half written
-({what}). {equal} of {len(legs)} runs came to the losses, gradient norms and learning rates of a run that nobody
+({what}).
+{equal} of {len(legs)} runs came to the losses, gradient norms and learning rates of a run that nobody
 disturbed, to the last bit; {more} kills lost more than the steps since the last save (one every
-{found["save_every_steps"]} steps). Of {stopped} ranks stopped with SIGSTOP {named} were named, with process and
-state, {middle_and_most(seconds)} s (median / most) after they were stopped, with `--hang-seconds {found["hang_seconds"]:g}`.
+{found["save_every_steps"]} steps).
 
-| plan | launcher | kills (in saves) | steps | same losses | steps lost at most | seconds until nothing ran | until a new step |
+Of {stopped} ranks stopped with SIGSTOP {named} were named, with process and state; the restart was announced
+{seconds} s (median / most) after the stop, with `--hang-seconds {found["hang_seconds"]:g}`.
+
+| plan | launcher | kills (in saves) | steps | same losses | lost at most | nothing ran | a new step |
 |---|---|---|---|---|---|---|---|
-{rows}
+{_rows(legs)}
 
-Seconds are medians and maxima, from the signal on. \\* Python processes are forks of one that has imported torch and
-DeepSpeed, so that a start takes seconds less; runner, launcher and ranks are otherwise the real ones.
+The last two columns are seconds from the signal on, medians and maxima. \\* Python processes are forks of
+one that has imported torch and DeepSpeed, so that a start takes seconds less; runner, launcher and ranks are
+otherwise the real ones.
 """
+
+
+def _rows(legs: Sequence[dict[str, Any]]) -> str:
+    rows = []
+    for leg in legs:
+        cells = (
+            leg["name"],
+            leg["launcher"] + ("" if leg["processes"] == "started" else " *"),
+            f"{leg['kills']} ({leg['while_saving']})",
+            str(leg["steps"]),
+            "yes" if leg["equal"] else "NO",
+            str(max(leg["lost_steps"], default=0)),
+            middle_and_most(leg["gone_seconds"]),
+            middle_and_most(leg["step_seconds"]),
+        )
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

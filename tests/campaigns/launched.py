@@ -34,7 +34,7 @@ class Launched:
     run: Path
     arguments: tuple[str, ...]
     forks: bool
-    """Python processes are forks of one that has imported torch and DeepSpeed; else all start by themselves."""
+    """Python processes are forks of one that has imported torch and DeepSpeed; else all start anew."""
     environment: Mapping[str, str] = field(default_factory=dict)
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
     process: Fork | subprocess.Popen[bytes] = field(init=False)
@@ -70,7 +70,8 @@ class Launched:
                 pairs = (entry / "environ").read_bytes().split(b"\0")
             except OSError:
                 continue
-            environment = dict(pair.decode(errors="replace").partition("=")[::2] for pair in pairs if pair)
+            shown = (pair.decode(errors="replace").partition("=") for pair in pairs if pair)
+            environment = {key: value for key, _, value in shown}
             if environment.get(TOKEN) == self.token and int(entry.name) != self.process.pid:
                 found[int(entry.name)] = environment
         return found

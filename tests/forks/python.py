@@ -2,8 +2,8 @@
 this interpreter on a module is given a fork of itself instead, which has torch and DeepSpeed already.
 
 All else is as it would be: the fork is a child of whoever started it, with its descriptors, environment
-(/proc/PID/environ says the same), session and signals. So `vdsgen launch` runs as it is, with DeepSpeed's runner,
-its launcher and the ranks, and a start costs tenths of a second of a core and not half a minute.
+(/proc/PID/environ says the same), session and signals. So `vdsgen launch` runs as it is, with DeepSpeed's
+runner, its launcher and the ranks, and a start costs tenths of a second of a core and not half a minute.
 """
 
 from __future__ import annotations
@@ -68,11 +68,23 @@ def fork(
     *,
     new_session: bool,
 ) -> int:
+    """Its process id."""
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
-    if pid:
-        return pid
+    if pid == 0:
+        _become(started, streams, env, cwd, new_session=new_session)
+    return pid
+
+
+def _become(
+    started: tuple[str, list[str]],
+    streams: tuple[int, int, int],
+    env: Mapping[str, str] | None,
+    cwd: Any,
+    *,
+    new_session: bool,
+) -> NoReturn:
     try:
         if new_session:
             os.setsid()

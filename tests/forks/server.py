@@ -2,10 +2,10 @@
 
 python -m tests.forks.server DESCRIPTOR
 
-A request is a message on the socket, JSON {"module", "arguments", "environment", "folder", "imports", "forks"}, with
-four file descriptors: standard input, output and error of the fork, and where the server writes its process
-id and, in the end, its exit code, a line each. The server ends, and its forks with it, once the socket is
-closed.
+A request is a message on the socket, JSON {"module", "arguments", "environment", "folder", "imports",
+"forks"}, with four file descriptors: standard input, output and error of the fork, and where the server
+writes its process id and, in the end, its exit code, a line each. The server ends, and its forks with it,
+once the socket is closed.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ def test_ranks_that_all_wait_are_not_blamed() -> None:
 def test_people_are_told_who_hangs_and_where_the_others_are() -> None:
     suspect = Suspect(beat(1, activity="backward"), STATES["T"])
     hang = Hang(70.0, 60.0, (suspect,), (beat(0), beat(2, phase="saving a checkpoint")))
-    first, who, *others = hang.lines()
+    _, who, *others = hang.lines()
     assert who == f"  rank 1 (process 101 on bee), step 12 (backward): {STATES['T']}"
     assert others == [
         "  rank 0 waits in step 12 (gradients between ranks)",
