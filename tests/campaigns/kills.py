@@ -273,7 +273,9 @@ def run_leg(leg: Leg, kills: int, stops: int, seed: int, folder: Path, log: Path
     clips = folder / "clips"
     if training.pop("held_out", False):
         training["validation"] = Validation(every_steps=40, videos=str(clips), clips=2, quantiles=(0.5,))
-    plan = render_tiny(folder / "plan", clips, training=training, **leg.plan)
+    # Loader processes would import torch again with every start, which forks need not.
+    data = {"workers": 0} if leg.forks else {}
+    plan = render_tiny(folder / "plan", clips, training=training, data_changes=data, **leg.plan)
     environment = {"DS_ACCELERATOR": "cpu", "PYTHONPATH": ROOT}
     with ExitStack() as stack:
         if leg.launcher == "ssh":
