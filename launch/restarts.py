@@ -33,7 +33,9 @@ class Failure:
     what: str
 
     def is_like(self, other: Failure) -> bool:
-        return (self.exit_code, self.rank, self.step) == (other.exit_code, other.rank, other.step)
+        """Where it is known what failed: a host that is away may come back, however often it is asked."""
+        known = self.rank is not None or self.exit_code == HUNG
+        return known and (self.exit_code, self.rank, self.step) == (other.exit_code, other.rank, other.step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,12 @@ def failure_of(outcome: Outcome, step: int) -> Failure:
     if hang is not None:
         rank = hang.suspects[0].beat.rank if hang.suspects else None
         return Failure(HUNG, rank, step, str(hang))
-    what = str(death) if death is not None else f"exit code {outcome.exit_code}, no rank was seen to fail"
+    if death is not None:
+        what = str(death)
+    elif outcome.lost_host is not None:
+        what = f"no connection to {outcome.lost_host}"
+    else:
+        what = f"exit code {outcome.exit_code}, no rank was seen to fail"
     return Failure(outcome.exit_code, None if death is None else death.rank, step, what)
 
 

@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -332,16 +333,22 @@ def figures_of(leg: Leg, killer: Killer, code: int, *, equal: bool, steps: int, 
     }
 
 
-def campaign(kills: int, stops: int, seed: int, log: Path, legs: Sequence[Leg] = LEGS) -> dict[str, Any]:
-    """Kills are shared out over the legs."""
-    done = []
+def campaign(
+    kills: int, stops: int, seed: int, log: Path, legs: Sequence[Leg] = LEGS, at_once: int = 1
+) -> dict[str, Any]:
+    """Kills are shared out over the legs; `at_once` of them run side by side."""
     shares = shared(kills, [leg.share for leg in legs])
     stopped = shared(stops, [leg.stops for leg in legs])
-    for number, leg in enumerate(legs):
+
+    def one(number: int) -> dict[str, Any]:
         with folder_of_a_leg() as folder:
             write_clips(folder / "clips")
-            done.append(run_leg(leg, shares[number], stopped[number], seed + number, folder, log))
-            print(one_line(done[-1]), flush=True)
+            done = run_leg(legs[number], shares[number], stopped[number], seed + number, folder, log)
+        print(one_line(done), flush=True)
+        return done
+
+    with ThreadPoolExecutor(at_once) as pool:
+        done = list(pool.map(one, range(len(legs))))
     return {"seed": seed, "save_every_steps": SAVE_EVERY, "hang_seconds": HANG_SECONDS, "legs": done}
 
 
@@ -446,12 +453,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--leg", type=int, action="append", help="only these, from 0; nothing is written then"
     )
+    parser.add_argument("--at-once", type=int, default=1, help="so many legs side by side")
     parser.add_argument("--log", type=Path, default=Path(tempfile.gettempdir()) / "kills.log")
     given = parser.parse_args(arguments)
     legs = LEGS if given.leg is None else [LEGS[number] for number in given.leg]
-    found = campaign(given.kills, given.stops, given.seed, given.log, legs)
+    found = campaign(given.kills, given.stops, given.seed, given.log, legs, given.at_once)
     if given.leg is None:
-        command = f"python -m tests.campaigns.kills --kills {given.kills}"
+        command = f"python -m tests.campaigns.kills --kills {given.kills} --at-once {given.at_once}"
         figures.write("kills", command, found)
     faults = lost(found)
     print("\n".join(faults) if faults else section(found))

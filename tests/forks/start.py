@@ -134,4 +134,11 @@ class _Server:
         self._log.close()
 
 
-_server = cache(_Server)
+_ONE = threading.Lock()
+_cached = cache(_Server)
+
+
+def _server() -> _Server:
+    """One, whoever asks first."""
+    with _ONE:
+        return _cached()

@@ -24,6 +24,7 @@ from vdsgen.launch.restarts import (
     Failure,
     GiveUp,
     decide,
+    failure_of,
     in_vain,
     policy_text,
     run_again_and_again,
@@ -63,6 +64,14 @@ def test_the_same_failure_at_the_same_step_ends_it() -> None:
     )
     for other in (failure(7, 139), failure(7, rank=0), failure(8)):
         assert isinstance(decide(POLICY, [failure(7), other, failure(7)]), Again)
+
+
+def test_a_host_that_is_away_is_waited_for() -> None:
+    away = failure_of(Outcome(1, None, False, None, lost_host="bee"), 7)
+    assert away.what == "no connection to bee"
+    assert isinstance(decide(POLICY, [away] * 9), Again)
+    hung = Failure(5, None, 7, "all ranks wait for each other")
+    assert isinstance(decide(POLICY, [hung] * 3), GiveUp)
 
 
 def test_delays_double_until_the_run_comes_further() -> None:
