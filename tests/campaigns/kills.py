@@ -269,14 +269,21 @@ def send(pid: int, number: int) -> None:
         return
 
 
-def run_leg(leg: Leg, kills: int, stops: int, seed: int, folder: Path, log: Path) -> dict[str, Any]:
+def render(leg: Leg, folder: Path) -> None:
+    """Clips and the plan. Rendering limits its process's memory for a moment: nothing may be started then."""
+    write_clips(folder / "clips")
     training = {"steps": 1_000_000, "saving": Saving(every_steps=SAVE_EVERY, keep=2), **leg.training}
     clips = folder / "clips"
     if training.pop("held_out", False):
         training["validation"] = Validation(every_steps=40, videos=str(clips), clips=2, quantiles=(0.5,))
     # Loader processes would import torch again with every start, which forks need not.
     data = {"workers": 0} if leg.forks else {}
-    plan = render_tiny(folder / "plan", clips, training=training, data_changes=data, **leg.plan)
+    render_tiny(folder / "plan", clips, training=training, data_changes=data, **leg.plan)
+
+
+def run_leg(leg: Leg, kills: int, stops: int, seed: int, folder: Path, log: Path) -> dict[str, Any]:
+    """In a folder that `render` has filled."""
+    plan = folder / "plan"
     environment = {"DS_ACCELERATOR": "cpu", "PYTHONPATH": ROOT}
     with ExitStack() as stack:
         if leg.launcher == "ssh":
@@ -341,14 +348,16 @@ def campaign(
     stopped = shared(stops, [leg.stops for leg in legs])
 
     def one(number: int) -> dict[str, Any]:
-        with folder_of_a_leg() as folder:
-            write_clips(folder / "clips")
-            done = run_leg(legs[number], shares[number], stopped[number], seed + number, folder, log)
+        done = run_leg(legs[number], shares[number], stopped[number], seed + number, folders[number], log)
         print(one_line(done), flush=True)
         return done
 
-    with ThreadPoolExecutor(at_once) as pool:
-        done = list(pool.map(one, range(len(legs))))
+    with ExitStack() as stack:
+        folders = [stack.enter_context(folder_of_a_leg()) for _ in legs]
+        for leg, folder in zip(legs, folders, strict=True):
+            render(leg, folder)
+        with ThreadPoolExecutor(at_once) as pool:
+            done = list(pool.map(one, range(len(legs))))
     return {"seed": seed, "save_every_steps": SAVE_EVERY, "hang_seconds": HANG_SECONDS, "legs": done}
 
 

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.campaigns.kills import LEGS, lost, run_leg, section, shared
+from tests.campaigns.kills import LEGS, lost, render, run_leg, section, shared
 from tests.campaigns.launched import held_out_losses, losses
-from tests.model.training import write_clips
 
 LEG: dict[str, Any] = {
     "name": "a plan",
@@ -75,7 +74,7 @@ def test_kills_are_shared_out_without_rest(total: int, weights: list[int]) -> No
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_and_stopped_trains_as_if_nothing_had_been(tmp_path: Path) -> None:
-    write_clips(tmp_path / "clips")
+    render(LEGS[0], tmp_path)
     figures = run_leg(LEGS[0], 1, 1, 5, tmp_path, tmp_path / "log")
     assert lost({"legs": [figures]}) == [], (tmp_path / "run.shown").read_text()
     assert (figures["kills"], figures["named"]) == (1, 1)
