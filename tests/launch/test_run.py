@@ -212,3 +212,21 @@ def test_a_second_signal_ends_a_run_at_once(tmp_path: Path) -> None:
     assert code == 128 + signal.SIGTERM
     assert time.monotonic() - started < 15
     assert "Stopping (SIGTERM)." in shown
+
+
+def test_a_launcher_that_outstays_its_ranks_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vdsgen.launch.run.LEFT_SECONDS", 0.5)
+    monkeypatch.setattr("vdsgen.launch.run.GRACE_SECONDS", 0.5)
+    stops = "import os, signal, time; time.sleep(1); os.kill(os.getppid(), signal.SIGSTOP)"
+    started = time.monotonic()
+    code, _, _ = run_ranks(tmp_path, stops)
+    assert code == 1
+    assert time.monotonic() - started < 12
+
+
+def test_ranks_that_are_all_elsewhere_have_not_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vdsgen.launch.run.LEFT_SECONDS", 0.3)
+    monkeypatch.setattr("vdsgen.launch.run.GRACE_SECONDS", 0.3)
+    command = Command((sys.executable, "-c", "import time; time.sleep(2)"), {}, 0)
+    display = display_on(io.StringIO(), tmp_path)
+    assert run((command,), job(output=tmp_path), "none", display).exit_code == 0

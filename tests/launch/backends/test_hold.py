@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from vdsgen.launch.commands import LAUNCH_ID
-from vdsgen.launch.hold import death_line, main, parse_death
+from vdsgen.launch.hold import RankState, death_line, main, parse_death, parse_state, state_line
 from vdsgen.launch.watch import Death, processes_of
 
 CHILD = "import os, subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c', {!r}]).returncode)"
@@ -23,8 +23,8 @@ DEAF = (
 )
 
 
-def start(code: str, launch_id: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, LAUNCH_ID: launch_id, "PYTHONPATH": str(Path(__file__).parents[3])}
+def start(code: str, launch_id: str, **more: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, **more, LAUNCH_ID: launch_id, "PYTHONPATH": str(Path(__file__).parents[3])}
     return subprocess.Popen(
         [sys.executable, "-m", "vdsgen.launch.hold", "--ranks", "1", "--", sys.executable, "-c", code],
         env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -66,6 +66,42 @@ def test_deaths_are_read_as_they_were_written() -> None:
     assert parse_death(death_line(death, "bee")) == death
     for line in ("", "hello", "[vdsgen death] 1 2 x y", "[vdsgen death] 1 2 3"):
         assert parse_death(line) is None
+
+
+ANSWERS = """
+import faulthandler, os, signal, subprocess, sys, time
+if "RANK" in os.environ:
+    faulthandler.register(signal.SIGUSR2, file=sys.stdout, chain=False)
+    print("up", flush=True)
+    time.sleep(60)
+subprocess.run([sys.executable, "-c", sys.argv[1]], env=os.environ | {"RANK": "3"})
+"""
+
+
+def test_the_launchers_questions_are_answered() -> None:
+    code = f"import sys; sys.argv = ['', {ANSWERS!r}]; exec(sys.argv[1])"
+    with start(code, uuid.uuid4().hex) as held:
+        assert held.stdout is not None and held.stdin is not None
+        assert held.stdout.readline() == "up\n"
+        time.sleep(0.5)
+        held.stdin.write("look\n")
+        held.stdin.flush()
+        told = parse_state(held.stdout.readline().rstrip("\n"))
+        assert told is not None
+        rank, state = told
+        assert (rank, state.letter, state.host) == (3, "S", os.uname().nodename)
+        held.stdin.write("here\nstacks\n")
+        held.stdin.flush()
+        assert "most recent call first" in held.stdout.readline()
+        held.stdin.close()
+        assert held.wait(20) == 143
+
+
+def test_states_are_read_as_they_were_written() -> None:
+    state = RankState(4711, "T", "bee")
+    assert parse_state(state_line(3, state)) == (3, state)
+    for line in ("", "[vdsgen death] 1 2 9 bee", "[vdsgen state] x 2 T bee", "[vdsgen state] 1 2 T"):
+        assert parse_state(line) is None
 
 
 def test_wrong_use_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
