@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vdsgen.spec.checkpoints import CHECKPOINTS
 
-LEFT = ("metrics.jsonl", "validation.jsonl", "alarms.jsonl", CHECKPOINTS)
+LEFT = ("metrics.jsonl", "validation.jsonl", "alarms.jsonl", "saves.jsonl", CHECKPOINTS)
 """What a start writes step by step; the rest is written whole, by every start again."""
 
 
