@@ -144,6 +144,11 @@ def prepare(request: Request) -> Prepared:
             f"jobs of pool {rendered.plan.pool} are started by {launcher}",
             remedy=f"kubectl apply --filename {request.directory / 'pytorchjob.yaml'}, or another --launcher",
         )
+    if request.preflight and launcher in SCHEDULERS:
+        raise VdsgenError(
+            f"{launcher} gives the job its hosts when it starts: none can be asked yet",
+            remedy="take some (salloc), name them under `hosts:` in a lab file, generate, try --launcher ssh",
+        )
     if launcher == "slurm":
         check_script(request.directory)
     commands = BACKENDS[launcher](job, machine, launch_id)

@@ -8,9 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from vdsgen.errors import VdsgenError
 from vdsgen.launch.backends.port import master_port
-from vdsgen.launch.backends.registry import SCHEDULERS
 from vdsgen.launch.commands import is_remote
 from vdsgen.launch.hosts.expected import Expected, expected_of
 from vdsgen.launch.hosts.finding import errors
@@ -36,17 +34,11 @@ def check(
     rehearsal_seconds: float = REHEARSAL_SECONDS,
     show: Show,
 ) -> Report:
-    """Looks at every host of the job. Raises VdsgenError where a scheduler chooses them, and OSError where
-    the run directory cannot be made.
+    """Looks at every host of the job. Raises OSError where the run directory cannot be made.
 
     Links are measured, and the job rehearsed, only where nothing before it speaks against. `show` is told
     what is being done.
     """
-    if prepared.launcher in SCHEDULERS:
-        raise VdsgenError(
-            f"--launcher {prepared.launcher} gives the job its hosts when it starts: none can be asked yet",
-            remedy="take some (salloc), name them under `hosts:` in a lab file, generate, try --launcher ssh",
-        )
     began = time.monotonic()
     expected = _expected(prepared)
     skipped: dict[str, str] = {}
@@ -126,6 +118,7 @@ def _rehearsal(request: Request, scratch: Path) -> Prepared:
             measure=True,
             profile_steps=None,
             dry_run=False,
+            preflight=False,
         )
     )
 

@@ -67,19 +67,18 @@ LAUNCHER = "this machine"
 
 def compare_marks(output: Path, marks: Marks) -> Iterator[Finding]:
     """Hosts that do not see what others write, or whose files others do not see."""
-    remedy = f"mount the same file system at {output} on all hosts, or choose an --output on one that is"
     for host in marks.seen:
         if host == LAUNCHER:
             continue
         lacking = _unseen(marks, host)
-        if host in marks.failed:
+        remedy = f"mount the same file system at {output} on all hosts, or choose an --output on one that is"
+        if LAUNCHER in lacking:
+            message = f"the run directory {output} is another one there: what is written here is not in it"
+        elif host in marks.failed:
             message = f"cannot write into the run directory {output}: {marks.failed[host]}"
-        elif LAUNCHER in lacking or host in _unseen(marks, LAUNCHER):
-            message = (
-                f"the run directory {output} is another one there: it does not have what is written here"
-            )
-            if LAUNCHER not in lacking:
-                message = f"what it writes into the run directory {output} is not seen here"
+            remedy = "make it writable there, or choose another --output"
+        elif host in _unseen(marks, LAUNCHER):
+            message = f"what it writes into the run directory {output} is not seen here"
         elif lacking:
             message = f"does not see what {names(lacking)} writes into the run directory {output}"
         else:

@@ -24,7 +24,7 @@ def compare_versions(facts: Mapping[str, HostFacts]) -> list[Finding]:
         if package in REQUIRED:
             values = {host: value for host, value in values.items() if value != "none"}
         found += _differing("versions", package, values, _severity(package, values))
-    drivers = {host: one.driver or "none" for host, one in facts.items()}
+    drivers = {host: one.driver for host, one in facts.items() if one.driver is not None}
     found += _differing("versions", "the driver", drivers, "warning")
     if not any(finding.message.startswith("vdsgen ") for finding in found):
         codes = {host: one.code_sha256[:12] for host, one in facts.items()}

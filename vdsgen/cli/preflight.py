@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 @click.option("--resume", is_flag=True, help="The job will continue RUN.")
 @click.option(
     "--launcher",
-    type=click.Choice(["deepspeed", "torchrun", "ssh", "openmpi"]),
-    help="What will start the ranks; default: as the lab file says, or deepspeed.",
+    type=click.Choice(["deepspeed", "torchrun", "ssh", "openmpi", "slurm"]),
+    help="What will start the ranks; default: as the lab file says, or deepspeed. slurm: refused, it chooses "
+    "the hosts when the job starts.",
 )
 @click.option("--no-rehearsal", is_flag=True, help="Leave out the two steps of the real job.")
 @click.option("--no-links", is_flag=True, help="Neither measure links nor rehearse: only ask the hosts.")
@@ -57,7 +58,7 @@ def command(
     from vdsgen.launch.hosts.report import text_of
     from vdsgen.launch.start import Request, check_machine, prepare
 
-    request = Request(directory=directory, output=output, resume=resume, launcher=launcher)
+    request = Request(directory, output, resume=resume, launcher=launcher, preflight=True)
     show, erase = _reporter()
     context = click.get_current_context()
     try:
