@@ -65,6 +65,7 @@ def check(
             elif errors(survey.findings):
                 skipped["rehearsal"] = AFTER_ERRORS
             else:
+                surveyor.leave()
                 show(f"Rehearsing {STEPS} steps with {expected.world_size} ranks")
                 with _timed(survey, "rehearsal"):
                     rehearsed, found = rehearse(
@@ -119,6 +120,7 @@ def _rehearsal(request: Request, scratch: Path) -> Prepared:
             profile_steps=None,
             dry_run=False,
             preflight=False,
+            restarts=None,
         )
     )
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import socket
 import sys
 import time
@@ -28,6 +29,8 @@ from vdsgen.spec.run import LAUNCHER_PROCESS
 ANSWER = "[vdsgen probe] "
 LONGEST_TOKEN = 256
 AGAIN_SECONDS = 0.2
+SILENCE_SECONDS = 300.0
+"""Nobody asks any more: the connection was cut, which a host by itself may learn of hours later."""
 
 
 class Probe:
@@ -104,7 +107,7 @@ def main() -> int:
     probe = Probe()
     _say({"ready": socket.gethostname()})
     # Not `for line in sys.stdin`, which reads ahead.
-    while line := sys.stdin.readline():
+    while select.select([sys.stdin], [], [], SILENCE_SECONDS)[0] and (line := sys.stdin.readline()):
         if line.strip():
             _say(probe.answer(json.loads(line)))
     return 0

@@ -111,8 +111,13 @@ class Surveyor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        list(self._pool.map(Host.close, self._hosts.values()))
+        self.leave()
         self._pool.shutdown()
+
+    def leave(self) -> None:
+        """Ends the probes: there are no more questions."""
+        list(self._pool.map(Host.close, self._hosts.values()))
+        self._hosts = {}
 
     @property
     def is_remote(self) -> bool:

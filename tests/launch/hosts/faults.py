@@ -62,6 +62,7 @@ def _run_on(lab: TwoHosts, folder: Path, mount: list[str]) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", str(folder)], check=True)
+        folder.rmdir()
 
 
 def _small_disk(lab: TwoHosts, _: Path) -> AbstractContextManager[None]:

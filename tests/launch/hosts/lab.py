@@ -100,7 +100,8 @@ class TwoHosts:
 def render_for(directory: Path, clips: Path, **changes: Any) -> Path:
     """A plan of two stages, one a host, that both hosts have room for."""
     values: dict[str, Any] = {"hosts": HOSTS, "gpu": "cpu", "intra_node": LINK, "inter_node": LINK}
-    pool = pool_of(2, 1, **(values | {"host_memory_gib": 1.0} | changes))
+    values |= {"host_memory_gib": 1.0, **changes}
+    pool = pool_of(values.pop("nodes", 2), values.pop("gpus_per_node", 1), **values)
     memory = {"peak_bytes": 200 * MIB, "reserve_bytes": 100 * MIB}
     stages = tuple(
         stage.model_copy(update={"memory": stage.memory.model_copy(update=memory)})

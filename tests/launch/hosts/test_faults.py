@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,10 +15,9 @@ from click.testing import CliRunner
 
 from tests.launch.backends.sshd import missing_tools
 from tests.launch.hosts.faults import fault
-from tests.launch.hosts.lab import FIRST, MIB, SECOND, TwoHosts, two_hosts
+from tests.launch.hosts.lab import FIRST, SECOND, TwoHosts, two_hosts
 from vdsgen.cli.main import cli
 from vdsgen.launch.hosts import ask
-from vdsgen.launch.hosts.report import Report
 
 SKIP = missing_tools() or ("mounts of its own are made by root only" if os.getuid() else None)
 pytestmark = pytest.mark.skipif(SKIP is not None and "VDSGEN_REQUIRE_ALL" not in os.environ, reason=str(SKIP))
@@ -51,10 +48,8 @@ def test_hosts_without_a_fault_are_ready_and_nothing_is_left(lab: TwoHosts) -> N
         "run directory not shared",
         "disk too small for checkpoints",
         "port taken",
-        "no way to the first host",
         "unknown host key",
         "another vdsgen",
-        "clips missing",
         "GPU in use",
     ],
 )
@@ -121,23 +116,11 @@ def test_the_command_says_what_it_found_and_ends_with_1(lab: TwoHosts, tmp_path:
     assert [one["host"] for one in report["findings"]] == [SECOND]
 
 
-@pytest.mark.slow
-def test_a_whole_preflight_rehearses_the_real_job(lab: TwoHosts) -> None:
-    command = [sys.executable, "-m", "vdsgen", "preflight", str(lab.plan), "--output", str(lab.run)]
-    ended = subprocess.run(
-        [*command, "--launcher", "ssh", "--json"], capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    report = Report.model_validate_json(ended.stdout)
+def test_links_between_hosts_are_measured(lab: TwoHosts) -> None:
+    report = lab.look(links=True)
     assert report.ready
-    assert {check.state for check in report.checks} == {"ok"}
     assert [(one.kind, one.hosts) for one in report.links] == [
         ("inter_node", (FIRST, SECOND)),
         ("all_reduce", (FIRST, SECOND)),
     ]
-    assert report.rehearsal is not None
-    assert [(one.rank, one.host) for one in report.rehearsal.ranks] == [(0, FIRST), (1, SECOND)]
-    assert all(0 < one.peak_bytes < one.planned_bytes == 100 * MIB for one in report.rehearsal.ranks)
-    assert len(report.rehearsal.step_seconds) == 2
-    assert "Rehearsing: step 2/2" in ended.stderr
-    assert not lab.run.parent.exists()
+    assert all(one.bytes_per_second > 1e7 == one.planned_bytes_per_second for one in report.links)
