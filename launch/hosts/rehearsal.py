@@ -56,6 +56,8 @@ class Audience:
     def __init__(self, limit_seconds: float, show: Callable[[str], None]) -> None:
         self.messages: list[str] = []
         self.timed_out = False
+        self._said: dict[str, int] = {}
+        """Message -> the rank that was first to say it."""
         self._deadline = time.monotonic() + limit_seconds
         self._show = show
 
@@ -64,7 +66,8 @@ class Audience:
             self._show(f"Rehearsing: {line.removeprefix(STEP)}")
         elif line.startswith(MESSAGE):
             text = line.removeprefix(MESSAGE)
-            self.messages.append(f"rank {rank}: {text}" if rank else text)
+            if self._said.setdefault(text, rank) == rank:
+                self.messages.append(f"rank {rank}: {text}" if rank else text)
 
     def say(self, text: str) -> None:
         self.messages.append(text)

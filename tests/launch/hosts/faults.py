@@ -99,6 +99,17 @@ def _another_key(lab: TwoHosts, scratch: Path) -> Iterator[None]:
 
 
 @contextmanager
+def _key_not_let_in(lab: TwoHosts, scratch: Path) -> Iterator[None]:
+    config = lab.ssh / "ssh_config"
+    text = config.read_text()
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(scratch / "key")], check=True)
+    own = text.replace(f"{lab.ssh}/user", str(scratch / "key"))
+    config.write_text(f"Host {SECOND}\n{own}Host {FIRST}\n{text}")
+    yield
+    config.write_text(text)
+
+
+@contextmanager
 def _silent(lab: TwoHosts, _: Path) -> Iterator[None]:
     """Somebody takes connections there, and never says anything: a host that hangs."""
     config = lab.ssh / "ssh_config"
@@ -121,6 +132,24 @@ def _nobody(lab: TwoHosts, _: Path) -> Iterator[None]:
 
 def _before(words: str) -> Inject:
     return lambda lab, _: lab.on_second(before=words)
+
+
+@contextmanager
+def _fewer_cores(lab: TwoHosts, _: Path) -> Iterator[None]:
+    with _another_plan(lab, cpu_cores=2), lab.on_second(before="taskset -p -c 0 $$ > /dev/null"):
+        yield
+
+
+@contextmanager
+def _another_plan(lab: TwoHosts, **changes: object) -> Iterator[None]:
+    aside = lab.folder / "aside"
+    lab.plan.rename(aside)
+    render_for(lab.plan, lab.clips, **changes)
+    try:
+        yield
+    finally:
+        shutil.rmtree(lab.plan)
+        aside.rename(lab.plan)
 
 
 CLOCK = """\
@@ -179,12 +208,8 @@ def _gpus(*second: dict[str, object], apps: str = "") -> Inject:
         bad.mkdir()
         smi(good, {})
         smi(bad, *second, apps=apps)
-        through, plan = lab.plan.parent / "plan", lab.plan.parent / "processors"
-        through.rename(plan)
-        render_for(lab.plan, lab.clips, gpu="rtx-3090")
         with ExitStack() as stack:
-            stack.callback(plan.rename, through)
-            stack.callback(shutil.rmtree, through)
+            stack.enter_context(_another_plan(lab, gpu="rtx-3090"))
             stack.enter_context(lab.on_first(before=f"export PATH={shlex.quote(str(good))}:$PATH"))
             stack.enter_context(lab.on_second(before=f"export PATH={shlex.quote(str(bad))}:$PATH"))
             yield
@@ -225,6 +250,7 @@ FAULTS = (
     ),
     Fault("unknown host key", "reach", SECOND, "Host key verification failed", _unknown_key),
     Fault("another host key", "reach", SECOND, "another one than known_hosts has", _another_key),
+    Fault("key not let in", "reach", SECOND, "Permission denied", _key_not_let_in),
     Fault("host that hangs", "reach", SECOND, "timed out", _silent),
     Fault("host without a name", "reach", SECOND, "Could not resolve hostname", _nobody),
     Fault(
@@ -281,6 +307,21 @@ FAULTS = (
     Fault("clips missing", "inputs", SECOND, "data.videos", _mounted(_empty(lambda lab: lab.clips))),
     Fault(
         "clock 90 s ahead", "clocks", SECOND, "90.0 s ahead", _fast_clock, severity="warning", only_root=False
+    ),
+    Fault(
+        "vdsgen not there",
+        "reach",
+        SECOND,
+        "No module named",
+        _mounted(_empty(lambda _: PACKAGE / "launch" / "hosts")),
+    ),
+    Fault(
+        "fewer cores",
+        "memory",
+        SECOND,
+        "may use 1 cores, the lab file says 2",
+        _fewer_cores,
+        severity="warning",
     ),
     Fault(
         "few open files",
