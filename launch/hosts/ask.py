@@ -71,15 +71,19 @@ class Host:
             argv = over_ssh(name, machine, environment, argv, OPTIONS)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the host
         self._buffer = b""
-        self._process = subprocess.Popen(  # noqa: S603 - an argument list
-            argv,
-            env=variables,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            bufsize=0,
-            start_new_session=True,
-        )
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - an argument list
+                argv,
+                env=variables,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                bufsize=0,
+                start_new_session=True,
+            )
+        except FileNotFoundError as error:
+            self._errors.close()
+            raise HostError(f"there is no {argv[0]} here", "install it (OpenSSH's client)") from error
         try:
             self._answer(READY_SECONDS)
         except BaseException:

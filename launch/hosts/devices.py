@@ -35,6 +35,8 @@ SLOWED_BY = ("heat (hardware)", "the power brake", "heat (software)")
 NVML_SLOWDOWNS = {0x40: SLOWED_BY[0], 0x80: SLOWED_BY[1], 0x20: SLOWED_BY[2]}
 """nvmlClocksThrottleReasonHwThermalSlowdown and so on (nvml.h)."""
 NVML_COMPUTEMODE_PROHIBITED = 2
+DRIVER_FILES = ("nvidia[0-9]*", "dxg", "kfd")
+"""Of /dev, one of which is there where torch may find a GPU: NVIDIA's, WSL's, AMD's."""
 DRM = Path("/sys/class/drm")
 AMD = "0x1002"
 
@@ -45,7 +47,7 @@ def find_devices() -> tuple[tuple[Device, ...], str | None, Teller]:
         found, driver = look()
         if found:
             return tuple(found), driver, teller  # type: ignore[return-value]
-    found = by_torch()
+    found = by_torch() if any(any(Path("/dev").glob(name)) for name in DRIVER_FILES) else []
     return tuple(found), None, "torch" if found else "none"
 
 

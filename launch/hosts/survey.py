@@ -104,7 +104,8 @@ class Surveyor:
         self._job = job
         self._machine = machine
         self.place = place
-        self._pool = ThreadPoolExecutor(min(MOST_AT_ONCE, len(expected.hosts)), thread_name_prefix="host")
+        self._at_once = min(MOST_AT_ONCE, len(expected.hosts))
+        self._pool = ThreadPoolExecutor(self._at_once, thread_name_prefix="host")
         self._hosts: dict[str, Host] = {}
 
     def __enter__(self) -> Surveyor:
@@ -116,7 +117,9 @@ class Surveyor:
 
     def leave(self) -> None:
         """Ends the probes: there are no more questions."""
-        list(self._pool.map(Host.close, self._hosts.values()))
+        # Not in the pool, whose threads may wait for answers: these end with the probes.
+        with ThreadPoolExecutor(self._at_once) as closing:
+            list(closing.map(Host.close, self._hosts.values()))
         self._hosts = {}
 
     @property
@@ -237,7 +240,8 @@ class Surveyor:
         if taken is None:
             reasons = dict(zip(self._hosts, self._pool.map(connect, self._hosts.values()), strict=True))
             unreached = {name: reason for name, reason in reasons.items() if reason}
-            self._hosts[first].ask("quiet")
+            with suppress(HostError):
+                self._hosts[first].ask("quiet")
         meeting = Meeting(first, self.place.port, taken, unreached)
         self.survey.findings += compare_meeting(meeting)
 

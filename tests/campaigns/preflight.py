@@ -65,7 +65,7 @@ def main() -> int:
                 _say(told[-1])
             told.append(_broken_clips(lab, Path(place)))
             _say(told[-1])
-            whole = [_whole(lab) for _ in range(WHOLE_RUNS)]
+            load, whole = os.getloadavg()[0], [_whole(lab) for _ in range(WHOLE_RUNS)]
         on_switch, told_there = _on_switch(Path(place))
     told += told_there
     found = {
@@ -75,6 +75,7 @@ def main() -> int:
         "faults": told,
         "whole_seconds": [report.seconds for report in whole],
         "whole_part_seconds": [report.part_seconds for report in whole],
+        "whole_load_average": load,
         "whole_ready": sum(report.ready for report in whole),
     }
     figures.write("preflight", COMMAND, found)
@@ -255,7 +256,7 @@ looks at hosts without a fault found nothing.
 A look at two hosts without a fault takes {found["clean_seconds"]:.1f} s (median); with a fault
 {min(seconds):.1f} to {max(seconds):.1f} s, the longest for hosts that never answer. A whole pre-flight, with
 links and two rehearsed steps of DeepSpeed, took {min(whole):.0f} to {max(whole):.0f} s, {rehearsals} s of
-them the rehearsal, while other work took its share of both processors.
+them the rehearsal; {found["whole_load_average"]:.0f} processes wanted the processors when it began.
 
 | fault | check | finding | found after | named |
 |---|---|---|---:|---|

@@ -10,6 +10,7 @@ import pytest
 from tests.launch.hosts.test_rehearsal import TWO, survey
 from vdsgen.errors import InputError
 from vdsgen.launch.hosts import gate
+from vdsgen.launch.hosts.check import REHEARSAL_SECONDS
 from vdsgen.launch.hosts.report import Report, report_of
 from vdsgen.launch.hosts.survey import Survey
 from vdsgen.launch.start import Request
@@ -54,7 +55,7 @@ def test_warnings_are_told_and_do_not_refuse(
     asked = found(monkeypatch, told)
     refuse(preflight=False)
     assert capsys.readouterr().out == "warning: a, b: few files\n  -> more\n"
-    assert asked == [{"links": False, "rehearsal": False, "rehearsal_seconds": gate.REHEARSAL_SECONDS}]
+    assert asked == [{"links": False, "rehearsal": False, "rehearsal_seconds": REHEARSAL_SECONDS}]
 
 
 def test_a_whole_preflight_shows_its_report(

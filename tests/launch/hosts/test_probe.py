@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import vdsgen
 from tests.forks.start import free_port
 from tests.launch.test_commands import machine
 from vdsgen.launch.hosts.ask import Host, HostError
@@ -66,7 +67,7 @@ def test_other_bytes_of_a_module_have_another_hash(tmp_path: Path, monkeypatch: 
     (package / "__init__.py").touch()
     (tmp_path / "model").mkdir()
     (package / "model").symlink_to("../model")
-    monkeypatch.setattr(module.vdsgen, "__file__", str(package / "__init__.py"))
+    monkeypatch.setattr(vdsgen, "__file__", str(package / "__init__.py"))
     hashes = [module.code_sha256()]
     for path in (package / "a.py", tmp_path / "model" / "b.py"):
         path.write_text("x = 1\n")
@@ -224,3 +225,9 @@ def test_what_ssh_says_becomes_a_remedy(tmp_path: Path, script: str, words: str,
     with pytest.raises(HostError, match=words) as caught:
         Host("here", machine(python=broken), {}, here=True)
     assert (remedy or "") in (caught.value.remedy or "")
+
+
+def test_without_ssh_that_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(HostError, match="there is no ssh here"):
+        Host("n1", machine(), {}, here=False)
