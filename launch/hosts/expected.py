@@ -34,6 +34,8 @@ class PlannedRank:
     product: str | None
     """The vendor's name of the GPU; None where the lab file gives figures only."""
     stage: Stage
+    copied_bytes: int = 0
+    """What asynchronous saving keeps of it in host memory."""
 
     @property
     def device_bytes(self) -> int:
@@ -144,10 +146,13 @@ def group_of(plan: Plan, node: int) -> NodeGroup:
 
 def _rank(rendered: Rendered, job: Job, group: NodeGroup, node: int, rank: int, local: int) -> PlannedRank:
     stage = rendered.plan.stages[min(rendered.layout.stage_of(rank), len(rendered.plan.stages) - 1)]
+    saving = rendered.plan.saving
+    copied = () if saving is None or job.measure else saving.copied_bytes_by_stage
+    copy = copied[stage.index] if copied else 0
     if job.on_cpu:
-        return PlannedRank(rank, None, None, stage)
+        return PlannedRank(rank, None, None, stage, copy)
     device = job.devices[node][local] if job.devices else group.devices[local]
-    return PlannedRank(rank, device, product_of(group, device), stage)
+    return PlannedRank(rank, device, product_of(group, device), stage, copy)
 
 
 def product_of(group: NodeGroup, device: int) -> str | None:

@@ -137,13 +137,14 @@ def _parts(name: str) -> tuple[frozenset[str], frozenset[str]]:
 
 
 def compare_memory(expected: Expected, planned: PlannedHost, facts: HostFacts) -> Iterator[Finding]:
-    """The host's own memory: ranks on processors, and what offload keeps there."""
+    """The host's own memory: ranks on processors, and what offload and asynchronous saving keep there."""
     tensors = sum(
-        rank.stage.measured_bytes(on_processor=True) if expected.on_cpu else rank.stage.host_bytes
+        rank.copied_bytes
+        + (rank.stage.measured_bytes(on_processor=True) if expected.on_cpu else rank.stage.host_bytes)
         for rank in planned.ranks
     )
     if tensors > facts.memory_available_bytes:
-        what = "its ranks need" if expected.on_cpu else "offload needs"
+        what = "its ranks need" if expected.on_cpu else "offload and copies of checkpoints need"
         # A kernel may swap, and gives back what it caches: on a processor nothing is certain.
         severity: Severity = "warning" if expected.on_cpu else "error"
         yield _memory(

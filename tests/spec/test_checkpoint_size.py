@@ -8,7 +8,7 @@ import pytest
 
 from tests.render.plans import plan_of
 from vdsgen.spec.checkpoint_size import checkpoint_bytes, checkpoints_at_once
-from vdsgen.spec.plan import PlannedModel, WeightAverage
+from vdsgen.spec.plan import PlannedModel, PlannedSaving, WeightAverage
 from vdsgen.spec.training import Saving, Training
 
 PARAMETERS = 1_432_512
@@ -37,6 +37,11 @@ def model(trainable: int = PARAMETERS) -> PlannedModel:
 def test_a_checkpoint_is_as_large_as_deepspeed_wrote_it(settings: dict[str, Any], written_bytes: int) -> None:
     """Measured: four blocks of the bundled family, hidden size 128, a step of DeepSpeed 0.19.8."""
     assert checkpoint_bytes(plan_of(model=model(), **settings)) == pytest.approx(written_bytes, rel=0.01)
+
+
+def test_the_planners_own_figure_comes_first() -> None:
+    saving = PlannedSaving(every_steps=100, checkpoint_bytes=4711)
+    assert checkpoint_bytes(plan_of(model=model(), saving=saving)) == 4711
 
 
 def test_frozen_weights_have_no_states() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -111,7 +112,14 @@ def test_offload_wants_the_hosts_memory() -> None:
     host = planned(ranks=2, stage=stage(host_bytes=70 * GIB))
     (found,) = compare_memory(expected(host), host, facts())
     assert found.severity == "error"
-    assert found.message == "120 GiB of memory are free, offload needs 140 GiB"
+    assert found.message == "120 GiB of memory are free, offload and copies of checkpoints need 140 GiB"
+
+
+def test_copies_of_checkpoints_want_it_too() -> None:
+    ranks = tuple(replace(rank, copied_bytes=70 * GIB) for rank in planned(ranks=2).ranks)
+    host = planned(ranks=2)
+    (found,) = compare_memory(expected(host), replace(host, ranks=ranks), facts())
+    assert "need 140 GiB" in found.message
 
 
 def test_a_host_is_as_large_as_the_lab_file_says() -> None:
