@@ -274,6 +274,7 @@ def _follow(
             # A stopped rank hears nothing but SIGKILL, and DeepSpeed's launcher would wait 30 s for each.
             deadline = time.monotonic() + (processes.grace_seconds if processes.tied else 0.0)
             continue
+        # Of a job on other hosts none is here: then nothing has ended.
         if watch.deaths and watch.all_ended:
             left_at = left_at or time.monotonic()
             failed = failed or time.monotonic() - left_at > LEFT_SECONDS

@@ -53,6 +53,8 @@ class Request:
     """How often a run that fails is started again; None: as the plan's pool says, or never."""
     hang_seconds: float | None = None
     """0: no run is taken to hang; None: as the plan's pool says, or as long as steps take."""
+    preflight: bool = False
+    """Measure links and rehearse on every host first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,10 @@ def start(request: Request) -> int:
         )
         return 0
     check_machine(prepared, clear_stale_locks=request.clear_stale_locks)
+    if request.preflight or (prepared.launcher == "ssh" and is_remote(job, prepared.machine)):
+        from vdsgen.launch.hosts.gate import refuse_unready  # it starts jobs of its own
+
+        refuse_unready(prepared, request)
     layout, logs = prepared.rendered.layout, request.output / "logs"
     print(f"Starting {job.world_size} ranks: {layout}. Logs: {logs}", flush=True)
     display = Display(sys.stdout, job.output / "metrics.jsonl", prepared.steps)
@@ -140,6 +146,11 @@ def prepare(request: Request) -> Prepared:
         raise VdsgenError(
             f"jobs of pool {rendered.plan.pool} are started by {launcher}",
             remedy=f"kubectl apply --filename {request.directory / 'pytorchjob.yaml'}, or another --launcher",
+        )
+    if request.preflight and launcher in SCHEDULERS:
+        raise VdsgenError(
+            f"{launcher} gives the job its hosts when it starts: none can be asked yet",
+            remedy="take some (salloc), name them under `hosts:` in a lab file, generate, try --launcher ssh",
         )
     if launcher == "slurm":
         check_script(request.directory)

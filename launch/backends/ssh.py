@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping, Sequence
 
 from vdsgen.errors import VdsgenError
 from vdsgen.launch.backends.environment import rank_environment
@@ -49,6 +50,18 @@ def _on_host(job: Job, machine: Machine, launch_id: str, node: int) -> Command:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, job.devices[node]))
     if host in machine.host_names:
         return Command(tuple(argv), environment, local_ranks=0, tied=True, host=host)
+    return Command(over_ssh(host, machine, environment, argv), {}, local_ranks=0, tied=True, host=host)
+
+
+def over_ssh(
+    host: str,
+    machine: Machine,
+    environment: Mapping[str, str | None],
+    argv: Sequence[str],
+    options: Sequence[str] = (),
+) -> tuple[str, ...]:
+    """`argv` on `host`, in this directory, with these variables and those that travel along. `options` of ssh
+    stand above the usual ones."""
     # A host has its own PATH; `hold` puts the interpreter's folder before it.
     remote = {key: value for key, value in environment.items() if key != "PATH"}
     passed = {key: value for key, value in machine.environment.items() if key.startswith(PASSED_ON)}
@@ -56,4 +69,5 @@ def _on_host(job: Job, machine: Machine, launch_id: str, node: int) -> Command:
     assign = [f"{key}={value}" for key, value in {**passed, **remote}.items() if value is not None]
     words = ["env", "-C", str(machine.working_directory), *unset, *assign, *argv]
     # ssh joins its words with spaces for the host's shell: one word, quoted for that shell, stays what it is.
-    return Command(("ssh", *OPTIONS, "--", host, shlex.join(words)), {}, local_ranks=0, tied=True, host=host)
+    # Of an option that is given twice ssh takes the first.
+    return ("ssh", *options, *OPTIONS, "--", host, shlex.join(words))

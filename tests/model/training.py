@@ -93,7 +93,7 @@ def render_tiny(
     values: dict[str, Any] = {"pipeline": 2, "data": 2, "zero_stage": 1, "dtype": "fp32", "accumulation": 2}
     values |= plan
     ranks = values["pipeline"] * values["data"] * values.get("tensor", 1) * values.get("sequence", 1)
-    pool = pool_of(1, ranks, gpu="cpu")
+    pool = values.pop("pool", None) or pool_of(1, ranks, gpu="cpu")
     experiment = tiny_experiment(videos, buckets, **(training or {}))
     data = experiment.data.model_copy(update=data_changes or {})
     files = render_plan(plan_of(pool=pool, **values), experiment.model_copy(update={"data": data}))

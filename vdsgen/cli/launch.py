@@ -75,6 +75,11 @@ def _steps(_context: click.Context, _parameter: click.Parameter, text: str | Non
     help="End a run whose ranks do not come on in a step for so long; 0: never; default: ten times the "
     "longest step, at least 60.",
 )
+@click.option(
+    "--preflight",
+    is_flag=True,
+    help="Do what `vdsgen preflight` does first; start only if it finds no error.",
+)
 @click.option("--clear-stale-locks", is_flag=True, help="Remove locks that killed compiles left behind.")
 def command(
     directory: Path,
@@ -91,6 +96,7 @@ def command(
     launcher: str | None,
     restarts: int | None,
     hang_seconds: float | None,
+    preflight: bool,
     clear_stale_locks: bool,
 ) -> None:
     """Train what the rendered directory DIR says, into the run directory RUN.
@@ -117,6 +123,7 @@ def command(
         launcher=launcher,
         restarts=restarts,
         hang_seconds=hang_seconds,
+        preflight=preflight,
         dry_run=dry_run,
         clear_stale_locks=clear_stale_locks,
     )

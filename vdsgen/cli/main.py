@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "lint": ("vdsgen.cli.lint", "Say what is wrong with a DeepSpeed config, whoever wrote it."),
     "verify": ("vdsgen.cli.verify", "Prove a plan's memory: every stage on tensors without memory."),
     "cache": ("vdsgen.cli.cache", "Encode clips and captions once, into the cache that training reads."),
+    "preflight": ("vdsgen.cli.preflight", "Look at every host of a job before it starts, and rehearse it."),
     "launch": ("vdsgen.cli.launch", "Train what a rendered directory says."),
     "export": ("vdsgen.cli.export", "Write a checkpoint's weights as a folder that others load."),
     "ablate": ("vdsgen.cli.ablate", "Run plans for a few steps each, and rank them by what is measured."),

@@ -18,6 +18,8 @@ from tests.launch.backends.sshd import SSHD_PATH
 
 OF_NAMESPACES = Path("/etc/netns")
 """Files below it stand for those of /etc in a namespace (ip-netns(8))."""
+DESK = "desk"
+"""Where commands are typed."""
 
 
 def missing() -> str | None:
@@ -43,6 +45,9 @@ class Network:
         entered = ["ip", "netns", "exec", f"{self.prefix}-{name}", "unshare", "--uts", "sh", "-c"]
         return [*entered, f'hostname {name} && exec "$@"', "sh", *argv]
 
+    def address(self, name: str) -> str:
+        return f"10.77.0.{(DESK, *self.hosts).index(name) + 1}"
+
     def cut_off(self, host: str) -> None:
         """Nothing comes from or to `host` any more: a cable pulled out, or a machine without power."""
         _ip("-n", f"{self.prefix}-switch", "link", "set", f"to-{host}", "down")
@@ -65,7 +70,7 @@ def network(folder: Path, count: int) -> Iterator[Network]:
     folder.mkdir()
     hosts = tuple(f"host{number}" for number in range(1, count + 1))
     made = Network(f"vds{os.getpid()}", folder, hosts)
-    addresses = {name: f"10.77.0.{number}" for number, name in enumerate(("desk", *hosts), 1)}
+    addresses = {name: made.address(name) for name in (DESK, *hosts)}
     _write_keys(folder, hosts)
     with ExitStack() as stack:
         _add(f"{made.prefix}-switch", stack)

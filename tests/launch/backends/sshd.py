@@ -27,9 +27,12 @@ SSHD_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 
 @contextmanager
-def running_sshd(folder: Path, *, known: bool = True, path: str | None = None) -> Iterator[Path]:
+def running_sshd(
+    folder: Path, *, known: bool = True, path: str | None = None, through: Path | None = None
+) -> Iterator[Path]:
     """A folder whose `ssh`, put first on PATH, reaches HOSTS. `known`: the client knows the hosts' key;
-    `path`: where hosts look for programs."""
+    `path`: where hosts look for programs; `through`: a program that they run in place of each command, which
+    it finds in SSH_ORIGINAL_COMMAND."""
     folder.mkdir()
     for name in ("host", "user"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
@@ -43,6 +46,7 @@ def running_sshd(folder: Path, *, known: bool = True, path: str | None = None) -
         + f"Port {port}\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/user.pub\nStrictModes no\n"
         "PasswordAuthentication no\nKbdInteractiveAuthentication no\nUsePAM no\nPidFile none\n"
         + (f"SetEnv PATH={path}\n" if path else "")
+        + ("" if through is None else f"ForceCommand {through}\n")
     )
     key = " ".join((folder / "host.pub").read_text().split()[:2])
     names = [f"[{host}]:{port} {key}\n" for host in HOSTS]
