@@ -90,5 +90,6 @@ if __name__ == "__main__":
     answers = os.dup(1)
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
     os.write(answers, (json.dumps(observed(json.load(sys.stdin))) + "\n").encode())
     os._exit(0)  # writers' processes would be waited for

@@ -23,6 +23,7 @@ from tests.model.ranks import run_ranks
 from tests.model.test_layouts import FP16, FP32_ACCUMULATION, STEPS, config, selectively
 from tests.model.training import render_tiny, train, write_clips
 from vdsgen.model.metrics import read_metrics
+from vdsgen.model.saves import read_saves
 from vdsgen.spec.checkpoints import read_checkpoints
 from vdsgen.spec.training import Saving
 
@@ -124,6 +125,9 @@ def test_a_rendered_plan_with_sequence_ranks_trains_saves_resumes_and_samples(tm
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert "2 pipeline x 1 data x 2 sequence, ZeRO-1, fp32" in summary["plan"]["layout"]
     assert not summary["plan"]["edited"]
+    (save,) = read_saves(tmp_path / "run")
+    assert (summary["saving"]["saves"], summary["saving"]["checkpoint_bytes"]) == (1, save["bytes"])
+    assert "Saving: 1 checkpoint of " in ended.shown and "written beside training" in ended.shown
     assert (tmp_path / "run" / "samples" / "step-00000002.mp4").exists()
     complete, incomplete = read_checkpoints(tmp_path / "run")
     assert not incomplete
@@ -131,6 +135,7 @@ def test_a_rendered_plan_with_sequence_ranks_trains_saves_resumes_and_samples(tm
     assert record.layout.sequence_parallel_size == 2
     resumed = train(shared, tmp_path / "run", resume=True)
     assert resumed.code == 0, resumed.shown
+    assert [one["step"] for one in read_saves(tmp_path / "run")] == [2, 4]
     assert train(whole, tmp_path / "whole").code == 0
     for step, expected in zip(read_metrics(tmp_path / "run"), read_metrics(tmp_path / "whole"), strict=True):
         assert len(step["peak_memory_bytes"]) == 4 and len(expected["peak_memory_bytes"]) == 2

@@ -62,6 +62,11 @@ def read_rendered(directory: Path) -> Rendered:
         hosts=parse_hostfile((directory / "hostfile").read_text()),
     )
     _check_slots(rendered)
+    if rendered.experiment.training.saving.every_steps == "auto":
+        raise VdsgenError(
+            f"{directory / 'train.yaml'}: training.saving.every_steps is auto, should be a number by now",
+            remedy=AGAIN,
+        )
     return rendered
 
 
