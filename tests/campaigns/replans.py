@@ -1,4 +1,4 @@
-"""Every layout of a tiny model's ranks goes on in every other one, in three precisions.
+"""Layouts of a tiny model's ranks go on in other ones, in three precisions.
 
 python -m tests.campaigns.replans
 
@@ -39,6 +39,10 @@ LAYOUTS = (
     Layout(2, 2, 0), Layout(2, 2, 1), Layout(4, 1, 1), Layout(2, 1, 0), Layout(1, 2, 0), Layout(1, 2, 1),
     Layout(1, 2, 2), Layout(1, 1, 0), Layout(1, 1, 1), Layout(1, 2, 3), Layout(1, 4, 3),
 )  # fmt: skip
+SOURCES = (Layout(2, 2, 1), Layout(4, 1, 1), Layout(1, 2, 0), Layout(1, 2, 2), Layout(1, 4, 3))
+"""An optimizer of each kind, and each way to cut what it holds."""
+LARGE = {"hidden_size": 768, "heads": 12, "mlp_hidden_size": 3072}
+"""A model whose conversion takes longer than its beginning and end."""
 TOLERANCES = {"fp32": 2e-6, "bf16": 2e-2, "fp16": 2e-3}
 """Of losses, relative: about two units in the last place; of fp32 sixteen."""
 
@@ -53,7 +57,7 @@ def pairs(precision: str, folder: Path) -> Iterator[dict[str, Any]]:
     """A row of figures for each."""
     saved = [
         {"name": str(one), "config": config_of(one, precision), "save_at": SAVED, "steps": STEPS}
-        for one in LAYOUTS
+        for one in SOURCES
     ]
     straight = run_cases(saved, folder, TIMEOUT_SECONDS)
     cases: list[Case] = [
@@ -64,7 +68,7 @@ def pairs(precision: str, folder: Path) -> Iterator[dict[str, Any]]:
             "steps": STEPS,
         }
         for target in LAYOUTS
-        for source in LAYOUTS
+        for source in SOURCES
         if source != target
     ]
     resumed = run_cases(cases, folder, TIMEOUT_SECONDS)
@@ -91,6 +95,23 @@ def row(
     }
 
 
+def large(folder: Path) -> dict[str, Any]:
+    """Seconds that a larger model's checkpoint takes."""
+    first = {"name": "large", "config": config_of(Layout(2, 2, 1), "bf16"), "save_at": 1, "steps": 1}
+    then = {"name": "resumed", "source": "large", "config": config_of(Layout(1, 2, 2), "bf16"), "steps": 1}
+    ranks = run_cases([first | {"sizes": LARGE}, then | {"sizes": LARGE}], folder, TIMEOUT_SECONDS)["resumed"]
+    files = [path for path in (folder / "large" / "universal").rglob("*") if path.is_file()]
+    return {
+        "from": str(Layout(2, 2, 1)),
+        "to": str(Layout(1, 2, 2)),
+        "files": len(files),
+        "converted_bytes": sum(path.stat().st_size for path in files),
+        "convert_seconds": max(rank["convert_seconds"] for rank in ranks),
+        "resume_seconds": max(rank["resume_seconds"] for rank in ranks),
+        "other_tensors": max(len(rank["other"]) for rank in ranks),
+    }
+
+
 def difference(figures: Sequence[Sequence[float]], straight: Sequence[Sequence[float]], column: int) -> float:
     """The largest, relative."""
     both = zip(figures, straight, strict=True)
@@ -111,6 +132,11 @@ def main() -> int:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         print(f"{precision}: {len(rows)} pairs so far, {time.monotonic() - began:.0f} s", flush=True)
+    folder = Path(tempfile.mkdtemp(prefix="replans-"))
+    try:
+        measured = large(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     lost = [found for found in rows if not is_good(found)]
     for found in lost:
         print(f"lost: {found}")
@@ -119,19 +145,21 @@ def main() -> int:
         "steps": STEPS - SAVED,
         "tolerances": TOLERANCES,
         "pairs": rows,
+        "large": measured,
     }
     write("replans", COMMAND, figures)
     print(section(figures))
-    return 1 if lost else 0
+    return 1 if lost or measured["other_tensors"] else 0
 
 
 def section(figures: Mapping[str, Any]) -> str:
     rows, layouts = figures["pairs"], figures["layouts"]
+    sources = len({found["from"] for found in rows})
     lines = [
         "## Other layouts of ranks",
         "",
-        f"Checkpoints of {len(layouts)} layouts, pipeline stages x data ranks, each resumed in every other "
-        f"one ({len(rows)} pairs in all precisions) by engines that had begun with other weights: weights, "
+        f"Checkpoints of {sources} layouts, pipeline stages x data ranks, each resumed in {len(layouts) - 1} "
+        f"others ({len(rows)} pairs in all precisions) by engines that began with other weights: weights, "
         "both moments and the weights' average compared with what the first layout's ranks had in memory, "
         f"and the losses of {figures['steps']} more steps with the uninterrupted run's. Counters, learning "
         "rates and fp16's loss scales have to be equal too.",
@@ -158,7 +186,13 @@ def section(figures: Mapping[str, Any]) -> str:
             for precision in figures["tolerances"]
         ]
         lines.append(f"| {layout} | " + " | ".join(f"{value:.1e}" for value in of_each) + " |")
-    lines += ["", f"Failed: {sum(not is_good(found) for found in rows)}."]
+    one = figures["large"]
+    lines += [
+        "",
+        f"Failed: {sum(not is_good(found) for found in rows)}. A larger model, {one['from']} to {one['to']} "
+        f"in bf16 with an average, {one['converted_bytes'] / 1e9:.2f} GB in {one['files']:,} files: "
+        f"converted in {one['convert_seconds']:.1f} s, resumed in {one['resume_seconds']:.1f} s in all.",
+    ]
     return "\n".join(lines)
 
 

@@ -19,7 +19,7 @@ PRECISIONS: dict[str, dict[str, Any]] = {
     "bf16, fp32 sums": {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}},
     "fp16": {"fp16": {"enabled": True, "initial_scale_power": 9, "loss_scale_window": 2, "hysteresis": 1}},
 }
-EMA = {"ema": {"decay": 0.9, "warmup": True, "device": "accelerator", "every_steps": 1}}
+EMA: dict[str, Any] = {"ema": {"decay": 0.9, "warmup": True, "device": "accelerator", "every_steps": 1}}
 INT8: dict[str, Any] = {"optimizer_state_dtype": "int8"}
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from vdsgen.errors import VdsgenError
 from vdsgen.model.export.stored import Stored
 from vdsgen.model.universal import convert
+from vdsgen.model.universal.convert import source_of as read_source
 from vdsgen.spec.checkpoints import RECORD, CheckpointRecord
 from vdsgen.spec.run import Layout
 from vdsgen.spec.universal import UNIVERSAL, Progress, read_universal
@@ -127,3 +128,10 @@ def test_a_disk_with_too_little_room_is_refused_before(run: Path, monkeypatch: p
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     with pytest.raises(VdsgenError, match=r"takes .* GB in .*, 1e-08 GB are free"):
         converted(run)
+
+
+def test_states_on_nvme_are_refused(tmp_path: Path) -> None:
+    """DeepSpeed copies its swap files into the checkpoint as they are (runtime/engine.py:4934)."""
+    swapped = record().model_copy(update={"files": {"offloaded_tensors/rank00/optimizer/1.tensor.swp": 8}})
+    with pytest.raises(VdsgenError, match="NVMe"):
+        read_source(tmp_path, swapped, {})

@@ -4,8 +4,8 @@ another on the same process group.
 Reads {"cases": [...], "folder": ...} from standard input and prints, as its last line, a result a case. A
 case has `name`, `config`, `steps` (to come to), where it is resumed `source` (the case whose checkpoint it
 goes on from), and what it leaves: `save_at` (a step to save a checkpoint after, with all states beside it).
-With `adapters` it is a model of diffusers that trains adapters alone. With `by_deepspeed` the source, which a
-case before has converted, is loaded by DeepSpeed's own loader.
+`sizes` are of another model; with `adapters` it is one of diffusers that trains adapters alone. With
+`by_deepspeed` the source, which a case before has converted, is loaded by DeepSpeed's own loader.
 """
 
 from __future__ import annotations
@@ -236,7 +236,8 @@ def run_case(case: dict[str, Any], folder: Path) -> dict[str, Any]:
     # A resumed engine begins with other weights than it has to go on with.
     seed = SEED + 1 if "source" in case else SEED
     adapted = case.get("adapters", False)
-    engine = adapted_engine(config, seed) if adapted else build_engine(config, MODEL, GEOMETRY, seed)
+    model = MODEL.model_copy(update=case.get("sizes", {}))
+    engine = adapted_engine(config, seed) if adapted else build_engine(config, model, GEOMETRY, seed)
     answer: dict[str, Any] = {"optimizer": type(engine.engine.optimizer).__name__}
     step = 0
     if "source" in case:
