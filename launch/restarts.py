@@ -152,7 +152,7 @@ def _announcement(
         again = f"; {lost} step{'s' if lost != 1 else ''} after it are made again" if lost else ""
         return f"{head}from the checkpoint of step {max(saved)}{again}."
     aside = f"; what was there is now {', '.join(path.name for path in moved)}" if moved else ""
-    gone = f" ({reached} steps are lost)" if reached else ""
+    gone = f" ({reached} step{'s are' if reached != 1 else ' is'} lost)" if reached else ""
     return f"{head}from the beginning, there is no checkpoint yet{gone}{aside}."
 
 
