@@ -31,6 +31,8 @@ class Failure:
     step: int
     """The last one in the metrics."""
     what: str
+    trained: bool = True
+    """The start made a step, be it one that an earlier one had made."""
 
     def is_like(self, other: Failure) -> bool:
         """Where it is known what failed: a host that is away may come back, however often it is asked."""
@@ -65,12 +67,8 @@ def decide(policy: Restarts, failures: list[Failure]) -> Again | GiveUp:
 
 
 def in_vain(failures: list[Failure]) -> int:
-    """Starts at the end of the list that came no further than one before them."""
-    furthest, count = -1, 0
-    for failure in failures:
-        count = 0 if failure.step > furthest else count + 1
-        furthest = max(furthest, failure.step)
-    return count
+    """Starts at the end of the list that came to no step."""
+    return next((count for count, failure in enumerate(reversed(failures)) if failure.trained), len(failures))
 
 
 def policy_text(policy: Restarts, hang_seconds: float | None) -> str:
@@ -78,7 +76,7 @@ def policy_text(policy: Restarts, hang_seconds: float | None) -> str:
     if policy.limit:
         again = (
             f"restarts: {policy.limit} at most, from the last checkpoint, {policy.delay_seconds:g} s after a "
-            "failure, twice as long after each that comes no further, "
+            "failure, twice as long after each start that comes to no step, "
             f"{policy.longest_delay_seconds:g} s at most"
         )
     else:
@@ -89,18 +87,18 @@ def policy_text(policy: Restarts, hang_seconds: float | None) -> str:
     return f"{again}; a hang is a step without a sign of life for {limit}"
 
 
-def failure_of(outcome: Outcome, step: int) -> Failure:
+def failure_of(outcome: Outcome, step: int, *, trained: bool = True) -> Failure:
     death, hang = outcome.first_failure, outcome.hang
     if hang is not None:
         rank = hang.suspects[0].beat.rank if hang.suspects else None
-        return Failure(HUNG, rank, step, str(hang))
+        return Failure(HUNG, rank, step, str(hang), trained)
     if death is not None:
         what = str(death)
     elif outcome.lost_host is not None:
         what = f"no connection to {outcome.lost_host}"
     else:
         what = f"exit code {outcome.exit_code}, no rank was seen to fail"
-    return Failure(outcome.exit_code, None if death is None else death.rank, step, what)
+    return Failure(outcome.exit_code, None if death is None else death.rank, step, what, trained)
 
 
 def run_again_and_again(
@@ -120,7 +118,7 @@ def run_again_and_again(
         if outcome.exit_code == 0:
             return 0
         reached = starts.last_step(run)
-        failures.append(failure_of(outcome, reached))
+        failures.append(failure_of(outcome, reached, trained=starts.has_trained(run, start)))
         stopped = outcome.stopped_by is not None
         end = (
             f"stopped by {signal.Signals(outcome.stopped_by).name}"
@@ -154,7 +152,7 @@ def _announcement(
         again = f"; {lost} step{'s' if lost != 1 else ''} after it are made again" if lost else ""
         return f"{head}from the checkpoint of step {max(saved)}{again}."
     aside = f"; what was there is now {', '.join(path.name for path in moved)}" if moved else ""
-    gone = f" ({reached} steps are lost)" if reached else ""
+    gone = f" ({reached} step{'s are' if reached != 1 else ' is'} lost)" if reached else ""
     return f"{head}from the beginning, there is no checkpoint yet{gone}{aside}."
 
 

@@ -271,8 +271,9 @@ def _follow(
             guard.write_stacks(watch.alive, processes)
             _show_new(logs, display)
             processes.end(all_of_them=True)
-            # A stopped rank hears nothing but SIGKILL, and DeepSpeed's launcher would wait 30 s for each.
-            deadline = time.monotonic() + (processes.grace_seconds if processes.tied else 0.0)
+            # A stopped rank hears nothing but SIGKILL, and DeepSpeed's launcher would wait 30 s for each;
+            # ranks on other hosts are not to be reached in another way.
+            deadline = time.monotonic() + (0.0 if watch.alive else processes.grace_seconds)
             continue
         # Of a job on other hosts none is here: then nothing has ended.
         if watch.deaths and watch.all_ended:

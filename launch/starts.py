@@ -25,10 +25,19 @@ class Start:
     at: datetime
     known: int
     """Starts in run.json before this one."""
+    metrics: tuple[int, int]
+    """Which file the metrics are, and its size."""
 
 
 def begin(run: Path) -> Start:
-    return Start(datetime.now(UTC), len(_starts(_content(run))))
+    return Start(datetime.now(UTC), len(_starts(_content(run))), _metrics(run))
+
+
+def has_trained(run: Path, start: Start) -> bool:
+    """Whether the start came to a step of its own, be it one that was made before."""
+    entries = _starts(_content(run))[start.known :]
+    began = entries[-1].get("from_step") if entries else None
+    return isinstance(began, int) and _metrics(run) != start.metrics and last_step(run) > began
 
 
 def record_end(run: Path, start: Start, end: str, reached_step: int) -> None:
@@ -67,6 +76,14 @@ def last_step(run: Path) -> int:
         except (ValueError, KeyError, TypeError):
             continue
     return 0
+
+
+def _metrics(run: Path) -> tuple[int, int]:
+    try:
+        status = (run / METRICS).stat()
+    except OSError:
+        return 0, 0
+    return status.st_ino, status.st_size
 
 
 def _content(run: Path) -> dict[str, Any]:

@@ -80,7 +80,14 @@ LEGS = (
         {"pipeline": 1, "data": 2, "zero_stage": 2, "dtype": "bf16"},
     ),
     Leg("1 pipeline x 2 data, ZeRO-3, fp32", "torchrun", 20, 2, {"pipeline": 1, "data": 2, "zero_stage": 3}),
-    Leg("2 pipeline x 2 data, ZeRO-1, fp32", "deepspeed", 16, 2, {"pipeline": 2, "data": 2}),
+    Leg(
+        "2 pipeline x 2 data, ZeRO-1, fp32, saves in the background",
+        "deepspeed",
+        16,
+        2,
+        {"pipeline": 2, "data": 2},
+        training={"saving": Saving(every_steps=SAVE_EVERY, keep=2, asynchronous=True)},
+    ),
     Leg("2 pipeline x 1 data, ZeRO-1, fp32", "deepspeed", 6, 1, {"pipeline": 2, "data": 1}, forks=False),
     Leg(
         "2 hosts, 1 rank each, ZeRO-1, fp32",

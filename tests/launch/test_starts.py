@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vdsgen.launch.starts import begin, last_step, record_end
+from vdsgen.launch.starts import begin, has_trained, last_step, record_end
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,19 @@ def test_the_trainers_own_entry_is_completed(tmp_path: Path) -> None:
     assert content["layout"] == 1
     assert content["starts"][0] == {"at": "a", "from_step": 0}
     assert content["starts"][1].items() >= {"from_step": 5, "end": "killed", "reached_step": 9}.items()
+
+
+def test_a_start_has_trained_once_it_has_made_a_step(tmp_path: Path) -> None:
+    metrics, record = tmp_path / "metrics.jsonl", tmp_path / "run.json"
+    metrics.write_text('{"step": 9}\n')
+    start = begin(tmp_path)
+    assert not has_trained(tmp_path, start)
+    record.write_text(json.dumps({"starts": [{"from_step": 5}]}))
+    assert not has_trained(tmp_path, start), "step 9 is an earlier start's"
+    metrics.write_text('{"step": 5}\n{"st')
+    assert not has_trained(tmp_path, start)
+    metrics.write_text('{"step": 5}\n{"step": 6}\n')
+    assert has_trained(tmp_path, start)
 
 
 @pytest.mark.parametrize("before", [None, "{}", '{"starts": 3}', '{"starts": [1]}', "{"])

@@ -29,11 +29,11 @@ class Restarts(SpecWithOptions):
     """How often, at most; 0: never. Bad input, a diverged loss and the same failure at the same step three
     times in a row end a run for good before."""
     delay_seconds: NonNegativeFloat = 1.0
-    """Before a restart. Doubled by each one in a row that comes no further than those before it."""
+    """Before a restart. Doubled by each start in a row that comes to no step at all."""
     longest_delay_seconds: NonNegativeFloat = 300.0
 
     def delay_after(self, in_vain: int) -> float:
-        """`in_vain`: restarts in a row that came no further."""
+        """`in_vain`: starts in a row that came to no step."""
         return min(self.delay_seconds * 2.0 ** min(in_vain, 64), self.longest_delay_seconds)
 
 
