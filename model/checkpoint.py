@@ -68,8 +68,10 @@ def failures_named(target: Path) -> Iterator[None]:
 
 
 def unwritten(target: Path, reason: str) -> CheckpointError:
+    """Torch's writer does not say that a disk is full: what is free stands beside its words."""
+    free_mib = shutil.disk_usage(target.parent).free // 1024**2
     return CheckpointError(
-        f"the checkpoint {target} could not be written: {reason}",
+        f"the checkpoint {target} could not be written: {reason} ({free_mib:,} MiB are free)",
         remedy="free space, then --resume continues from the last complete one",
     )
 

@@ -104,7 +104,7 @@ def test_a_checkpoint_counts_once_all_of_it_is_on_the_disk(
     assert complete_steps(tmp_path) == []
     assert not (tmp_path / "checkpoints" / "latest").exists()
     disk.writes.set()
-    while saves.is_writing:
+    while not complete_steps(tmp_path):
         saves.after_step()
     assert complete_steps(tmp_path) == [1]
     assert (tmp_path / "checkpoints" / "latest").read_text() == "step-00000001"
