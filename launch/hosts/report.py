@@ -135,10 +135,10 @@ LINK_WORDS = {"intra_node": "in a node", "inter_node": "between nodes", "all_red
 
 
 def _link_words(one: LinkRate) -> str:
-    return (
-        f"{LINK_WORDS[one.kind]} {rate(one.bytes_per_second)} "
-        f"({one.share:.0%} of the plan's {rate(one.planned_bytes_per_second)})"
-    )
+    found = f"{LINK_WORDS[one.kind]} {rate(one.bytes_per_second)}"
+    if one.planned_bytes_per_second is None:
+        return found
+    return f"{found} ({one.share:.0%} of the plan's {rate(one.planned_bytes_per_second)})"
 
 
 def _rehearsal_words(rehearsal: Rehearsal) -> str:
