@@ -60,7 +60,7 @@ class PlannedHost:
     intra_bytes_per_second: float
     """That the plan counts on between two of its GPUs, each way."""
     inter_bytes_per_second: float | None
-    """The same to other hosts, over one network card; None where there are none."""
+    """The same to other hosts, over one network card; None where the lab file has no other hosts."""
 
     @property
     def first_rank(self) -> int:
@@ -139,9 +139,10 @@ def expected_of(rendered: Rendered, job: Job, here: str, *, complete_checkpoints
 
 
 def group_of(plan: Plan, node: int) -> NodeGroup:
-    """The lab file's description of the plan's `node`."""
+    """The lab file's description of the plan's `node`; the last one's of nodes that a hostfile edited by hand
+    has beyond the lab file's."""
     groups = [group for group in plan.inputs.pool.node_groups for _ in range(group.nodes)]
-    return groups[plan.nodes[node].node if plan.nodes else node]
+    return groups[min(plan.nodes[node].node if plan.nodes else node, len(groups) - 1)]
 
 
 def _rank(rendered: Rendered, job: Job, group: NodeGroup, node: int, rank: int, local: int) -> PlannedRank:
@@ -151,13 +152,15 @@ def _rank(rendered: Rendered, job: Job, group: NodeGroup, node: int, rank: int, 
     copy = copied[stage.index] if copied else 0
     if job.on_cpu:
         return PlannedRank(rank, None, None, stage, copy)
-    device = job.devices[node][local] if job.devices else group.devices[local]
+    devices = job.devices[node] if job.devices else group.devices
+    device = devices[local] if local < len(devices) else local
     return PlannedRank(rank, device, product_of(group, device), stage, copy)
 
 
 def product_of(group: NodeGroup, device: int) -> str | None:
-    """The vendor's name of a GPU; None where the lab file gives figures instead of a name."""
-    kind: str | Gpu | None = group.gpu if group.gpus is None else group.gpus[device]
+    """The vendor's name of a GPU; None where the lab file gives figures only, or has no such GPU."""
+    several = dict(enumerate(group.gpus or ()))
+    kind: str | Gpu | None = several.get(device) if several else group.gpu
     entry = gpus().get(kind) if isinstance(kind, str) else None
     return None if entry is None else entry.product
 

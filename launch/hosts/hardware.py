@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from itertools import groupby
 
+from vdsgen.catalog.gpu_names import same_product
 from vdsgen.launch.hosts.expected import Expected, PlannedHost, PlannedRank
 from vdsgen.launch.hosts.facts import Device, HostFacts
 from vdsgen.launch.hosts.finding import Finding, Severity
@@ -20,18 +20,6 @@ do not hold the channels of several."""
 SMALLEST_OPEN_FILES, FILES_OF_A_PEER, FILES_OF_A_LOADER = 256, 8, 64
 """Rules of thumb for what a rank has open: its libraries and logs, a socket or so for each process group that
 it shares with another rank, and what loader processes hand over."""
-FORMS = {
-    "pcie": "pcie",
-    "nvl": "nvl",
-    "sxm": "sxm",
-    "sxm2": "sxm",
-    "sxm4": "sxm",
-    "sxm5": "sxm",
-    "hbm3": "sxm",
-}
-"""Words of a product's name that say how it is built, as vendors and drivers write them."""
-OTHER_WORDS = re.compile(r"^(\d+gb|nvidia|amd|instinct|geforce|tesla|generation|oam|hbm\d\w*)$")
-"""Words that drivers leave out or add. Memory is compared by itself."""
 
 
 def compare_devices(planned: PlannedHost, facts: HostFacts) -> Iterator[Finding]:
@@ -115,25 +103,6 @@ def _holders(device: Device) -> str:
         for one in device.processes
     ]
     return f" by {names(shown)}"
-
-
-def same_product(product: str, name: str) -> bool:
-    """Whether a driver's name means a product of the catalogue: `Tesla V100-SXM2-16GB` is a `V100 SXM2 16GB`.
-
-    The model's own words are the same, and so is the form where both say it. A name without a figure in it
-    says nothing, and is taken for any product.
-    """
-    (model, form), (other, other_form) = _parts(product), _parts(name)
-    if not any(character.isdecimal() for word in other for character in word):
-        return True
-    return model == other and (not form or not other_form or form == other_form)
-
-
-def _parts(name: str) -> tuple[frozenset[str], frozenset[str]]:
-    """The model's words, and its form."""
-    words = frozenset(re.split(r"[^a-z0-9]+", re.sub(r"\(.*?\)", "", name.lower()))) - {""}
-    model = frozenset(word for word in words if word not in FORMS and not OTHER_WORDS.match(word))
-    return model, frozenset(FORMS[word] for word in words if word in FORMS)
 
 
 def compare_memory(expected: Expected, planned: PlannedHost, facts: HostFacts) -> Iterator[Finding]:

@@ -23,12 +23,14 @@ class LinkRate(Spec):
     hosts: tuple[str, ...]
     bytes_per_second: PositiveFloat
     """Each way, both at once; of a reduction, what one link of a ring would carry."""
-    planned_bytes_per_second: PositiveFloat
-    """Of a reduction: the slowest of its links."""
+    planned_bytes_per_second: PositiveFloat | None
+    """Of a reduction: the slowest of its links. None: the lab file does not say, as of a hostfile edited by
+    hand."""
 
     @property
     def share(self) -> float:
-        return self.bytes_per_second / self.planned_bytes_per_second
+        """1 where nothing was planned."""
+        return self.bytes_per_second / (self.planned_bytes_per_second or self.bytes_per_second)
 
 
 def rates_of(expected: Expected, measured: Sequence[Mapping[str, Any]]) -> list[LinkRate]:
@@ -41,10 +43,10 @@ def rates_of(expected: Expected, measured: Sequence[Mapping[str, Any]]) -> list[
             between = expected.hosts
             ways = [_way(host, "intra_node") for host in between if len(host.ranks) > 1]
             ways += [_way(host, "inter_node") for host in between if len(between) > 1]
-            planned = min(ways)
+            planned = _slowest(ways)
         else:
             between = tuple(dict.fromkeys((host_of[first], host_of[second])))
-            planned = min(_way(host, kind) for host in between)
+            planned = _slowest([_way(host, kind) for host in between])
         found.append(
             LinkRate(
                 kind=kind,
@@ -58,19 +60,22 @@ def rates_of(expected: Expected, measured: Sequence[Mapping[str, Any]]) -> list[
     return found
 
 
-def _way(host: PlannedHost, kind: str) -> float:
+def _way(host: PlannedHost, kind: str) -> float | None:
     """Bytes a second that the plan counts on."""
-    if kind == "inter_node":
-        assert host.inter_bytes_per_second is not None, "a pool of several nodes has a link between them"
-        return host.inter_bytes_per_second
-    return host.intra_bytes_per_second
+    return host.inter_bytes_per_second if kind == "inter_node" else host.intra_bytes_per_second
+
+
+def _slowest(ways: Sequence[float | None]) -> float | None:
+    """None where one of them is not known."""
+    known = [way for way in ways if way is not None]
+    return min(known) if len(known) == len(ways) else None
 
 
 def compare_links(rates: Sequence[LinkRate], enough: float = ENOUGH) -> Iterator[Finding]:
     """A finding for every pair that is too slow. The reduction is told beside them: its figure depends on
     what the library makes of it."""
     for one in rates:
-        if one.kind == "all_reduce" or one.share >= enough:
+        if one.kind == "all_reduce" or one.share >= enough or one.planned_bytes_per_second is None:
             continue
         way = "between its ranks" if one.kind == "intra_node" else "between the two"
         yield Finding(

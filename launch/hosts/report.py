@@ -45,6 +45,10 @@ class Report(Spec):
     """What each part took."""
 
 
+WELL_OR_NOT = ("shared folder", "ports", "links", "rehearsal")
+"""Checks whose summary says that all is well."""
+
+
 def report_of(
     expected: Expected,
     survey: Survey,
@@ -55,12 +59,15 @@ def report_of(
 ) -> Report:
     """`skipped`: checks that were not made, and why."""
     findings = by_severity(_gathered(survey.findings))
-    summaries = dict(_summaries(expected, survey, rehearsal))
+    summaries = dict(_summaries(expected, survey, rehearsal)) | skipped
+    worst: dict[str, State] = {finding.check: finding.severity for finding in reversed(findings)}
     checks = []
-    for name in summaries | skipped:
-        state: State = "skipped" if name in skipped else "ok"
-        worst = next((finding.severity for finding in findings if finding.check == name), None)
-        checks.append(Check(name=name, state=worst or state, summary=skipped.get(name) or summaries[name]))
+    for name in dict.fromkeys([*summaries, *worst]):
+        state = worst.get(name) or ("skipped" if name in skipped else "ok")
+        summary = summaries.get(name, "")
+        if name not in skipped and state == "error" and name in WELL_OR_NOT:
+            summary = ""
+        checks.append(Check(name=name, state=state, summary=summary or "see below"))
     return Report(
         ready=not errors(findings),
         seconds=seconds,
@@ -115,8 +122,8 @@ def _summaries(expected: Expected, survey: Survey, rehearsal: Rehearsal | None) 
         furthest = max(survey.offsets.values(), key=lambda offset: abs(offset.seconds))
         yield (
             "clocks",
-            f"within {abs(furthest.seconds) * 1000:.0f} ms of this machine's "
-            f"(give or take {furthest.uncertainty_seconds * 1000:.0f} ms)",
+            f"within {abs(furthest.seconds) * 1000:.1f} ms of this machine's "
+            f"(give or take {furthest.uncertainty_seconds * 1000:.1f} ms)",
         )
     yield "ports", "ranks can meet"
     yield "links", "; ".join(_link_words(one) for one in slowest(survey.rates).values())
@@ -128,10 +135,10 @@ LINK_WORDS = {"intra_node": "in a node", "inter_node": "between nodes", "all_red
 
 
 def _link_words(one: LinkRate) -> str:
-    return (
-        f"{LINK_WORDS[one.kind]} {rate(one.bytes_per_second)} "
-        f"({one.share:.0%} of the plan's {rate(one.planned_bytes_per_second)})"
-    )
+    found = f"{LINK_WORDS[one.kind]} {rate(one.bytes_per_second)}"
+    if one.planned_bytes_per_second is None:
+        return found
+    return f"{found} ({one.share:.0%} of the plan's {rate(one.planned_bytes_per_second)})"
 
 
 def _rehearsal_words(rehearsal: Rehearsal) -> str:

@@ -3,48 +3,18 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import cache
 from typing import TypeVar
 
 from vdsgen.catalog.entries import CatalogGpu
+from vdsgen.catalog.gpu_names import NameParts, parts_of
 from vdsgen.catalog.load import gpus, links
 from vdsgen.units import GIB
 
 _T = TypeVar("_T")
 
-NOISE = frozenset({"nvidia", "amd", "tesla", "instinct", "geforce", "generation", "graphics", "gpu"})
-"""Words that tell no product from another; some drivers and clusters leave them out."""
-
 MEMORY_TOLERANCE = 0.07
 """Of the catalogue's figure: drivers keep more or less for themselves, and ECC can be off (a sixteenth)."""
-
-
-@dataclass(frozen=True, slots=True)
-class NameParts:
-    """What a name says."""
-
-    model: frozenset[str]
-    form: str | None
-    """`sxm`, `pcie`, `nvl`; None: it does not say."""
-    memory_gb: int | None
-
-
-def parts_of(name: str) -> NameParts:
-    """`NVIDIA A100-SXM4-80GB`: a100, sxm, 80."""
-    # What stands in brackets explains: `(one of its four GPUs)`.
-    words = re.split(r"[\s_/-]+", re.sub(r"\(.*?\)", "", name).strip().lower())
-    model, form, memory_gb = set(), None, None
-    for word in words:
-        if re.fullmatch(r"(sxm|hbm)\d*e?", word):
-            form = "sxm"  # drivers write H100 80GB HBM3 for the SXM module; its PCIe card says PCIe
-        elif word in ("pcie", "nvl"):
-            form = word
-        elif found := re.fullmatch(r"(\d+)g(i?)b", word):
-            memory_gb = int(found.group(1))
-        elif word and word not in NOISE:
-            model.add(word)
-    return NameParts(frozenset(model), form, memory_gb)
 
 
 @cache

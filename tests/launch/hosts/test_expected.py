@@ -65,6 +65,19 @@ def test_chosen_devices_are_those_of_the_plan(tmp_path: Path) -> None:
     assert product_of(NodeGroup(gpu=pool_of(1, 1).gpu, gpus_per_node=1), 0) is None
 
 
+def test_a_hostfile_edited_by_hand_may_have_more_hosts_than_the_lab(tmp_path: Path) -> None:
+    plan = render_small(tmp_path / "plan", pool=pool_of(1, 4, gpu="rtx-3090"), dtype="fp16")
+    (plan / "hostfile").write_text("a slots=2\nb slots=2\n")
+    job = expected(plan)
+    assert [(host.name, host.first_rank, host.inter_bytes_per_second) for host in job.hosts] == [
+        ("a", 0, None),
+        ("b", 2, None),
+    ]
+    few = render_small(tmp_path / "few", pool=pool_of(2, 2, gpu="rtx-3090"), dtype="fp16")
+    (few / "hostfile").write_text("a slots=4\n")
+    assert [rank.device for rank in expected(few).ranks] == [0, 1, 2, 3]
+
+
 def test_a_calibrated_link_is_what_was_measured(tmp_path: Path) -> None:
     calibrated = pool_of(1, 4, gpu="cpu", calibration=Calibration(link_bandwidth_gb_per_second=2.0))
     job = expected(render_small(tmp_path / "plan", pool=calibrated))

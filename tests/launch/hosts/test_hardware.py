@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from tests.launch.hosts.made import disk, expected, facts, gpu, planned, stage
-from vdsgen.catalog.load import gpus
 from vdsgen.launch.hosts.facts import DeviceProcess
 from vdsgen.launch.hosts.finding import Finding
-from vdsgen.launch.hosts.hardware import compare_devices, compare_limits, compare_memory, same_product
+from vdsgen.launch.hosts.hardware import compare_devices, compare_limits, compare_memory
 from vdsgen.units import GIB
 
 PYTHON = DeviceProcess(pid=17, name="python", memory_bytes=20 * GIB)
@@ -58,45 +57,6 @@ def test_a_gpu_that_is_not_there_is_named() -> None:
 
 def test_gpus_that_the_plan_does_not_use_may_be_anything() -> None:
     assert list(compare_devices(planned(), facts(devices=(gpu(0), gpu(1, name="T4", free_bytes=0))))) == []
-
-
-@pytest.mark.parametrize(
-    ("entry", "driver_name"),
-    [
-        ("a100-80gb-sxm", "NVIDIA A100-SXM4-80GB"),
-        ("a100-80gb-pcie", "NVIDIA A100 80GB PCIe"),
-        ("v100-16gb-sxm2", "Tesla V100-SXM2-16GB"),
-        ("t4", "Tesla T4"),
-        ("h100-80gb-sxm", "NVIDIA H100 80GB HBM3"),
-        ("h100-80gb-pcie", "NVIDIA H100 PCIe"),
-        ("h200-141gb-sxm", "NVIDIA H200"),
-        ("b200-180gb-sxm", "NVIDIA B200"),
-        ("l40s", "NVIDIA L40S"),
-        ("rtx-6000-ada", "NVIDIA RTX 6000 Ada Generation"),
-        ("rtx-3060-12gb", "NVIDIA GeForce RTX 3060"),
-        ("rtx-4070-ti-super", "NVIDIA GeForce RTX 4070 Ti SUPER"),
-        ("mi300x", "AMD Instinct MI300X"),
-        ("mi250x", "AMD Instinct MI250X"),
-        ("mi210", "AMD GPU"),
-    ],
-)
-def test_drivers_names_are_known(entry: str, driver_name: str) -> None:
-    assert same_product(gpus()[entry].product, driver_name)
-
-
-@pytest.mark.parametrize(
-    ("entry", "driver_name"),
-    [
-        ("a100-80gb-pcie", "NVIDIA A100-SXM4-80GB"),
-        ("h100-80gb-pcie", "NVIDIA H100 80GB HBM3"),
-        ("rtx-4080", "NVIDIA GeForce RTX 4080 SUPER"),
-        ("l40", "NVIDIA L40S"),
-        ("a10", "NVIDIA A10G"),
-        ("rtx-3090", "NVIDIA GeForce RTX 3090 Ti"),
-    ],
-)
-def test_near_products_are_told_apart(entry: str, driver_name: str) -> None:
-    assert not same_product(gpus()[entry].product, driver_name)
 
 
 def test_processor_ranks_want_the_hosts_memory() -> None:

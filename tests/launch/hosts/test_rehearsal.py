@@ -144,11 +144,21 @@ def test_the_report_tells_the_worst_first_and_the_same_once() -> None:
     assert (states["devices"], states["limits"], states["rehearsal"]) == ("error", "warning", "skipped")
     assert {states[name] for name in ("reach", "versions", "clocks", "disks", "links")} == {"ok"}
     text = text_of(report)
-    assert "within 200 ms of this machine's (give or take 2 ms)" in text
+    assert "within 200.0 ms of this machine's (give or take 2.0 ms)" in text
     assert "between nodes 9 GB/s (90% of the plan's 10 GB/s)" in text
     assert "1000 GiB free, 4 checkpoints of 20.0 GiB" in text.replace(",", "", 1) or "1,000 GiB free" in text
     assert "error: b: GPU 0 is used" in text
     assert text.endswith("Not ready: 1 error, 1 warning. 3.0 s.")
+
+
+def test_what_went_wrong_has_a_line_and_claims_nothing() -> None:
+    told = survey()
+    told.findings = [
+        Finding(severity="error", check=check, host="a", message="no") for check in ("ports", "rehearsal")
+    ]
+    report = report_of(TWO, told, None, skipped={}, seconds=1.0)
+    lines = {check.name: (check.state, check.summary) for check in report.checks}
+    assert lines["ports"] == lines["rehearsal"] == ("error", "see below")
 
 
 def test_hosts_that_do_not_answer_make_a_report_too() -> None:

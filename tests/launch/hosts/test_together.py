@@ -85,6 +85,13 @@ def measured(kind: str, first: int, second: int, rate: float) -> dict[str, objec
     return {"kind": kind, "first": first, "second": second, "bytes_per_second": rate}
 
 
+def test_a_link_that_no_lab_file_knows_is_only_told() -> None:
+    job = expected(planned("a", inter_bytes_per_second=None), planned("b", first=1))
+    (rate,) = rates_of(job, [measured("inter_node", 0, 1, 1e6)])
+    assert rate.planned_bytes_per_second is None
+    assert list(compare_links([rate])) == []
+
+
 def test_links_are_compared_with_what_the_plan_counts_on() -> None:
     slow = planned("b", 2, first=2, inter_bytes_per_second=5e9)
     job = expected(planned("a", 2), slow)
