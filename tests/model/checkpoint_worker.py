@@ -20,7 +20,7 @@ from vdsgen.model import checkpoint
 from vdsgen.model.build import build_engine
 from vdsgen.model.console import is_first_rank
 from vdsgen.model.engine import TrainingEngine
-from vdsgen.spec.checkpoints import read_checkpoints
+from vdsgen.spec.checkpoints import read_checkpoints, sha256_of
 from vdsgen.spec.rendered import Rendered
 from vdsgen.spec.run import layout_of
 from vdsgen.spec.training import Saving
@@ -77,7 +77,38 @@ def run_case(case: dict[str, Any], folder: Path) -> dict[str, Any]:
         "straight": straight, "resumed": resumed, "step": step, "kept": kept,
         "latest": (run / "checkpoints" / "latest").read_text(),
         "refused": refusal(again, run, rendered),
+        "obeying": obeying_files_refused(again, run, rendered),
     }  # fmt: skip
+
+
+class Obeyed:
+    """Whoever unpickles it and does what the file says makes a file."""
+
+    def __init__(self, made: Path) -> None:
+        self.made = made
+
+    def __reduce__(self) -> Any:
+        return (open, (str(self.made), "w"))
+
+
+def obeying_files_refused(engine: TrainingEngine, run: Path, rendered: Rendered) -> str:
+    """What is said of a checkpoint each of whose files names a function, hashes and all as they should be; ends
+    with `made` where the function was called."""
+    folder, made = run / "checkpoints" / "step-00000002", run / "made"
+    if is_first_rank():
+        record = json.loads((folder / "complete.json").read_bytes())
+        for name in record["files"]:
+            torch.save(Obeyed(made), folder / name)
+            record["files"][name] = (folder / name).stat().st_size
+            record["sha256"][name] = sha256_of(folder / name)
+        (folder / "complete.json").write_text(json.dumps(record))
+    torch.distributed.barrier()
+    try:
+        checkpoint.resume(engine, run, rendered)
+        said = "nothing was refused"
+    except VdsgenError as error:
+        said = str(error)
+    return said + (" made" if made.exists() else "")
 
 
 def refusal(engine: TrainingEngine, run: Path, rendered: Rendered) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ ONE_CYCLE: dict[str, Any] = {
 CASES = [
     case("pipeline-zero1-bf16", stages=2, zero_stage=1, **BF16),
     case("pipeline-zero1-fp16", stages=2, zero_stage=1, **FP16),
+    case("pipeline-zero0-fp16", stages=2, zero_stage=0, **FP16),
     case("pipeline-zero0-bf16", stages=2, zero_stage=0, bf16={"enabled": True}),
     case("data-zero0-fp32", stages=1, zero_stage=0),
     case("data-zero2-bf16", stages=1, zero_stage=2, **ONE_CYCLE, **BF16),
@@ -126,3 +128,14 @@ def test_another_layout_is_refused_with_both_sides(answers: dict[str, list[dict[
         assert "was made with another layout" in refused
         assert f"ZeRO-{stage}" in refused
         assert f"ZeRO-{3 - stage}" in refused
+
+
+def test_files_that_name_a_function_are_refused_and_it_is_not_called(
+    answers: dict[str, list[dict[str, Any]]],
+) -> None:
+    for ranks in answers.values():
+        for rank in ranks:
+            first, *_ = rank["obeying"].splitlines()
+            assert "/checkpoints/step-00000002/" in first
+            assert re.search(r"\.pt names (\w*io|builtins)\.open, which no checkpoint .* would run code$", first)
+            assert not rank["obeying"].endswith(" made")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vdsgen.errors import InputError, Problem
+from vdsgen.spec.shown import shown
 from vdsgen.spec.source import KeyPath, Node, Source
 from vdsgen.spec.yaml_source import read_yaml
 
@@ -36,6 +37,15 @@ def include_calibrations(source: Source, folder: Path) -> None:
                 for problem in error.problems
             ]
         else:
+            if read.entries is None:  # a text would pass for one more path
+                problems.append(
+                    source.problem(
+                        (*path, "calibration"),
+                        f"{written.value}: holds {shown(read.plain())}, should hold a mapping",
+                        remedy="write the file with `vdsgen calibrate --out FILE`",
+                    )
+                )
+                continue
             assert node.entries is not None
             node.entries["calibration"] = (place, read)
     if problems:
