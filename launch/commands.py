@@ -16,8 +16,8 @@ TRAINER = "vdsgen.model.train"
 LAUNCH_ID = "VDSGEN_LAUNCH_ID"
 """Environment variable that marks every process of one launch on this machine."""
 
-PLAIN_WORD = re.compile(r"[\w@%+=:,./-]+", re.ASCII)
-"""What passes a remote shell unchanged."""
+PLAIN_WORD = re.compile(r"[\w@+=:,./-]+", re.ASCII)
+"""What passes pdsh and a remote shell unchanged; `%` and a letter is for pdsh to fill in."""
 
 DEFAULT_PORT = 29500
 """DeepSpeed's own (deepspeed/constants.py, TORCH_DISTRIBUTED_DEFAULT_PORT)."""

@@ -8,6 +8,7 @@ from vdsgen.errors import VdsgenError
 from vdsgen.launch.backends.environment import rank_environment
 from vdsgen.launch.backends.trainer import torchrun_arguments
 from vdsgen.launch.commands import DEFAULT_PORT, Command, Job, Machine
+from vdsgen.spec.secrets import is_secret
 
 HOLD_MODULE = "vdsgen.launch.hold"
 """Runs a host's ranks there, and ends them when the connection is gone."""
@@ -23,7 +24,8 @@ OPTIONS = (
 keys are checked as ssh's own configuration says: an unknown one is refused, since nobody can be asked."""
 
 PASSED_ON = ("GLOO_", "NCCL_", "PYTHON", "TORCH_", "UCX_")
-"""Beginnings of variables that hosts get too. Whatever is passed on can be read in their process lists."""
+"""Beginnings of variables that hosts get too. Whatever is passed on can be read in their process lists: what looks
+like a secret stays here."""
 
 
 def commands(job: Job, machine: Machine, launch_id: str) -> tuple[Command, ...]:
@@ -50,7 +52,11 @@ def _on_host(job: Job, machine: Machine, launch_id: str, node: int) -> Command:
         return Command(tuple(argv), environment, local_ranks=0, tied=True)
     # A host has its own PATH; `hold` puts the interpreter's folder before it.
     remote = {key: value for key, value in environment.items() if key != "PATH"}
-    passed = {key: value for key, value in machine.environment.items() if key.startswith(PASSED_ON)}
+    passed = {
+        key: value
+        for key, value in machine.environment.items()
+        if key.startswith(PASSED_ON) and not is_secret(key, value)
+    }
     unset = [word for key, value in remote.items() if value is None for word in ("-u", key)]
     assign = [f"{key}={value}" for key, value in {**passed, **remote}.items() if value is not None]
     words = ["env", "-C", str(machine.working_directory), *unset, *assign, *argv]

@@ -85,6 +85,8 @@ def load(path: Path) -> Any:
     """A file of a checkpoint. Raises VdsgenError where it is missing, damaged, or would run code."""
     from vdsgen.model.safe_loading import ALLOWED, refusal
 
+    if not path.is_file():  # whoever opens a pipe waits
+        raise VdsgenError(f"{path} cannot be read: it is no regular file, or missing")
     try:
         with torch.serialization.safe_globals(list(ALLOWED)):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)

@@ -125,6 +125,7 @@ def _figures(answers: list[Answer], by_cause: dict[str, list[Answer]], seconds: 
         "causes": len(by_cause),
         "scripts": sum(answer["scripts"] for answer in answers),
         "slowest_seconds": round(slowest["seconds"], 1) if slowest else 0.0,
+        "cut_off": sum(answer["cut_off"] for answer in answers),
         "over_limit": sum(answer["seconds"] > LIMIT_SECONDS for answer in answers),
     }
 

@@ -16,6 +16,7 @@ from vdsgen.spec.canonical import sha256_of
 from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.lab import Pool
 from vdsgen.spec.plan import Plan
+from vdsgen.spec.secrets import masked
 
 Replan = Callable[[Experiment, Pool], Plan]
 """Plans for a resolved experiment and a pool, as `vdsgen generate` does."""
@@ -110,7 +111,7 @@ def _findings(
 
 
 def _difference(name: str, found: bytes, expected: bytes) -> tuple[str, ...]:
-    before, after = (_printable(text).split("\n") for text in (found, expected))
+    before, after = (masked(_printable(text)).split("\n") for text in (found, expected))
     return tuple(difflib.unified_diff(before, after, f"{name} (found)", f"{name} (rendered)", lineterm=""))
 
 

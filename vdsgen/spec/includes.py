@@ -23,8 +23,11 @@ def include_calibrations(source: Source, folder: Path) -> None:
         if entry is None or not isinstance(entry[1].value, str):
             continue
         place, written = entry
+        file = folder / str(written.value)
         try:
-            read = read_yaml(folder / str(written.value)).root
+            if _is_special(file):
+                raise InputError([Problem("is no regular file", str(file))])
+            read = read_yaml(file).root
         except InputError as error:
             problems += [
                 source.problem(
@@ -50,6 +53,14 @@ def include_calibrations(source: Source, folder: Path) -> None:
             node.entries["calibration"] = (place, read)
     if problems:
         raise InputError(problems)
+
+
+def _is_special(file: Path) -> bool:
+    """A pipe or a device: whoever opens one that a lab file names may wait for ever."""
+    try:
+        return file.exists() and not file.is_file() and not file.is_dir()
+    except (OSError, ValueError):  # which reading it says better
+        return False
 
 
 def _with_calibration(source: Source) -> Iterator[tuple[KeyPath, Node]]:

@@ -31,8 +31,12 @@ EXIT_CODES = {
 """docs and CONTRACTS: what each command may end with."""
 LIMIT_SECONDS = 5.0
 """Of processor time for a command, reading and refusing its input."""
-PLANNING_LIMIT_SECONDS = 60.0
-"""The same for commands that plan: searching is what takes long, and tracing a model nobody has traced."""
+PLANNING_LIMIT_SECONDS = 30.0
+"""Where commands that plan are cut off, and counted: a search for hundreds of GPUs takes as long as it takes, and so
+does tracing a model that nobody has traced."""
+IDLE_SECONDS, BUSY_SECONDS = 30.0, 0.02
+"""Who has not computed for BUSY_SECONDS in so many seconds waits for something."""
+PLANNING = ("plan", "generate", "check")
 MOST_SAID = 20_000
 """Characters on standard error."""
 MEMORY_BYTES = 12 * 2**30
@@ -40,7 +44,7 @@ MEMORY_BYTES = 12 * 2**30
 
 
 class TooLongError(BaseException):
-    """No command may catch this."""
+    """No command may catch this. The argument: whether it computed, and did not wait."""
 
 
 @dataclass
@@ -51,6 +55,8 @@ class Outcome:
     exit_codes: list[int] = field(default_factory=list)
     seconds: float = 0.0
     """Of processor time, of the slowest command."""
+    cut_off: int = 0
+    """Commands that were planning when their time was up."""
     scripts: int = 0
     """Rendered scripts and printed commands that a shell was given."""
 
@@ -88,9 +94,12 @@ def _check_command(case: Case, argv: Argv, sandbox: Sandbox, stand_ins: Path, ou
                 code, out, err, error = _run(argv)
             finally:
                 sandbox.watch(False)
-    except TooLongError:
+    except TooLongError as stopped:
         outcome.exit_codes.append(-1)
-        problems.append(f"{argv[0]}: still running after {PLANNING_LIMIT_SECONDS:.0f} s")
+        if stopped.args == (True,) and argv[0] in PLANNING:
+            outcome.cut_off += 1
+        else:
+            problems.append(f"{argv[0]}: still {'running' if stopped.args == (True,) else 'waiting'} when its time was up")
         return
     seconds = time.process_time() - began
     outcome.seconds = max(outcome.seconds, seconds)
@@ -99,7 +108,7 @@ def _check_command(case: Case, argv: Argv, sandbox: Sandbox, stand_ins: Path, ou
         problems.append(f"{argv[0]}: {type(error).__name__} reached the top: {_where(error)}: {str(error)[:200]}")
     elif code not in EXIT_CODES.get(argv[0], {0, 1, 2}):
         problems.append(f"{argv[0]}: exit code {code}")
-    plans = code in (0, 1, 3) and argv[0] in ("plan", "generate", "check")
+    plans = argv[0] in PLANNING and (code in (0, 1, 3) or "tracing the layers" in err)
     if seconds > LIMIT_SECONDS and not plans:
         problems.append(f"{argv[0]}: {seconds:.1f} s of a processor, exit code {code}")
     problems += [f"{argv[0]}: {text}" for text in _said(case, argv, code, out, err)] if error is None else []
@@ -197,14 +206,21 @@ def _where(error: BaseException) -> str:
 
 @contextmanager
 def _limited(seconds: float) -> Iterator[None]:
-    """Raises TooLongError after so many seconds of this process's own time, or six times as many of the clock."""
+    """Raises TooLongError after so many seconds of this process's own time, and where it waits."""
+    computed = time.process_time()
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        raise TooLongError
+    def used_up(_number: int, _frame: FrameType | None) -> None:
+        raise TooLongError(True)
 
-    previous = [signal.signal(number, stop) for number in (signal.SIGPROF, signal.SIGALRM)]
+    def look(_number: int, _frame: FrameType | None) -> None:
+        nonlocal computed
+        before, computed = computed, time.process_time()
+        if computed - before < BUSY_SECONDS:
+            raise TooLongError(False)
+
+    previous = [signal.signal(signal.SIGPROF, used_up), signal.signal(signal.SIGALRM, look)]
     signal.setitimer(signal.ITIMER_PROF, seconds)
-    signal.setitimer(signal.ITIMER_REAL, 6 * seconds)
+    signal.setitimer(signal.ITIMER_REAL, IDLE_SECONDS, IDLE_SECONDS)
     try:
         yield
     finally:

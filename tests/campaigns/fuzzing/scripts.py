@@ -56,9 +56,11 @@ def _recorded(argv: list[str], stand_ins: Path, work: Path) -> list[list[str]]:
 def dry_run_problems(printed: str, output: str, stand_ins: Path, work: Path) -> list[str]:
     """Of the lines that `launch --dry-run` printed."""
     problems = []
-    lines = [line for line in printed.split("\n") if line] if "\n" not in output else [printed.rstrip("\n")]
     whole = os.path.abspath(output)
-    for line in lines:
+    if "\n" in output:  # within quotes: the lines cannot be told apart here, as a shell does
+        run_line(printed, stand_ins, work)
+        return canaries(work)
+    for line in filter(None, printed.split("\n")):
         try:
             words = shlex.split(line)
         except ValueError as error:

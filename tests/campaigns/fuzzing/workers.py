@@ -12,14 +12,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.campaigns.fuzzing.check import PLANNING_LIMIT_SECONDS, check, limit_memory
+from tests.campaigns.fuzzing.check import check, limit_memory
 from tests.campaigns.fuzzing.inputs import make_case
 from tests.campaigns.fuzzing.sandbox import Sandbox
 from tests.campaigns.fuzzing.scripts import make_stand_ins
+from tests.campaigns.fuzzing.tracing import REAL_ONE_IN, trace_really
 
 BATCH = 250
 """Cases a process: what one leaves behind in memory does not add up."""
-SILENCE_SECONDS = 10 * PLANNING_LIMIT_SECONDS
+SILENCE_SECONDS = 1800.0
+"""Longer than any limit within the process lets a case take, however busy the machine is."""
 Answer = dict[str, Any]
 
 
@@ -54,7 +56,7 @@ def _batch(seed: int, first: int, last: int, cache: Path) -> Iterator[Answer]:
     _, status = os.waitpid(pid, 0)
     if number < last:
         ended = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"code {os.WEXITSTATUS(status)}"
-        yield {"number": number, "kind": "?", "problems": [f"the process died: {ended}"], "exit_codes": [], "seconds": 0.0, "scripts": 0}
+        yield {"number": number, "kind": "?", "problems": [f"the process died: {ended}"], "exit_codes": [], "seconds": 0.0, "scripts": 0, "cut_off": 0}
 
 
 def _lines(stream: Any, kill: Callable[[], None]) -> Iterator[bytes]:
@@ -77,6 +79,7 @@ def _work(seed: int, first: int, last: int, cache: Path, writing: int) -> None:
         sandbox = Sandbox(root / "sandbox", cache)
         for number in range(first, last):
             case = make_case(seed, number)
+            trace_really(number % REAL_ONE_IN == 0)
             outcome = check(case, sandbox, root / "programs")
             answers.write(
                 json.dumps(
@@ -87,6 +90,7 @@ def _work(seed: int, first: int, last: int, cache: Path, writing: int) -> None:
                         "exit_codes": outcome.exit_codes,
                         "seconds": outcome.seconds,
                         "scripts": outcome.scripts,
+                        "cut_off": outcome.cut_off,
                     }
                 )
                 + "\n"

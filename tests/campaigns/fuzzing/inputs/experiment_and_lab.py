@@ -71,7 +71,7 @@ def lab_case(rng: random.Random) -> Case:
             tree["pools"].append(pool | {"name": f"{pool['name']}-2"})
             break
     files = {"experiment.yaml": _read("experiments", experiment), "lab.yaml": _file(rng, tree, LAB_KEYS)}
-    return _planned(rng, "lab file", files, tree, ("lab.yaml", "experiment.yaml"))
+    return _planned(rng, "lab file", files, tree, ("lab.yaml", "experiment.yaml", "calibration.yaml"))
 
 
 def experiment_case(rng: random.Random) -> Case:
