@@ -1,9 +1,9 @@
 """What DeepSpeed's runner writes into the command line that it gives to hosts' shells, checked beforehand.
 
 It sends every variable whose name begins as below, and what the file .deepspeed_env says
-(launcher/runner.py:36,598-614), as `export NAME=VALUE; `: a value that is no plain word in double quotes, inside
-which a shell still obeys `$`, backticks and backslashes (launcher/multinode_runner.py:41). The whole line goes to its log,
-and stands in the hosts' process lists.
+(launcher/runner.py:36,598-614), as `export NAME=VALUE; `: a value that is no plain word in double quotes,
+inside which a shell still obeys `$`, backticks and backslashes (launcher/multinode_runner.py:41). The whole
+line goes to its log, and stands in the hosts' process lists.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def withheld(environment: Mapping[str, str]) -> dict[str, None]:
     for name in sorted(sent.keys() - left_out):
         if _OBEYED.search(sent[name]):
             raise VdsgenError(
-                f"{name} has characters that a remote shell would obey, and DeepSpeed's runner sends it to every host",
+                f"{name} has characters that a remote shell would obey, and DeepSpeed's runner sends it to "
+                "every host",
                 remedy=f"unset it or write it without quotes, $, `, \\ and !; {_OTHERWISE}",
             )
     return dict.fromkeys(sorted(left_out))
@@ -51,10 +52,13 @@ def check_environment_files(environment: Mapping[str, str], folders: tuple[Path,
             variable, equals, value = line.partition("=")
             place = f"{path}:{number}"
             if not equals or not _NAME.fullmatch(variable.strip()):
-                raise VdsgenError(f"{place}: is no NAME=VALUE, and DeepSpeed's runner reads it", remedy="correct the line")
+                raise VdsgenError(
+                    f"{place}: is no NAME=VALUE, and DeepSpeed's runner reads it", remedy="correct the line"
+                )
             if is_secret(variable.strip(), value):
                 raise VdsgenError(
-                    f"{place}: {variable.strip()} holds a secret, and DeepSpeed's runner writes it into every host's "
+                    f"{place}: {variable.strip()} holds a secret, and DeepSpeed's runner writes it into "
+                    f"every host's "
                     "process list and its own log",
                     remedy="take it out, and set it on the hosts themselves",
                 )

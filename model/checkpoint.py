@@ -1,7 +1,7 @@
 """Checkpoints that are whole or are not there: saved by the engine, vouched for by a record written last.
 
-A checkpoint is DeepSpeed's own (runtime/engine.py:4869), which any DeepSpeed program can load. It is read back
-without running anything that a file may name (safe_loading.py).
+A checkpoint is DeepSpeed's own (runtime/engine.py:4869), which any DeepSpeed program can load. It is read
+back without running anything that a file may name (safe_loading.py).
 """
 
 from __future__ import annotations

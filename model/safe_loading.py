@@ -1,7 +1,8 @@
 """Checkpoints read as what they should hold: tensors, plain values, and a few classes of DeepSpeed's.
 
-A file of torch.save is a pickle, and a pickle can name anything that is to be called while it is read. DeepSpeed
-reads its own with `weights_only=False` (runtime/checkpoint_engine/torch_checkpoint_engine.py:37, and directly
+A file of torch.save is a pickle, and a pickle can name anything that is to be called while it is read.
+DeepSpeed reads its own with `weights_only=False`
+(runtime/checkpoint_engine/torch_checkpoint_engine.py:37, and directly
 in zero/stage3.py:3770 and checkpoint/ for universal checkpoints), which obeys. torch has a switch that stands
 above what a caller asks for (torch/serialization.py, TORCH_FORCE_WEIGHTS_ONLY_LOAD): within `only_plain_data`
 it is on.
@@ -25,7 +26,8 @@ from deepspeed.utils.tensor_fragment import fragment_address
 from vdsgen.errors import VdsgenError
 
 ALLOWED: tuple[type, ...] = (ZeroStageEnum, LossScaler, DynamicLossScaler, fragment_address)
-"""What checkpoints of every layout name beyond tensors: ZeRO's stage, and the loss scaler of ZeRO's optimizers."""
+"""What checkpoints of every layout name beyond tensors: ZeRO's stage, and the loss scaler of ZeRO's
+optimizers."""
 
 SWITCH, ITS_OPPOSITE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 NAMED = re.compile(r"GLOBAL ([\w.]+)|Unsupported (?:global|class|operand)[^\w]*(?:GLOBAL )?([\w.]+)")
@@ -37,7 +39,8 @@ def only_plain_data(folder: Path, engine: Any = None) -> Iterator[None]:
     """Within it no torch.load runs anything that a file names, whoever calls it. `engine`: DeepSpeed's, whose
     files are then named one by one.
 
-    Raises VdsgenError where a file asks for something else, naming the file, or `folder` where it is not known.
+    Raises VdsgenError where a file asks for something else, naming the file, or `folder` where it is not
+    known.
     """
     before = {name: os.environ.pop(name, None) for name in (SWITCH, ITS_OPPOSITE)}
     os.environ[SWITCH] = "1"
@@ -83,6 +86,8 @@ def refusal(path: Path, error: Exception) -> VdsgenError:
             f"{path} cannot be read: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
         )
     return VdsgenError(
-        f"{path} names {found[1] or found[2]}, which no checkpoint of this trainer holds: reading it would run code",
-        remedy="resume only what this trainer wrote; where it did, this is a fault of vdsgen: report the name",
+        f"{path} names {found[1] or found[2]}, which no checkpoint of this trainer holds: reading it "
+        f"would run code",
+        remedy="resume only what this trainer wrote; where it did, this is a fault of vdsgen: report "
+        "the name",
     )

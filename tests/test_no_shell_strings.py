@@ -20,8 +20,10 @@ SOURCES = [
 
 NEVER = {
     "eval", "exec", "os.system", "os.popen", "os.spawnl", "os.spawnv", "pty.spawn", "subprocess.getoutput",
-    "subprocess.getstatusoutput", "pickle.load", "pickle.loads", "pickle.Unpickler", "marshal.loads", "shelve.open",
-    "dill.load", "dill.loads", "joblib.load", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "yaml.load_all",
+    "subprocess.getstatusoutput", "pickle.load", "pickle.loads", "pickle.Unpickler", "marshal.loads",
+    "shelve.open",
+    "dill.load", "dill.loads", "joblib.load", "yaml.load", "yaml.unsafe_load", "yaml.full_load",
+    "yaml.load_all",
     "tempfile.mktemp", "numpy.load", "np.load", "__import__",
 }  # fmt: skip
 STARTS = {f"subprocess.{name}" for name in ("run", "call", "check_call", "check_output", "Popen")}
@@ -36,7 +38,8 @@ STARTED_ON_PURPOSE = {
     "launch/preflight.py": "this interpreter, asking DeepSpeed for its devices",
     "launch/submit.py": "sbatch, an argument list",
 }
-"""Files in which processes are started, each with one `noqa: S603` or `S606`: ruff's S rules are on for all else."""
+"""Files in which processes are started, each with one `noqa: S603` or `S606`: ruff's S rules are on for all
+else."""
 
 
 def calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
@@ -51,12 +54,16 @@ def test_a_file_starts_no_shell_and_obeys_no_file(path: Path) -> None:
         place = f"{path.relative_to(ROOT)}:{call.lineno}: {name}"
         assert name not in NEVER, place
         options = {keyword.arg: keyword.value for keyword in call.keywords}
-        if name.endswith("torch.load") or name == "load" and "weights_only" in options:
+        if name.endswith("torch.load") or (name == "load" and "weights_only" in options):
             plain = options.get("weights_only")
-            assert isinstance(plain, ast.Constant) and plain.value is True, f"{place} without weights_only=True"
+            assert isinstance(plain, ast.Constant) and plain.value is True, (
+                f"{place} without weights_only=True"
+            )
         if name in STARTS:
             assert "shell" not in options, place
-            assert not isinstance(call.args[0], ast.Constant | ast.JoinedStr | ast.BinOp), f"{place} of a string"
+            assert not isinstance(call.args[0], ast.Constant | ast.JoinedStr | ast.BinOp), (
+                f"{place} of a string"
+            )
 
 
 def test_processes_are_started_where_they_are_listed() -> None:

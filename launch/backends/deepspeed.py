@@ -8,10 +8,9 @@ from vdsgen.launch.backends.trainer import trainer_arguments
 from vdsgen.launch.commands import DEFAULT_PORT, PLAIN_WORD, TRAINER, Command, Job, Machine, is_remote
 from vdsgen.launch.exported import withheld
 
-
 SSH_OPTIONS = "PDSH_SSH_ARGS_APPEND"
-"""Variable that pdsh adds to every ssh's options. In batch mode nobody is asked anything: an unknown host key is
-refused unless ssh's own configuration says otherwise. pdsh itself says nothing of host keys (pdsh(1), 2.34)."""
+"""Variable that pdsh adds to every ssh's options. In batch mode nobody is asked anything: an unknown host key
+is refused unless ssh's own configuration says otherwise. pdsh itself says nothing of host keys (2.34)."""
 
 
 def commands(job: Job, machine: Machine, launch_id: str) -> tuple[Command, ...]:

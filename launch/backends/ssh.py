@@ -24,8 +24,8 @@ OPTIONS = (
 keys are checked as ssh's own configuration says: an unknown one is refused, since nobody can be asked."""
 
 PASSED_ON = ("GLOO_", "NCCL_", "PYTHON", "TORCH_", "UCX_")
-"""Beginnings of variables that hosts get too. Whatever is passed on can be read in their process lists: what looks
-like a secret stays here."""
+"""Beginnings of variables that hosts get too. Whatever is passed on can be read in their process lists: what
+looks like a secret stays here."""
 
 
 def commands(job: Job, machine: Machine, launch_id: str) -> tuple[Command, ...]:

@@ -71,9 +71,7 @@ def whole_weights(
         ) from error
 
 
-def _whole_weights(
-    experiment: Experiment, folder: Path, record: CheckpointRecord, *, ema: bool
-) -> Weights:
+def _whole_weights(experiment: Experiment, folder: Path, record: CheckpointRecord, *, ema: bool) -> Weights:
     size, splits = record.layout.tensor_parallel_size, {}
     if size > 1:
         assert isinstance(experiment.model, Vdt), "ranks share no blocks of diffusers"

@@ -13,11 +13,14 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
+from click.testing import CliRunner
+
 from tests.campaigns import figures
 from tests.campaigns.fuzzing.case import as_json
 from tests.campaigns.fuzzing.check import LIMIT_SECONDS, check, signature
 from tests.campaigns.fuzzing.inputs import KINDS, make_case
 from tests.campaigns.fuzzing.workers import Answer, run_cases
+from vdsgen.cli.main import cli
 
 FAILURES = Path(__file__).parents[2] / "runs" / "fuzz"
 """Cases that broke a promise, as small as they get."""
@@ -29,28 +32,36 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--from", type=int, default=0, dest="first", help="number of the first input")
     parser.add_argument("--minutes", type=float, default=float("inf"))
-    parser.add_argument("--shrink", action="store_true", help="make what broke a promise small, a minute each")
+    parser.add_argument(
+        "--shrink", action="store_true", help="make what broke a promise small, a minute each"
+    )
     parser.add_argument("--no-figures", action="store_true", help="do not write docs/measured/reliability")
     asked = parser.parse_args()
     import_readers()
     began = time.monotonic()
     answers: list[Answer] = []
     by_cause: dict[str, list[Answer]] = defaultdict(list)
-    for answer in run_cases(asked.seed, asked.first, asked.first + asked.inputs, until=began + 60 * asked.minutes):
+    for answer in run_cases(
+        asked.seed, asked.first, asked.first + asked.inputs, until=began + 60 * asked.minutes
+    ):
         answers.append(answer)
         for problem in answer["problems"]:
             if signature(problem) not in by_cause:
                 print(f"input {answer['number']}: {problem}", flush=True)
             by_cause[signature(problem)].append(answer)
         if len(answers) % 500 == 0:
-            print(f"{len(answers)} inputs, {time.monotonic() - began:.0f} s, {len(by_cause)} causes", flush=True)
+            print(
+                f"{len(answers)} inputs, {time.monotonic() - began:.0f} s, {len(by_cause)} causes", flush=True
+            )
     for number, (cause, broken) in enumerate(by_cause.items()):
         print(f"{len(broken):5} x {cause}  (inputs {', '.join(str(one['number']) for one in broken[:4])})")
         _keep(asked.seed, broken[0]["number"], cause, FAILURES / f"{number:03d}.json", shrink=asked.shrink)
     found = _figures(answers, by_cause, time.monotonic() - began)
     print(found)
     if not asked.no_figures:
-        figures.write("fuzz", f"python -m tests.campaigns.fuzz --inputs {asked.inputs} --seed {asked.seed}", found)
+        figures.write(
+            "fuzz", f"python -m tests.campaigns.fuzz --inputs {asked.inputs} --seed {asked.seed}", found
+        )
     sys.exit(1 if by_cause else 0)
 
 
@@ -65,6 +76,11 @@ def import_readers() -> None:
 
     for number in range(40):  # and what makes the inputs
         make_case(0, number)
+    examples = Path(__file__).parents[2] / "examples"
+    rendered = str(examples / "rendered" / "cpu-demo@cpu-demo")
+    planned = (str(examples / "experiments/cpu-demo.yaml"), "--lab", str(examples / "labs/cpu-demo.yaml"))
+    for argv in (("plan", *planned), ("check", rendered), ("diff", rendered, rendered), ("lint", rendered)):
+        CliRunner().invoke(cli, argv)
 
 
 def _keep(seed: int, number: int, cause: str, path: Path, *, shrink: bool) -> None:
@@ -132,13 +148,15 @@ def _figures(answers: list[Answer], by_cause: dict[str, list[Answer]], seconds: 
 
 def section(measured: dict[str, Any]) -> str:
     rows = "\n".join(
-        f"| {kind} | {counts['inputs']:,} | {counts['commands']:,} | {counts['refused']:,} | {counts['broken promises']} |"
+        f"| {kind} | {counts['inputs']:,} | {counts['commands']:,} | {counts['refused']:,} | "
+        f"{counts['broken promises']} |"
         for kind, counts in measured["kinds"].items()
     )
     return f"""\
 ## Hostile and broken inputs
 
-{measured["inputs"]:,} inputs went through {measured["commands"]:,} runs of the real commands in {measured["minutes"]:g} minutes on one
+{measured["inputs"]:,} inputs went through {measured["commands"]:,} runs of the real commands in
+{measured["minutes"]:g} minutes on one
 core.
 
 | input | inputs | commands | refused | promises broken |

@@ -15,7 +15,11 @@ from vdsgen.errors import VdsgenError
 from vdsgen.launch.backends.deepspeed import training_command
 from vdsgen.launch.exported import SENT, check_environment_files, withheld
 
-SECRETS = {"MLFLOW_TRACKING_TOKEN": "s3cret", "NCCL_API_KEY": "s3cret", "MLFLOW_TRACKING_URI": "https://u:s3cret@h/"}
+SECRETS = {
+    "MLFLOW_TRACKING_TOKEN": "s3cret",
+    "NCCL_API_KEY": "s3cret",
+    "MLFLOW_TRACKING_URI": "https://u:s3cret@h/",
+}
 
 
 def on_hosts(**environment: str) -> Any:

@@ -1,4 +1,5 @@
-"""Secrets of the environment stay there: not in rendered files, printed commands, messages or command lines."""
+"""Secrets of the environment stay there: not in rendered files, printed commands, messages or command
+lines."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from vdsgen.cli.main import cli
 
 SECRET = "hunter2-0123456789abcdef"
 NAMES = (
-    "WANDB_API_KEY", "COMET_API_KEY", "HF_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
+    "WANDB_API_KEY", "COMET_API_KEY", "HF_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
     "NCCL_AUTH_TOKEN", "TORCH_API_KEY", "PYTHON_PASSWORD", "MLFLOW_TRACKING_TOKEN",
 )  # fmt: skip
 
@@ -40,7 +42,11 @@ def run(*arguments: str) -> Result:
 def test_nothing_that_is_written_or_printed_has_them(lab: Path) -> None:
     made = run("generate", "experiment.yaml", "--lab", "lab.yaml", "--out", "plan")
     assert made.exit_code == 0, made.output
-    said = [made.output, run("check", "plan").output, run("plan", "experiment.yaml", "--lab", "lab.yaml", "--json").output]
+    said = [
+        made.output,
+        run("check", "plan").output,
+        run("plan", "experiment.yaml", "--lab", "lab.yaml", "--json").output,
+    ]
     for launcher in ("deepspeed", "ssh"):
         printed = run("launch", "plan", "--output", "run", "--dry-run", "--launcher", launcher)
         assert printed.exit_code == 0, printed.output
@@ -105,6 +111,8 @@ def test_check_and_diff_mask_what_somebody_wrote_into_a_rendered_file(lab: Path)
     assert SECRET in config.read_text()
     checked = run("check", "new")
     assert (checked.exit_code, "api_key" in checked.output) == (1, True)
-    said = [checked.output] + [run("diff", "old", "new", "--format", form).output for form in ("text", "markdown", "json")]
+    said = [checked.output] + [
+        run("diff", "old", "new", "--format", form).output for form in ("text", "markdown", "json")
+    ]
     assert "comet.api_key" in said[1]
     assert SECRET not in "".join(said)

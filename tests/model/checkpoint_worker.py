@@ -92,7 +92,8 @@ class Obeyed:
 
 
 def obeying_files_refused(engine: TrainingEngine, run: Path, rendered: Rendered) -> str:
-    """What is said of a checkpoint each of whose files names a function, hashes and all as they should be; ends
+    """What is said of a checkpoint each of whose files names a function, hashes and all as they should be;
+    ends
     with `made` where the function was called."""
     folder, made = run / "checkpoints" / "step-00000002", run / "made"
     if is_first_rank():

@@ -137,5 +137,7 @@ def test_files_that_name_a_function_are_refused_and_it_is_not_called(
         for rank in ranks:
             first, *_ = rank["obeying"].splitlines()
             assert "/checkpoints/step-00000002/" in first
-            assert re.search(r"\.pt names (\w*io|builtins)\.open, which no checkpoint .* would run code$", first)
+            assert re.search(
+                r"\.pt names (\w*io|builtins)\.open, which no checkpoint .* would run code$", first
+            )
             assert not rank["obeying"].endswith(" made")

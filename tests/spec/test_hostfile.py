@@ -15,7 +15,8 @@ def test_names_users_and_addresses_are_hosts() -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["-oProxyCommand=touch", "-F/etc/passwd", "--", "a@-x", "me@", "@ada", "a@b@c", "ada,bee", "ada[1-4]", "^/etc/passwd",
+    ["-oProxyCommand=touch", "-F/etc/passwd", "--", "a@-x", "me@", "@ada", "a@b@c", "ada,bee", "ada[1-4]",
+    "^/etc/passwd",
      "ssh:ada", "$(id)", "`id`", "ada;id", "ada%n", "\u0430da", "a" * 300, "'ada'", "ada\x0b"],
 )  # fmt: skip
 def test_what_ssh_pdsh_or_a_shell_would_take_for_something_else_is_refused(host: str) -> None:
@@ -25,7 +26,7 @@ def test_what_ssh_pdsh_or_a_shell_would_take_for_something_else_is_refused(host:
 
 @pytest.mark.parametrize("slots", ["9" * 5000, "-1", "\u0664", "4.0", "", "0x4"])
 def test_slots_are_a_number(slots: str) -> None:
-    with pytest.raises(VdsgenError, match="hostfile:1: .* is no `HOST slots=N`"):
+    with pytest.raises(VdsgenError, match=r"hostfile:1: .* is no `HOST slots=N`"):
         parse_hostfile(f"ada slots={slots}\n")
 
 

@@ -10,8 +10,10 @@ from vdsgen.spec.secrets import has_credentials, is_secret, is_secret_name, mask
 @pytest.mark.parametrize(
     "name",
     [
-        "WANDB_API_KEY", "COMET_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID",
-        "AWS_SESSION_TOKEN", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "GOOGLE_APPLICATION_CREDENTIALS", "api_key",
+        "WANDB_API_KEY", "COMET_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "AWS_SECRET_ACCESS_KEY",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SESSION_TOKEN", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN",
+        "GOOGLE_APPLICATION_CREDENTIALS", "api_key",
         "apikey", "password", "NCCL_SECRET",
     ],
 )  # fmt: skip
@@ -21,7 +23,8 @@ def test_names_of_secrets(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["max_tokens", "tokenizer", "text_tokens", "PYTHONPATH", "PYTHONHASHSEED", "NCCL_DEBUG", "PYTHON_KEYRING_BACKEND",
+    ["max_tokens", "tokenizer", "text_tokens", "PYTHONPATH", "PYTHONHASHSEED", "NCCL_DEBUG",
+    "PYTHON_KEYRING_BACKEND",
      "key", "monkey", "author", "hidden_size", "UCX_TLS", "comm_max_tokens_per_rank", "max_out_tokens"],
 )  # fmt: skip
 def test_other_names(name: str) -> None:

@@ -69,7 +69,9 @@ def _read_record(folder: Path) -> CheckpointRecord | str:
         return f"{folder} cannot be read: {error}"
     for name, size_bytes in record.files.items():
         if not _lies_within(name):
-            return f"{folder} cannot be read: {RECORD} names {shown(name)}, which is no file of the checkpoint's"
+            return (
+                f"{folder} cannot be read: {RECORD} names {shown(name)}, which is no file of the checkpoint's"
+            )
         try:
             path = folder / name
             found = path.stat().st_size if path.is_file() else None

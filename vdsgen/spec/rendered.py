@@ -15,16 +15,16 @@ from vdsgen.errors import VdsgenError
 from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.load import load_experiment
 from vdsgen.spec.plan import Plan
-from vdsgen.spec.shown import shown
 from vdsgen.spec.run import Layout, layout_of, read_json_object
+from vdsgen.spec.shown import shown
 
 NEEDED = ("ds_config.json", "plan.json", "train.yaml", "hostfile")
 REACHABLE = re.compile(
     r"([A-Za-z_][A-Za-z0-9._-]{0,63}@)?[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9_])?", re.ASCII
 )
-"""A host as ssh reaches it. Nothing that begins with `-`: DeepSpeed's runner puts the first host into a command
-line of ssh's without quoting it (launcher/runner.py:486,501), where such a name would be an option. Nothing
-that pdsh expands (`a[1-4]`, `^file`, `/regex/`; pdsh(1), HOSTLIST EXPRESSIONS)."""
+"""A host as ssh reaches it. Nothing that begins with `-`: DeepSpeed's runner puts the first host into a
+command line of ssh's without quoting it (launcher/runner.py:486,501), where such a name would be an option.
+Nothing that pdsh expands (`a[1-4]`, `^file`, `/regex/`; pdsh(1), HOSTLIST EXPRESSIONS)."""
 MOST_HOSTFILE_BYTES = 1024**2
 AGAIN = "render the directory again: vdsgen generate EXPERIMENT --lab LAB --out DIR"
 
@@ -121,8 +121,8 @@ def read_hostfile(path: Path) -> dict[str, int]:
 
 
 def parse_hostfile(text: str) -> dict[str, int]:
-    """Host -> slots, of a hostfile as DeepSpeed reads it (launcher/runner.py:225-254), but for names that ssh,
-    pdsh or a shell would take for something else than a host."""
+    """Host -> slots, of a hostfile as DeepSpeed reads it (launcher/runner.py:225-254), but for names that
+    ssh, pdsh or a shell would take for something else than a host."""
     slots: dict[str, int] = {}
     for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
@@ -133,7 +133,8 @@ def parse_hostfile(text: str) -> dict[str, int]:
         if REACHABLE.fullmatch(match[1]) is None:
             raise VdsgenError(
                 f"hostfile:{number}: {shown(match[1])} is no name of a host",
-                remedy="HOST or USER@HOST, of letters, digits, `.`, `_` and `-`; ports and other options go into "
+                remedy="HOST or USER@HOST, of letters, digits, `.`, `_` and `-`; ports and other options go "
+                "into "
                 "~/.ssh/config",
             )
         if match[1] in slots:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 _WORDS = (
-    r"api_?key|access_?key|secret|token|password|passwd|passphrase|credentials?|private_?key|auth(?:orization)?"
+    r"api_?key|access_?key|secret|token|password|passwd|passphrase|credentials?|private_?key"
+    r"|auth(?:orization)?"
 )
 _NAME = re.compile(rf"(?:^|.*[_.-])(?:{_WORDS})(?:[_.-].*)?", re.IGNORECASE)
 _CREDENTIALS = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]*://[^/\s@:]*:[^/\s@]+@")

@@ -99,13 +99,17 @@ def _check_command(case: Case, argv: Argv, sandbox: Sandbox, stand_ins: Path, ou
         if stopped.args == (True,) and argv[0] in PLANNING:
             outcome.cut_off += 1
         else:
-            problems.append(f"{argv[0]}: still {'running' if stopped.args == (True,) else 'waiting'} when its time was up")
+            problems.append(
+                f"{argv[0]}: still {'running' if stopped.args == (True,) else 'waiting'} when its time was up"
+            )
         return
     seconds = time.process_time() - began
     outcome.seconds = max(outcome.seconds, seconds)
     outcome.exit_codes.append(code)
     if error is not None:
-        problems.append(f"{argv[0]}: {type(error).__name__} reached the top: {_where(error)}: {str(error)[:200]}")
+        problems.append(
+            f"{argv[0]}: {type(error).__name__} reached the top: {_where(error)}: {str(error)[:200]}"
+        )
     elif code not in EXIT_CODES.get(argv[0], {0, 1, 2}):
         problems.append(f"{argv[0]}: exit code {code}")
     plans = argv[0] in PLANNING and (code in (0, 1, 3) or "tracing the layers" in err)
@@ -182,7 +186,11 @@ def _rendered_problems(sandbox: Sandbox, stand_ins: Path, outcome: Outcome) -> I
                 given = (odd,) if path.suffix == ".sh" else (str(folder), odd)
                 calls = scripts.run_script(path, given, stand_ins, sandbox.work)
                 started = [one for one in calls if Path(one[0]).name in ("deepspeed", "srun")]
-                hosts_missing = path.suffix == ".sh" and not started and b"# HOST slots=" in (folder / "hostfile").read_bytes()
+                hosts_missing = (
+                    path.suffix == ".sh"
+                    and not started
+                    and b"# HOST slots=" in (folder / "hostfile").read_bytes()
+                )
                 if len(started) != 1 and not hosts_missing:
                     yield f"{path.name} starts {started!r}"
                 elif started and odd not in started[0]:
@@ -234,5 +242,3 @@ def signature(problem: str) -> str:
     """The same for problems with one cause."""
     words = problem.split(": ")
     return ": ".join(words[:3])[:160]
-
-

@@ -13,7 +13,19 @@ from typing import Any
 from tests.campaigns.fuzzing.case import Case, write_below
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-CHANGING = frozenset({"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "shutil.rmtree"})
+CHANGING = frozenset(
+    {
+        "os.mkdir",
+        "os.rename",
+        "os.remove",
+        "os.rmdir",
+        "os.link",
+        "os.symlink",
+        "os.truncate",
+        "os.chmod",
+        "shutil.rmtree",
+    }
+)
 STARTING = frozenset({"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "pty.spawn"})
 
 Listing = dict[str, tuple[int, int, int, int]]
@@ -79,7 +91,11 @@ class Sandbox:
 
     def content(self, below: str) -> dict[str, bytes]:
         folder = self.work / below
-        return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+        return {
+            str(path.relative_to(folder)): path.read_bytes()
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        }
 
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self._watching:
@@ -94,17 +110,17 @@ class Sandbox:
             words = arguments[1] if event == "subprocess.Popen" else arguments
             if event != "subprocess.Popen" or isinstance(words, str | bytes):
                 self.events.append(f"{event} of a string: {words!r}"[:300])
-            elif os.path.basename(str(words[0])) != "bash" or list(words[1:]) != ["-n"]:
+            elif Path(str(words[0])).name != "bash" or list(words[1:]) != ["-n"]:
                 self.events.append(f"{event}: {words!r}"[:300])
 
     def _note(self, event: str, path: str) -> None:
-        whole = os.path.abspath(path)
+        whole = os.path.abspath(path)  # noqa: PTH100 - links are not followed
         folder, name = os.path.split(whole)
         # A file is written beside its place first: `.x.json.1a2b3c4d` becomes `x.json`.
         if name.startswith("."):
             whole = f"{folder}/{name[1:]}"
         if whole == os.devnull or whole.startswith((*self._allowed, f"{self.cache}/")):
             return
-        if event == "os.mkdir" and os.path.isdir(path):
+        if event == "os.mkdir" and Path(path).is_dir():
             return
         self.events.append(f"{event} {path!r}"[:300])

@@ -56,7 +56,7 @@ def _recorded(argv: list[str], stand_ins: Path, work: Path) -> list[list[str]]:
 def dry_run_problems(printed: str, output: str, stand_ins: Path, work: Path) -> list[str]:
     """Of the lines that `launch --dry-run` printed."""
     problems = []
-    whole = os.path.abspath(output)
+    whole = os.path.abspath(output)  # noqa: PTH100 - as launching does
     if "\n" in output:  # within quotes: the lines cannot be told apart here, as a shell does
         run_line(printed, stand_ins, work)
         return canaries(work)
@@ -79,4 +79,6 @@ def dry_run_problems(printed: str, output: str, stand_ins: Path, work: Path) -> 
 
 
 def canaries(*folders: Path) -> list[str]:
-    return [f"a name was obeyed: {folder / CANARY} is there" for folder in folders if (folder / CANARY).exists()]
+    return [
+        f"a name was obeyed: {folder / CANARY} is there" for folder in folders if (folder / CANARY).exists()
+    ]

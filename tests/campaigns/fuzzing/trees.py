@@ -19,7 +19,9 @@ def places(tree: Any) -> list[Place]:
     waiting = [tree]
     while waiting:
         one = waiting.pop()
-        keys: Sequence[Any] = list(one) if isinstance(one, dict) else range(len(one)) if isinstance(one, list) else ()
+        keys: Sequence[Any] = (
+            list(one) if isinstance(one, dict) else range(len(one)) if isinstance(one, list) else ()
+        )
         for key in keys:
             found.append((one, key))
             waiting.append(one[key])
@@ -71,7 +73,9 @@ def _change(rng: random.Random, found: list[Place], keys: tuple[str, ...]) -> No
         other, at = rng.choice(found)
         container[key] = copy.deepcopy(other[at])
     elif what == 8:
-        container[key] = rng.choice(([container[key]], {"a": container[key]}, str(container[key]), number(rng)))
+        container[key] = rng.choice(
+            ([container[key]], {"a": container[key]}, str(container[key]), number(rng))
+        )
     elif isinstance(container, dict):
         container[str(scalar(rng))] = container.pop(key)
     else:
@@ -89,13 +93,21 @@ def damaged(rng: random.Random, content: bytes) -> bytes:
     if what == 2:
         return content[:at] + bytes([rng.randrange(256)]) + content[at + 1 :]
     if what == 3:
-        return content[:at] + rng.choice((b"\x00", b"\xff\xfe", b"\xc3", b"\xed\xa0\x80", b"\x1b[2J")) + content[at:]
+        return (
+            content[:at]
+            + rng.choice((b"\x00", b"\xff\xfe", b"\xc3", b"\xed\xa0\x80", b"\x1b[2J"))
+            + content[at:]
+        )
     if what == 4:
-        return rng.choice((b"", b"\n", b"\x00" * 40, b"\x89PNG\r\n\x1a\n", b"PK\x03\x04", rng.randbytes(200), b"#\n" * 9))
+        return rng.choice(
+            (b"", b"\n", b"\x00" * 40, b"\x89PNG\r\n\x1a\n", b"PK\x03\x04", rng.randbytes(200), b"#\n" * 9)
+        )
     if what == 5:
         return b"\xef\xbb\xbf" + content
     if what == 6:
-        return content.replace(b"\n", rng.choice((b"\r\n", b"\r", b"\n\n", b"\n\t", b"\x0b\n", b"\xe2\x80\xa8")))
+        return content.replace(
+            b"\n", rng.choice((b"\r\n", b"\r", b"\n\n", b"\n\t", b"\x0b\n", b"\xe2\x80\xa8"))
+        )
     lines = content.split(b"\n")
     line = rng.randrange(len(lines))
     if what == 7:

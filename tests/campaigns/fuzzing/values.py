@@ -41,13 +41,20 @@ def text(rng: random.Random) -> str:
     if rng.random() < 0.05:
         found += rng.choice(chosen)
     if rng.random() < 0.05:
-        found = "".join(chr(rng.choice((rng.randrange(32), rng.randrange(0x250), rng.randrange(0x11000)))) for _ in range(8))
+        found = "".join(
+            chr(rng.choice((rng.randrange(32), rng.randrange(0x250), rng.randrange(0x11000))))
+            for _ in range(8)
+        )
         found = found.encode("utf-8", "replace").decode()
     return found
 
 
 def number(rng: random.Random) -> Any:
-    return rng.choice(NUMBERS) if rng.random() < 0.8 else rng.randrange(-(10**rng.randrange(20)), 10 ** rng.randrange(20) + 1)
+    return (
+        rng.choice(NUMBERS)
+        if rng.random() < 0.8
+        else rng.randrange(-(10 ** rng.randrange(20)), 10 ** rng.randrange(20) + 1)
+    )
 
 
 def scalar(rng: random.Random) -> Any:

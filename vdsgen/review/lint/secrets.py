@@ -15,7 +15,8 @@ def secrets_in(document: Document) -> list[Finding]:
         finding_at(
             document, path, "secret-in-file", "warning",
             f"{path[-1]} holds a secret, and config files are committed, rendered and logged",
-            remedy="take it out: monitors read theirs from the environment (WANDB_API_KEY, COMET_API_KEY); a secret "
+            remedy="take it out: monitors read theirs from the environment (WANDB_API_KEY, COMET_API_KEY); a "
+            "secret "
             "that was committed is to be replaced", at_key=True,
         )
         for path, value in _texts(document.root, ())

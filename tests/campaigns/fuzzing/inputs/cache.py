@@ -55,7 +55,9 @@ def _other_header(rng: random.Random, content: bytes) -> bytes:
     header = json.loads(content[8 : 8 + length])
     written = json.dumps(changed(rng, header, KEYS, gentle=False)).encode()
     stream = io.BytesIO()
-    stream.write(rng.choice((len(written), len(written), 2**63, 2**64 - 1, 0, len(written) + 1)).to_bytes(8, "little"))
+    stream.write(
+        rng.choice((len(written), len(written), 2**63, 2**64 - 1, 0, len(written) + 1)).to_bytes(8, "little")
+    )
     stream.write(written + content[8 + length :])
     return stream.getvalue()
 
@@ -66,4 +68,8 @@ def _json(rng: random.Random, tree: dict[str, Any], odds: float) -> bytes:
     how = rng.random()
     if how < 0.6:
         return json.dumps(changed(rng, tree, KEYS, gentle=False)).encode()
-    return damaged(rng, json.dumps(tree).encode()) if how < 0.85 else odd_json(rng).encode("utf-8", "surrogatepass")
+    return (
+        damaged(rng, json.dumps(tree).encode())
+        if how < 0.85
+        else odd_json(rng).encode("utf-8", "surrogatepass")
+    )

@@ -26,7 +26,16 @@ def _rendered() -> tuple[bytes, ...]:
 
 def case(rng: random.Random) -> Case:
     argv: list[str] = ["lint", "x.json"]
-    argv += rng.choice(([], [], ["--world-size", "4"], ["--pipeline-stages", "2"], ["--auto-filled"], ["--accelerator", text(rng).replace("\0", "")]))
+    argv += rng.choice(
+        (
+            [],
+            [],
+            ["--world-size", "4"],
+            ["--pipeline-stages", "2"],
+            ["--auto-filled"],
+            ["--accelerator", text(rng).replace("\0", "")],
+        )
+    )
     argv += rng.choice(([], [], ["--json"], ["--format", "sarif"], ["--patch"], ["--fix"]))
     commands: tuple[Argv, ...] = (tuple(argv),)
     return Case(kind="DeepSpeed JSON", files={"x.json": content(rng)}, commands=commands, named=("x.json",))
@@ -47,7 +56,9 @@ def content(rng: random.Random) -> bytes:
 
 
 def _json(tree: object, rng: random.Random) -> bytes:
-    return json.dumps(tree, indent=rng.choice((None, 2)), ensure_ascii=rng.random() < 0.5).encode("utf-8", "surrogatepass")
+    return json.dumps(tree, indent=rng.choice((None, 2)), ensure_ascii=rng.random() < 0.5).encode(
+        "utf-8", "surrogatepass"
+    )
 
 
 def odd_json(rng: random.Random) -> str:

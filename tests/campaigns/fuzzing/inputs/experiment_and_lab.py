@@ -70,7 +70,10 @@ def lab_case(rng: random.Random) -> Case:
         if rng.random() < 0.03:
             tree["pools"].append(pool | {"name": f"{pool['name']}-2"})
             break
-    files = {"experiment.yaml": _read("experiments", experiment), "lab.yaml": _file(rng, tree, LAB_KEYS)}
+    planned = json.loads(json.dumps(_example("experiments", experiment)))
+    if rng.random() < 0.6:  # with nothing pinned more labs are taken
+        planned.pop("constraints", None)
+    files = {"experiment.yaml": _yaml(planned), "lab.yaml": _file(rng, tree, LAB_KEYS)}
     return _planned(rng, "lab file", files, tree, ("lab.yaml", "experiment.yaml", "calibration.yaml"))
 
 
@@ -112,7 +115,9 @@ def _planned(
 
 
 def _override(rng: random.Random) -> str:
-    key = rng.choice([rng.choice(list(key_places(Experiment))), text(rng), "training.steps", "data.videos", "name"])
+    key = rng.choice(
+        [rng.choice(list(key_places(Experiment))), text(rng), "training.steps", "data.videos", "name"]
+    )
     value = rng.choice([text(rng), str(number(rng)), "[" * 80, "{a: *b}", "!!python/object:os.system x"])
     return f"{key}={value}".replace("\0", "\\0")
 
@@ -142,7 +147,9 @@ def _with_shell(rng: random.Random, tree: Any) -> Any:
 
 def _yaml(tree: Any) -> bytes:
     try:
-        return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=10**6).encode("utf-8", "replace")
+        return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=10**6).encode(
+            "utf-8", "replace"
+        )
     except (yaml.YAMLError, TypeError):
         return json.dumps(tree).encode()
 
@@ -184,4 +191,6 @@ def _read(kind: str, name: str) -> bytes:
 
 @cache
 def _rendered(name: str) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (EXAMPLES / "rendered" / name).iterdir() if path.is_file()}
+    return {
+        path.name: path.read_bytes() for path in (EXAMPLES / "rendered" / name).iterdir() if path.is_file()
+    }

@@ -37,13 +37,20 @@ def rendered(experiment: str, lab: str) -> dict[str, bytes]:
 
 def clips(folder: str = "data/clips") -> dict[str, bytes]:
     """What a launch looks for: nobody reads it."""
-    return {f"{folder}/a.mp4": b"", "data/videos/a.mp4": b"", "models/autoencoder/x": b"", "models/text-encoder/x": b""}
+    return {
+        f"{folder}/a.mp4": b"",
+        "data/videos/a.mp4": b"",
+        "models/autoencoder/x": b"",
+        "models/text-encoder/x": b"",
+    }
 
 
 def case(rng: random.Random) -> Case:
     whole = rendered(*rng.choice(PAIRS))
     files = dict(whole)
-    for name in rng.sample(CHANGED[:4], rng.choice((1, 1, 1, 2))) if rng.random() < 0.93 else [rng.choice(CHANGED)]:
+    for name in (
+        rng.sample(CHANGED[:4], rng.choice((1, 1, 1, 2))) if rng.random() < 0.93 else [rng.choice(CHANGED)]
+    ):
         changed_file = changed_one(rng, name, files[name])
         if changed_file is None:
             del files[name]
@@ -60,7 +67,11 @@ def case(rng: random.Random) -> Case:
         launched(rng, "plan", output),
         ("cache", "plan", "--check"),
     ]
-    links = {f"plan/{rng.choice(CHANGED)}": rng.choice(("../data", "/dev/null", "nowhere", "../whole/plan.json"))} if rng.random() < 0.03 else {}
+    links = (
+        {f"plan/{rng.choice(CHANGED)}": rng.choice(("../data", "/dev/null", "nowhere", "../whole/plan.json"))}
+        if rng.random() < 0.03
+        else {}
+    )
     return Case(
         kind="rendered directory", files=below, links=links, commands=tuple(rng.sample(commands, rng.choice((1, 2, 2)))),
         named=(*CHANGED, "plan", "data.videos", "--output", "run", "GPU", "CUDA", output[:100]),
@@ -68,7 +79,15 @@ def case(rng: random.Random) -> Case:
 
 
 def launched(rng: random.Random, directory: str, output: str) -> Argv:
-    launcher = rng.choice(((), ("--launcher", "ssh"), ("--launcher", "torchrun"), ("--launcher", "slurm"), ("--launcher", "deepspeed")))
+    launcher = rng.choice(
+        (
+            (),
+            ("--launcher", "ssh"),
+            ("--launcher", "torchrun"),
+            ("--launcher", "slurm"),
+            ("--launcher", "deepspeed"),
+        )
+    )
     return ("launch", directory, f"--output={output}", "--dry-run", *launcher)
 
 
@@ -91,5 +110,7 @@ def changed_one(rng: random.Random, name: str, content: bytes) -> bytes | None:
     else:
         tree = changed(rng, tree, keys, gentle=how < 0.55)
     if name == "train.yaml":
-        return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=10**6).encode("utf-8", "replace")
+        return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=10**6).encode(
+            "utf-8", "replace"
+        )
     return json.dumps(tree, indent=2).encode()

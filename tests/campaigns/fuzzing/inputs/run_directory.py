@@ -69,11 +69,25 @@ def case(rng: random.Random) -> Case:
         "run/summary.json": _json(rng, {"measured": {"peak_memory_bytes_by_stage": [1, 2], "memory_meaning": "x"}}),
         "run/alarms.jsonl": _lines(rng),
     }  # fmt: skip
-    links = {f"{STEP}/{rng.choice((STATES, 'complete.json'))}": rng.choice(("../../../plan/plan.json", "/dev/null", "/etc/passwd", "loop"))} if rng.random() < 0.04 else {}
+    links = (
+        {
+            f"{STEP}/{rng.choice((STATES, 'complete.json'))}": rng.choice(
+                ("../../../plan/plan.json", "/dev/null", "/etc/passwd", "loop")
+            )
+        }
+        if rng.random() < 0.04
+        else {}
+    )
     pipes = (f"{STEP}/{rng.choice((STATES, 'complete.json'))}",) if rng.random() < 0.02 else ()
     commands: list[Argv] = [
         (*launched(rng, "plan", "run"), "--resume"),
-        ("export", rng.choice(("run", STEP)), "--out", "out", *rng.choice(((), ("--ema",), ("--rendered", "plan")))),
+        (
+            "export",
+            rng.choice(("run", STEP)),
+            "--out",
+            "out",
+            *rng.choice(((), ("--ema",), ("--rendered", "plan"))),
+        ),
         ("@checkpoints", "run"),
         ("@metrics", "run"),
         ("@states", f"{STEP}/{STATES}"),
@@ -101,7 +115,9 @@ def _json(rng: random.Random, tree: dict[str, Any]) -> bytes:
     if how < 0.5:
         return json.dumps(tree).encode()
     if how < 0.6 and isinstance(tree.get("files"), dict):
-        name = rng.choice((*PATHS, *SHELL, "../../../plan/plan.json", "/etc/passwd", "complete.json", ".", "a\0b", "latest"))
+        name = rng.choice(
+            (*PATHS, *SHELL, "../../../plan/plan.json", "/etc/passwd", "complete.json", ".", "a\0b", "latest")
+        )
         tree["files"] = {**tree["files"], name: rng.choice((0, 1, 2**63, 2**70, -1, None))}
         return json.dumps(tree).encode()
     if how < 0.85:
