@@ -17,8 +17,9 @@ from click.testing import CliRunner
 
 from tests.campaigns import figures
 from tests.campaigns.fuzzing.case import as_json
-from tests.campaigns.fuzzing.check import LIMIT_SECONDS, check, signature
+from tests.campaigns.fuzzing.check import LIMIT_SECONDS, PLANNING_LIMIT_SECONDS, check, signature
 from tests.campaigns.fuzzing.inputs import KINDS, make_case
+from tests.campaigns.fuzzing.tracing import REAL_ONE_IN
 from tests.campaigns.fuzzing.workers import Answer, run_cases
 from vdsgen.cli.main import cli
 
@@ -141,6 +142,8 @@ def _figures(answers: list[Answer], by_cause: dict[str, list[Answer]], seconds: 
         "causes": len(by_cause),
         "scripts": sum(answer["scripts"] for answer in answers),
         "slowest_seconds": round(slowest["seconds"], 1) if slowest else 0.0,
+        "planning_limit_seconds": PLANNING_LIMIT_SECONDS,
+        "traced_one_in": REAL_ONE_IN,
         "cut_off": sum(answer["cut_off"] for answer in answers),
         "over_limit": sum(answer["seconds"] > LIMIT_SECONDS for answer in answers),
     }
@@ -148,20 +151,25 @@ def _figures(answers: list[Answer], by_cause: dict[str, list[Answer]], seconds: 
 
 def section(measured: dict[str, Any]) -> str:
     rows = "\n".join(
-        f"| {kind} | {counts['inputs']:,} | {counts['commands']:,} | {counts['refused']:,} | "
-        f"{counts['broken promises']} |"
+        f"| {kind} | {counts['inputs']:,} | {counts['commands']:,} | {counts['refused']:,} "
+        f"| {counts['broken promises']} |"
         for kind, counts in measured["kinds"].items()
     )
     return f"""\
 ## Hostile and broken inputs
 
-{measured["inputs"]:,} inputs went through {measured["commands"]:,} runs of the real commands in
-{measured["minutes"]:g} minutes on one
-core.
+{measured["inputs"]:,} inputs went through {measured["commands"]:,} runs of the real commands, in {measured["minutes"]:g} minutes
+on a busy machine. [security.md](security.md) says what they are made of and what must hold; what did not is counted as a
+broken promise.
 
-| input | inputs | commands | refused | promises broken |
+| input | inputs | runs | refused | broken promises |
 |---|---|---|---|---|
 {rows}
+
+{measured["scripts"]:,} rendered scripts and printed commands were run by bash with stand-ins for every program; no hostile
+name was obeyed. {measured["cut_off"]} runs that planned were cut off after {measured["planning_limit_seconds"]:g} seconds of a processor
+while they searched. One in {measured["traced_one_in"]} inputs may have a model traced; the others plan with a
+stored profile in its place.
 """
 
 

@@ -16,7 +16,7 @@ from tests.campaigns.fuzzing.values import CANARY
 from tests.campaigns.fuzzing.workers import run_given
 
 CORPUS = sorted((Path(__file__).parent / "fuzz_corpus").glob("*.json"))
-INPUTS = 150
+INPUTS = 80
 NEED_TORCH = frozenset({"export", "@states", "@cache", "@caption", "@metrics", "cache"})
 """Commands and readers that import it, which takes longer than all of the slice."""
 

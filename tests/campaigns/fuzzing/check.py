@@ -31,7 +31,7 @@ EXIT_CODES = {
 """docs and CONTRACTS: what each command may end with."""
 LIMIT_SECONDS = 5.0
 """Of processor time for a command, reading and refusing its input."""
-PLANNING_LIMIT_SECONDS = 30.0
+PLANNING_LIMIT_SECONDS = 10.0
 """Where commands that plan are cut off, and counted: a search for hundreds of GPUs takes as long as it takes, and so
 does tracing a model that nobody has traced."""
 IDLE_SECONDS, BUSY_SECONDS = 30.0, 0.02
