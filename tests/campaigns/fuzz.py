@@ -155,21 +155,22 @@ def section(measured: dict[str, Any]) -> str:
         f"| {counts['broken promises']} |"
         for kind, counts in measured["kinds"].items()
     )
+    runs, limit = measured["commands"], measured["planning_limit_seconds"]
     return f"""\
 ## Hostile and broken inputs
 
-{measured["inputs"]:,} inputs went through {measured["commands"]:,} runs of the real commands, in {measured["minutes"]:g} minutes
-on a busy machine. [security.md](security.md) says what they are made of and what must hold; what did not is counted as a
-broken promise.
+{measured["inputs"]:,} inputs went through {runs:,} runs of the real commands in
+{measured["minutes"]:g} minutes. [security.md](security.md) says what they are made of and what must hold;
+what did not is counted as a broken promise.
 
 | input | inputs | runs | refused | broken promises |
 |---|---|---|---|---|
 {rows}
 
-{measured["scripts"]:,} rendered scripts and printed commands were run by bash with stand-ins for every program; no hostile
-name was obeyed. {measured["cut_off"]} runs that planned were cut off after {measured["planning_limit_seconds"]:g} seconds of a processor
-while they searched. One in {measured["traced_one_in"]} inputs may have a model traced; the others plan with a
-stored profile in its place.
+{measured["scripts"]:,} rendered scripts and printed commands were run by bash with stand-ins for all
+programs. {measured["cut_off"]} runs that planned were cut off after {limit:g} seconds of a processor while they
+searched. One in {measured["traced_one_in"]} inputs may have a model traced; the others plan with a stored
+profile in its place.
 """
 
 

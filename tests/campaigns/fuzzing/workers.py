@@ -20,7 +20,7 @@ from tests.campaigns.fuzzing.sandbox import Sandbox
 from tests.campaigns.fuzzing.scripts import make_stand_ins
 from tests.campaigns.fuzzing.tracing import REAL_ONE_IN, trace_really
 
-BATCH = 250
+BATCH = 100
 """Cases a process: what one leaves behind in memory does not add up."""
 SILENCE_SECONDS = 1800.0
 """Longer than any limit within the process lets a case take, however busy the machine is."""
