@@ -14,8 +14,8 @@ from vdsgen.spec.run import LAUNCH_ID as LAUNCH_ID
 TRAINER = "vdsgen.model.train"
 """The module every rank runs; named, never imported, by launching."""
 
-PLAIN_WORD = re.compile(r"[\w@%+=:,./-]+", re.ASCII)
-"""What passes a remote shell unchanged."""
+PLAIN_WORD = re.compile(r"[\w@+=:,./-]+", re.ASCII)
+"""What passes pdsh and a remote shell unchanged; `%` and a letter is for pdsh to fill in."""
 
 DEFAULT_PORT = 29500
 """DeepSpeed's own (deepspeed/constants.py, TORCH_DISTRIBUTED_DEFAULT_PORT)."""

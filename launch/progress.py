@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol, TextIO
 
 from vdsgen.launch.logs import Tail
+from vdsgen.spec.base import LARGEST
 from vdsgen.spec.run import MESSAGE, STEP
 
 RECENT_STEPS = 20
@@ -48,6 +49,17 @@ def duration(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
     return f"{whole // 86400}d {whole % 86400 // 3600:02d}h"
+
+
+def _step_of(line: str) -> tuple[int, float | None, float] | None:
+    """Number, loss and seconds of a step, from its line of the metrics; None where it is none."""
+    try:
+        metrics = json.loads(line)
+        step, loss, seconds = int(metrics["step"]), metrics["loss"], float(metrics["step_seconds"])
+        loss = None if loss is None else float(loss)
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None
+    return (step, loss, seconds) if 0 <= step <= LARGEST and 0 <= seconds <= LARGEST else None
 
 
 class Shows(Protocol):
@@ -101,12 +113,11 @@ class Display:
             return
         drawn = self._bar
         for line in self._tail.lines():
-            try:
-                metrics = json.loads(line)
-                self._recent.append(float(metrics["step_seconds"]))
-                step, loss = int(metrics["step"]), metrics["loss"]
-            except (ValueError, KeyError, TypeError):
+            found = _step_of(line)
+            if found is None:
                 continue
+            step, loss, seconds = found
+            self._recent.append(seconds)
             left = max(0, self._steps - step) * statistics.median(self._recent)
             self._erase()
             width = shutil.get_terminal_size().columns

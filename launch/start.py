@@ -12,6 +12,7 @@ from pathlib import Path
 from vdsgen.errors import VdsgenError
 from vdsgen.launch.backends.registry import BACKENDS, SCHEDULERS
 from vdsgen.launch.commands import Command, Job, Machine, is_remote
+from vdsgen.launch.exported import check_environment_files
 from vdsgen.launch.hang_guard import HangGuard
 from vdsgen.launch.locks import compiles_operators, extensions_folder, stale_locks
 from vdsgen.launch.preflight import (
@@ -154,6 +155,8 @@ def prepare(request: Request) -> Prepared:
         )
     if launcher == "slurm":
         check_script(request.directory)
+    if launcher == "deepspeed" and is_remote(job, machine):
+        check_environment_files(os.environ, (Path.home(), Path.cwd()))
     commands = BACKENDS[launcher](job, machine, launch_id)
     restarts, hang_seconds = survival_of(request, rendered.plan.inputs.pool, launcher)
     return Prepared(rendered, job, machine, commands, launch_id, launcher, restarts, hang_seconds)

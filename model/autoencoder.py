@@ -187,7 +187,7 @@ def _class_name(folder: Path) -> str:
         raise VdsgenError(f"data.latents.path: {folder} has no config.json", remedy=remedy)
     try:
         name = json.loads(config.read_text(encoding="utf-8")).get("_class_name")
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise VdsgenError(f"data.latents.path: {config} is not a JSON object: {error}") from error
     if name not in IMAGE_CLASSES | VIDEO_CLASSES:
         raise VdsgenError(

@@ -1,8 +1,7 @@
 """Checkpoints that are whole or are not there: saved by the engine, vouched for by a record written last.
 
-A checkpoint is DeepSpeed's own (runtime/engine.py:4869), which any DeepSpeed program can load. DeepSpeed
-reads it back with `torch.load(weights_only=False)`, which runs code that the file may hold: resume only
-runs whose files you trust.
+A checkpoint is DeepSpeed's own (runtime/engine.py:4869), which any DeepSpeed program can load. It is read
+back without running anything that a file may name (safe_loading.py).
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from vdsgen.model import corrections
 from vdsgen.model.console import is_first_rank, say_first
 from vdsgen.model.engine import TrainingEngine
 from vdsgen.model.masters import are_shared_out, trainable
+from vdsgen.model.safe_loading import only_plain_data
 from vdsgen.model.soundness import last_sound, vouch
 from vdsgen.model.universal.resume import resume_elsewhere
 from vdsgen.model.universal.states import TRAINED
@@ -124,7 +124,9 @@ def resume(engine: TrainingEngine, run: Path, rendered: Rendered) -> int:
         return record.step
     if record.plan_sha256 != rendered.plan_sha256:
         say_first(f"warning: the plan has changed since {folder} was written; its layout has not")
-    if not corrections.load_checkpoint(engine.engine, folder):
+    with only_plain_data(folder, engine.engine):
+        loaded = corrections.load_checkpoint(engine.engine, folder)
+    if not loaded:
         raise VdsgenError(f"DeepSpeed could not load {folder}; its warnings are in the rank's log")
     _load_errors(engine, folder)
     _load_average(engine, folder)

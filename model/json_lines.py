@@ -40,14 +40,17 @@ class LinesFile:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Every whole line of the file, [] where there is none."""
-    return list(_parsed(path.read_text(encoding="utf-8").splitlines())) if path.is_file() else []
+    """Every whole line of the file that is of a step, [] where there is none."""
+    return list(_parsed(path.read_bytes().split(b"\n"))) if path.is_file() else []
 
 
-def _parsed(lines: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _parsed(lines: Sequence[bytes]) -> Iterator[dict[str, Any]]:
+    """Leaves out the last line of a run that was killed as it wrote, and what else is no object of a step."""
     for line in lines:
         try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            # The last line of a run that was killed as it wrote.
+            found = json.loads(line)
+        except (ValueError, RecursionError):
             continue
+        step = found.get("step") if isinstance(found, dict) else None
+        if isinstance(step, int) and not isinstance(step, bool):
+            yield found

@@ -7,6 +7,11 @@ from vdsgen.launch.backends.environment import local_devices, rank_environment
 from vdsgen.launch.backends.port import master_port
 from vdsgen.launch.backends.trainer import trainer_arguments
 from vdsgen.launch.commands import PLAIN_WORD, TRAINER, Command, Job, Machine, is_remote
+from vdsgen.launch.exported import withheld
+
+SSH_OPTIONS = "PDSH_SSH_ARGS_APPEND"
+"""Variable that pdsh adds to every ssh's options. In batch mode nobody is asked anything: an unknown host key
+is refused unless ssh's own configuration says otherwise. pdsh itself says nothing of host keys (2.34)."""
 
 
 def commands(job: Job, machine: Machine, launch_id: str) -> tuple[Command, ...]:
@@ -33,9 +38,14 @@ def training_command(job: Job, machine: Machine, launch_id: str) -> Command:
         TRAINER,
         *trainer_arguments(job),
     ]
+    environment = rank_environment(job, machine, launch_id)
+    if remote:
+        environment |= withheld(machine.environment)
+        asked = machine.environment.get(SSH_OPTIONS, "")
+        environment[SSH_OPTIONS] = f"{asked} -oBatchMode=yes".strip()
     return Command(
         argv=tuple(argv),
-        environment=rank_environment(job, machine, launch_id),
+        environment=environment,
         local_ranks=0 if remote else job.world_size,
     )
 
@@ -71,7 +81,7 @@ def _remote_arguments(job: Job, machine: Machine) -> list[str]:
         if not PLAIN_WORD.fullmatch(str(path)):
             raise VdsgenError(
                 f"{what}, {str(path)!r}, has characters that a remote shell would take apart",
-                remedy="on several hosts use paths of letters, digits and _ - . / @ % + = : , only; "
+                remedy="on several hosts use paths of letters, digits and _ - . / @ + = : , only; "
                 "or --launcher ssh, which quotes them",
             )
     hostfile = str(job.directory / "hostfile")

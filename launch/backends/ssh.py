@@ -10,6 +10,7 @@ from vdsgen.launch.backends.environment import rank_environment
 from vdsgen.launch.backends.port import master_port
 from vdsgen.launch.backends.trainer import torchrun_arguments
 from vdsgen.launch.commands import Command, Job, Machine
+from vdsgen.spec.secrets import is_secret
 
 HOLD_MODULE = "vdsgen.launch.hold"
 """Runs a host's ranks there, and ends them when the connection is gone."""
@@ -25,7 +26,8 @@ OPTIONS = (
 Host keys are checked as ssh's own configuration says: an unknown one is refused, as nobody can be asked."""
 
 PASSED_ON = ("GLOO_", "NCCL_", "PYTHON", "TORCH_", "UCX_")
-"""Beginnings of variables that hosts get too. Whatever is passed on can be read in their process lists."""
+"""Beginnings of variables that hosts get too. Whatever is passed on can be read in their process lists: what
+looks like a secret stays here."""
 
 
 def commands(job: Job, machine: Machine, launch_id: str) -> tuple[Command, ...]:
@@ -64,7 +66,11 @@ def over_ssh(
     stand above the usual ones."""
     # A host has its own PATH; `hold` puts the interpreter's folder before it.
     remote = {key: value for key, value in environment.items() if key != "PATH"}
-    passed = {key: value for key, value in machine.environment.items() if key.startswith(PASSED_ON)}
+    passed = {
+        key: value
+        for key, value in machine.environment.items()
+        if key.startswith(PASSED_ON) and not is_secret(key, value)
+    }
     unset = [word for key, value in remote.items() if value is None for word in ("-u", key)]
     assign = [f"{key}={value}" for key, value in {**passed, **remote}.items() if value is not None]
     words = ["env", "-C", str(machine.working_directory), *unset, *assign, *argv]

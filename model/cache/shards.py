@@ -108,7 +108,7 @@ def read_manifest(path: Path) -> Manifest:
             checksums={key: crc for key, (crc, _) in entries.items()},
             made_of={key: of for key, (_, of) in entries.items()},
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DamageError(path, "is no manifest of a shard") from error
 
 
@@ -196,6 +196,6 @@ def _header(path: Path, descriptor: int) -> tuple[dict[str, dict[str, _Place]], 
             if not 0 <= start <= stop <= size_bytes - 8 - length:
                 raise ValueError(full_name)
             places.setdefault(key, {})[name] = (dtype, shape, start, stop)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DamageError(path, "has a damaged header") from error
     return places, 8 + length

@@ -170,7 +170,7 @@ def _check_mark(mark: Path) -> None:
     try:
         found = json.loads(mark.read_bytes())
         kind, version = found["format"], found["version"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise VdsgenError(f"{mark} is no mark of a cache of latents") from error
     if (kind, version) != (MARK_FORMAT, FORMAT):
         raise VdsgenError(

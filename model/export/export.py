@@ -63,6 +63,15 @@ def whole_weights(
 ) -> Weights:
     """A checkpoint's weights by the training module's names, those that ranks share put together; with `ema`
     their averages. Raises VdsgenError where they cannot be read."""
+    try:
+        return _whole_weights(experiment, folder, record, ema=ema)
+    except (LookupError, TypeError, AttributeError, StopIteration) as error:
+        raise VdsgenError(
+            f"{folder} does not hold what a checkpoint of this trainer does ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _whole_weights(experiment: Experiment, folder: Path, record: CheckpointRecord, *, ema: bool) -> Weights:
     size, splits = record.layout.tensor_parallel_size, {}
     if size > 1:
         assert isinstance(experiment.model, Vdt), "ranks share no blocks of diffusers"

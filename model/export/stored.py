@@ -2,7 +2,7 @@
 
 Names are the training module's: the layer's number, then the layer's own. DeepSpeed's files (0.19.8, below
 deepspeed/runtime) are mapped into memory, not read, and unpickled without running code: `weights_only`, with
-four of DeepSpeed's classes allowed where optimizer states name them.
+a few of DeepSpeed's classes allowed (safe_loading.py).
 """
 
 from __future__ import annotations
@@ -83,17 +83,15 @@ def in_dtype(weights: Weights, like: Weights) -> dict[str, Stored]:
 
 def load(path: Path) -> Any:
     """A file of a checkpoint. Raises VdsgenError where it is missing, damaged, or would run code."""
-    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
-    from deepspeed.runtime.zero.config import ZeroStageEnum
-    from deepspeed.utils.tensor_fragment import fragment_address
+    from vdsgen.model.safe_loading import ALLOWED, refusal
 
-    plain = [ZeroStageEnum, LossScaler, DynamicLossScaler, fragment_address]
+    if not path.is_file():  # whoever opens a pipe waits
+        raise VdsgenError(f"{path} cannot be read: it is no regular file, or missing")
     try:
-        with torch.serialization.safe_globals(plain):
+        with torch.serialization.safe_globals(list(ALLOWED)):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises what the file makes it raise
-        words = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise VdsgenError(f"{path} cannot be read: {words}") from error
+        raise refusal(path, error) from error
 
 
 def _is_layer_of(name: str, tensor_rank: int) -> bool:

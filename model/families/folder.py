@@ -109,7 +109,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise VdsgenError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise VdsgenError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise VdsgenError(f"{path} holds no JSON object")

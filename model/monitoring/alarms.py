@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from vdsgen.files import write_atomically
+from vdsgen.model.json_lines import read_lines
 from vdsgen.model.monitoring.robust import median_and_deviation, theil_sen
 from vdsgen.spec.run import ALARMS
 
@@ -267,14 +268,4 @@ class AlarmFile:
 
 def read_alarms(run: Path) -> list[dict[str, object]]:
     """Every alarm of a run, in order; [] where there was none."""
-    path = run / ALARMS
-    if not path.is_file():
-        return []
-    found = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:
-            # The last line of a run that was killed as it wrote.
-            continue
-    return found
+    return list(read_lines(run / ALARMS))

@@ -14,12 +14,13 @@ from typing import Any
 import torch
 
 from tests.model.layout_worker import GEOMETRY, MODEL, SEED, batches
+from vdsgen.errors import VdsgenError
 from vdsgen.model import checkpoint
 from vdsgen.model.build import build_engine
 from vdsgen.model.console import is_first_rank
 from vdsgen.model.engine import TrainingEngine
 from vdsgen.model.saves import Saves, read_saves
-from vdsgen.spec.checkpoints import damage, read_checkpoints
+from vdsgen.spec.checkpoints import damage, read_checkpoints, sha256_of
 from vdsgen.spec.rendered import Rendered
 from vdsgen.spec.run import layout_of
 from vdsgen.spec.training import Saving
@@ -78,6 +79,7 @@ def run_case(case: dict[str, Any], folder: Path) -> dict[str, Any]:
         "straight": straight, "resumed": resumed, "step": step, "kept": kept,
         "latest": (run / "checkpoints" / "latest").read_text(), "asynchronous": asynchronous,
         "tensor_bytes": tensor_bytes(run / "checkpoints" / "step-00000002"),
+        "obeying": obeying_files_refused(again, run, rendered),
         "parameters": [getattr(one, "ds_numel", one.numel()) for one in engine.engine.module.parameters()],
     }  # fmt: skip
 
@@ -142,6 +144,36 @@ def _same(one: Any, other: Any) -> bool:
     if type(one).__module__.startswith("deepspeed"):
         return type(one) is type(other) and _same(vars(one), vars(other))
     return bool(one == other)
+
+
+class Obeyed:
+    """Whoever unpickles it and does what the file says makes a file."""
+
+    def __init__(self, made: Path) -> None:
+        self.made = made
+
+    def __reduce__(self) -> Any:
+        return (open, (str(self.made), "w"))
+
+
+def obeying_files_refused(engine: TrainingEngine, run: Path, rendered: Rendered) -> str:
+    """What is said of a checkpoint each of whose files names a function, with hashes as they should be; ends
+    with `made` where the function was called."""
+    folder, made = run / "checkpoints" / "step-00000002", run / "made"
+    if is_first_rank():
+        record = json.loads((folder / "complete.json").read_bytes())
+        for name in record["files"]:
+            torch.save(Obeyed(made), folder / name)
+            record["files"][name] = (folder / name).stat().st_size
+            record["sha256"][name] = sha256_of(folder / name)
+        (folder / "complete.json").write_text(json.dumps(record | {"record_sha256": None}))
+    torch.distributed.barrier()
+    try:
+        checkpoint.resume(engine, run, rendered)
+        said = "nothing was refused"
+    except VdsgenError as error:
+        said = str(error)
+    return said + (" made" if made.exists() else "")
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,7 @@ ONE_CYCLE: dict[str, Any] = {
 CASES = [
     case("pipeline-zero1-bf16", stages=2, zero_stage=1, **BF16),
     case("pipeline-zero1-fp16", stages=2, zero_stage=1, **FP16),
+    case("pipeline-zero0-fp16", stages=2, zero_stage=0, **FP16),
     case("pipeline-zero0-bf16", stages=2, zero_stage=0, bf16={"enabled": True}),
     case("data-zero0-fp32", stages=1, zero_stage=0),
     case("data-zero2-bf16", stages=1, zero_stage=2, **ONE_CYCLE, **BF16),
@@ -160,3 +162,16 @@ def test_bytes_of_a_checkpoint_are_the_planned_ones(
         planned += saved_bytes(StageSizes(total, total, max(numels), counts), settings).of_group(data)
     # Beside them every parameter's step is counted, and flat buffers are padded.
     assert ranks[0]["tensor_bytes"] == pytest.approx(planned, rel=2e-3)
+
+
+def test_files_that_name_a_function_are_refused_and_it_is_not_called(
+    answers: dict[str, list[dict[str, Any]]],
+) -> None:
+    for ranks in answers.values():
+        for rank in ranks:
+            first, *_ = rank["obeying"].splitlines()
+            assert "/checkpoints/step-00000002/" in first
+            assert re.search(
+                r"\.pt names (\w*io|builtins)\.open, which no checkpoint .* would run code$", first
+            )
+            assert not rank["obeying"].endswith(" made")

@@ -87,7 +87,15 @@ def ended(
     if outcome.exit_code == 0:
         try:
             return RunEnded(status="ok", **common, **_figures(task.output))
-        except (VdsgenError, OSError, KeyError, TypeError, ValueError) as error:
+        except (
+            VdsgenError,
+            OSError,
+            LookupError,
+            TypeError,
+            ValueError,
+            OverflowError,
+            RecursionError,
+        ) as error:
             return RunEnded(status="failed", **common, error=f"it ended well, but left no figures: {error}")
     text = "\n".join(messages)
     starved = bool(OUT_OF_MEMORY.search(text)) or (outcome.exit_code == KILLED and killed_for_memory)

@@ -29,11 +29,17 @@ def command(directory: Path, template_dir: Path | None) -> None:
     out of date or edited by hand.
     """
     from vdsgen.cli.generate import checked_templates
+    from vdsgen.errors import InputError
     from vdsgen.review.check import as_text, check
     from vdsgen.review.directory import read_directory
 
     checked_templates(template_dir)
-    checked = check(read_directory(directory), plan_again, template_dir)
+    opened = read_directory(directory)
+    try:
+        checked = check(opened, plan_again, template_dir)
+    except InputError as error:
+        file = str(directory / "train.yaml")
+        raise InputError([p if p.file else p._replace(file=file) for p in error.problems]) from None
     click.echo(as_text(checked), nl=False)
     click.get_current_context().exit(0 if checked.fresh else 1)
 

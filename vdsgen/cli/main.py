@@ -79,7 +79,7 @@ class LazyGroup(click.Group):
         except OSError as error:
             if isinstance(error, BrokenPipeError) or error.filename is None:
                 raise
-            click.echo(f"error: {error.filename}: {error.strerror}", err=True)
+            click.echo(f"error: {printable(str(error.filename))}: {error.strerror}", err=True)
             ctx.exit(VdsgenError.exit_code)
 
 
@@ -87,7 +87,12 @@ def print_error(error: VdsgenError) -> None:
     """One `error:` a problem, on standard error."""
     parts = error.problems if isinstance(error, InputError) else (error,)
     for part in parts:
-        click.echo(f"error: {part}", err=True)
+        click.echo(f"error: {printable(str(part))}", err=True)
+
+
+def printable(text: str) -> str:
+    """Without what a terminal would obey, or show as something else: files and their content may hold it."""
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
 
 
 @click.group(

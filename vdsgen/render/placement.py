@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vdsgen.errors import VdsgenError
 from vdsgen.spec.plan import Plan
 
 
@@ -32,7 +33,9 @@ class Placement:
 
 
 def placement(plan: Plan) -> Placement:
-    """As few nodes as hold the ranks. The planner uses part of one node, or whole nodes."""
+    """As few nodes as hold the ranks. The planner uses part of one node, or whole nodes.
+
+    Raises VdsgenError for a plan that somebody has changed into another."""
     pool, ranks = plan.inputs.pool, plan.parallel.world_size
     if plan.nodes:
         devices = tuple(tuple(sorted(node.devices)) for node in plan.nodes)
@@ -45,7 +48,11 @@ def placement(plan: Plan) -> Placement:
             devices=() if cpu else devices,
         )
     nodes = -(-ranks // pool.gpus_per_node)
-    assert ranks % nodes == 0, f"{ranks} ranks do not fill {nodes} nodes alike"
+    if ranks % nodes:
+        raise VdsgenError(
+            f"plan.json: {ranks} ranks do not fill {nodes} nodes alike, as no plan does that was made here",
+            remedy="render the directory again",
+        )
     return Placement(
         nodes=nodes,
         ranks_per_node=ranks // nodes,

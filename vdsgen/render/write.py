@@ -52,7 +52,7 @@ def is_rendered(directory: Path) -> bool:
     """Whether `directory` holds a plan.json that vdsgen wrote."""
     try:
         plan = json.loads((directory / "plan.json").read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(plan, dict) and str(plan.get("generator", "")).startswith("vdsgen ")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from vdsgen.review.directory import RenderedDirectory
 from vdsgen.review.effects import ANYTHING, GROUPS, Group, effect_of, follows_from
+from vdsgen.spec.secrets import is_secret_name
 
 NOT_SETTINGS = ("stages", "predicted")
 """Parts of plan.json that are predictions; `vdsgen diff` shows them by themselves."""
@@ -57,8 +58,15 @@ def changes_between(old: RenderedDirectory, new: RenderedDirectory) -> tuple[Cha
         source = follows_from(key, was is ABSENT or now is ABSENT, own)
         if source is None and key == "PLAN.md:" and old.plan != new.plan:
             source = "plan.json:predicted"
+        if is_secret_name(path.rpartition(".")[2]):
+            was, now = _hidden(was, "before"), _hidden(now, "now")
         changes.append(Change(file, path, was, now, effect_of(key).affects, source))
     return tuple(sorted(changes, key=lambda change: GROUPS.index(change.group)))
+
+
+def _hidden(value: Any, when: str) -> Any:
+    """What stands for a secret that somebody wrote into a file."""
+    return f"(a secret {when})" if isinstance(value, str) and value else value
 
 
 def settings_of(directory: RenderedDirectory) -> Iterator[tuple[str, Any]]:

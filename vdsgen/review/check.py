@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from vdsgen.errors import NoPlanFitsError
+from vdsgen.errors import NoPlanFitsError, VdsgenError
 from vdsgen.render.others import OTHER_FILES, render_others
 from vdsgen.render.render import files_of, render_plan
 from vdsgen.review.directory import RenderedDirectory
@@ -16,6 +16,7 @@ from vdsgen.spec.canonical import sha256_of
 from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.lab import Pool
 from vdsgen.spec.plan import Plan
+from vdsgen.spec.secrets import masked
 
 Replan = Callable[[Experiment, Pool], Plan]
 """Plans for a resolved experiment and a pool, as `vdsgen generate` does."""
@@ -57,9 +58,7 @@ def check(directory: RenderedDirectory, replan: Replan, template_dir: Path | Non
     changed = input_changes(plan, experiment)
     # With other inputs, what the plan once rendered to cannot be known: then nothing counts as edited.
     also = [OTHER_FILES[name] for name in directory.files if name in OTHER_FILES]
-    recorded = None
-    if not changed:
-        recorded = render_plan(plan, experiment, template_dir) | render_others(also, plan, experiment)
+    recorded = None if changed else _recorded(plan, experiment, template_dir, also)
     try:
         today = replan(experiment, plan.inputs.pool)
     except NoPlanFitsError as error:
@@ -74,6 +73,16 @@ def check(directory: RenderedDirectory, replan: Replan, template_dir: Path | Non
         causes=(*changed, *_planner_changes(plan, today)),
         findings=tuple(_findings(directory.files, expected, edited)),
     )
+
+
+def _recorded(
+    plan: Plan, experiment: Experiment, template_dir: Path | None, also: Collection[str]
+) -> dict[str, bytes] | None:
+    """What the plan renders to; None where somebody made figures of it that no plan has."""
+    try:
+        return render_plan(plan, experiment, template_dir) | render_others(also, plan, experiment)
+    except (VdsgenError, AssertionError, ArithmeticError, LookupError, TypeError, ValueError):
+        return None
 
 
 def _was_edited(plan: Plan, today: Plan) -> bool:
@@ -110,7 +119,7 @@ def _findings(
 
 
 def _difference(name: str, found: bytes, expected: bytes) -> tuple[str, ...]:
-    before, after = (_printable(text).split("\n") for text in (found, expected))
+    before, after = (masked(_printable(text)).split("\n") for text in (found, expected))
     return tuple(difflib.unified_diff(before, after, f"{name} (found)", f"{name} (rendered)", lineterm=""))
 
 

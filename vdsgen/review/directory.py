@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from vdsgen.render.render import KNOWN_FILES
 from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.load import load_experiment, validated
 from vdsgen.spec.plan import Plan
+from vdsgen.spec.shown import shown_key
 from vdsgen.spec.yaml_source import read_yaml
 
 NEEDED = ("plan.json", "train.yaml", "ds_config.json")
@@ -67,17 +69,17 @@ def read_json(path: Path) -> Mapping[str, Any]:
 
     def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         """DeepSpeed refuses a key that is given twice (runtime/config_utils.py), Python keeps the last."""
-        keys = [key for key, _ in pairs]
-        twice = sorted({key for key in keys if keys.count(key) > 1})
+        twice = sorted(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
         if twice:
-            raise InputError([Problem(f"{', '.join(twice)} is given twice in one object", str(path))])
+            named = ", ".join(shown_key(key) for key in twice[:5])
+            raise InputError([Problem(f"{named} is given twice in one object", str(path))])
         return dict(pairs)
 
     try:
         value = json.loads(path.read_text("utf-8"), object_pairs_hook=without_repeats)
     except json.JSONDecodeError as error:
         raise InputError([Problem(f"no JSON: {error.msg}", str(path), error.lineno, error.colno)]) from error
-    except (UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError([Problem(f"no JSON: {error}", str(path))]) from error
     if not isinstance(value, dict):
         raise InputError([Problem(f"no JSON object but a {type(value).__name__}", str(path), 1, 1)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -12,6 +13,8 @@ from pydantic import (
     StringConstraints,
     model_serializer,
 )
+
+from vdsgen.spec.secrets import has_credentials
 
 if TYPE_CHECKING:
     from pydantic import GetJsonSchemaHandler
@@ -75,6 +78,13 @@ class SpecError(ValueError):
 LARGEST = 10**15
 """No size, count or rate in a spec is larger; what is computed from them stays far from overflow."""
 
+
+def _without_password(path: str) -> str:
+    if has_credentials(path):
+        raise ValueError("has a password in it; a path of this machine is needed")
+    return path
+
+
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 HOST_NAME_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$"
 PATH_PATTERN = r"^[^\x00-\x1f]+$"
@@ -88,7 +98,11 @@ CatalogName = Annotated[str, StringConstraints(pattern=CATALOG_NAME_PATTERN, min
 
 HostName = Annotated[str, StringConstraints(pattern=HOST_NAME_PATTERN, min_length=1, max_length=253)]
 
-PathText = Annotated[str, StringConstraints(pattern=PATH_PATTERN, min_length=1, max_length=4096)]
+PathText = Annotated[
+    str,
+    StringConstraints(pattern=PATH_PATTERN, min_length=1, max_length=4096),
+    AfterValidator(_without_password),
+]
 """A path as the user wrote it; relative ones are resolved where the run starts."""
 
 PositiveInt = Annotated[int, Field(gt=0, le=LARGEST)]

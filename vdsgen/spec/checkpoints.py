@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
+
+from pydantic import ValidationError
 
 from vdsgen.spec.base import NonNegativeInt, Spec
 from vdsgen.spec.run import Layout
+from vdsgen.spec.shown import shown
+from vdsgen.spec.source import dotted
 
 CHECKPOINTS = "checkpoints"
 """Folder of a run directory; holds one folder a checkpoint, and `latest`."""
@@ -70,21 +74,43 @@ def read_checkpoints(run: Path) -> tuple[dict[Path, CheckpointRecord], list[str]
 
 def _read_record(folder: Path) -> CheckpointRecord | str:
     try:
+        if not (folder / RECORD).is_file():  # whoever opens a pipe waits
+            return f"{folder} is half written (no {RECORD})"
         content = (folder / RECORD).read_bytes()
         record = CheckpointRecord.model_validate_json(content)
-    except FileNotFoundError:
-        return f"{folder} is half written (no {RECORD})"
-    except (OSError, ValueError) as error:
-        return f"{folder} cannot be read: {RECORD}: {error}"
+    except ValidationError as error:
+        return f"{folder} cannot be read: {RECORD}: {_first_of(error)}"
+    except OSError as error:
+        return f"{folder} cannot be read: {error}"
     if record.record_sha256 not in (None, seal_of(json.loads(content))):
         return f"{folder} is damaged ({RECORD}: other bytes than were written)"
     for name, size_bytes in record.files.items():
-        path = folder / name
-        found = path.stat().st_size if path.is_file() else None
+        if not _lies_within(name):
+            return (
+                f"{folder} cannot be read: {RECORD} names {shown(name)}, which is no file of the checkpoint's"
+            )
+        try:
+            path = folder / name
+            found = path.stat().st_size if path.is_file() else None
+        except OSError as error:
+            return f"{folder} cannot be read: {error.strerror} ({shown(name)})"
         if found != size_bytes:
             state = "missing" if found is None else f"{found} bytes"
             return f"{folder} is damaged ({name}: {state}, should be {size_bytes} bytes)"
     return record
+
+
+def _first_of(error: ValidationError) -> str:
+    """In one line; pydantic's own words hold what was written there, as long as it is."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = dotted(first["loc"])
+    return f"{place}: {first['msg']}" if place else str(first["msg"])
+
+
+def _lies_within(name: str) -> bool:
+    """Whether a path that a record names leads nowhere but into the checkpoint's folder."""
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in name
 
 
 def damage(folder: Path, record: CheckpointRecord, share: int = 0, shares: int = 1) -> str | None:

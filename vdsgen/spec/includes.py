@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vdsgen.errors import InputError, Problem
+from vdsgen.spec.shown import shown
 from vdsgen.spec.source import KeyPath, Node, Source
 from vdsgen.spec.yaml_source import read_yaml
 
@@ -22,8 +23,11 @@ def include_calibrations(source: Source, folder: Path) -> None:
         if entry is None or not isinstance(entry[1].value, str):
             continue
         place, written = entry
+        file = folder / str(written.value)
         try:
-            read = read_yaml(folder / str(written.value)).root
+            if _is_special(file):
+                raise InputError([Problem("is no regular file", str(file))])
+            read = read_yaml(file).root
         except InputError as error:
             problems += [
                 source.problem(
@@ -36,10 +40,27 @@ def include_calibrations(source: Source, folder: Path) -> None:
                 for problem in error.problems
             ]
         else:
+            if read.entries is None:  # a text would pass for one more path
+                problems.append(
+                    source.problem(
+                        (*path, "calibration"),
+                        f"{written.value}: holds {shown(read.plain())}, should hold a mapping",
+                        remedy="write the file with `vdsgen calibrate --out FILE`",
+                    )
+                )
+                continue
             assert node.entries is not None
             node.entries["calibration"] = (place, read)
     if problems:
         raise InputError(problems)
+
+
+def _is_special(file: Path) -> bool:
+    """A pipe or a device: whoever opens one that a lab file names may wait for ever."""
+    try:
+        return file.exists() and not file.is_file() and not file.is_dir()
+    except (OSError, ValueError):  # which reading it says better
+        return False
 
 
 def _with_calibration(source: Source) -> Iterator[tuple[KeyPath, Node]]:

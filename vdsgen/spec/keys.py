@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pydantic import BaseModel
 
 from vdsgen.spec.describe import as_model, field_types, item_type, members
+from vdsgen.spec.secrets import is_secret_name
 from vdsgen.spec.source import KeyPath, dotted
 from vdsgen.spec.suggest import did_you_mean
 
@@ -42,6 +43,8 @@ def unknown_key_remedy(
     A key that is right somewhere else is sent there; then a near name here, then the keys there are.
     """
     word = str(path[-1])
+    if is_secret_name(word):
+        return "secrets go into the environment of whoever starts the run, never into a file", None
     known = list(here.model_fields) if here is not None else []
     name = _OTHER_NAMES.get(word, word)
     if name in known:

@@ -16,8 +16,16 @@ from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.load import load_experiment
 from vdsgen.spec.plan import Plan
 from vdsgen.spec.run import Layout, layout_of, read_json_object
+from vdsgen.spec.shown import shown
 
 NEEDED = ("ds_config.json", "plan.json", "train.yaml", "hostfile")
+REACHABLE = re.compile(
+    r"([A-Za-z_][A-Za-z0-9._-]{0,63}@)?[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9_])?", re.ASCII
+)
+"""A host as ssh reaches it. Nothing that begins with `-`: DeepSpeed's runner puts the first host into a
+command line of ssh's without quoting it (launcher/runner.py:486,501), where such a name would be an option.
+Nothing that pdsh expands (`a[1-4]`, `^file`, `/regex/`; pdsh(1), HOSTLIST EXPRESSIONS)."""
+MOST_HOSTFILE_BYTES = 1024**2
 AGAIN = "render the directory again: vdsgen generate EXPERIMENT --lab LAB --out DIR"
 
 
@@ -59,7 +67,7 @@ def read_rendered(directory: Path) -> Rendered:
         experiment=load_experiment(directory / "train.yaml"),
         ds_config=ds_config,
         layout=layout_of(ds_config),
-        hosts=parse_hostfile((directory / "hostfile").read_text()),
+        hosts=read_hostfile(directory / "hostfile"),
     )
     _check_slots(rendered)
     if rendered.experiment.training.saving.every_steps == "auto":
@@ -101,15 +109,39 @@ def _check_slots(rendered: Rendered) -> None:
         )
 
 
+def read_hostfile(path: Path) -> dict[str, int]:
+    """Host -> slots. Raises VdsgenError where the file is no hostfile, naming it and the line."""
+    with path.open("rb") as stream:
+        content = stream.read(MOST_HOSTFILE_BYTES + 1)
+    if len(content) > MOST_HOSTFILE_BYTES:
+        raise VdsgenError(f"{path}: is larger than {MOST_HOSTFILE_BYTES} bytes; a hostfile never is")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise VdsgenError(
+            f"{path}: hostfile:{line}: no UTF-8 text (byte 0x{content[error.start]:02x})"
+        ) from error
+    return parse_hostfile(text)
+
+
 def parse_hostfile(text: str) -> dict[str, int]:
-    """Host -> slots, of a hostfile as DeepSpeed reads it (launcher/runner.py:225-254)."""
+    """Host -> slots, of a hostfile as DeepSpeed reads it (launcher/runner.py:225-254), but for names that
+    ssh, pdsh or a shell would take for something else than a host."""
     slots: dict[str, int] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        match = re.fullmatch(r"\s*(\S+)\s+slots=(\d+)\s*", line)
+        match = re.fullmatch(r"[ \t]*(\S+)[ \t]+slots=([0-9]{1,6})[ \t]*", line)
         if match is None:
-            raise VdsgenError(f"hostfile:{number}: {line!r} is no `HOST slots=N`")
+            raise VdsgenError(f"hostfile:{number}: {shown(line)} is no `HOST slots=N`")
+        if REACHABLE.fullmatch(match[1]) is None:
+            raise VdsgenError(
+                f"hostfile:{number}: {shown(match[1])} is no name of a host",
+                remedy="HOST or USER@HOST, of letters, digits, `.`, `_` and `-`; ports and other options go "
+                "into "
+                "~/.ssh/config",
+            )
         if match[1] in slots:
             raise VdsgenError(f"hostfile:{number}: {match[1]} is there twice")
         slots[match[1]] = int(match[2])

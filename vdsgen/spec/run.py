@@ -150,6 +150,8 @@ def read_json_object(path: Path) -> dict[str, Any]:
         raise VdsgenError(f"{path}:{error.lineno}:{error.colno}: no valid JSON: {error.msg}") from error
     except UnicodeDecodeError as error:
         raise VdsgenError(f"{path}: no UTF-8 text: {error.reason}") from error
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, thousands of brackets
+        raise VdsgenError(f"{path}: no JSON that can be read: {error}") from error
     if not isinstance(value, dict):
         raise VdsgenError(f"{path}: holds a {type(value).__name__}, should hold a JSON object")
     return value

@@ -82,7 +82,7 @@ def read_config(part: Path, file: str = "config.json") -> dict[str, Any]:
     """Raises VdsgenError where there is no such JSON object."""
     try:
         content = json.loads((part / file).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise VdsgenError(
             f"{part / file} cannot be read: {error}", remedy="copy the pipeline again"
         ) from error

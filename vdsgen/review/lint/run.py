@@ -13,6 +13,7 @@ from vdsgen.review.lint.finding import Finding, Linted, finding_at
 from vdsgen.review.lint.keys import Walk
 from vdsgen.review.lint.reader import read_document
 from vdsgen.review.lint.rules import rule_findings
+from vdsgen.review.lint.secrets import secrets_in
 
 
 def lint(content: bytes, file: str, context: Context) -> Linted:
@@ -27,6 +28,7 @@ def lint(content: bytes, file: str, context: Context) -> Linted:
     walk.run()
     rules = rule_findings(document, facts_of(walk.values, context), context)
     found = [*_loose(document), *walk.findings, *rules, *incomplete_parts(document, walk.values)]
+    found += secrets_in(document)
     if context.plan is not None and context.plan_folder is not None:
         from vdsgen.review.lint.planned import departures, planned_sections
 

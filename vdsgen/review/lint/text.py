@@ -6,10 +6,13 @@ from collections.abc import Sequence
 
 from vdsgen.catalog.engine_keys import engine_data
 from vdsgen.review.lint.finding import Finding, Level, Linted
+from vdsgen.spec.secrets import masked
 
 COLOURS: dict[Level, str] = {"error": "31;1", "warning": "35;1", "note": "36;1"}
 WIDEST = 120
 """Of a line that is shown; longer ones are cut around the place."""
+BEFORE = 400
+"""Characters before those that are looked through for the key of a secret."""
 
 
 def as_text(files: Sequence[Linted], *, colour: bool) -> str:
@@ -24,7 +27,8 @@ def _finding(linted: Linted, finding: Finding, colour: bool) -> str:
     head = f"{document.file}:{place.line}:{place.column}: {level}: {finding.message} [{finding.check}]"
     line = document.line(place.line).replace("\t", " ")
     first = max(0, place.column - 1 - WIDEST // 2) if len(line) > WIDEST else 0
-    shown = _printable(line[first : first + WIDEST])
+    around = max(0, first - BEFORE)
+    shown = _printable(masked(line[around : first + WIDEST])[first - around :])
     number = f"{place.line:5} | "
     carets = min(place.length, len(shown) - (place.column - 1 - first)) - 1
     caret = " " * (place.column - 1 - first) + "^" + "~" * max(0, carets)
