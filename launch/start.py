@@ -155,7 +155,7 @@ def prepare(request: Request) -> Prepared:
         )
     if launcher == "slurm":
         check_script(request.directory)
-    if launcher == "deepspeed" and is_remote(job, machine):
+    if launcher == "openmpi" or (launcher == "deepspeed" and is_remote(job, machine)):
         check_environment_files(os.environ, (Path.home(), Path.cwd()))
     commands = BACKENDS[launcher](job, machine, launch_id)
     restarts, hang_seconds = survival_of(request, rendered.plan.inputs.pool, launcher)

@@ -9,9 +9,13 @@ from vdsgen.launch.backends.environment import rank_environment
 from vdsgen.launch.backends.port import master_port
 from vdsgen.launch.backends.trainer import RANK_MODULE, trainer_arguments
 from vdsgen.launch.commands import Command, Job, Machine
+from vdsgen.launch.exported import withheld
 
 TOLD = ("DS_ACCELERATOR", "OMP_NUM_THREADS", "PYTHONFAULTHANDLER", "CUDA_DEVICE_ORDER")
 """What ranks need of the environment that a launch makes: mpirun passes on what it is told to."""
+
+BATCH = ("--mca", "plm_rsh_args", "-oBatchMode=yes")
+"""Of the ssh that mpirun starts: nobody is asked, and an unknown host key is refused."""
 
 
 def commands(job: Job, machine: Machine, launch_id: str) -> tuple[Command, ...]:
@@ -31,6 +35,7 @@ def commands(job: Job, machine: Machine, launch_id: str) -> tuple[Command, ...]:
             remedy="--launcher ssh can",
         )
     environment = rank_environment(job, machine, launch_id)
+    environment |= withheld(machine.environment)
     told = [f"{key}={environment[key]}" for key in TOLD if environment.get(key) is not None]
     address, port = job.hosts[0].rpartition("@")[2], master_port(machine)
     argv = [
@@ -38,7 +43,7 @@ def commands(job: Job, machine: Machine, launch_id: str) -> tuple[Command, ...]:
         "--hostfile", str(job.directory / "hostfile"),
         "--force_multi",
         "--launcher", "openmpi",
-        "--launcher_args", shlex.join(word for pair in told for word in ("-x", pair)),
+        "--launcher_args", shlex.join([*BATCH, *(word for pair in told for word in ("-x", pair))]),
         "--master_addr", address,
         "--module", RANK_MODULE, "--openmpi", f"{address}:{port}",
         str(job.output / "logs"),

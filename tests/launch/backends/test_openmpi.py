@@ -23,9 +23,15 @@ def test_deepspeeds_runner_starts_every_rank_through_mpirun() -> None:
         "--plan-dir", "/lab/rendered", "--output", "/lab/runs/1",
     )  # fmt: skip
     told = shlex.split(command.argv[9])
-    assert told[::2] == ["-x"] * (len(told) // 2)
+    assert told[:3] == ["--mca", "plm_rsh_args", "-oBatchMode=yes"]
+    assert told[3::2] == ["-x"] * (len(told) // 2 - 1)
     assert "DS_ACCELERATOR=cpu" in told
     assert (command.local_ranks, command.tied) == (0, False)
+
+
+def test_secrets_stay_here() -> None:
+    (command,) = commands(job(**TWO), machine(environment={"NCCL_API_KEY": "x" * 40}), "id")
+    assert command.environment["NCCL_API_KEY"] is None
 
 
 def test_the_port_can_be_chosen() -> None:
