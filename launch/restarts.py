@@ -37,7 +37,11 @@ class Failure:
     def is_like(self, other: Failure) -> bool:
         """Where it is known what failed: a host that is away may come back, however often it is asked."""
         known = self.rank is not None or self.exit_code == HUNG
-        return known and (self.exit_code, self.rank, self.step) == (other.exit_code, other.rank, other.step)
+        return known and self._way == other._way
+
+    @property
+    def _way(self) -> tuple[int, int | None, int, bool]:
+        return self.exit_code, self.rank, self.step, self.trained
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,8 @@ def test_the_same_failure_at_the_same_step_ends_it() -> None:
     assert decide(POLICY, [failure(7)] * 3) == GiveUp(
         "3 starts in a row ended at step 7 in the same way: it was killed"
     )
-    for other in (failure(7, 139), failure(7, rank=0), failure(8)):
+    as_it_starts = replace(failure(7), trained=False)
+    for other in (failure(7, 139), failure(7, rank=0), failure(8), as_it_starts):
         assert isinstance(decide(POLICY, [failure(7), other, failure(7)]), Again)
 
 
