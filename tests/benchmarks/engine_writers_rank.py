@@ -4,6 +4,7 @@ looks at what is on the disk."""
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import sys
@@ -69,8 +70,6 @@ def observed(job: dict[str, Any]) -> str:
             os.kill(process.pid, signal.SIGCONT)
         stage, data = (rank, 0) if job["stages"] > 1 else (0, rank)
         files = written(folder, f"*pp_rank_{data}_mp_rank_{stage:02d}_optim*", process)
-        if process is not None:
-            process.kill()
         same = bool(files) and all(
             torch.equal(one[: len(other)], other[: len(one)])
             for one, other in zip(saved_masters(files[0]), before, strict=True)
@@ -92,4 +91,6 @@ if __name__ == "__main__":
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
     os.write(answers, (json.dumps(observed(json.load(sys.stdin))) + "\n").encode())
-    os._exit(0)  # writers' processes would be waited for
+    for writer in multiprocessing.active_children():
+        writer.kill()
+    os._exit(0)  # writers that are gone would be waited for
