@@ -36,7 +36,7 @@ COMMAND = "python -m tests.campaigns.preflight"
 CLEAN_RUNS = 10
 WHOLE_RUNS = 3
 ON_SWITCH = ("host1", "host2")
-FAST = Link(bandwidth_gb_per_second=0.2, latency_microseconds=50.0)
+FAST = Link(bandwidth_gb_per_second=0.05, latency_microseconds=50.0)
 """What the plan counts on between the namespaces, whose switch carries more; a throttled one carries less."""
 
 
@@ -214,7 +214,7 @@ def _wrong_name(made: Network) -> Iterator[None]:
 
 @contextmanager
 def _slow(made: Network) -> Iterator[None]:
-    """100 megabits a second, an eighth of what the plan counts on."""
+    """100 megabits a second, a quarter of what the plan counts on."""
     _inside(
         made, "host2", "tc", "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", "100mbit", "burst", "64kb",
         "latency", "200ms",
@@ -228,7 +228,7 @@ NETWORK_FAULTS = (
     NetworkFault("host cut off", "reach", ("host2",), "timed out", "error", _cut_off),
     NetworkFault("no route to the first host", "ports", ("host2",), NO_WAY, "error", _no_route),
     NetworkFault("wrong address of the first host", "ports", ("host2",), NO_WAY, "error", _wrong_name),
-    NetworkFault("slow link", "links", ON_SWITCH, "the plan counts on 0.2 GB/s", "warning", _slow),
+    NetworkFault("slow link", "links", ON_SWITCH, "the plan counts on 0.05 GB/s", "warning", _slow),
 )
 
 
