@@ -20,8 +20,8 @@ from vdsgen.spec.data import Autoencoder
 from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.plan import Plan
 from vdsgen.spec.rendered import Rendered
-from vdsgen.spec.run_plans import plan_of_checkpoint
 from vdsgen.spec.run import section_of
+from vdsgen.spec.run_plans import plan_of_checkpoint
 
 TRAINING_PACKAGES = ("torch", "deepspeed", "av", "numpy", "matplotlib", "tensorboard")
 VIDEO_SUFFIXES = frozenset({".mp4", ".webm", ".mkv", ".mov", ".avi", ".gif"})
