@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vdsgen.spec.run import section_of
+
 
 def extensions_folder(environment: Mapping[str, str]) -> Path:
     """Where torch and DeepSpeed build operators (torch/utils/cpp_extension.py, get_default_build_root)."""
@@ -33,12 +35,12 @@ def compiles_operators(ds_config: Mapping[str, Any]) -> bool:
     (runtime/engine.py:2476-2590; torch's is asked for by `torch_adam`), and for offload to NVMe
     (swap_tensor/partitioned_optimizer_swapper.py:31). Offload to host memory with torch's compiles nothing.
     """
-    optimizer = ds_config.get("optimizer") or {}
-    zero = ds_config.get("zero_optimization") or {}
+    optimizer = section_of(ds_config, "optimizer")
+    zero = section_of(ds_config, "zero_optimization")
     offloads = any(
-        (zero.get(key) or {}).get("device") == "nvme" for key in ("offload_optimizer", "offload_param")
+        section_of(zero, key).get("device") == "nvme" for key in ("offload_optimizer", "offload_param")
     )
-    own = bool(optimizer) and not (optimizer.get("params") or {}).get("torch_adam", False)
+    own = bool(optimizer) and not section_of(optimizer, "params").get("torch_adam", False)
     return own or offloads
 
 

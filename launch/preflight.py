@@ -20,6 +20,7 @@ from vdsgen.spec.data import Autoencoder
 from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.plan import Plan
 from vdsgen.spec.rendered import Rendered
+from vdsgen.spec.run import section_of
 from vdsgen.spec.run_plans import plan_of_checkpoint
 
 TRAINING_PACKAGES = ("torch", "deepspeed", "av", "numpy", "matplotlib", "tensorboard")
@@ -65,7 +66,7 @@ def packages_for(ds_config: Mapping[str, Any]) -> tuple[str, ...]:
     """What a run imports: DeepSpeed's monitors want their service's package, on the first rank's host."""
     services = {"wandb": "wandb", "comet": "comet_ml"}
     asked = [
-        package for section, package in services.items() if (ds_config.get(section) or {}).get("enabled")
+        package for section, package in services.items() if section_of(ds_config, section).get("enabled")
     ]
     return (*TRAINING_PACKAGES, *asked)
 

@@ -37,6 +37,11 @@ STARTED_ON_PURPOSE = {
     "launch/run.py": "what a backend made, an argument list",
     "launch/preflight.py": "this interpreter, asking DeepSpeed for its devices",
     "launch/submit.py": "sbatch, an argument list",
+    "launch/hosts/ask.py": "ssh to a host's probe, or the probe here: an argument list",
+    "launch/hosts/devices.py": "nvidia-smi, an argument list",
+    "launch/hosts/ranks.py": "this interpreter and a module of ours, a process a rank",
+    "vdsgen/scan/hosts.py": "ssh HOST 'python3 -', which reads the probe from its standard input",
+    "vdsgen/scan/slurm.py": "sinfo, an argument list",
 }
 """Files in which processes are started, each with one `noqa: S603` or `S606`: ruff's S rules are on for all
 else."""
@@ -70,7 +75,7 @@ def test_processes_are_started_where_they_are_listed() -> None:
     found = Counter(
         str(path.relative_to(ROOT))
         for path in SOURCES
-        for _ in re.finditer(r"noqa: S60[0-9]", path.read_text())
+        for _ in re.finditer(r"noqa: S60[0-6]", path.read_text())
     )
     assert found == dict.fromkeys(STARTED_ON_PURPOSE, 1)
 

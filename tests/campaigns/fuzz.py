@@ -168,9 +168,9 @@ what did not is counted as a broken promise.
 {rows}
 
 {measured["scripts"]:,} rendered scripts and printed commands were run by bash with stand-ins for all
-programs. {measured["cut_off"]} runs that planned were cut off after {limit:g} seconds of a processor while they
-searched. One in {measured["traced_one_in"]} inputs may have a model traced; the others plan with a stored
-profile in its place.
+programs. {measured["cut_off"]} runs that planned were cut off after {limit:g} seconds of a processor while
+they searched. One in {measured["traced_one_in"]} inputs may have a model traced; the others plan with
+a stored profile in its place.
 """
 
 

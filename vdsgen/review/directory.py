@@ -17,6 +17,7 @@ from vdsgen.render.render import KNOWN_FILES
 from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.load import load_experiment, validated
 from vdsgen.spec.plan import Plan
+from vdsgen.spec.run import finite, no_number
 from vdsgen.spec.shown import shown_key
 from vdsgen.spec.yaml_source import read_yaml
 
@@ -76,7 +77,10 @@ def read_json(path: Path) -> Mapping[str, Any]:
         return dict(pairs)
 
     try:
-        value = json.loads(path.read_text("utf-8"), object_pairs_hook=without_repeats)
+        text = path.read_text("utf-8")
+        value = json.loads(
+            text, object_pairs_hook=without_repeats, parse_constant=no_number, parse_float=finite
+        )
     except json.JSONDecodeError as error:
         raise InputError([Problem(f"no JSON: {error.msg}", str(path), error.lineno, error.colno)]) from error
     except (ValueError, RecursionError) as error:

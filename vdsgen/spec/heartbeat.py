@@ -84,7 +84,7 @@ def read_beat(path: Path) -> Beat | None:
     try:
         values: Any = json.loads(path.read_bytes())
         beat = Beat(**values)
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
     return beat if _is_sound(beat) else None
 

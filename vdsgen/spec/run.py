@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from vdsgen.errors import VdsgenError
 from vdsgen.spec.base import NonNegativeInt, PositiveInt, Spec
 from vdsgen.spec.dtypes import Dtype
+from vdsgen.spec.shown import shown
 
 TENSORBOARD, CSV = "tensorboard", "csv"
 """Folders of a run directory: the curves, for other programs."""
@@ -98,7 +100,7 @@ def layout_of(ds_config: Mapping[str, Any]) -> Layout:
 
     Raises VdsgenError where a figure is missing or the batch sizes do not divide.
     """
-    pipeline = ds_config.get("pipeline") or {}
+    pipeline = section_of(ds_config, "pipeline")
     stages = pipeline.get("stages", 1)
     total = _positive(ds_config, "train_batch_size")
     micro = _positive(ds_config, "train_micro_batch_size_per_gpu")
@@ -113,7 +115,7 @@ def layout_of(ds_config: Mapping[str, Any]) -> Layout:
         return Layout(
             pipeline_parallel_size=stages,
             data_parallel_size=total // (micro * accumulation),
-            zero_stage=(ds_config.get("zero_optimization") or {}).get("stage", 0),
+            zero_stage=section_of(ds_config, "zero_optimization").get("stage", 0),
             partition=tuple(pipeline.get("partition") or ()) if stages != 1 else (),
             dtype=dtype_of(ds_config),
             tensor_parallel_size=pipeline.get("tensor_parallel_size", 1),
@@ -135,15 +137,39 @@ def _positive(ds_config: Mapping[str, Any], key: str) -> int:
 
 def dtype_of(ds_config: Mapping[str, Any]) -> Dtype:
     """What the engine computes in."""
-    if (ds_config.get("bf16") or {}).get("enabled"):
+    if section_of(ds_config, "bf16").get("enabled"):
         return "bf16"
-    return "fp16" if (ds_config.get("fp16") or {}).get("enabled") else "fp32"
+    return "fp16" if section_of(ds_config, "fp16").get("enabled") else "fp32"
+
+
+def section_of(ds_config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A section of a ds_config.json, empty where it is left out. Raises VdsgenError where it is none."""
+    found = ds_config.get(name) or {}
+    if not isinstance(found, Mapping):
+        raise VdsgenError(
+            f"ds_config.json: {name} is {shown(found)}, must be an object",
+            remedy="put it right, or render the directory again",
+        )
+    return found
+
+
+def no_number(name: str) -> Any:
+    """For json.loads, which takes NaN and Infinity. Raises ValueError."""
+    raise ValueError(f"{name} is no JSON")
+
+
+def finite(text: str) -> float:
+    """For json.loads, which makes infinity of 1e999. Raises ValueError."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is too large a number")
+    return number
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
     """The JSON object in `path`. Raises VdsgenError, naming the file and the place."""
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes(), parse_constant=no_number, parse_float=finite)
     except OSError as error:
         raise VdsgenError(f"{path}: {error.strerror}") from error
     except json.JSONDecodeError as error:

@@ -143,11 +143,8 @@ def _run(argv: Argv) -> tuple[int, str, str, BaseException | None]:
             return 1, "", "", error
         return code, "", said, None
     result = CliRunner().invoke(cli, list(argv), prog_name="vdsgen")
-    error = result.exception
-    return (
-        result.exit_code, result.stdout, result.stderr,
-        error if error is not None and not isinstance(error, SystemExit) else None,
-    )  # fmt: skip
+    reached = None if isinstance(result.exception, SystemExit) else result.exception
+    return result.exit_code, result.stdout, result.stderr, reached
 
 
 def _said(case: Case, argv: Argv, code: int, out: str, err: str) -> Iterator[str]:

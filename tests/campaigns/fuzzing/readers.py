@@ -23,13 +23,19 @@ def metrics(run: Path) -> None:
     """As a resumed run, a launcher's terminal and `vdsgen ablate` read them."""
     from vdsgen.ablate.measure import Task, ended
     from vdsgen.launch.run import Outcome
+    from vdsgen.launch.starts import last_step
     from vdsgen.model.json_lines import read_lines
+    from vdsgen.spec.heartbeat import read_beat
+    from vdsgen.spec.universal import read_universal
 
     read_lines(run / "metrics.jsonl")
     display = Display(_Terminal(), run / "metrics.jsonl", 6)
     display._tail._position = 0
     display.refresh()
     display.close()
+    last_step(run)
+    read_beat(run / "alarms.jsonl")
+    read_universal(run)
     task = Task("p", 1, run.parent / "plan", run, 3)
     ended(task, Outcome(0, None, True, None), [], 1.0, killed_for_memory=False)
 

@@ -91,7 +91,7 @@ def _lines(stream: Any, kill: Callable[[], None]) -> Iterator[bytes]:
 
 def _work(numbers: range, case_of: Callable[[int], Case], cache: Path, writing: int) -> None:
     limit_memory()
-    os.fsync = lambda _: None  # a lost power supply is no matter here, and waiting for a disk takes long
+    os.fsync = lambda fd: None  # a lost power supply is no matter here, and waiting for a disk takes long
     with (
         tempfile.TemporaryDirectory(prefix="fuzz-") as folder,
         os.fdopen(writing, "w", buffering=1) as answers,
