@@ -128,9 +128,8 @@ class HangWatch:
 
     def _limit_of(self, beat: Beat) -> float:
         longest = beat.longest_seconds.get(beat.phase)
-        if beat.phase == DONE_PHASE:
-            return self.least_seconds
-        if longest is None:
+        # A rank that is done shows nothing any more: its end is waited for like the end of its launcher.
+        if longest is None or beat.phase == DONE_PHASE:
             return max(FIRST_SECONDS, self.least_seconds)
         if beat.phase == STEP_PHASE and self._asked is not None:
             return self._asked

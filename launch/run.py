@@ -264,7 +264,7 @@ def _follow(
         if deadline is not None:
             continue
         failed = watch.first_failure is not None or processes.failed
-        if guard is not None and not failed:
+        if guard is not None and not failed and not (watch.deaths and watch.all_ended):
             hang = guard.look(watch.alive, processes)
         if guard is not None and hang is not None:
             _say_hang(hang, logs, display)

@@ -16,6 +16,7 @@ import random
 import shutil
 import signal
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -306,7 +307,7 @@ def run_leg(leg: Leg, kills: int, stops: int, seed: int, folder: Path, log: Path
             killer.run(kills, stops)
             (launched.run / STOP_REQUEST).touch()
             code = launched.finish()
-        except AssertionError as error:
+        except (AssertionError, subprocess.TimeoutExpired) as error:
             print(f"{leg.name}: {error}", flush=True)
             code = UNFINISHED
             launched.kill()

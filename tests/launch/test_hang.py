@@ -53,7 +53,7 @@ def beats(*changed: Beat, ranks: int = 4) -> dict[int, Beat]:
         ({"longest_seconds": {}}, FIRST_SECONDS),
         ({"phase": "saving a checkpoint"}, 90.0),
         ({"phase": "sampling a video"}, FIRST_SECONDS),
-        ({"phase": "done"}, LEAST_SECONDS),
+        ({"phase": "done"}, FIRST_SECONDS),
     ],
     ids=str,
 )
