@@ -167,7 +167,7 @@ def _said(case: Case, argv: Argv, code: int, out: str, err: str) -> Iterator[str
 
 def _rendered_problems(sandbox: Sandbox, stand_ins: Path, outcome: Outcome) -> Iterator[str]:
     for folder in sorted({path.parent for path in (sandbox.work / "out").rglob("plan.json")}):
-        for path in sorted(folder.iterdir()):
+        for path in sorted(path for path in folder.iterdir() if path.is_file()):
             content = path.read_bytes()
             try:
                 if path.suffix == ".json":

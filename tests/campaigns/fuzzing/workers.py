@@ -9,6 +9,7 @@ import select
 import signal
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,8 @@ def _batch(numbers: range, case_of: Callable[[int], Case], cache: Path) -> Itera
         try:
             _work(numbers, case_of, cache, writing)
             code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
     os.close(writing)
