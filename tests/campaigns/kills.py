@@ -379,7 +379,9 @@ def shared(total: int, weights: Sequence[int]) -> list[int]:
     """Whole numbers that add up to `total`, as the weights are to each other."""
     whole = sum(weights)
     parts = [total * weight // whole for weight in weights]
-    for index in range(total - sum(parts)):
+    # What is left goes to the largest remainders.
+    left = sorted(range(len(weights)), key=lambda index: -(total * weights[index] % whole))
+    for index in left[: total - sum(parts)]:
         parts[index] += 1
     return parts
 
