@@ -46,7 +46,7 @@ def case(rng: random.Random) -> Case:
     commands = [launched(rng, "plan", "run"), ("check", "plan")]
     return Case(
         kind="hostfile", files=below, commands=tuple(rng.sample(commands, rng.choice((1, 2)))) if rng.random() < 0.3 else (commands[0],),
-        named=("hostfile", "GPU", "CUDA", "train.sbatch", "hosts"),
+        named=("hostfile", "GPU", "CUDA", "train.sbatch", "hosts", "--launcher"),
     )  # fmt: skip
 
 

@@ -74,7 +74,7 @@ def case(rng: random.Random) -> Case:
     )
     return Case(
         kind="rendered directory", files=below, links=links, commands=tuple(rng.sample(commands, rng.choice((1, 2, 2)))),
-        named=(*CHANGED, "plan", "data.videos", "--output", "run", "GPU", "CUDA", output[:100]),
+        named=(*CHANGED, "plan", "data.videos", "--output", "--launcher", "run", "GPU", "CUDA", output[:100]),
     )  # fmt: skip
 
 
