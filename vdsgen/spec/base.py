@@ -105,6 +105,9 @@ PathText = Annotated[
 ]
 """A path as the user wrote it; relative ones are resolved where the run starts."""
 
+MOST_GIB = 900_000
+"""Of any memory: in bytes no more than LARGEST."""
+PositiveGib = Annotated[float, Field(gt=0, le=MOST_GIB)]
 PositiveInt = Annotated[int, Field(gt=0, le=LARGEST)]
 NonNegativeInt = Annotated[int, Field(ge=0, le=LARGEST)]
 PositiveFloat = Annotated[float, Field(gt=0, le=LARGEST)]

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from pydantic import BaseModel, StringConstraints
 from pydantic.fields import FieldInfo
 
-from vdsgen.spec.base import CATALOG_NAME_PATTERN, HOST_NAME_PATTERN, LARGEST, NAME_PATTERN, PATH_PATTERN
+from vdsgen.spec.base import CATALOG_NAME_PATTERN, HOST_NAME_PATTERN, MOST_GIB, NAME_PATTERN, PATH_PATTERN
 
 _TEXTS = {
     NAME_PATTERN: "a name (letters, digits, '.', '_' and '-')",
@@ -100,7 +100,7 @@ def _bounds(constraints: list[Any]) -> str:
     above = next((c.gt for c in constraints if hasattr(c, "gt")), None)
     least = next((c.ge for c in constraints if hasattr(c, "ge")), None)
     most = next((c.le for c in constraints if hasattr(c, "le")), None)
-    if most is not None and most >= LARGEST:
+    if most is not None and most >= MOST_GIB:
         most = None
     if least is not None and most is not None:
         return f" from {least} to {most}"

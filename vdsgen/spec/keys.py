@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 from pydantic import BaseModel
 
@@ -50,7 +51,7 @@ def unknown_key_remedy(
     if name in known:
         return f"did you mean {name}?", name
     # What it would be at this very place belongs to another kind of mapping that might stand here.
-    places = [place for place in key_places(root) if place != dotted(path)]
+    places = [place for place in _all_places(root) if place != dotted(path)]
     elsewhere = [place for place in places if place.rsplit(".", 1)[-1] == name]
     near = did_you_mean(word, known)
     if elsewhere and not (near and _same_letters(near, word)):
@@ -64,6 +65,11 @@ def unknown_key_remedy(
     under = dotted(path[:-1])
     place = f"keys under {under}" if under else "keys here"
     return f"{place}: {', '.join(known)}" if known else None, None
+
+
+@cache
+def _all_places(model: type[BaseModel]) -> tuple[str, ...]:
+    return tuple(key_places(model))
 
 
 def key_places(model: type[BaseModel], under: str = "") -> Iterator[str]:

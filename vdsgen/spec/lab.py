@@ -16,6 +16,7 @@ from vdsgen.spec.base import (
     NonNegativeInt,
     PathText,
     PositiveFloat,
+    PositiveGib,
     PositiveInt,
     Spec,
     SpecError,
@@ -31,7 +32,7 @@ class Gpu(SpecWithOptions):
 
     written_where_set: ClassVar[frozenset[str]] = frozenset({"int8_tflops", "fp8_format"})
 
-    memory_gib: PositiveFloat | None = None
+    memory_gib: PositiveGib | None = None
     """Memory of one device, GiB. None: the ranks share the host's memory (a processor)."""
     fp32_tflops: PositiveFloat
     fp16_tflops: PositiveFloat | None = None
@@ -65,7 +66,7 @@ class Nvme(Spec):
     """Local flash of one node."""
 
     path: PathText
-    capacity_gib: PositiveFloat
+    capacity_gib: PositiveGib
     read_gb_per_second: PositiveFloat
     write_gb_per_second: PositiveFloat
 
@@ -96,7 +97,7 @@ class NodeGroup(Spec):
     network_cards: PositiveInt | None = None
     host_link: CatalogName | Link | None = None
     gpus_per_host_link: PositiveInt | None = None
-    host_memory_gib: PositiveFloat | None = None
+    host_memory_gib: PositiveGib | None = None
     host_memory_bandwidth_gb_per_second: PositiveFloat | None = None
     cpu_cores: PositiveInt | None = None
     price_per_gpu_hour: PositiveFloat | None = None
@@ -157,7 +158,7 @@ class Pool(SpecWithOptions):
     """Between one GPU and its host; None: the widest PCIe that the GPU has."""
     gpus_per_host_link: PositiveInt = 1
     """GPUs behind one PCIe switch: they share its link to the host."""
-    host_memory_gib: PositiveFloat
+    host_memory_gib: PositiveGib
     """Memory of one node, GiB."""
     host_memory_bandwidth_gb_per_second: PositiveFloat | None = None
     """What one node's memory sustains; default in the cost model."""

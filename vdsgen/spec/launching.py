@@ -10,7 +10,7 @@ from vdsgen.spec.base import (
     Name,
     NonNegativeFloat,
     NonNegativeInt,
-    PositiveFloat,
+    PositiveGib,
     PositiveInt,
     Spec,
     SpecError,
@@ -57,7 +57,7 @@ class Slurm(SpecWithOptions):
     """Limit of one start; when it is near, the job saves what it can and is queued again."""
     notice_seconds: PositiveInt = 120
     """How long before the limit the job is told."""
-    memory_gib_per_node: PositiveFloat | None = None
+    memory_gib_per_node: PositiveGib | None = None
     """Host memory to ask for; None: the partition's default."""
 
 
@@ -96,7 +96,7 @@ class Kubernetes(SpecWithOptions):
     """The run directory, below one of the claims."""
     namespace: KubernetesName | None = None
     service_account: KubernetesName | None = None
-    shared_memory_gib: PositiveFloat | None = None
+    shared_memory_gib: PositiveGib | None = None
     """Of /dev/shm, which NCCL and loader processes need; None: Kubernetes' 64 MiB."""
     restarts: NonNegativeInt = 3
     """How often a job that failed is started again, from its last checkpoint."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+from pydantic import Field
+
 from vdsgen.spec.base import HostName, NonNegativeFloat, NonNegativeInt, PositiveInt, Spec, SpecWithOptions
 from vdsgen.spec.dtypes import Dtype
 from vdsgen.spec.explanations import Explanations
@@ -287,7 +289,7 @@ class Plan(SpecWithOptions):
     precision: Precision
     communication: Communication = Communication()
     ema: WeightAverage = WeightAverage()
-    stages: tuple[Stage, ...]
+    stages: tuple[Stage, ...] = Field(min_length=1)
     predicted: Predicted
     saving: PlannedSaving | None = None
     """Null where the lab says nothing of it, and training waits for checkpoints to be written."""

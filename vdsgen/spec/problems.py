@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from vdsgen.errors import Problem
-from vdsgen.spec.base import LARGEST, SpecError
+from vdsgen.spec.base import MOST_GIB, SpecError
 from vdsgen.spec.branches import chosen_model, discriminator, is_label_of
 from vdsgen.spec.describe import as_model, bare, choices, describe, field_types, item_type, listed, members
 from vdsgen.spec.field_docs import field_docs
@@ -16,6 +16,9 @@ from vdsgen.spec.keys import unknown_key_remedy
 from vdsgen.spec.shown import shown
 from vdsgen.spec.source import KeyPath, Source, dotted, key_path
 from vdsgen.spec.suggest import did_you_mean
+
+MOST_PROBLEMS = 50
+"""The rest is left for the next try."""
 
 
 class _Spot(NamedTuple):
@@ -35,6 +38,8 @@ def problems_of(error: ValidationError, model: type[BaseModel], source: Source) 
     missing: list[tuple[_Spot, Problem]] = []
     meant: set[KeyPath] = set()
     for detail in error.errors(include_url=False):
+        if len(found) + len(missing) >= MOST_PROBLEMS:
+            break
         spot = _spot(detail["loc"], model, source)
         if spot is None:
             continue
@@ -100,8 +105,10 @@ def _wrong_value(spot: _Spot, detail: Any, source: Source) -> Problem | None:
     given = node.plain() if node is not None else None
     if detail["type"] in ("too_short", "too_long"):
         return _wrong_length(spot, given, detail["ctx"], source)
-    if detail["type"] == "less_than_equal" and detail["ctx"]["le"] >= LARGEST:
-        return source.problem(spot.path, f"{shown(given)} is too large; expected at most {LARGEST:.0e}")
+    if detail["type"] == "less_than_equal" and detail["ctx"]["le"] >= MOST_GIB:
+        return source.problem(
+            spot.path, f"{shown(given)} is too large; expected at most {detail['ctx']['le']:.0e}"
+        )
     if spot.kind is None:  # nothing here knows this error: pydantic's own words
         return source.problem(spot.path, str(detail["msg"]))
     message = f"expected {describe(spot.kind)}, given {shown(given)}"
