@@ -227,6 +227,7 @@ PLAN = _in(
     _keys("inputs.pool.cpu_cores inputs.pool.nvme inputs.pool.nvme.*", "speed"),
     _keys("inputs.pool.calibration inputs.pool.calibration.*", "speed"),
     _keys("inputs.pool.failures inputs.pool.failures.*", "housekeeping"),
+    _keys("inputs.pool.restarts inputs.pool.restarts.* inputs.pool.hang_seconds", "housekeeping"),
     _keys("inputs.pool.checkpoint_storage inputs.pool.checkpoint_storage.*", "housekeeping"),
     _keys("pool", "housekeeping", mirrors=("plan.json:inputs.pool.name",)),
     _keys("nodes", "memory", "speed"),
