@@ -160,6 +160,7 @@ def obeying_files_refused(engine: TrainingEngine, run: Path, rendered: Rendered)
     """What is said of a checkpoint each of whose files names a function, with hashes as they should be; ends
     with `made` where the function was called."""
     folder, made = run / "checkpoints" / "step-00000002", run / "made"
+    torch.distributed.barrier()  # the other ranks have read what they compare
     if is_first_rank():
         record = json.loads((folder / "complete.json").read_bytes())
         for name in record["files"]:
