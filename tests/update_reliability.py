@@ -10,7 +10,7 @@ from importlib import import_module
 from tests.campaigns.figures import FOLDER, read
 
 PAGE = FOLDER.parents[1] / "reliability.md"
-CAMPAIGNS: tuple[str, ...] = ("preflight", "saves", "kills", "replans")
+CAMPAIGNS: tuple[str, ...] = ("preflight", "saves", "kills", "replans", "fuzz")
 """Modules of tests/campaigns, in the order of the page."""
 OPENING = """\
 # What was broken on purpose, and what came of it
