@@ -44,6 +44,11 @@ REMEDIES = (
 """What ssh, env and Python say -> what to do."""
 
 
+MOST_BYTES = 16 * 2**20
+"""Of one answer."""
+NO_PROBE = "is the vdsgen there the one that is here?"
+
+
 class HostError(Exception):
     """A host did not answer. `remedy` is for people."""
 
@@ -130,8 +135,7 @@ class Host:
                 text = line.decode(errors="replace")
                 if text.startswith(ANSWER):
                     self._buffer = b"\n".join([*lines[index + 1 :], self._buffer])
-                    found: dict[str, Any] = json.loads(text.removeprefix(ANSWER))
-                    return found
+                    return _read(text.removeprefix(ANSWER))
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([self._process.stdout], [], [], left)[0]:
                 raise HostError(
@@ -141,6 +145,8 @@ class Host:
             if not read:
                 raise self._gone()
             self._buffer += read
+            if len(self._buffer) > MOST_BYTES:
+                raise HostError(f"answers more than {MOST_BYTES} bytes at once", NO_PROBE)
 
     def _gone(self) -> HostError:
         """What was said before the connection or the probe ended."""
@@ -156,3 +162,14 @@ class Host:
         if "IDENTIFICATION HAS CHANGED" in said:
             last = "the host's key is another one than known_hosts has"
         return HostError(f"does not answer: {last}", remedy)
+
+
+def _read(text: str) -> dict[str, Any]:
+    """A host may say anything."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise HostError("answers something that no probe says", NO_PROBE)
+    return found
