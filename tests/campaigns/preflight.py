@@ -117,6 +117,8 @@ def _record(
         and words in finding.message
         and finding.remedy
     ]
+    # The interpreter's place is this machine's, and nobody else's concern.
+    said = named[0].message.splitlines()[0].replace(sys.executable, "python") if named else ""
     blamed = [finding.host for finding in report.findings if not set(finding.host.split(", ")) <= set(hosts)]
     return {
         "name": name,
@@ -126,7 +128,7 @@ def _record(
         "others_blamed": len(blamed),
         "refused": not report.ready,
         "seconds": report.seconds,
-        "message": named[0].message.splitlines()[0] if named else [str(one) for one in report.findings],
+        "message": said if named else [str(one) for one in report.findings],
     }
 
 
