@@ -11,7 +11,7 @@ import pytest
 from tests.render.plans import GIB, plan_of, pool_of, small_experiment
 from tests.review.directories import edit, rendered
 from vdsgen.render.serialise import pretty_json
-from vdsgen.review.diff import Diff, as_json, diff
+from vdsgen.review.diff import Diff, as_json, diff_sides
 from vdsgen.review.diff_text import as_markdown, as_text
 from vdsgen.review.directory import read_directory
 from vdsgen.spec.experiment import Experiment
@@ -26,7 +26,7 @@ def diff_of(
     before: Experiment | None = None,
     after: Experiment | None = None,
 ) -> Diff:
-    return diff(
+    return diff_sides(
         rendered(tmp_path / "old", old or plan_of(accumulation=4), before),
         rendered(tmp_path / "new", new or old or plan_of(accumulation=4), after or before),
     )
@@ -48,7 +48,7 @@ def test_formatting_does_not_count(tmp_path: Path) -> None:
     config = tmp_path / "new" / "ds_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()), sort_keys=True))
     edit(tmp_path / "new" / "train.yaml", "steps: 10", "steps:   10  # ten")
-    assert diff(read_directory(tmp_path / "old"), read_directory(tmp_path / "new")).same
+    assert diff_sides(read_directory(tmp_path / "old"), read_directory(tmp_path / "new")).same
 
 
 def test_one_setting_in_several_files_is_one_change(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_change_in_only_one_of_the_files_is_shown(tmp_path: Path) -> None:
     rendered(tmp_path / "old")
     rendered(tmp_path / "new")
     edit(tmp_path / "new" / "train.yaml", "learning_rate: 0.0001", "learning_rate: 0.0002")
-    result = diff(read_directory(tmp_path / "old"), read_directory(tmp_path / "new"))
+    result = diff_sides(read_directory(tmp_path / "old"), read_directory(tmp_path / "new"))
     assert shown(result) == {"train.yaml:training.optimizer.learning_rate": (1e-4, 2e-4)}
 
 
@@ -175,7 +175,7 @@ def test_predictions_of_an_edited_config_come_with_a_warning(tmp_path: Path) -> 
         '"activation_checkpoint_interval": 1',
         '"activation_checkpoint_interval": 0',
     )
-    result = diff(read_directory(tmp_path / "old"), read_directory(tmp_path / "new"))
+    result = diff_sides(read_directory(tmp_path / "old"), read_directory(tmp_path / "new"))
     assert shown(result) == {"ds_config.json:pipeline.activation_checkpoint_interval": (1, 0)}
     assert result.edited == (str(tmp_path / "new"),)
     assert f"{tmp_path}/new/ds_config.json no longer says what was planned" in as_text(result)
@@ -190,7 +190,7 @@ def test_a_key_of_somebody_s_own_is_shown_as_unknown(tmp_path: Path) -> None:
         '"steps_per_print": 100',
         '"steps_per_print": 100, "dump_state": true',
     )
-    text = as_text(diff(read_directory(tmp_path / "old"), read_directory(tmp_path / "new")))
+    text = as_text(diff_sides(read_directory(tmp_path / "old"), read_directory(tmp_path / "new")))
     assert "\nUnknown to vdsgen\n  ds_config.json  dump_state  (absent)  ->  true\n" in text
 
 
@@ -200,7 +200,7 @@ def test_text_files_are_compared_as_a_whole(tmp_path: Path, name: str) -> None:
     rendered(tmp_path / "new")
     with (tmp_path / "new" / name).open("a") as stream:
         stream.write("# mine\n")
-    text = as_text(diff(read_directory(tmp_path / "old"), read_directory(tmp_path / "new")))
+    text = as_text(diff_sides(read_directory(tmp_path / "old"), read_directory(tmp_path / "new")))
     assert f"{name}  the whole file  (text before)  ->  (text now)" in text
 
 

@@ -24,10 +24,10 @@ def command(old: Path, new: Path, form: str) -> None:
     Settings that differ, by what they affect, and the predicted change of peak memory, speed and effective
     batch. Exits with 0 if they say the same, with 1 if they differ.
     """
-    from vdsgen.review.diff import as_json, diff
-    from vdsgen.review.directory import read_directory
+    from vdsgen.review.diff import as_json, diff_sides
+    from vdsgen.review.side import read_side
 
-    result = diff(read_directory(old), read_directory(new))
+    result = diff_sides(read_side(old), read_side(new))
     if form == "json":
         from vdsgen.render.serialise import pretty_json
 

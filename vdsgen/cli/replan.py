@@ -30,7 +30,7 @@ def replanned(
     from vdsgen.launch.preflight import check_output
     from vdsgen.render.render import render_plan
     from vdsgen.render.write import write_files
-    from vdsgen.review.diff import diff
+    from vdsgen.review.diff import diff_sides
     from vdsgen.review.diff_text import as_text
     from vdsgen.review.directory import read_directory
     from vdsgen.spec.run_plans import next_plan, recorded_plans
@@ -46,8 +46,8 @@ def replanned(
     else:
         with tempfile.TemporaryDirectory() as scratch:
             write_files(Path(scratch), files)
-            now = replace(read_directory(Path(scratch)), path=target)
-    click.echo(as_text(diff(before, now)))
+            now = replace(read_directory(Path(scratch)), label=str(target))
+    click.echo(as_text(diff_sides(before, now)))
     click.echo(f"{target}: {'would be written' if dry_run else ', '.join(files)}\n  {summary(plan)}")
     return None if dry_run else target
 

@@ -39,7 +39,7 @@ class Finding:
 class Checked:
     """What `vdsgen check` found."""
 
-    path: Path
+    label: str
     causes: tuple[str, ...]
     """What is different from when the plan was made; empty where nothing is."""
     findings: tuple[Finding, ...]
@@ -63,13 +63,13 @@ def check(directory: RenderedDirectory, replan: Replan, template_dir: Path | Non
         today = replan(experiment, plan.inputs.pool)
     except NoPlanFitsError as error:
         causes = (*changed, f"no plan fits any more: {error.message}")
-        return Checked(directory.path, causes, tuple(Finding(name, "stale", ()) for name in files_of(plan)))
+        return Checked(directory.label, causes, tuple(Finding(name, "stale", ()) for name in files_of(plan)))
     expected = render_plan(today, experiment, template_dir) | render_others(also, today, experiment)
     edited = {"plan.json"} if not changed and _was_edited(plan, today) else set()
     if recorded is not None:
         edited |= {name for name in recorded if directory.files.get(name) != recorded[name]}
     return Checked(
-        path=directory.path,
+        label=directory.label,
         causes=(*changed, *_planner_changes(plan, today)),
         findings=tuple(_findings(directory.files, expected, edited)),
     )
@@ -132,8 +132,8 @@ def _printable(text: bytes) -> str:
 def as_text(checked: Checked) -> str:
     """For the terminal: one line a file, its lines below."""
     if checked.fresh and not checked.causes:
-        return f"{checked.path}: fresh\n"
-    lines = [f"{checked.path}: {'fresh' if checked.fresh else 'not fresh'}"]
+        return f"{checked.label}: fresh\n"
+    lines = [f"{checked.label}: {'fresh' if checked.fresh else 'not fresh'}"]
     lines += [f"  because {cause}" for cause in checked.causes]
     words = {
         "stale": "stale: rendering it again gives something else",

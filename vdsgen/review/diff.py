@@ -50,15 +50,15 @@ class Diff:
         return tuple(change for change in self.changes if change.follows_from is None)
 
 
-def diff(old: RenderedDirectory, new: RenderedDirectory) -> Diff:
+def diff_sides(old: RenderedDirectory, new: RenderedDirectory) -> Diff:
     """Compares what the directories say; formatting of JSON and YAML does not count."""
     return Diff(
-        old=str(old.path),
-        new=str(new.path),
+        old=old.label,
+        new=new.label,
         changes=changes_between(old, new),
         before=prediction_of(old.plan),
         after=prediction_of(new.plan),
-        edited=tuple(str(side.path) for side in (old, new) if _was_edited(side)),
+        edited=tuple(side.label for side in (old, new) if _was_edited(side)),
     )
 
 

@@ -20,7 +20,13 @@ def read_text(path: Path) -> str:
 
     Raises InputError where there is no such file, and for one that is too large, or not text.
     """
-    file, content = str(path), _read(path)
+    return text_of(_read(path), str(path))
+
+
+def text_of(content: bytes, file: str) -> str:
+    """As `read_text`, of what was read already; `file` is what messages call it."""
+    if len(content) > MAX_BYTES:
+        raise InputError([Problem("is larger than 1 MiB; a lab or experiment file never is", file)])
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -39,7 +45,7 @@ def _read(path: Path) -> bytes:
     file = str(path)
     try:
         with path.open("rb") as stream:
-            content = stream.read(MAX_BYTES + 1)
+            return stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise InputError([Problem("no such file", file, remedy=_file_meant(path))]) from None
     except IsADirectoryError:
@@ -48,9 +54,6 @@ def _read(path: Path) -> bytes:
         raise InputError([Problem(f"cannot be read: {error.strerror}", file)]) from None
     except ValueError as error:  # a NUL in the path
         raise InputError([Problem(f"cannot be read: {error}", repr(file))]) from None
-    if len(content) > MAX_BYTES:
-        raise InputError([Problem("is larger than 1 MiB; a lab or experiment file never is", file)])
-    return content
 
 
 def _file_meant(path: Path) -> str | None:
