@@ -12,9 +12,11 @@ from pydantic import BaseModel
 from tests.render.plans import plan_of, small_experiment
 from tests.render.test_communication import communicating_plans
 from tests.render.test_engine_config import legal_plans
+from vdsgen.catalog.engine_keys import engine_data
 from vdsgen.render.engine_config import engine_config
 from vdsgen.review.changes import NOT_SETTINGS, ONE_VALUE, TEXT_FILES, flatten
-from vdsgen.review.effects import ANYTHING, EFFECTS, GROUPS, UNKNOWN, effect_of, fits
+from vdsgen.review.effect import ANYTHING, GROUPS, fits
+from vdsgen.review.effects import EFFECTS, UNKNOWN, effect_of
 from vdsgen.spec.architecture import PresetModel
 from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.monitoring import Comet, Monitoring, WeightsAndBiases
@@ -79,6 +81,21 @@ def every_key() -> set[str]:
     return keys - {key for key in presets if key == "train.yaml:model.preset"}
 
 
+def engine_keys() -> set[str]:
+    """Of DeepSpeed's schema, by their names of today; `x` stands for what stands below free sections."""
+    keys = set()
+    for pointer, section in engine_data()["sections"].items():
+        for name, entry in section["keys"].items():
+            if "section" not in entry and not entry.get("moves_value"):
+                keys.add("ds_config.json:" + ".".join([*pointer.split("/")[1:], name]))
+    removed = {key.removeprefix("ds_config.json:") for key in keys}
+    below = {
+        f"ds_config.json:{key}.x" for key in removed if effect_of(f"ds_config.json:{key}.x") is not UNKNOWN
+    }
+    free = {"optimizer.params", "scheduler.params", "zero_optimization.zenflow"}
+    return keys | below | {f"ds_config.json:{key}" for key in free}
+
+
 def test_every_key_that_rendering_can_write_has_a_group() -> None:
     keys = every_key()
     assert len(keys) > 150, "the walk over the specs has lost its way"
@@ -86,7 +103,7 @@ def test_every_key_that_rendering_can_write_has_a_group() -> None:
 
 
 def test_every_entry_of_the_table_is_of_use() -> None:
-    keys = every_key()
+    keys = every_key() | engine_keys() | {"ds_config.json:optimizer.params.foreach"}
     used = {pattern for pattern in EFFECTS for key in keys if effect_of(key) is EFFECTS[pattern]}
     assert set(EFFECTS) - used == set()
 
@@ -99,7 +116,7 @@ def test_every_entry_names_groups_that_there_are() -> None:
 
 def test_what_a_key_repeats_is_a_key_too_and_never_itself_in_a_circle() -> None:
     """Otherwise two changes could each be left out because of the other."""
-    keys = every_key()
+    keys = every_key() | engine_keys()
     follows: dict[str, set[str]] = {}
     for key in keys:
         effect = effect_of(key)
@@ -114,8 +131,14 @@ def test_what_a_key_repeats_is_a_key_too_and_never_itself_in_a_circle() -> None:
         settled |= free
 
 
-def test_a_key_that_vdsgen_does_not_write_is_unknown() -> None:
-    assert effect_of("ds_config.json:wall_clock_breakdown") is UNKNOWN
+def test_every_key_that_deepspeed_knows_has_a_group() -> None:
+    keys = engine_keys()
+    assert len(keys) > 200
+    assert {key for key in keys if effect_of(key) is UNKNOWN} == set()
+
+
+def test_a_key_that_nobody_reads_is_unknown() -> None:
+    assert effect_of("ds_config.json:of_my_own") is UNKNOWN
 
 
 def test_the_longest_pattern_counts() -> None:

@@ -159,7 +159,7 @@ def _plan(
         pool=workload.pool.name,
         nodes=planned_nodes(inputs.pool, given, candidate.settings.world_size),
         **sections_of(candidate.settings, workload.experiment.training),
-        stages=_stages(workload, candidate),
+        stages=stages_of(workload, candidate),
         predicted=predicted(workload, candidate),
         saving=saving,
         reasons=why if reason is None else (*why, reason),
@@ -167,7 +167,8 @@ def _plan(
     )
 
 
-def _stages(workload: Workload, candidate: Candidate) -> tuple[Stage, ...]:
+def stages_of(workload: Workload, candidate: Candidate) -> tuple[Stage, ...]:
+    """Memory and time of each pipeline stage."""
     outside = [
         workload.outside(candidate.settings, index, start, stop)
         for index, (start, stop) in enumerate(pairwise(candidate.placed.partition))

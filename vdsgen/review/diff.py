@@ -1,14 +1,18 @@
-"""What a change of configuration does: settings by what they affect, and the predictions before and after."""
+"""What a change of configuration does: settings by what they affect, verdicts, risks, and predictions."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from vdsgen.render.check_rendered import differences
-from vdsgen.render.engine_config import engine_config
-from vdsgen.review.changes import ABSENT, Change, changes_between
+from vdsgen.review.changes import Change, changes_between
 from vdsgen.review.directory import RenderedDirectory
+from vdsgen.review.effective import EffectiveConfig
+from vdsgen.review.impact import Impact, impact_of
+from vdsgen.review.lint.context import Context
+from vdsgen.review.repredict import Repredicted, repredicted
+from vdsgen.review.risks import Risk, Sides, risks
+from vdsgen.review.side import DS_CONFIG, PlainConfig, Side, alone
+from vdsgen.review.verdicts import Verdicts, verdicts
 from vdsgen.spec.plan import Plan
 
 
@@ -29,45 +33,103 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
+class Edited:
+    """A directory whose ds_config.json says something else than its plan."""
+
+    label: str
+    keys: tuple[str, ...]
+    missing: str | None
+    """Why its figures are those of the plan before, or what they leave out; None where they are of the file
+    as it is."""
+
+
+@dataclass(frozen=True, slots=True)
 class Diff:
-    """Two rendered directories beside each other."""
+    """Two sides beside each other."""
 
     old: str
     new: str
     changes: tuple[Change, ...]
-    before: Prediction
-    after: Prediction
-    edited: tuple[str, ...]
-    """Directories whose ds_config.json was edited since: their predictions are those of the plan before."""
+    """Those that come to the same, too."""
+    verdicts: Verdicts
+    risks: tuple[Risk, ...]
+    before: Prediction | None
+    """None where a side is no rendered directory."""
+    after: Prediction | None
+    impact: Impact | None
+    edited: tuple[Edited, ...]
 
     @property
     def same(self) -> bool:
-        return not self.changes and self.before == self.after
+        """Whether nobody would notice: what is only written otherwise does not count."""
+        return self.before == self.after and not any(change.affects for change in self.changes)
 
     @property
     def shown(self) -> tuple[Change, ...]:
         """Changes that say something of their own."""
-        return tuple(change for change in self.changes if change.follows_from is None)
+        return tuple(change for change in self.changes if change.affects and change.follows_from is None)
+
+    @property
+    def without_effect(self) -> tuple[Change, ...]:
+        """What is written otherwise, and comes to the same."""
+        return tuple(change for change in self.changes if not change.affects)
 
 
-def diff_sides(old: RenderedDirectory, new: RenderedDirectory) -> Diff:
-    """Compares what the directories say; formatting of JSON and YAML does not count."""
+def diff_sides(old: Side, new: Side) -> Diff:
+    """Compares what the two sides come to; formatting of JSON and YAML, names that keys had before and
+    defaults that are written out do not count. Reads no file but the catalogue's.
+
+    A rendered directory beside a plain DeepSpeed JSON is compared by its ds_config.json alone. Raises
+    InputError where a ds_config.json cannot be read.
+    """
+    if isinstance(old, PlainConfig) or isinstance(new, PlainConfig):
+        old, new = alone(old), alone(new)
+    configs = _configs(old, new)
+    changes = changes_between(old, new, configs)
+    found = verdicts(old, new, configs, changes)
+    if isinstance(old, PlainConfig) or isinstance(new, PlainConfig):
+        sides = Sides(*configs, changes, found)
+        return Diff(old.label, new.label, changes, found, risks(sides), None, None, None, ())
+    today = (repredicted(old, configs[0]), repredicted(new, configs[1]))
+    plans, experiments = (today[0].plan, today[1].plan), (old.experiment, new.experiment)
     return Diff(
         old=old.label,
         new=new.label,
-        changes=changes_between(old, new),
-        before=prediction_of(old.plan),
-        after=prediction_of(new.plan),
-        edited=tuple(side.label for side in (old, new) if _was_edited(side)),
+        changes=changes,
+        verdicts=found,
+        risks=risks(Sides(*configs, changes, found, plans, experiments)),
+        before=prediction_of(plans[0]),
+        after=prediction_of(plans[1]),
+        impact=impact_of(*plans, experiments, configs),
+        edited=tuple(
+            edited for side, one in zip((old, new), today, strict=True) if (edited := _edited(side, one))
+        ),
     )
 
 
-def _was_edited(side: RenderedDirectory) -> bool:
-    return any(differences(side.ds_config, engine_config(side.plan, side.experiment)))
+def _configs(old: Side, new: Side) -> tuple[EffectiveConfig, EffectiveConfig]:
+    """Where only one side tells how many ranks there are, the other is taken to have as many."""
+    configs = _config(old), _config(new)
+    ranks = [config.ranks for config in configs]
+    for config in configs:
+        config.ranks = config.ranks or ranks[0] or ranks[1]
+    return configs
+
+
+def _config(side: Side) -> EffectiveConfig:
+    if isinstance(side, PlainConfig):
+        return EffectiveConfig(side.content, side.label, Context())
+    return EffectiveConfig(side.files[DS_CONFIG], side.config_file, Context(plan=side.plan))
+
+
+def _edited(side: RenderedDirectory, today: Repredicted) -> Edited | None:
+    if not today.edited:
+        return None
+    return Edited(side.label, today.edited, today.missing)
 
 
 def prediction_of(plan: Plan) -> Prediction:
-    """What plan.json says, whatever was edited beside it."""
+    """The figures of a plan, whatever was edited beside it."""
     peaks = tuple(stage.memory.peak_bytes for stage in plan.stages)
     return Prediction(
         peak_bytes=max(peaks),
@@ -79,38 +141,3 @@ def prediction_of(plan: Plan) -> Prediction:
         parameters=plan.model.parameters,
         world_size=plan.parallel.world_size,
     )
-
-
-def as_json(result: Diff) -> dict[str, Any]:
-    """For machines: every change, `old` or `new` left out where the key is absent; bytes and seconds."""
-    return {
-        "schema_version": 1,
-        "old": result.old,
-        "new": result.new,
-        "same": result.same,
-        "changes": [_change_json(change) for change in result.changes],
-        "edited": list(result.edited),
-        "predicted": {"old": _prediction_json(result.before), "new": _prediction_json(result.after)},
-    }
-
-
-def _change_json(change: Change) -> dict[str, Any]:
-    entry: dict[str, Any] = {"file": change.file, "key": change.key}
-    for side in ("old", "new"):
-        value = getattr(change, side)
-        if value is not ABSENT:
-            entry[side] = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-    return {**entry, "affects": list(change.affects), "follows_from": change.follows_from}
-
-
-def _prediction_json(prediction: Prediction) -> dict[str, Any]:
-    return {
-        "peak_bytes": prediction.peak_bytes,
-        "stage_peak_bytes": list(prediction.stage_peak_bytes),
-        "headroom_bytes": prediction.headroom_bytes,
-        "step_seconds": prediction.step_seconds,
-        "samples_per_second": prediction.samples_per_second,
-        "global_batch_size": prediction.global_batch_size,
-        "parameters": prediction.parameters,
-        "world_size": prediction.world_size,
-    }

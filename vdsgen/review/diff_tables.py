@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from itertools import zip_longest
-from typing import Any
+from itertools import groupby, zip_longest
+from typing import Any, NamedTuple
 
-from vdsgen.planner.words import seconds
+from vdsgen.planner.compare import PARTS
+from vdsgen.planner.words import duration, seconds
 from vdsgen.render.formats import decimal, gib, thousands
-from vdsgen.review.changes import ABSENT, ONE_VALUE, Change
+from vdsgen.review.absent import ABSENT
+from vdsgen.review.changes import ONE_VALUE, Change
 from vdsgen.review.diff import Diff
-from vdsgen.review.effects import GROUPS, Group
+from vdsgen.review.effect import GROUPS, Group
+from vdsgen.review.impact import COMPONENTS, Impact, Pair, StageImpact
 from vdsgen.units import GIB
 
 LONGEST_VALUE = 60
@@ -21,37 +24,70 @@ TITLES: dict[Group, str] = {
     "speed": "Speed",
     "housekeeping": "Housekeeping",
     "unknown": "Unknown to vdsgen",
+    "none": "Written otherwise, to the same effect",
 }
+SMALLEST_BYTES = GIB // 200
+"""Changes that two digits of GiB do not show."""
+Row = tuple[str, str, str, str]
+"""What, old, new, change."""
 
 
-def change_tables(result: Diff) -> Iterator[tuple[str, list[tuple[str, str, str, str, str]]]]:
-    """(title, rows) for each group with changes; a row is (file, key, old, new, what else it affects)."""
+class ChangeRow(NamedTuple):
+    """One change as text."""
+
+    file: str
+    key: str
+    old: str
+    new: str
+    also: str
+    """What else it affects; empty where nothing."""
+    note: str
+
+
+def change_tables(result: Diff) -> Iterator[tuple[str, list[ChangeRow]]]:
+    """(title, rows) for each group with changes that affect something."""
     for group in GROUPS:
         rows = [_change_row(change) for change in result.shown if change.group == group]
         if rows:
             yield TITLES[group], rows
 
 
-def _change_row(change: Change) -> tuple[str, str, str, str, str]:
+def rows_without_effect(result: Diff) -> list[ChangeRow]:
+    """What is written otherwise, and comes to the same."""
+    return [_change_row(change) for change in result.without_effect]
+
+
+def _change_row(change: Change) -> ChangeRow:
+    old, new = _value(change, change.old, change.was), _value(change, change.new, change.now)
     also = ", ".join(change.affects[1:])
-    key = change.key or "the whole file"
-    return change.file, key, _value(change, change.old), _value(change, change.new), also
+    return ChangeRow(change.file, change.key or "the whole file", old, new, also, change.note or "")
 
 
-def _value(change: Change, value: Any) -> str:
-    if value is ABSENT:
-        return "(absent)"
-    if isinstance(value, bytes) or change.key in ONE_VALUE:
-        return "(text before)" if value is change.old else "(text now)"
+def _value(change: Change, written: Any, effective: Any) -> str:
+    if written is ABSENT:
+        return f"({_text(change, effective)})" if _is_told(effective) else "(absent)"
+    if isinstance(written, bytes) or change.key in ONE_VALUE:
+        return "(text before)" if written is change.old else "(text now)"
+    return _text(change, written)
+
+
+def _is_told(effective: Any) -> bool:
+    """Whether a default is worth showing in the place of a key that is not there."""
+    return effective is not ABSENT and effective is not None and effective != {}
+
+
+def _text(change: Change, value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     if change.key.endswith("sha256"):
         return text[:12]
     return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."
 
 
-def prediction_rows(result: Diff) -> list[tuple[str, str, str, str]]:
-    """(what, old, new, change) of everything predicted; the change is empty where there is none."""
-    before, after = result.before, result.after
+def prediction_rows(result: Diff) -> list[Row]:
+    """Everything predicted, and what a run sees; the change is empty where there is none."""
+    before, after, impact = result.before, result.after, result.impact
+    if before is None or after is None or impact is None:
+        return []
     rows = [_bytes_row("peak memory, fullest GPU", before.peak_bytes, after.peak_bytes)]
     stages = list(zip_longest(before.stage_peak_bytes, after.stage_peak_bytes))
     if len(stages) > 1:
@@ -76,12 +112,88 @@ def prediction_rows(result: Diff) -> list[tuple[str, str, str, str]]:
         rows.append(_count_row("GPUs", before.world_size, after.world_size))
     if before.parameters != after.parameters:
         rows.append(_count_row("parameters", before.parameters, after.parameters))
+    return [*rows, *_run_rows(impact), *_price_rows(impact)]
+
+
+def _run_rows(impact: Impact) -> Iterator[Row]:
+    """Of a run as long as the experiment says, where that changes."""
+    for name, words in (
+        ("steps", "steps of the run"), ("samples", "clips that the run sees"),
+        ("warmup_samples", "clips in the warm-up"),
+    ):  # fmt: skip
+        pair = impact.run.get(name)
+        if pair is not None and pair.old != pair.new:
+            yield _count_row(words, *(None if one is None else int(one) for one in pair))
+    epochs = impact.run.get("epochs")
+    if epochs is not None and epochs.old != epochs.new:
+        yield "passes over the clips", *(_or_dash(one, decimal) for one in epochs), _pair_relative(epochs)
+    length = impact.run.get("run_seconds")
+    if length is not None and length.old != length.new:
+        yield "length of the run", *(_or_dash(one, duration) for one in length), _pair_relative(length)
+    if impact.host_bytes_by_node.is_known:
+        held = impact.host_bytes_by_node
+        yield _bytes_row("kept in host memory, fullest node", *(_whole(one) for one in held), relative=False)
+
+
+def _price_rows(impact: Impact) -> Iterator[Row]:
+    for words, pair in (
+        ("price of 1,000 samples", impact.price_per_1000_samples),
+        ("price of an hour", impact.price_per_hour),
+    ):
+        if pair.is_known and pair.old != pair.new:
+            yield words, *(_or_dash(one, decimal) for one in pair), _pair_relative(pair)
+
+
+def memory_rows(result: Diff) -> list[Row]:
+    """What changed on the GPUs of each stage, by component; stages that change alike together."""
+    if result.impact is None:
+        return []
+    rows: list[Row] = []
+    alike = groupby(result.impact.stages, key=_memory_of_stage)
+    for changed, group in alike:
+        stages = [stage.index for stage in group]
+        if not changed:
+            continue
+        name = f"stage {stages[0]}" if len(stages) == 1 else f"stages {stages[0]}-{stages[-1]}"
+        for place, (component, old, new) in enumerate(changed):
+            figures = _bytes_row("", old, new, relative=False)[1:]
+            rows.append((f"{name if place == 0 else ' ' * len(name)}  {component}", *figures))
     return rows
 
 
-def _bytes_row(
-    what: str, old: int | None, new: int | None, relative: bool = True
-) -> tuple[str, str, str, str]:
+def _memory_of_stage(stage: StageImpact) -> tuple[tuple[str, int | None, int | None], ...]:
+    """(component, old, new) of those that differ visibly."""
+    pairs = [(name, stage.pair(name)) for name in (*COMPONENTS, "peak")]
+    pairs += [
+        ("capacity", stage.of_stage("capacity_bytes")),
+        ("in host memory", stage.of_stage("host_bytes")),
+    ]
+    return tuple((name, _whole(pair.old), _whole(pair.new)) for name, pair in pairs if _is_visible(pair))
+
+
+def _is_visible(pair: Pair) -> bool:
+    if pair.change is None:
+        return any(one for one in pair)
+    return abs(pair.change) >= SMALLEST_BYTES
+
+
+def time_rows(result: Diff) -> list[Row]:
+    """Where the seconds of a step go, of the causes that changed."""
+    if result.impact is None:
+        return []
+    return [
+        (PARTS[name], seconds(pair.old), seconds(pair.new), _signed_seconds(pair))
+        for name, pair in result.impact.parts.items()
+        if pair.old is not None and pair.new is not None and seconds(pair.old) != seconds(pair.new)
+    ]
+
+
+def _signed_seconds(pair: Pair) -> str:
+    change = pair.change or 0.0
+    return f"{'-' if change < 0 else '+'}{seconds(abs(change))}"
+
+
+def _bytes_row(what: str, old: int | None, new: int | None, relative: bool = True) -> Row:
     texts = [f"{gib(value)} GiB" if value is not None else "-" for value in (old, new)]
     change = ""
     if old is not None and new is not None and old != new:
@@ -91,8 +203,21 @@ def _bytes_row(
     return what, texts[0], texts[1], change
 
 
-def _count_row(what: str, old: int, new: int) -> tuple[str, str, str, str]:
-    return what, thousands(old), thousands(new), f"{new - old:+,d}" if old != new else ""
+def _count_row(what: str, old: int | None, new: int | None) -> Row:
+    change = f"{new - old:+,d}" if old is not None and new is not None and old != new else ""
+    return what, _or_dash(old, thousands), _or_dash(new, thousands), change
+
+
+def _or_dash(value: Any, words: Any) -> str:
+    return "-" if value is None else str(words(value))
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def _pair_relative(pair: Pair) -> str:
+    return "" if pair.old is None or pair.new is None else _relative(pair.old, pair.new)
 
 
 def _relative(old: float, new: float) -> str:

@@ -1,51 +1,164 @@
-"""A diff for the terminal, and as Markdown for a pull request."""
+"""A diff for the terminal, at 100 columns."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
 
-from vdsgen.render.formats import code, markdown, markdown_table
+import click
+
 from vdsgen.review.diff import Diff
-from vdsgen.review.diff_tables import change_tables, prediction_rows
+from vdsgen.review.diff_tables import (
+    TITLES,
+    ChangeRow,
+    Row,
+    change_tables,
+    memory_rows,
+    prediction_rows,
+    rows_without_effect,
+    time_rows,
+)
+from vdsgen.review.diff_words import (
+    Tone,
+    edited_sentences,
+    named_keys,
+    no_difference,
+    repeats,
+    verdict_lines,
+)
+from vdsgen.review.risks import Risk
 
-PREDICTED = "Predicted"
+WIDTH = 100
+SHORTEST_VALUE = 14
+PREDICTED, MEMORY, TIME = "Predicted", "Memory of each GPU, what changes", "Time of a step, what changes"
+TONES: dict[Tone, str | None] = {"good": "green", "fair": "yellow", "bad": "red", "plain": None}
 
 
-def as_text(result: Diff) -> str:
-    """Aligned columns, a block a group."""
-    lines = [f"old  {result.old}", f"new  {result.new}"]
+class Paint:
+    """Styles text where colour is on; widths are those of the plain text."""
+
+    def __init__(self, on: bool) -> None:
+        self.on = on
+
+    def title(self, text: str) -> str:
+        return click.style(text, bold=True) if self.on else text
+
+    def tone(self, text: str, tone: Tone) -> str:
+        colour = TONES[tone]
+        return click.style(text, fg=colour) if self.on and colour else text
+
+    def faint(self, text: str) -> str:
+        return click.style(text, dim=True) if self.on and text else text
+
+
+def as_text(result: Diff, *, colour: bool = False) -> str:
+    """Aligned columns, a block a group; colour only repeats what words say."""
+    paint = Paint(colour)
+    lines = [f"old  {printable(result.old)}", f"new  {printable(result.new)}"]
     if result.same:
-        return "\n".join([*lines, "", "No difference."]) + "\n"
+        lines += ["", paint.tone(no_difference(result), "good")]
+        lines += [*_without_effect(result, paint), *_risks(result.risks, paint)]
+        return "\n".join(lines) + "\n"
+    lines += ["", *_verdicts(result, paint), *_risks(result.risks, paint)]
     for title, rows in change_tables(result):
-        arrows = [
-            (file, key, old, "->", new, f"[also {also}]" if also else "")
-            for file, key, old, new, also in rows
-        ]
-        lines += ["", title, *_aligned(arrows)]
-    lines += _repeats(result)
-    table = prediction_rows(result)
-    lines += ["", PREDICTED, *_aligned([("", "old", "new", "change"), *table], right=(1, 2))]
-    lines += _edited(result)
+        lines += ["", paint.title(title), *_changes(rows, paint)]
+    lines += _without_effect(result, paint)
+    more = repeats(result)
+    lines += ["", paint.faint(more)] if more else []
+    for title, table in (
+        (PREDICTED, prediction_rows(result)), (MEMORY, memory_rows(result)), (TIME, time_rows(result))
+    ):  # fmt: skip
+        if table:
+            lines += ["", paint.title(title), *_figures(table)]
+    for sentence in edited_sentences(result):
+        lines += ["", *textwrap.wrap(printable(sentence), WIDTH, break_on_hyphens=False)]
     return "\n".join(lines) + "\n"
 
 
-def _edited(result: Diff) -> list[str]:
-    lines = []
-    for directory in result.edited:
-        lines += [
-            "",
-            f"{directory}/ds_config.json no longer says what was planned; what is predicted for it is",
-            "the plan's. `vdsgen check` shows the lines; pin what you want and generate again.",
-        ]
-    return lines
+def printable(text: str) -> str:
+    """Without what a terminal would obey instead of show."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _repeats(result: Diff) -> list[str]:
-    hidden = len(result.changes) - len(result.shown)
-    if not hidden:
-        return []
-    verb = "change follows" if hidden == 1 else "changes follow"
-    return ["", f"{hidden} more {verb} from these; --format json lists all."]
+def _verdicts(result: Diff, paint: Paint) -> Iterator[str]:
+    found = list(verdict_lines(result))
+    width = max(len(verdict.subject) for verdict in found)
+    for verdict in found:
+        because = verdict.detail or named_keys(verdict.keys)
+        says = paint.tone(verdict.says, verdict.tone)
+        line = f"{verdict.subject.ljust(width)}  {verdict.says}" + (
+            f": {printable(because)}" if because else ""
+        )
+        first, *rest = textwrap.wrap(
+            line, WIDTH, subsequent_indent=" " * (width + 2), break_on_hyphens=False, break_long_words=False
+        )
+        yield paint.title(first[:width]) + first[width:].replace(verdict.says, says, 1)
+        yield from rest
+
+
+def _risks(risks: Sequence[Risk], paint: Paint) -> Iterator[str]:
+    if not risks:
+        return
+    yield ""
+    yield paint.title("Risks")
+    for risk in risks:
+        yield from _risk(risk, paint)
+
+
+def _risk(risk: Risk, paint: Paint) -> Iterator[str]:
+    indent = " " * 11
+    head = f"  {risk.severity.ljust(7)}  {printable(risk.message)} [{printable(risk.id)}]"
+    first, *rest = _wrapped(head, indent)
+    tone: Tone = "bad" if risk.severity == "error" else "fair"
+    yield first.replace(risk.severity, paint.tone(risk.severity, tone), 1)
+    yield from rest
+    yield from _wrapped(f"{indent}-> {printable(risk.remedy)}", indent + "   ")
+
+
+def _wrapped(line: str, indent: str) -> list[str]:
+    return textwrap.wrap(
+        line, WIDTH, subsequent_indent=indent, break_on_hyphens=False, drop_whitespace=True,
+        replace_whitespace=False,
+    )  # fmt: skip
+
+
+def _changes(rows: Sequence[ChangeRow], paint: Paint) -> Iterator[str]:
+    file, key = (max(len(printable(row[column])) for row in rows) for column in (0, 1))
+    left = WIDTH - (2 + file + 2 + key + 2 + len("  ->  "))
+    each = max(SHORTEST_VALUE, left // 2)
+    values = [(cut(row.old, each), cut(row.new, each)) for row in rows]
+    old, new = (max(len(pair[column]) for pair in values) for column in (0, 1))
+    for row, (before, after) in zip(rows, values, strict=True):
+        name = f"  {printable(row.file).ljust(file)}  {printable(row.key).ljust(key)}"
+        line = f"{name}  {paint.tone(before.ljust(old), 'bad')}  ->  {paint.tone(after.ljust(new), 'good')}"
+        width = len(name) + 2 + old + 6 + new
+        told = [f"[also {row.also}]"] if row.also else []
+        told += [printable(row.note)] if row.note else []
+        behind = "  ".join(told)
+        if behind and width + 2 + len(behind) <= WIDTH:
+            yield f"{line}  {paint.faint(behind)}"
+        else:
+            yield line.rstrip()
+            for one in told:
+                yield from (paint.faint(part) for part in _wrapped(" " * (file + 6) + one, " " * (file + 6)))
+
+
+def cut(text: str, longest: int) -> str:
+    """On one line, and no longer than so many characters."""
+    text = printable(text)
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+def _without_effect(result: Diff, paint: Paint) -> Iterator[str]:
+    rows = rows_without_effect(result)
+    if rows:
+        yield ""
+        yield paint.title(TITLES["none"])
+        yield from _changes(rows, paint)
+
+
+def _figures(table: Sequence[Row]) -> list[str]:
+    return _aligned([("", "old", "new", "change"), *table], right=(1, 2))
 
 
 def _aligned(rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
@@ -59,23 +172,3 @@ def _aligned(rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> list[s
         ]
         lines.append(("  " + "  ".join(cells)).rstrip())
     return lines
-
-
-def as_markdown(result: Diff) -> str:
-    """For a comment on a pull request."""
-    lines = [f"**vdsgen diff** {code(result.old)} → {code(result.new)}", ""]
-    if result.same:
-        return "\n".join([*lines, "No difference."]) + "\n"
-    lines += [markdown_table([(PREDICTED, "old", "new", "change"), *_stripped(prediction_rows(result))]), ""]
-    for title, rows in change_tables(result):
-        table = [
-            (f"{file} {code(key)}", code(old), code(new), markdown(also))
-            for file, key, old, new, also in rows
-        ]
-        lines += [markdown_table([(title, "old", "new", "also affects"), *table], "left"), ""]
-    lines += [*_repeats(result)[1:], *_edited(result), ""]
-    return "\n".join(lines).rstrip("\n") + "\n"
-
-
-def _stripped(rows: Iterable[Sequence[str]]) -> list[tuple[str, ...]]:
-    return [tuple(cell.strip() for cell in row) for row in rows]

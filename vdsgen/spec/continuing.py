@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from vdsgen.errors import VdsgenError
 from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.rendered import Rendered
+from vdsgen.spec.run import layout_of
 from vdsgen.spec.trainer_section import quantises_moments
 
 ANOTHER_RUN = {
@@ -25,30 +26,59 @@ NO_MATTER = (
 )  # fmt: skip
 """Keys that change nothing of what is trained, or are compared where they have become figures."""
 
+OFFLOAD_DEVICE = "zero_optimization.offload_optimizer.device"
 
-def check_continues(before: Rendered, now: Rendered) -> list[str]:
-    """Sentences on what differs and goes on otherwise from here. Raises VdsgenError where the run cannot be
-    continued under the new plan: it would be another one."""
-    changed = dict(_changes(before.experiment, now.experiment))
-    refused = [
-        f"{key} was {_shown(old)}, is {_shown(new)}: {why}"
-        for key, (old, new) in changed.items()
+
+class Side(Protocol):
+    """What is compared of a rendered directory."""
+
+    @property
+    def experiment(self) -> Experiment: ...
+    @property
+    def ds_config(self) -> Mapping[str, Any]: ...
+
+
+class Refusal(NamedTuple):
+    """A key that cannot change within a run."""
+
+    file: str
+    key: str
+    old: Any
+    new: Any
+    why: str
+
+
+def refusals(before: Side, now: Side) -> list[Refusal]:
+    """What makes `now` another run than `before`; empty where it can go on."""
+    changed = _changes(before.experiment, now.experiment)
+    found = [
+        Refusal("train.yaml", key, old, new, why)
+        for key, (old, new) in changed
         for above, why in ANOTHER_RUN.items()
         if _is_below(key, above)
     ]
     sizes = [side.ds_config["train_batch_size"] for side in (before, now)]
-    if not refused and sizes[0] != sizes[1]:
+    if not found and sizes[0] != sizes[1]:
         why = ANOTHER_RUN["training.global_batch_size"]
-        refused = [f"train_batch_size was {sizes[0]}, is {sizes[1]}: {why}"]
+        found = [Refusal("ds_config.json", "train_batch_size", *sizes, why)]
+    return found
+
+
+def check_continues(before: Rendered, now: Rendered) -> list[str]:
+    """Sentences on what differs and goes on otherwise from here. Raises VdsgenError where the run cannot be
+    continued under the new plan: it would be another one."""
+    refused = refusals(before, now)
     if refused:
-        lines = "\n".join(f"  {sentence}" for sentence in refused)
+        lines = "\n".join(
+            f"  {one.key} was {_shown(one.old)}, is {_shown(one.new)}: {one.why}" for one in refused
+        )
         raise VdsgenError(
             f"{now.path} does not continue the run that {before.path} is of:\n{lines}",
             remedy="put these back, or start another run: a new --output, with training.start_from",
         )
     sentences = [
         f"{key} was {_shown(old)}, is {_shown(new)} from here on"
-        for key, (old, new) in changed.items()
+        for key, (old, new) in _changes(before.experiment, now.experiment)
         if not any(_is_below(key, above) for above in NO_MATTER)
     ]
     return sentences + list(_of_engines(before, now))
@@ -65,20 +95,47 @@ def _of_engines(before: Rendered, now: Rendered) -> Iterator[str]:
         yield "AdamW's moments are rounded to int8" if quantised[1] else "AdamW's int8 moments become fp32"
 
 
-def needs_conversion(before: Rendered | None, now: Rendered) -> bool:
+def needs_conversion(before: Side | None, now: Side) -> bool:
     """Of two with the same layout: whether DeepSpeed nevertheless builds another optimizer around the model,
     or in other memory, which does not read the checkpoint as it is."""
     return before is not None and _engine_sections(before.ds_config) != _engine_sections(now.ds_config)
 
 
-def _engine_sections(ds_config: Mapping[str, Any]) -> tuple[Any, ...]:
+def converting_keys(before: Side, now: Side) -> list[str]:
+    """`FILE:key` of all that makes a checkpoint be converted: another layout, or what `needs_conversion`
+    sees. Raises VdsgenError where a ds_config.json says no layout."""
+    layouts = [layout_of(side.ds_config).model_dump() for side in (before, now)]
+    keys = [key for name, key in LAYOUT_KEYS.items() if layouts[0][name] != layouts[1][name]]
+    sections = [_engine_sections(side.ds_config) for side in (before, now)]
+    keys += [key for key, value in sections[0].items() if sections[1][key] != value and key not in keys]
+    return [f"ds_config.json:{key}" if ":" not in key else key for key in keys]
+
+
+LAYOUT_KEYS = {
+    "pipeline_parallel_size": "pipeline.stages",
+    "data_parallel_size": "plan.json:parallel.data_parallel_size",
+    "zero_stage": "zero_optimization.stage",
+    "partition": "pipeline.partition",
+    "dtype": "plan.json:precision.dtype",
+    "tensor_parallel_size": "pipeline.tensor_parallel_size",
+    "sequence_parallel_size": "pipeline.sequence_parallel_size",
+}
+"""Fields of a layout, and the keys that people change them by."""
+
+
+def _engine_sections(ds_config: Mapping[str, Any]) -> dict[str, Any]:
     zero = ds_config.get("zero_optimization") or {}
-    return (
-        zero.get("stage", 0),
-        (zero.get("offload_optimizer") or {}).get("device", "none"),
-        (ds_config.get("data_types") or {}).get("grad_accum_dtype"),
-        quantises_moments(ds_config),
-    )
+    return {
+        "zero_optimization.stage": zero.get("stage", 0),
+        OFFLOAD_DEVICE: (zero.get("offload_optimizer") or {}).get("device", "none"),
+        "data_types.grad_accum_dtype": (ds_config.get("data_types") or {}).get("grad_accum_dtype"),
+        "vdsgen.optimizer_state_dtype": quantises_moments(ds_config),
+    }
+
+
+def stuck_on_flash(before: Side, now: Side) -> bool:
+    """Whether optimizer states are on NVMe on either side: such checkpoints are not converted."""
+    return "nvme" in [_engine_sections(side.ds_config)[OFFLOAD_DEVICE] for side in (before, now)]
 
 
 def _changes(old: Experiment, new: Experiment) -> Iterator[tuple[str, tuple[Any, Any]]]:

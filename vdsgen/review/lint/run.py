@@ -10,7 +10,7 @@ from vdsgen.review.lint.data_efficiency import incomplete_parts
 from vdsgen.review.lint.document import Document, Looseness
 from vdsgen.review.lint.facts import facts_of
 from vdsgen.review.lint.finding import Finding, Linted, finding_at
-from vdsgen.review.lint.keys import Walk
+from vdsgen.review.lint.keys import Values, Walk
 from vdsgen.review.lint.reader import read_document
 from vdsgen.review.lint.rules import rule_findings
 from vdsgen.review.lint.secrets import secrets_in
@@ -18,7 +18,11 @@ from vdsgen.review.lint.secrets import secrets_in
 
 def lint(content: bytes, file: str, context: Context) -> Linted:
     """Raises InputError with line and column where the content is no config at all."""
-    document = read_document(content, file)
+    return examined(read_document(content, file), context)[0]
+
+
+def examined(document: Document, context: Context) -> tuple[Linted, Values]:
+    """What is wrong with a config, and the values that the engine works with."""
     walk = Walk(
         document,
         auto_filled=context.auto_filled,
@@ -33,9 +37,8 @@ def lint(content: bytes, file: str, context: Context) -> Linted:
         from vdsgen.review.lint.planned import departures, planned_sections
 
         found += departures(document, planned_sections(context.plan, context.plan_folder))
-    return Linted(
-        document, tuple(sorted(found, key=lambda finding: (finding.place, finding.level != "error")))
-    )
+    ordered = sorted(found, key=lambda finding: (finding.place, finding.level != "error"))
+    return Linted(document, tuple(ordered)), walk.values
 
 
 def read_file(path: Path) -> bytes:

@@ -1,0 +1,155 @@
+"""Whether a run of OLD can go on under NEW.
+
+Of rendered directories as the training entrypoint decides it (spec/continuing.py). Of a plain DeepSpeed JSON
+as `engine.load_checkpoint` of DeepSpeed 0.19.8 does, with its default arguments: what it loads, what only
+`ds_to_universal` and `checkpoint.load_universal` carry over, and what neither does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from vdsgen.errors import VdsgenError
+from vdsgen.review.absent import ABSENT
+from vdsgen.review.directory import RenderedDirectory
+from vdsgen.review.effective import EffectiveConfig
+from vdsgen.review.side import DS_CONFIG
+from vdsgen.spec.continuing import converting_keys, refusals, stuck_on_flash
+
+Resume = Literal["as_is", "conversion", "impossible"]
+STAGE = "zero_optimization.stage"
+DEVICE = "zero_optimization.offload_optimizer.device"
+ADAMS = frozenset({"adam", "adamw", "Adam", "AdamW"})
+"""Their states are alike, whichever class is built."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resuming:
+    """Whether a run can go on, and what forces it."""
+
+    verdict: Resume
+    because: tuple[str, ...] = ()
+    """`FILE:key`, the keys that force the verdict."""
+    reasons: tuple[str, ...] = ()
+    """A sentence a key."""
+
+
+def of_directories(old: RenderedDirectory, new: RenderedDirectory) -> Resuming:
+    """As `vdsgen launch NEW --output RUN --resume` does with a run of OLD."""
+    try:
+        refused = refusals(old, new)
+        converting = converting_keys(old, new)
+        if refused:
+            names = tuple(f"{one.file}:{one.key}" for one in refused)
+            return Resuming("impossible", names, tuple(f"{one.key}: {one.why}" for one in refused))
+        if converting and stuck_on_flash(old, new):
+            why = "states that are offloaded to NVMe are not converted for another layout"
+            return Resuming("impossible", (*converting, f"{DS_CONFIG}:{DEVICE}"), (why,))
+    except (VdsgenError, LookupError) as error:
+        return Resuming("impossible", (f"{DS_CONFIG}:train_batch_size",), (str(error),))
+    turns = [side.ds_config["gradient_accumulation_steps"] for side in (old, new)]
+    if new.experiment.data.bucket_every == "micro_batch" and turns[1] % turns[0]:
+        why = "sizes of clips take turns within a step as often as when the run was begun"
+        return Resuming("impossible", (f"{DS_CONFIG}:gradient_accumulation_steps",), (why,))
+    if converting:
+        return Resuming("conversion", tuple(converting), ("the checkpoint is converted to another layout",))
+    return Resuming("as_is")
+
+
+def of_configs(old: EffectiveConfig, new: EffectiveConfig) -> Resuming:
+    """As DeepSpeed's own `load_checkpoint` does."""
+    levels: tuple[tuple[Resume, list[tuple[str, str]]], ...] = (
+        ("impossible", list(_refused(old, new))),
+        ("conversion", list(_converted(old, new))),
+    )
+    for verdict, found in levels:
+        if found:
+            names = tuple(dict.fromkeys(f"{DS_CONFIG}:{key}" for key, _ in found))
+            return Resuming(verdict, names, tuple(f"{key}: {why}" for key, why in found))
+    return Resuming("as_is")
+
+
+def _refused(old: EffectiveConfig, new: EffectiveConfig) -> Iterator[tuple[str, str]]:
+    """(key, why) of what neither loading nor ds_to_universal gets over."""
+    optimizers = [config.value("optimizer.type") for config in (old, new)]
+    are_named = ABSENT not in optimizers and None not in optimizers
+    if are_named and optimizers[0] != optimizers[1] and not ADAMS.issuperset(optimizers):
+        yield "optimizer.type", f"{optimizers[1]} has no use for {optimizers[0]}'s states"
+    stages = [config.stage for config in (old, new)]
+    if (stages[0] == 0) != (stages[1] == 0):
+        yield (
+            STAGE,
+            (
+                "with ZeRO optimizer states are in a file a rank, without in the model's: ds_to_universal "
+                "reads and fills the first kind alone"
+            ),
+        )
+    elif stages == [0, 0] and old.dtype != new.dtype:
+        for key in _dtype_keys(old, new):
+            yield (
+                key,
+                (
+                    f"without ZeRO the optimizers of {old.dtype} and {new.dtype} keep other states, and "
+                    "ds_to_universal converts ZeRO's alone"
+                ),
+            )
+    schedules = [config.value("scheduler.type") for config in (old, new)]
+    if _is_nothing(schedules[0]) and not _is_nothing(schedules[1]):
+        yield (
+            "scheduler.type",
+            (
+                "the checkpoint holds no schedule: loading ends with a TypeError unless told "
+                "load_lr_scheduler_states=False"
+            ),
+        )
+    devices = [config.value(DEVICE) for config in (old, new)]
+    if "nvme" in devices and devices[0] != devices[1]:
+        yield DEVICE, "states on NVMe are copied as files, not loaded"
+
+
+def _converted(old: EffectiveConfig, new: EffectiveConfig) -> Iterator[tuple[str, str]]:
+    """(key, why) of what loading refuses or would misplace, and ds_to_universal carries over."""
+    stages = [config.stage for config in (old, new)]
+    if stages[0] != stages[1] and 3 in stages:
+        yield STAGE, "stage 3 shares each parameter out, the stages below shares of all together"
+    if 0 not in stages:
+        if old.dtype != new.dtype:
+            for key in _dtype_keys(old, new):
+                yield key, f"the checkpoint's states are {old.dtype}'s"
+        if old.ranks is not None and new.ranks is not None and old.ranks != new.ranks:
+            yield _ranks_key(old, new), f"the states are in {old.ranks} shares, {new.ranks} ranks load them"
+    for key, applies, why in (
+        ("zero_optimization.sub_group_size", stages == [3, 3], "stage 3 keeps states by such groups"),
+        ("zero_optimization.round_robin_gradients", 0 not in stages and 3 not in stages,
+         "parameters are shared out in another order, which loading does not notice"),
+        ("zero_optimization.parameter_alignment", 0 not in stages and 3 not in stages,
+         "shares are padded otherwise"),
+        ("tensor_parallel.autotp_size", True, "weights are split over other ranks"),
+        ("pipeline.stages", True, "layers are on other ranks"),
+        ("pipeline.partition", True, "layers are on other ranks"),
+        ("pipeline.tensor_parallel_size", True, "weights are split over other ranks"),
+    ):  # fmt: skip
+        values = [config.value(key) for config in (old, new)]
+        if applies and values[0] != values[1] and not (old.idle(key) and new.idle(key)):
+            yield key, why
+    if new.value("checkpoint.load_universal") is True and old.value("checkpoint.load_universal") is not True:
+        yield "checkpoint.load_universal", "it reads converted checkpoints only"
+
+
+def _dtype_keys(old: EffectiveConfig, new: EffectiveConfig) -> Iterator[str]:
+    for key in ("bf16.enabled", "fp16.enabled"):
+        if old.value(key) != new.value(key):
+            yield key
+
+
+def _ranks_key(old: EffectiveConfig, new: EffectiveConfig) -> str:
+    """The batch size that tells of other ranks."""
+    keys = ("gradient_accumulation_steps", "train_micro_batch_size_per_gpu", "train_batch_size")
+    changed = [key for key in keys if old.value(key) != new.value(key)]
+    return changed[-1] if changed else "train_batch_size"
+
+
+def _is_nothing(value: object) -> bool:
+    return value is ABSENT or value is None
