@@ -117,8 +117,11 @@ def _configs(old: Side, new: Side) -> tuple[EffectiveConfig, EffectiveConfig]:
 
 
 def _config(side: Side) -> EffectiveConfig:
+    """A file that says "auto" anywhere is one that Transformers or Accelerate complete: DeepSpeed itself
+    takes no batch size from it."""
     if isinstance(side, PlainConfig):
-        return EffectiveConfig(side.content, side.label, Context())
+        context = Context(auto_filled=b'"auto"' in side.content)
+        return EffectiveConfig(side.content, side.label, context)
     return EffectiveConfig(side.files[DS_CONFIG], side.config_file, Context(plan=side.plan))
 
 

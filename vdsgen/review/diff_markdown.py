@@ -18,6 +18,7 @@ from vdsgen.review.diff_tables import (
 )
 from vdsgen.review.diff_text import MEMORY, PREDICTED, TIME, printable
 from vdsgen.review.diff_words import (
+    INSTEAD,
     MOST_KEYS,
     Verdict,
     edited_sentences,
@@ -45,7 +46,7 @@ def as_markdown(result: Diff) -> str:
     for title, rows in ((MEMORY, memory_rows(result)), (TIME, time_rows(result))):
         lines += _folded(title, _figures("", rows)) if rows else []
     for sentence in edited_sentences(result):
-        lines += [f"> {markdown(printable(sentence))}", ""]
+        lines += [f"> {markdown(printable(sentence))} {INSTEAD[0]}{INSTEAD[1]}", ""]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
@@ -57,7 +58,7 @@ def _verdict(verdict: Verdict) -> str:
     said = f"{verdict.subject}: **{markdown(verdict.says)}**"
     keys = ", ".join(_code(short_key(key)) for key in verdict.keys[:MOST_KEYS])
     more = len(verdict.keys) - MOST_KEYS
-    behind = markdown(verdict.detail) or (f"{keys} and {more} more" if more > 0 else keys)
+    behind = markdown(verdict.detail.replace("->", "→")) or (f"{keys} and {more} more" if more > 0 else keys)
     return f"{said} ({behind})" if behind else said
 
 

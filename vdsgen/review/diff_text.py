@@ -19,6 +19,7 @@ from vdsgen.review.diff_tables import (
     time_rows,
 )
 from vdsgen.review.diff_words import (
+    INSTEAD,
     Tone,
     edited_sentences,
     named_keys,
@@ -71,7 +72,10 @@ def as_text(result: Diff, *, colour: bool = False) -> str:
         if table:
             lines += ["", paint.title(title), *_figures(table)]
     for sentence in edited_sentences(result):
-        lines += ["", *textwrap.wrap(printable(sentence), WIDTH, break_on_hyphens=False)]
+        lines += [
+            "",
+            *textwrap.wrap(f"{printable(sentence)} {''.join(INSTEAD)}", WIDTH, break_on_hyphens=False),
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -102,13 +102,16 @@ def no_difference(result: Diff) -> str:
 
 def edited_sentences(result: Diff) -> Iterator[str]:
     """On directories whose ds_config.json was edited by hand."""
-    instead = "`vdsgen check` shows the lines; pin what you want and generate again."
     for edited in result.edited:
         edits = f"{edited.label}/ds_config.json no longer says what was planned ({named_keys(edited.keys)})"
         if edited.missing is None:
-            yield f"{edits}. What is predicted for it is for the file as it is. {instead}"
+            yield f"{edits}. What is predicted for it is for the file as it is."
         else:
-            yield f"{edits}, and what is predicted leaves that out: {edited.missing}. {instead}"
+            yield f"{edits}, and what is predicted leaves that out: {edited.missing}."
+
+
+INSTEAD = ("`vdsgen check`", " shows the lines; pin what you want and generate again.")
+"""What to do about edited files."""
 
 
 def repeats(result: Diff) -> str | None:

@@ -174,7 +174,10 @@ class EffectiveConfig:
 
     @property
     def dtype(self) -> str:
-        """What the engine computes in."""
+        """What the engine computes in; `auto` where a trainer is to fill that in."""
+        switches = [self.value(f"{name}.enabled") for name in ("fp16", "bf16")]
+        if "auto" in switches and True not in switches:
+            return "auto"
         if self.value("fp16.enabled") is True:
             return "fp16"
         return "bf16" if self.value("bf16.enabled") is True else "fp32"

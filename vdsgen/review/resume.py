@@ -7,7 +7,7 @@ as `engine.load_checkpoint` of DeepSpeed 0.19.8 does, with its default arguments
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,11 +36,20 @@ class Resuming:
     """A sentence a key."""
 
 
-def of_directories(old: RenderedDirectory, new: RenderedDirectory) -> Resuming:
-    """As `vdsgen launch NEW --output RUN --resume` does with a run of OLD."""
+BY_HAND = {
+    "plan.json:precision.dtype": ("bf16.enabled", "fp16.enabled"),
+    "plan.json:parallel.data_parallel_size": (
+        "train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps",
+    ),
+}  # fmt: skip
+"""Keys of a plan, and those that say the same in a ds_config.json that was edited."""
+
+
+def of_directories(old: RenderedDirectory, new: RenderedDirectory, changed: Collection[str]) -> Resuming:
+    """As `vdsgen launch NEW --output RUN --resume` does with a run of OLD. `changed`: names of changes."""
     try:
         refused = refusals(old, new)
-        converting = converting_keys(old, new)
+        converting = [key for one in converting_keys(old, new) for key in _as_changed(one, changed)]
         if refused:
             names = tuple(f"{one.file}:{one.key}" for one in refused)
             return Resuming("impossible", names, tuple(f"{one.key}: {one.why}" for one in refused))
@@ -56,6 +65,14 @@ def of_directories(old: RenderedDirectory, new: RenderedDirectory) -> Resuming:
     if converting:
         return Resuming("conversion", tuple(converting), ("the checkpoint is converted to another layout",))
     return Resuming("as_is")
+
+
+def _as_changed(key: str, changed: Collection[str]) -> list[str]:
+    """The key, or those of ds_config.json that were changed in its place."""
+    if key in changed:
+        return [key]
+    by_hand = [f"{DS_CONFIG}:{one}" for one in BY_HAND.get(key, ())]
+    return [one for one in by_hand if one in changed] or [key]
 
 
 def of_configs(old: EffectiveConfig, new: EffectiveConfig) -> Resuming:
@@ -74,7 +91,7 @@ def of_configs(old: EffectiveConfig, new: EffectiveConfig) -> Resuming:
 def _refused(old: EffectiveConfig, new: EffectiveConfig) -> Iterator[tuple[str, str]]:
     """(key, why) of what neither loading nor ds_to_universal gets over."""
     optimizers = [config.value("optimizer.type") for config in (old, new)]
-    are_named = ABSENT not in optimizers and None not in optimizers
+    are_named = all(isinstance(name, str) for name in optimizers)
     if are_named and optimizers[0] != optimizers[1] and not ADAMS.issuperset(optimizers):
         yield "optimizer.type", f"{optimizers[1]} has no use for {optimizers[0]}'s states"
     stages = [config.stage for config in (old, new)]

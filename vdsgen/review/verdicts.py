@@ -50,7 +50,7 @@ def verdicts(
 ) -> Verdicts:
     curve, because = loss_curve(changes, configs)
     if isinstance(old, RenderedDirectory) and isinstance(new, RenderedDirectory):
-        resume = of_directories(old, new)
+        resume = of_directories(old, new, {change.name for change in changes if change.affects})
     else:
         resume = of_configs(*configs)
     return Verdicts(curve, because, resume, scaled_rate(*configs))
