@@ -3,9 +3,9 @@
     python -m tests.benchmarks.engine_resume [--json]
 
 Two ranks train a small model for two steps under each config, save with `engine.save_checkpoint`, and load
-under each other one. `as_is`: `engine.load_checkpoint` returns, and weights and moments are those that were
-saved. `conversion`: it does not, and after `ds_to_universal` they are. `impossible`: neither. It takes some
-minutes.
+under each other one. `as_is`: `engine.load_checkpoint` returns, and after one more step weights and moments are those
+of a run that went on. `conversion`: they are not, and with `ds_to_universal`'s folder they are; its file of model
+states is there under the name that stage 3 looks for, too. `impossible`: neither. It takes some minutes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,8 +130,9 @@ def run_rank(folder: Path) -> None:
     for number, name in enumerate(CONFIGS):
         engine = _engine(config_of(name))
         _train(engine)
-        saved[name] = _states(engine)
         engine.save_checkpoint(str(folder / str(number)), tag="plain")
+        _train(engine, [2])
+        saved[name] = _states(engine)
         torch.distributed.barrier()
         if torch.distributed.get_rank() == 0:
             _convert(folder / str(number))
@@ -159,6 +161,12 @@ def _convert(place: Path) -> None:
     )  # fmt: skip
     if done.returncode != 0:
         shutil.rmtree(place / "universal", ignore_errors=True)
+        return
+    names = [place / "universal" / name for name in ("mp_rank_00_model_states.pt",
+             "zero_pp_rank_0_mp_rank_00_model_states.pt")]  # fmt: skip
+    for one, other in (names, names[::-1]):
+        if one.exists() and not other.exists():
+            shutil.copy(one, other)
 
 
 def _engine(config: dict[str, Any]) -> Any:
@@ -172,10 +180,10 @@ def _engine(config: dict[str, Any]) -> Any:
     )[0]
 
 
-def _train(engine: Any, steps: int = 2) -> None:
+def _train(engine: Any, steps: Sequence[int] = (0, 1)) -> None:
     import torch
 
-    for step in range(steps):
+    for step in steps:
         clips = torch.randn(1, 8, generator=torch.Generator().manual_seed(step)).to(
             next(engine.module.parameters()).dtype
         )
@@ -201,6 +209,16 @@ def _states(engine: Any) -> dict[str, Any]:
     return found
 
 
+def _is_near(found: Any, wanted: Any) -> bool:
+    """To the rounding of bf16: a step without its moments differs by much more."""
+    import torch
+
+    if found is None:
+        return False
+    scale = float(wanted.abs().max())
+    return bool(torch.allclose(found, wanted, rtol=0.05, atol=0.02 * scale))
+
+
 def _load(config: dict[str, Any], place: Path, tag: str, saved: dict[str, Any]) -> str | None:
     """None where the states of `saved` are there afterwards, and a step can be taken; else what was wrong.
     All ranks agree."""
@@ -213,15 +231,13 @@ def _load(config: dict[str, Any], place: Path, tag: str, saved: dict[str, Any]) 
         if path is None:
             why = "nothing was loaded"
         else:
+            _train(engine, [2])
             now = _states(engine)
             wrong = [
                 name for name, value in saved.items()
-                if name in now or engine.zero_optimization()
-                if now.get(name) is None or not torch.allclose(value, now[name], rtol=1e-2, atol=1e-6)
+                if (name in now or engine.zero_optimization()) and not _is_near(now.get(name), value)
             ]  # fmt: skip
             why = f"other values of {wrong[0]}" if wrong else None
-            if why is None:
-                _train(engine, 1)
     except Exception as error:  # whatever DeepSpeed raises is what is asked about
         why = f"{type(error).__name__}: {error}"
     answers: list[str | None] = [None] * RANKS

@@ -10,7 +10,8 @@ from vdsgen.review.effective import EffectiveConfig
 from vdsgen.review.impact import Impact, impact_of
 from vdsgen.review.lint.context import Context
 from vdsgen.review.repredict import Repredicted, repredicted
-from vdsgen.review.risks import Risk, Sides, risks
+from vdsgen.review.risk import Risk, Sides
+from vdsgen.review.risks import risks
 from vdsgen.review.side import DS_CONFIG, PlainConfig, Side, alone
 from vdsgen.review.verdicts import Verdicts, verdicts
 from vdsgen.spec.plan import Plan

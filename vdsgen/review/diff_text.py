@@ -27,10 +27,11 @@ from vdsgen.review.diff_words import (
     repeats,
     verdict_lines,
 )
-from vdsgen.review.risks import Risk
+from vdsgen.review.risk import Risk
 
 WIDTH = 100
-SHORTEST_VALUE = 14
+SHORTEST_VALUE, LONGEST_KEY = 14, 46
+ARROW = "  ->  "
 PREDICTED, MEMORY, TIME = "Predicted", "Memory of each GPU, what changes", "Time of a step, what changes"
 TONES: dict[Tone, str | None] = {"good": "green", "fair": "yellow", "bad": "red", "plain": None}
 
@@ -127,24 +128,39 @@ def _wrapped(line: str, indent: str) -> list[str]:
 
 
 def _changes(rows: Sequence[ChangeRow], paint: Paint) -> Iterator[str]:
-    file, key = (max(len(printable(row[column])) for row in rows) for column in (0, 1))
-    left = WIDTH - (2 + file + 2 + key + 2 + len("  ->  "))
-    each = max(SHORTEST_VALUE, left // 2)
+    file = max(len(row.file) for row in rows)
+    keys = [cut(row.key, WIDTH - file - 4) for row in rows]
+    key = max((len(name) for name in keys if len(name) <= LONGEST_KEY), default=0)
+    each = max(SHORTEST_VALUE, (WIDTH - (2 + file + 2 + key + 2 + len(ARROW))) // 2)
     values = [(cut(row.old, each), cut(row.new, each)) for row in rows]
-    old, new = (max(len(pair[column]) for pair in values) for column in (0, 1))
-    for row, (before, after) in zip(rows, values, strict=True):
-        name = f"  {printable(row.file).ljust(file)}  {printable(row.key).ljust(key)}"
-        line = f"{name}  {paint.tone(before.ljust(old), 'bad')}  ->  {paint.tone(after.ljust(new), 'good')}"
-        width = len(name) + 2 + old + 6 + new
-        told = [f"[also {row.also}]"] if row.also else []
-        told += [printable(row.note)] if row.note else []
-        behind = "  ".join(told)
-        if behind and width + 2 + len(behind) <= WIDTH:
-            yield f"{line}  {paint.faint(behind)}"
+    widths = tuple(max(len(pair[column]) for pair in values) for column in (0, 1))
+    for row, name, pair in zip(rows, keys, values, strict=True):
+        start = f"  {row.file.ljust(file)}  "
+        if len(name) > LONGEST_KEY:
+            yield f"{start}{name}"
+            start = " " * (len(start) + key)
         else:
-            yield line.rstrip()
-            for one in told:
-                yield from (paint.faint(part) for part in _wrapped(" " * (file + 6) + one, " " * (file + 6)))
+            start += name.ljust(key)
+        yield from _values(start, row, pair, widths, paint)
+
+
+def _values(
+    start: str, row: ChangeRow, pair: tuple[str, str], widths: tuple[int, ...], paint: Paint
+) -> Iterator[str]:
+    """Old and new behind the key, and what is said of them: on the same line where it fits."""
+    told = [f"[also {row.also}]"] if row.also else []
+    told += [printable(row.note)] if row.note else []
+    behind = "  ".join(told)
+    fits = len(start) + 2 + widths[0] + len(ARROW) + widths[1] + 2 + len(behind) <= WIDTH
+    new = pair[1].ljust(widths[1]) if behind and fits else pair[1]
+    line = f"{start}  {paint.tone(pair[0].ljust(widths[0]), 'bad')}{ARROW}{paint.tone(new, 'good')}"
+    if behind and fits:
+        yield f"{line}  {paint.faint(behind)}"
+        return
+    yield line
+    indent = " " * 6
+    for one in told:
+        yield from (paint.faint(part) for part in _wrapped(indent + one, indent))
 
 
 def cut(text: str, longest: int) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import PurePath
 from typing import Any
 
 from vdsgen.catalog.engine_keys import engine_section
@@ -100,7 +101,8 @@ class EffectiveConfig:
         """As the engine's types make it; "auto" is its default where it drops it."""
         pointer = "/" + key.replace(".", "/")
         if pointer in self.values.written and raw != {}:
-            return self.values.written[pointer]
+            value = self.values.written[pointer]
+            return str(value) if isinstance(value, PurePath) else value
         parent = engine_section(pointer.rpartition("/")[0])
         if raw == "auto" and not self.context.auto_filled and parent is not None and parent.model is not None:
             return self._default(key)

@@ -15,7 +15,7 @@ from vdsgen.render.engine_config import engine_config
 from vdsgen.review.absent import ABSENT
 from vdsgen.review.directory import RenderedDirectory
 from vdsgen.review.effective import EffectiveConfig
-from vdsgen.review.effects import effect_of
+from vdsgen.review.effects import UNKNOWN, effect_of
 from vdsgen.spec.architecture import Vdt
 from vdsgen.spec.diffusers_model import DiffusersModel
 from vdsgen.spec.dtypes import Dtype
@@ -97,7 +97,8 @@ def repredicted(directory: RenderedDirectory, config: EffectiveConfig) -> Repred
 
 def _touches(key: str) -> bool:
     """Whether a key, or any below it, may change memory or time."""
-    found = {*effect_of(f"ds_config.json:{key}").affects, *effect_of(f"ds_config.json:{key}.").affects}
+    effect = effect_of(f"ds_config.json:{key}")
+    found = set(effect.affects if effect is not UNKNOWN else effect_of(f"ds_config.json:{key}.x").affects)
     return bool(found & {"memory", "speed", "unknown"}) or _is_in_the_model(key)
 
 
