@@ -3,9 +3,10 @@
     python -m tests.benchmarks.engine_resume [--json]
 
 Two ranks train a small model for two steps under each config, save with `engine.save_checkpoint`, and load
-under each other one. `as_is`: `engine.load_checkpoint` returns, and after one more step weights and moments are those
-of a run that went on. `conversion`: they are not, and with `ds_to_universal`'s folder they are; its file of model
-states is there under the name that stage 3 looks for, too. `impossible`: neither. It takes some minutes.
+under each other one. `as_is`: `engine.load_checkpoint` returns, and after one more step weights and moments
+are those of a run that went on. `conversion`: they are not, and with the folder of `ds_to_universal` they
+are; its file of model states is there under the name that stage 3 looks for, too. `impossible`: neither. It
+takes some minutes.
 """
 
 from __future__ import annotations

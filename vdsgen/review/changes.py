@@ -91,10 +91,26 @@ def _of_plans(old: Side, new: Side) -> Iterator[Change]:
     before, after = dict(plan_settings(old)), dict(plan_settings(new))
     for key in {**before, **after}:
         was, now = before.get(key, ABSENT), after.get(key, ABSENT)
-        if was != now:
-            file, _, path = key.partition(":")
+        if was == now:
+            continue
+        file, _, path = key.partition(":")
+        idle = _idle(key, old, new)
+        if idle is None:
             effect = effect_of(key)
             yield Change(file, path, was, now, effect.affects, None, effect.curve)
+        else:
+            yield Change(file, path, was, now, (), None, note=f"not read: {idle}")
+
+
+def _idle(key: str, old: RenderedDirectory, new: RenderedDirectory) -> str | None:
+    """Why neither side's training reads a key of train.yaml; None where one does."""
+    if key.startswith("train.yaml:training.loss_scaling."):
+        dtypes = {side.plan.precision.dtype for side in (old, new)}
+        return None if "fp16" in dtypes else f"training is in {' and '.join(sorted(dtypes))}"
+    if key.startswith("train.yaml:training.lora."):
+        methods = {side.experiment.training.method for side in (old, new)}
+        return None if "lora" in methods else "every weight is trained, none by adapters"
+    return None
 
 
 def _followed(change: Change, own: Sequence[str], old: Side, new: Side) -> Change:

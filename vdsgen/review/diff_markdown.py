@@ -55,7 +55,7 @@ def _code(text: str) -> str:
 
 
 def _verdict(verdict: Verdict) -> str:
-    said = f"{verdict.subject}: **{markdown(verdict.says)}**"
+    said = f"{verdict.subject}: **{markdown(verdict.says.replace('->', '→'))}**"
     keys = ", ".join(_code(short_key(key)) for key in verdict.keys[:MOST_KEYS])
     more = len(verdict.keys) - MOST_KEYS
     behind = markdown(verdict.detail.replace("->", "→")) or (f"{keys} and {more} more" if more > 0 else keys)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import groupby, zip_longest
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from vdsgen.review.absent import ABSENT
 from vdsgen.review.changes import ONE_VALUE, Change
 from vdsgen.review.diff import Diff
 from vdsgen.review.effect import GROUPS, Group
+from vdsgen.review.effective import BATCH
 from vdsgen.review.impact import COMPONENTS, Impact, Pair, StageImpact
 from vdsgen.units import GIB
 
@@ -64,8 +65,11 @@ def _change_row(change: Change) -> ChangeRow:
 
 
 def _value(change: Change, written: Any, effective: Any) -> str:
+    if written is ABSENT and _is_told(effective):
+        text = _text(change, effective)
+        return f"({text})" if change.key in BATCH else f"default {text}"
     if written is ABSENT:
-        return f"({_text(change, effective)})" if _is_told(effective) else "(absent)"
+        return "(absent)"
     if isinstance(written, bytes) or change.key in ONE_VALUE:
         return "(text before)" if written is change.old else "(text now)"
     return _text(change, written)
@@ -123,25 +127,23 @@ def _run_rows(impact: Impact) -> Iterator[Row]:
     ):  # fmt: skip
         pair = impact.run.get(name)
         if pair is not None and pair.old != pair.new:
-            yield _count_row(words, *(None if one is None else int(one) for one in pair))
-    epochs = impact.run.get("epochs")
-    if epochs is not None and epochs.old != epochs.new:
-        yield "passes over the clips", *(_or_dash(one, decimal) for one in epochs), _pair_relative(epochs)
-    length = impact.run.get("run_seconds")
-    if length is not None and length.old != length.new:
-        yield "length of the run", *(_or_dash(one, duration) for one in length), _pair_relative(length)
-    if impact.host_bytes_by_node.is_known:
-        held = impact.host_bytes_by_node
-        yield _bytes_row("kept in host memory, fullest node", *(_whole(one) for one in held), relative=False)
+            yield _count_row(words, _whole(pair.old), _whole(pair.new))
+    yield from _changed_row("passes over the clips", impact.run.get("epochs"), decimal)
+    yield from _changed_row("length of the run", impact.run.get("run_seconds"), duration)
+    held = impact.host_bytes_by_node
+    if held.is_known:
+        what = "kept in host memory, fullest node"
+        yield _bytes_row(what, _whole(held.old), _whole(held.new), relative=False)
 
 
 def _price_rows(impact: Impact) -> Iterator[Row]:
-    for words, pair in (
-        ("price of 1,000 samples", impact.price_per_1000_samples),
-        ("price of an hour", impact.price_per_hour),
-    ):
-        if pair.is_known and pair.old != pair.new:
-            yield words, *(_or_dash(one, decimal) for one in pair), _pair_relative(pair)
+    yield from _changed_row("price of 1,000 samples", impact.price_per_1000_samples, decimal)
+    yield from _changed_row("price of an hour", impact.price_per_hour, decimal)
+
+
+def _changed_row(what: str, pair: Pair | None, words: Callable[[float], str]) -> Iterator[Row]:
+    if pair is not None and pair.old != pair.new:
+        yield what, _or_dash(pair.old, words), _or_dash(pair.new, words), _pair_relative(pair)
 
 
 def memory_rows(result: Diff) -> list[Row]:

@@ -72,12 +72,13 @@ def _predicted(result: Diff) -> Iterator[Verdict]:
 
 
 def _learning_rate(scaled: ScaledRate) -> Verdict:
-    says = f"the batch is {scaled.batch_ratio:g} times OLD's"
+    batch = f"the batch is {scaled.batch_ratio:g} times OLD's"
     if scaled.old is None or scaled.square_root is None or scaled.linear is None:
-        return Verdict("learning rate", says, "fair")
-    is_now = f"{scaled.new:g}" if scaled.new is not None else "not known"
-    rules = f"by its square root (Adam) {scaled.square_root:.3g}, in proportion (SGD) {scaled.linear:.3g}"
-    return Verdict("learning rate", says, "fair", f"{scaled.old:g} was, {is_now} is; {rules}")
+        return Verdict("learning rate", "not known", "fair", batch)
+    same = scaled.new == scaled.old
+    says = f"still {scaled.old:g}" if same else f"{scaled.old:g} -> {scaled.new or 0:g}"
+    rules = f"its square root (Adam) makes {scaled.square_root:.3g}, proportion (SGD) {scaled.linear:.3g}"
+    return Verdict("learning rate", says, "fair", f"{batch}; {rules}")
 
 
 def named_keys(keys: tuple[str, ...]) -> str:

@@ -75,6 +75,8 @@ def _renamed(before: Setting | None, after: Setting | None) -> str | None:
 
 
 def _why_the_same(raw: tuple[Any, Any], key: str, new: EffectiveConfig) -> str:
+    if key == "optimizer.type" and {str(one).lower() for one in raw} == {"adam", "adamw"}:
+        return "Adam is AdamW unless adam_w_mode is false"
     if ABSENT not in raw:
         return "another spelling of the same value"
     if key in BATCH:

@@ -60,7 +60,7 @@ def refusals(before: Side, now: Side) -> list[Refusal]:
     sizes = [side.ds_config["train_batch_size"] for side in (before, now)]
     if not found and sizes[0] != sizes[1]:
         why = ANOTHER_RUN["training.global_batch_size"]
-        found = [Refusal("ds_config.json", "train_batch_size", *sizes, why)]
+        found = [Refusal("ds_config.json", "train_batch_size", sizes[0], sizes[1], why)]
     return found
 
 
