@@ -48,6 +48,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "ZeRO-2, offloaded": {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}},
     "ZeRO-3": {"zero_optimization": {"stage": 3}},
     "ZeRO-3, small groups": {"zero_optimization": {"stage": 3, "sub_group_size": 100}},
+    "ZeRO-1, aligned": {"zero_optimization": {"stage": 1, "parameter_alignment": True}},
+    "ZeRO-1, elastic": {"zero_optimization": {"stage": 1, "elastic_checkpoint": True}},
     "ZeRO-1, another rate": {"optimizer": {"type": "AdamW", "params": {**ADAMW, "lr": 0.05}}},
     "ZeRO-1, a schedule": {"scheduler": WARM},
     "ZeRO-1, SGD": {"optimizer": {"type": "SGD", "params": {"lr": 0.01, "momentum": 0.9}}},

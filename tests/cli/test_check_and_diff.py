@@ -73,7 +73,7 @@ def test_what_is_no_rendered_directory_is_not_checked(rendered: Path, what: str)
     ("what", "said"),
     [
         ("nowhere", "nowhere: does not exist"),
-        ("out/train.yaml", "no DeepSpeed config: it has none of its keys"),
+        ("out/train.yaml", "no JSON: no braces around the whole"),
         (".", "is no rendered directory"),
     ],
 )

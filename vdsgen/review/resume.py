@@ -2,7 +2,8 @@
 
 Of rendered directories as the training entrypoint decides it (spec/continuing.py). Of a plain DeepSpeed JSON
 as `engine.load_checkpoint` of DeepSpeed 0.19.8 does, with its default arguments: what it loads, what only
-`ds_to_universal` and `checkpoint.load_universal` carry over, and what neither does.
+`ds_to_universal` and `checkpoint.load_universal` carry over, and what neither does. What is said of them was
+tried: `python -m tests.benchmarks.engine_resume`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from vdsgen.spec.continuing import converting_keys, refusals, stuck_on_flash
 Resume = Literal["as_is", "conversion", "impossible"]
 STAGE = "zero_optimization.stage"
 DEVICE = "zero_optimization.offload_optimizer.device"
+ROUND_ROBIN = "zero_optimization.round_robin_gradients"
 ADAMS = frozenset({"adam", "adamw", "Adam", "AdamW"})
 """Their states are alike, whichever class is built."""
 
@@ -112,6 +114,22 @@ def _refused(old: EffectiveConfig, new: EffectiveConfig) -> Iterator[tuple[str, 
                     "ds_to_universal converts ZeRO's alone"
                 ),
             )
+    elif stages[0] != stages[1] and 3 in stages:
+        yield (
+            STAGE,
+            (
+                "stage 3 keeps a share of each parameter, the stages below shares of all together, and what "
+                "ds_to_universal makes of one is not read by the other"
+            ),
+        )
+    if _is_shared_otherwise(old, new):
+        yield (
+            ROUND_ROBIN,
+            (
+                "parameters are shared out in another order, which neither loading nor ds_to_universal notices: "
+                "weights would end up in the wrong place"
+            ),
+        )
     schedules = [config.value("scheduler.type") for config in (old, new)]
     if _is_nothing(schedules[0]) and not _is_nothing(schedules[1]):
         yield (
@@ -129,8 +147,6 @@ def _refused(old: EffectiveConfig, new: EffectiveConfig) -> Iterator[tuple[str, 
 def _converted(old: EffectiveConfig, new: EffectiveConfig) -> Iterator[tuple[str, str]]:
     """(key, why) of what loading refuses or would misplace, and ds_to_universal carries over."""
     stages = [config.stage for config in (old, new)]
-    if stages[0] != stages[1] and 3 in stages:
-        yield STAGE, "stage 3 shares each parameter out, the stages below shares of all together"
     if 0 not in stages:
         if old.dtype != new.dtype:
             for key in _dtype_keys(old, new):
@@ -139,8 +155,6 @@ def _converted(old: EffectiveConfig, new: EffectiveConfig) -> Iterator[tuple[str
             yield _ranks_key(old, new), f"the states are in {old.ranks} shares, {new.ranks} ranks load them"
     for key, applies, why in (
         ("zero_optimization.sub_group_size", stages == [3, 3], "stage 3 keeps states by such groups"),
-        ("zero_optimization.round_robin_gradients", 0 not in stages and 3 not in stages,
-         "parameters are shared out in another order, which loading does not notice"),
         ("zero_optimization.parameter_alignment", 0 not in stages and 3 not in stages,
          "shares are padded otherwise"),
         ("tensor_parallel.autotp_size", True, "weights are split over other ranks"),
@@ -153,6 +167,12 @@ def _converted(old: EffectiveConfig, new: EffectiveConfig) -> Iterator[tuple[str
             yield key, why
     if new.value("checkpoint.load_universal") is True and old.value("checkpoint.load_universal") is not True:
         yield "checkpoint.load_universal", "it reads converted checkpoints only"
+
+
+def _is_shared_otherwise(old: EffectiveConfig, new: EffectiveConfig) -> bool:
+    if {old.stage, new.stage} - {1, 2} or old.ranks == new.ranks == 1:
+        return False
+    return bool(old.value(ROUND_ROBIN) != new.value(ROUND_ROBIN))
 
 
 def _dtype_keys(old: EffectiveConfig, new: EffectiveConfig) -> Iterator[str]:

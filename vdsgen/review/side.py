@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vdsgen.catalog.engine_keys import engine_section
 from vdsgen.errors import InputError, Problem
 from vdsgen.review.directory import RenderedDirectory, json_object, rendered_directory
 from vdsgen.review.lint.reader import read_document
@@ -38,13 +37,10 @@ def plain_config(label: str, content: bytes) -> PlainConfig:
     """Reads as DeepSpeed does: comments and stray commas pass. Raises InputError with line and column where
     it could not, and where a key is given twice, which it refuses."""
     document = read_document(content, label)
-    known = engine_section("")
-    assert known is not None, "the config itself is a section"
     # DeepSpeed's reader takes any YAML for an object without braces.
-    bare = any(loose.what == "no braces around the whole" for loose in document.loose)
-    if bare and not known.keys.keys() & document.plain.keys():
-        remedy = "name a rendered directory or a DeepSpeed JSON"
-        raise InputError([Problem("no DeepSpeed config: it has none of its keys", label, remedy=remedy)])
+    if any(loose.what == "no braces around the whole" for loose in document.loose):
+        remedy = "name a rendered directory or a DeepSpeed JSON; put braces around one without"
+        raise InputError([Problem("no JSON: no braces around the whole", label, remedy=remedy)])
     if not document.loose:
         return PlainConfig(label, json_object(content, label), content)
     return PlainConfig(label, document.plain, content)
