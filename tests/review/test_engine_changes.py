@@ -173,6 +173,17 @@ def test_a_default_that_changes_with_another_key_is_a_change() -> None:
     assert result.verdicts.loss_curve_because == ("ds_config.json:optimizer.params.weight_decay",)
 
 
+def test_a_rate_that_stands_in_both_sections_is_one_change() -> None:
+    def with_rate(rate: float) -> dict[str, Any]:
+        schedule = {"type": "WarmupLR", "params": {"warmup_max_lr": rate}}
+        return config(optimizer={"type": "AdamW", "params": {"lr": rate}}, scheduler=schedule)
+
+    result = diff_of(with_rate(1e-4), with_rate(3e-4))
+    assert shown_keys(result) == {"optimizer.params.lr"}
+    peak = change(result, "scheduler.params.warmup_max_lr")
+    assert peak.follows_from == "ds_config.json:optimizer.params.lr"
+
+
 def test_a_batch_that_nobody_writes_is_compared() -> None:
     old = {"train_micro_batch_size_per_gpu": 4}
     result = diff_of(old, {"train_micro_batch_size_per_gpu": 8, "gradient_accumulation_steps": 2})

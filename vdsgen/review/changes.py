@@ -114,13 +114,12 @@ def _idle(key: str, old: RenderedDirectory, new: RenderedDirectory) -> str | Non
 
 
 def _followed(change: Change, own: Sequence[str], old: Side, new: Side) -> Change:
-    if change.affects:
-        comes_or_goes = change.old is ABSENT or change.new is ABSENT
-        source = follows_from(change.name, comes_or_goes, own)
-        plans = [side.plan for side in (old, new) if isinstance(side, RenderedDirectory)]
-        if source is None and change.name == "PLAN.md:" and plans[0] != plans[-1]:
-            source = "plan.json:predicted"
-        change = replace(change, follows_from=source)
+    comes_or_goes = change.old is ABSENT or change.new is ABSENT
+    source = follows_from(change.name, comes_or_goes, own)
+    plans = [side.plan for side in (old, new) if isinstance(side, RenderedDirectory)]
+    if source is None and change.name == "PLAN.md:" and plans[0] != plans[-1]:
+        source = "plan.json:predicted"
+    change = replace(change, follows_from=source)
     return without_secrets(change)
 
 

@@ -72,8 +72,8 @@ class Diff:
 
     @property
     def without_effect(self) -> tuple[Change, ...]:
-        """What is written otherwise, and comes to the same."""
-        return tuple(change for change in self.changes if not change.affects)
+        """What is written otherwise, and comes to the same, of its own."""
+        return tuple(change for change in self.changes if not change.affects and change.follows_from is None)
 
 
 def diff_sides(old: Side, new: Side) -> Diff:

@@ -131,8 +131,10 @@ def _changes(rows: Sequence[ChangeRow], paint: Paint) -> Iterator[str]:
     file = max(len(row.file) for row in rows)
     keys = [cut(row.key, WIDTH - file - 4) for row in rows]
     key = max((len(name) for name in keys if len(name) <= LONGEST_KEY), default=0)
-    each = max(SHORTEST_VALUE, (WIDTH - (2 + file + 2 + key + 2 + len(ARROW))) // 2)
-    values = [(cut(row.old, each), cut(row.new, each)) for row in rows]
+    both = max(2 * SHORTEST_VALUE, WIDTH - (2 + file + 2 + key + 2 + len(ARROW)))
+    longest = [max(len(printable(row[column])) for row in rows) for column in (2, 3)]
+    limits = [max(both // 2, both - other) for other in reversed(longest)]
+    values = [(cut(row.old, limits[0]), cut(row.new, limits[1])) for row in rows]
     widths = tuple(max(len(pair[column]) for pair in values) for column in (0, 1))
     for row, name, pair in zip(rows, keys, values, strict=True):
         start = f"  {row.file.ljust(file)}  "

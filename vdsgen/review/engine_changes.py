@@ -54,11 +54,18 @@ def _difference(
     if _same(was, now):
         return Difference(key, *raw, was, now, renamed or _why_the_same(raw, key, new), True)
     idle = [config.idle(key) for config, setting in ((old, before), (new, after)) if setting is not None]
-    if all(idle):
+    if all(idle) and not _is_the_peak(key, old, new):
         return Difference(key, *raw, was, now, f"not read: {idle[-1]}", True)
     if key in RATE and old.rate is not None and old.rate == new.rate and _same_schedule(old, new):
         return Difference(key, *raw, was, now, f"the peak stays {old.rate:g}", True)
     return Difference(key, *raw, was, now, renamed)
+
+
+def _is_the_peak(key: str, old: EffectiveConfig, new: EffectiveConfig) -> bool:
+    """Whether the optimizer's rate, which a schedule overrides, says on both sides what the schedule says,
+    and both change: it is then the one that people think of."""
+    rates = [(config.value("optimizer.params.lr"), config.rate) for config in (old, new)]
+    return key == "optimizer.params.lr" and all(lr == peak for lr, peak in rates) and old.rate != new.rate
 
 
 def _same_schedule(old: EffectiveConfig, new: EffectiveConfig) -> bool:

@@ -126,8 +126,8 @@ def _refused(old: EffectiveConfig, new: EffectiveConfig) -> Iterator[tuple[str, 
         yield (
             ROUND_ROBIN,
             (
-                "parameters are shared out in another order, which neither loading nor ds_to_universal notices: "
-                "weights would end up in the wrong place"
+                "parameters are shared out in another order, which neither loading nor ds_to_universal "
+                "notices: weights would end up in the wrong place"
             ),
         )
     schedules = [config.value("scheduler.type") for config in (old, new)]
