@@ -91,7 +91,7 @@ def main() -> None:
         print(json.dumps({f"{old} -> {new}": really for old, new, _, really in rows}, indent=2))
     else:
         for old, new, verdict, really in rows:
-            mark = "" if verdict == really["verdict"] else f"   DIFFERS: {really['why'][:120]}"
+            mark = "" if verdict == really["verdict"] else f"   DIFFERS: {str(really['why'])[:120]}"
             print(f"{old:22} -> {new:22} said {verdict:10} is {really['verdict']:10}{mark}")
     print(f"{agree} of {len(rows)} as said", file=sys.stderr)
 

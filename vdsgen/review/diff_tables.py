@@ -166,10 +166,9 @@ def memory_rows(result: Diff) -> list[Row]:
 def _memory_of_stage(stage: StageImpact) -> tuple[tuple[str, int | None, int | None], ...]:
     """(component, old, new) of those that differ visibly."""
     pairs = [(name, stage.pair(name)) for name in (*COMPONENTS, "peak")]
-    pairs += [
-        ("capacity", stage.of_stage("capacity_bytes")),
-        ("in host memory", stage.of_stage("host_bytes")),
-    ]
+    pairs.append(("in host memory", stage.of_stage("host_bytes")))
+    if None not in stage.sides:
+        pairs.append(("capacity", stage.of_stage("capacity_bytes")))
     return tuple((name, _whole(pair.old), _whole(pair.new)) for name, pair in pairs if _is_visible(pair))
 
 

@@ -38,6 +38,8 @@ DTYPE_KEYS = frozenset(
         "data_types.param_dtype", "torch_autocast.dtype",
     }
 )  # fmt: skip
+READ_WITHOUT_ITS_SWITCH = frozenset({"fp16.auto_cast"})
+"""Read where the section is off, too (runtime/engine.py; rules/precision.py, fp16-auto-cast-off)."""
 NEVER_READ = {
     rule.id: rule
     for rule in all_rules()
@@ -209,7 +211,7 @@ class EffectiveConfig:
             section = engine_section("/" + "/".join(parts[:depth]))
             switch = f"{'.'.join(parts[:depth])}.enabled"
             off = section is not None and "enabled" in section.keys and self.value(switch) is False
-            if off and key != switch:
+            if off and key not in (switch, *READ_WITHOUT_ITS_SWITCH):
                 return f"{switch} is false"
         if key == "optimizer.params.lr" and self._rate_is_the_schedules:
             return f"{self.value('scheduler.type')} sets the learning rate"
