@@ -6,6 +6,7 @@ from vdsgen.cost.settings import Settings
 from vdsgen.cost.step_time import StepTime
 from vdsgen.planner.facts import facts
 from vdsgen.planner.numerics import adds_up_inexactly
+from vdsgen.planner.parts import PARTS as PARTS
 from vdsgen.planner.place import Miss, Placed, place, place_faster
 from vdsgen.planner.search import SIMPLER_WITHIN, Candidate
 from vdsgen.planner.words import miss_words, percent, seconds
@@ -27,23 +28,6 @@ def compared(other: Candidate, winner: Candidate) -> str:
         return f"{takes}, as long within {percent(SIMPLER_WITHIN)}; the simpler plan was taken"
     cause, longer = slowest_part(other.time, winner.time)
     return f"{takes}, {percent(extra)} longer: {cause} takes {seconds(longer)} more"
-
-
-PARTS = {
-    "compute_seconds": "computing forward and backward",
-    "recompute_seconds": "recomputation",
-    "bubble_seconds": "the pipeline's bubble",
-    "tensor_seconds": "exchange between tensor ranks",
-    "sequence_seconds": "exchange between sequence ranks",
-    "transfer_seconds": "transfers between stages",
-    "reduction_seconds": "reducing gradients",
-    "gather_seconds": "gathering parameters",
-    "optimizer_seconds": "the optimizer",
-    "offload_seconds": "offload traffic",
-    "data_seconds": "waiting for data",
-    "overhead_seconds": "fixed overhead",
-}
-"""The parts of a step, in words."""
 
 
 def slowest_part(time: StepTime, other: StepTime) -> tuple[str, float]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from itertools import groupby
+from typing import TYPE_CHECKING
 
-from vdsgen.cost.settings import Settings
-from vdsgen.planner.place import Miss
-from vdsgen.spec.plan import PeakMoment
 from vdsgen.units import GIB
+
+if TYPE_CHECKING:
+    from vdsgen.cost.settings import Settings
+    from vdsgen.planner.place import Miss
+    from vdsgen.spec.plan import PeakMoment
 
 
 def gib(number_bytes: float) -> str:

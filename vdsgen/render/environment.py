@@ -16,26 +16,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from vdsgen.errors import InputError, Problem, VdsgenError
 from vdsgen.planner import words
 from vdsgen.render import formats
+from vdsgen.render.file_names import TEMPLATES as TEMPLATES
 from vdsgen.render.limits import OUTPUT_CHARACTERS, limited
 from vdsgen.render.serialise import pretty_json, pretty_yaml
-
-ALWAYS = (
-    "ds_config.json.j2",
-    "plan.json.j2",
-    "train.yaml.j2",
-    "hostfile.j2",
-    "launch.sh.j2",
-    "PLAN.md.j2",
-)
-"""One for each file that every plan has, whose name is the template's without `.j2`."""
-
-OF_LAUNCHERS: Mapping[str, tuple[str, ...]] = {
-    "slurm": ("train.sbatch.j2",),
-    "kubernetes": ("pytorchjob.yaml.j2",),
-}
-"""A pool's launcher -> those that its plans have too."""
-
-TEMPLATES = (*ALWAYS, *(name for names in OF_LAUNCHERS.values() for name in names))
 
 BUNDLED = "bundled/"
 """A lab's template may extend the one it replaces: `{% extends "bundled/PLAN.md.j2" %}`."""

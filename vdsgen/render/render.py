@@ -18,22 +18,17 @@ from vdsgen.render.check_rendered import (
 )
 from vdsgen.render.context import template_context
 from vdsgen.render.environment import (
-    ALWAYS,
-    OF_LAUNCHERS,
-    TEMPLATES,
     Environment,
     bundled_environment,
     render_template,
 )
+from vdsgen.render.file_names import FILES as FILES
+from vdsgen.render.file_names import KNOWN_FILES as KNOWN_FILES
+from vdsgen.render.file_names import OF_LAUNCHERS
 from vdsgen.render.placement import placement
 from vdsgen.render.serialise import pretty_json
 from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.plan import Plan
-
-FILES = tuple(name.removesuffix(".j2") for name in ALWAYS)
-"""Names of every rendered directory's files."""
-KNOWN_FILES = tuple(name.removesuffix(".j2") for name in TEMPLATES)
-"""The same, and those that some launcher needs."""
 
 
 def files_of(plan: Plan) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from itertools import groupby, zip_longest
 from typing import Any, NamedTuple
 
-from vdsgen.planner.compare import PARTS
+from vdsgen.planner.parts import PARTS
 from vdsgen.planner.words import duration, seconds
 from vdsgen.render.formats import decimal, gib, thousands
 from vdsgen.review.absent import ABSENT

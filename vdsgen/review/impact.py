@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
-from vdsgen.planner.objective import cost_per_sample
 from vdsgen.review.absent import ABSENT
 from vdsgen.review.effective import EffectiveConfig
 from vdsgen.spec.experiment import Experiment
@@ -102,6 +101,10 @@ def impact_of(
 
 
 def _per_1000(plan: Plan) -> float | None:
+    if plan.predicted.price_per_hour is None:
+        return None
+    from vdsgen.planner.objective import cost_per_sample
+
     cost = cost_per_sample(plan)
     return None if cost is None else 1000 * cost
 

@@ -155,8 +155,6 @@ def _converted(old: EffectiveConfig, new: EffectiveConfig) -> Iterator[tuple[str
             yield _ranks_key(old, new), f"the states are in {old.ranks} shares, {new.ranks} ranks load them"
     for key, applies, why in (
         ("zero_optimization.sub_group_size", stages == [3, 3], "stage 3 keeps states by such groups"),
-        ("zero_optimization.parameter_alignment", 0 not in stages and 3 not in stages,
-         "shares are padded otherwise"),
         ("tensor_parallel.autotp_size", True, "weights are split over other ranks"),
         ("pipeline.stages", True, "layers are on other ranks"),
         ("pipeline.partition", True, "layers are on other ranks"),

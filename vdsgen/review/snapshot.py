@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vdsgen.errors import InputError, Problem, VdsgenError
+from vdsgen.render.file_names import KNOWN_FILES
 from vdsgen.render.others import OTHER_FILES
-from vdsgen.render.render import KNOWN_FILES
 
 RENDERED_FILES = (*KNOWN_FILES, *OTHER_FILES)
 """Names that files of a rendered directory can have: reviewers look at no others."""
