@@ -59,7 +59,8 @@ def _check_comparable(directory: RenderedDirectory, experiment: Experiment) -> N
     if other.training.global_batch_size != experiment.training.global_batch_size:
         different.append("training.global_batch_size")
     if different:
-        message = f"{directory.label} trains something else than the experiment: {', '.join(different)} differ"
+        keys = ", ".join(different)
+        message = f"{directory.label} trains something else than the experiment: {keys} differ"
         raise InputError(
             [Problem(message, key=OPTION, remedy="compare plans of one experiment; generate it again")]
         )

@@ -16,6 +16,8 @@ Tone = Literal["good", "fair", "bad", "plain"]
 """How a verdict is coloured; the words say the same without."""
 MOST_KEYS = 4
 """Keys named behind a verdict."""
+MOST_REASONS = 2
+"""Why a run cannot go on."""
 CURVES: dict[Curve, tuple[str, Tone]] = {
     "identical": ("identical", "good"),
     "rounding": ("the same but for rounding", "fair"),
@@ -45,7 +47,8 @@ def verdict_lines(result: Diff) -> Iterator[Verdict]:
     says, tone = CURVES[found.loss_curve]
     yield Verdict("loss curve", says, tone, keys=found.loss_curve_because)
     says, tone = RESUMES[found.resume.verdict]
-    yield Verdict("resume OLD's run", says, tone, keys=found.resume.because)
+    why = "; ".join(found.resume.reasons[:MOST_REASONS]) if found.resume.verdict == "impossible" else ""
+    yield Verdict("resume OLD's run", says, tone, why, found.resume.because)
     if found.learning_rate is not None:
         yield _learning_rate(found.learning_rate)
 

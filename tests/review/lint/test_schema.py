@@ -33,3 +33,19 @@ def test_rules_are_about_keys_that_exist() -> None:
             found = engine_section("/bf16" if section == "/bfloat16" else section)
             if found is not None:
                 assert name in found.keys, (rule.id, pointer)
+
+
+def test_what_the_schema_does_not_tell_is_the_engine_s() -> None:
+    """Names that DeepSpeed takes in any case, and what its deprecated switches become."""
+    from deepspeed.runtime import config as engine
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+
+    from vdsgen.review.effective import OFFLOADS
+    from vdsgen.review.engine_defaults import DEEPSPEED_OPTIMIZERS
+
+    assert set(engine.DEEPSPEED_OPTIMIZERS) == DEEPSPEED_OPTIMIZERS
+    assert engine.ADAM_W_MODE_DEFAULT is True
+    for switch, section in OFFLOADS.items():
+        assert getattr(DeepSpeedZeroConfig(stage=3, **{switch: True}), section).device == "cpu"
+        assert getattr(DeepSpeedZeroConfig(stage=3, **{switch: False}), section) is None
+    assert [DeepSpeedZeroConfig(stage=stage).overlap_comm for stage in (1, 2, 3)] == [False, False, True]
