@@ -53,6 +53,7 @@ def command(
     from vdsgen.render.others import render_others
     from vdsgen.render.render import render_plan
     from vdsgen.render.write import write_files
+    from vdsgen.review.overridden import check_overrides
 
     checked_templates(template_dir)
     opened, resolved = open_inputs(lab, experiment, overrides)
@@ -60,6 +61,9 @@ def command(
     profile = find_profile(resolved)
     with problems_placed(experiment, overrides):
         planned = plans_by_pool(resolved, chosen, profile, top=1)
+        for _, (plan, *_) in planned:
+            for problem in check_overrides(plan, resolved):
+                click.echo(f"warning: {problem}", err=True)
     rendered = [
         (
             out if len(chosen) == 1 else out / pool.name,

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from vdsgen.planner.explanations.tables import binding_sentences, waterfall_table
 from vdsgen.planner.tables import choice_table, speed_table
 from vdsgen.planner.words import seconds
-from vdsgen.render.engine_config import engine_config
-from vdsgen.render.formats import gib
+from vdsgen.render.engine_config import engine_config, planned_config
+from vdsgen.render.formats import code, gib
 from vdsgen.render.kubernetes import pytorch_job
 from vdsgen.render.placement import Placement, placement
 from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.launching import Slurm
 from vdsgen.spec.plan import Plan, Stage
+from vdsgen.spec.planned_keys import leaves
 
 
 def template_context(plan: Plan, experiment: Experiment) -> dict[str, Any]:
@@ -43,6 +45,7 @@ def template_context(plan: Plan, experiment: Experiment) -> dict[str, Any]:
             "time": time_rows(plan),
             "bindings": binding_lines(plan),
             "waterfall": waterfall_rows(plan),
+            "overrides": override_rows(plan, experiment),
         },
         "peak": peak_facts(plan),
     }
@@ -125,6 +128,19 @@ def waterfall_rows(plan: Plan) -> list[list[str]]:
     if plan.explanations is None:
         return []
     return [list(row) for row in waterfall_table(plan.explanations.waterfall).rows]
+
+
+def override_rows(plan: Plan, experiment: Experiment) -> list[list[str]]:
+    """The lab's own settings beside what would be rendered without them; none where it has none."""
+    own = experiment.overrides.ds_config
+    if not own:
+        return []
+    planned = dict(leaves(planned_config(plan, experiment)))
+    rows = [["ds_config.json", "without", "here"]]
+    for path, value in leaves(own):
+        without = code(json.dumps(planned[path])) if path in planned else "left out"
+        rows.append([code(".".join(path)), without, code(json.dumps(value))])
+    return rows
 
 
 def time_rows(plan: Plan) -> list[list[str]]:

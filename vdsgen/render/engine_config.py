@@ -13,6 +13,7 @@ from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.monitoring import Monitoring
 from vdsgen.spec.optimization import AdamW, Schedule
 from vdsgen.spec.plan import Plan
+from vdsgen.spec.planned_keys import merged
 from vdsgen.spec.run import CSV, TENSORBOARD
 from vdsgen.spec.trainer_section import COMPRESSION, EMA, LINEAR, SCHEDULE, SECTION, STATE_DTYPE
 from vdsgen.spec.training import Training
@@ -22,7 +23,13 @@ STEPS_PER_PRINT = 100
 
 
 def engine_config(plan: Plan, experiment: Experiment) -> dict[str, Any]:
-    """ds_config.json by section, in the order of the file; only what applies to this plan."""
+    """ds_config.json by section, in the order of the file; only what applies to this plan, and what the
+    experiment overrides."""
+    return merged(planned_config(plan, experiment), experiment.overrides.ds_config)
+
+
+def planned_config(plan: Plan, experiment: Experiment) -> dict[str, Any]:
+    """The same before overrides."""
     training = experiment.training
     sections: dict[str, Any] = {
         "train_batch_size": plan.batch.global_batch_size,

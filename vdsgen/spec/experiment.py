@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from vdsgen.spec.architecture import PresetModel, Vdt
-from vdsgen.spec.base import CatalogName, Name, Spec
+from vdsgen.spec.base import CatalogName, Name, SpecWithOptions
+from vdsgen.spec.config_overrides import Overrides
 from vdsgen.spec.constraints import Constraints
 from vdsgen.spec.data import Data
 from vdsgen.spec.diffusers_model import DiffusersModel, DiffusersSource
@@ -14,8 +15,10 @@ from vdsgen.spec.training import Training
 Objective = Literal["throughput", "cost", "fewest_gpus", "memory_headroom"]
 
 
-class Experiment(Spec):
+class Experiment(SpecWithOptions):
     """`experiment.yaml`"""
+
+    written_where_set: ClassVar[frozenset[str]] = frozenset({"overrides"})
 
     name: Name
     model: CatalogName | Vdt | PresetModel | DiffusersSource | DiffusersModel
@@ -27,3 +30,5 @@ class Experiment(Spec):
     objective: Objective = "throughput"
     """What the best plan is best at: samples a second; GPU-seconds a sample (money, where pools say what
     a GPU costs); the fewest GPUs that anything fits; or the most memory left free on the fullest GPU."""
+    overrides: Overrides = Overrides()
+    """A lab's own settings on top of what is rendered (docs/reviewing.md)."""
