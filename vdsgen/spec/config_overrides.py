@@ -1,4 +1,4 @@
-"""A lab's own changes to what is rendered: they have a place in the experiment, and survive each rendering."""
+"""A lab's own changes to what is rendered: in the experiment they survive each rendering."""
 
 from __future__ import annotations
 
