@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+from pydantic import BaseModel
 
 from vdsgen.errors import NoPlanFitsError, VdsgenError
 from vdsgen.render.others import OTHER_FILES, render_others
 from vdsgen.render.render import files_of, render_plan
 from vdsgen.review.directory import RenderedDirectory
+from vdsgen.review.printable import printable
 from vdsgen.spec.canonical import sha256_of
 from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.lab import Pool
 from vdsgen.spec.plan import Plan
+from vdsgen.spec.planned_keys import leaves
 from vdsgen.spec.secrets import masked
+from vdsgen.spec.source import dotted
 
 Replan = Callable[[Experiment, Pool], Plan]
 """Plans for a resolved experiment and a pool, as `vdsgen generate` does."""
@@ -36,6 +42,20 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class Sources:
+    """What a directory is to be rendered from, where a tree's manifest says it."""
+
+    experiment: Experiment
+    """Resolved."""
+    pool: Pool
+    experiment_file: str
+    """What messages call it."""
+    lab_file: str
+    also: tuple[str, ...] = ()
+    """Other trainers that it has files for."""
+
+
+@dataclass(frozen=True, slots=True)
 class Checked:
     """What `vdsgen check` found."""
 
@@ -43,36 +63,129 @@ class Checked:
     causes: tuple[str, ...]
     """What is different from when the plan was made; empty where nothing is."""
     findings: tuple[Finding, ...]
+    expected: Mapping[str, bytes] = field(default_factory=dict)
+    """What rendering today gives; empty where no plan fits any more."""
+    other_version: bool = False
+    """Whether another version of vdsgen made it."""
+    perhaps_edited: frozenset[str] = frozenset()
+    """Files of which cannot be told whether somebody edited them: what they were rendered to is not known."""
 
     @property
     def fresh(self) -> bool:
         return not self.findings
 
+    @property
+    def edited(self) -> tuple[str, ...]:
+        """Files that somebody edited."""
+        return tuple(finding.name for finding in self.findings if finding.verdict == "edited")
 
-def check(directory: RenderedDirectory, replan: Replan, template_dir: Path | None = None) -> Checked:
-    """Plans again from train.yaml and the pool in plan.json, renders, and compares bytes.
 
-    Raises InputError where the recorded inputs cannot be planned for at all.
+def check(
+    directory: RenderedDirectory,
+    replan: Replan,
+    template_dir: Path | None = None,
+    sources: Sources | None = None,
+) -> Checked:
+    """Plans again, renders, and compares bytes: from the sources where they are known, else from train.yaml
+    and the pool in plan.json.
+
+    Raises InputError where these inputs cannot be planned for at all.
     """
     plan, experiment = directory.plan, directory.experiment
     changed = input_changes(plan, experiment)
-    # With other inputs, what the plan once rendered to cannot be known: then nothing counts as edited.
     also = [OTHER_FILES[name] for name in directory.files if name in OTHER_FILES]
-    recorded = None if changed else _recorded(plan, experiment, template_dir, also)
+    if sources is None:
+        wanted, pool = experiment, plan.inputs.pool
+        causes: tuple[str, ...] = changed
+    else:
+        wanted, pool, also = sources.experiment, sources.pool, list(dict.fromkeys((*also, *sources.also)))
+        causes = (*changed, *source_changes(plan, experiment, sources))
     try:
-        today = replan(experiment, plan.inputs.pool)
+        today = replan(wanted, pool)
     except NoPlanFitsError as error:
-        causes = (*changed, f"no plan fits any more: {error.message}")
+        causes = (*causes, f"no plan fits any more: {error.message}")
         return Checked(directory.label, causes, tuple(Finding(name, "stale", ()) for name in files_of(plan)))
-    expected = render_plan(today, experiment, template_dir) | render_others(also, today, experiment)
-    edited = {"plan.json"} if not changed and _was_edited(plan, today) else set()
-    if recorded is not None:
-        edited |= {name for name in recorded if directory.files.get(name) != recorded[name]}
+    expected = render_plan(today, wanted, template_dir) | render_others(also, today, wanted)
+    other_version = plan.generator != today.generator
+    differing = {name for name in expected if directory.files.get(name) not in (None, expected[name])}
+    edited, perhaps = _edited(directory, today, template_dir, also, changed, with_sources=sources is not None)
+    if other_version:
+        edited, perhaps = set(), perhaps | edited
     return Checked(
         label=directory.label,
-        causes=(*changed, *_planner_changes(plan, today)),
+        causes=(*causes, *_planner_changes(plan, today)),
         findings=tuple(_findings(directory.files, expected, edited)),
+        expected=expected,
+        other_version=other_version,
+        perhaps_edited=frozenset(perhaps & differing),
     )
+
+
+def _edited(
+    directory: RenderedDirectory,
+    today: Plan,
+    template_dir: Path | None,
+    also: Collection[str],
+    changed: Sequence[str],
+    *,
+    with_sources: bool,
+) -> tuple[set[str], set[str]]:
+    """(files that somebody edited, files that somebody may have edited)."""
+    plan, experiment = directory.plan, directory.experiment
+    if changed:
+        # With other inputs, what the plan once rendered to cannot be known. Where the inputs come from
+        # elsewhere, their record was edited; else it is what counts.
+        everything = set(directory.files)
+        if not with_sources:
+            return set(), everything - {"train.yaml", "plan.json"}
+        record = {"train.yaml"} if sha256_of(experiment) != plan.inputs.experiment_sha256 else set()
+        if sha256_of(plan.inputs.pool) != plan.inputs.lab_sha256:
+            record.add("plan.json")
+        return record, everything - record
+    edited = {"plan.json"} if _was_edited(plan, today) else set()
+    recorded = _recorded(plan, experiment, template_dir, also)
+    if recorded is None:
+        return edited, set(directory.files)
+    there = [name for name in recorded if name in directory.files or name not in OTHER_FILES]
+    return edited | {name for name in there if directory.files.get(name) != recorded[name]}, set()
+
+
+def source_changes(plan: Plan, experiment: Experiment, sources: Sources) -> tuple[str, ...]:
+    """What the experiment and the lab say now, beside what the directory was rendered from."""
+    from vdsgen.planner.saving import with_interval
+
+    now = with_interval(sources.experiment, plan.saving)
+    return (
+        *_changes_of(sources.experiment_file, experiment, now),
+        *_changes_of(sources.lab_file, plan.inputs.pool, sources.pool),
+    )
+
+
+MOST_KEYS = 4
+
+
+def _changes_of(file: str, before: BaseModel, now: BaseModel) -> tuple[str, ...]:
+    was, is_now = (dict(leaves(spec.model_dump(mode="json"))) for spec in (before, now))
+    changes = [
+        f"{dotted(path)} {_short(was.get(path, _ABSENT))} -> {_short(is_now.get(path, _ABSENT))}"
+        for path in {**was, **is_now}
+        if was.get(path, _ABSENT) != is_now.get(path, _ABSENT)
+    ]
+    if not changes:
+        return ()
+    more = f" and {len(changes) - MOST_KEYS} more" if len(changes) > MOST_KEYS else ""
+    return (f"{file} was changed since: {', '.join(changes[:MOST_KEYS])}{more}",)
+
+
+_ABSENT = object()
+
+
+def _short(value: object) -> str:
+    if value is _ABSENT:
+        return "(absent)"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = printable(masked(text))
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def _recorded(
@@ -119,14 +232,12 @@ def _findings(
 
 
 def _difference(name: str, found: bytes, expected: bytes) -> tuple[str, ...]:
-    before, after = (masked(_printable(text)).split("\n") for text in (found, expected))
+    before, after = (masked(_text(content)).split("\n") for content in (found, expected))
     return tuple(difflib.unified_diff(before, after, f"{name} (found)", f"{name} (rendered)", lineterm=""))
 
 
-def _printable(text: bytes) -> str:
-    """Without what a terminal would obey instead of show."""
-    characters = text.decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in characters)
+def _text(content: bytes) -> str:
+    return printable(content.decode("utf-8", "backslashreplace"))
 
 
 def as_text(checked: Checked) -> str:

@@ -9,12 +9,18 @@ from pydantic import BaseModel
 
 from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.lab import Lab
+from vdsgen.spec.manifest import Manifest
 from vdsgen.spec.plan import Plan
 
 FOLDER = Path(__file__).parent / "schemas"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 """What pydantic writes."""
-PUBLISHED: dict[str, type[BaseModel]] = {"lab": Lab, "experiment": Experiment, "plan": Plan}
+PUBLISHED: dict[str, type[BaseModel]] = {
+    "lab": Lab,
+    "experiment": Experiment,
+    "plan": Plan,
+    "manifest": Manifest,
+}
 
 
 def schema_files() -> dict[str, bytes]:
