@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,11 +10,11 @@ import click
 
 if TYPE_CHECKING:
     from vdsgen.review.diff import Diff
+    from vdsgen.review.trees.compare import TreeDiff
 
 
 @click.command()
-@click.argument("old", metavar="OLD", type=click.Path(path_type=Path))
-@click.argument("new", metavar="NEW", type=click.Path(path_type=Path))
+@click.argument("sides", metavar="[OLD NEW | REVISIONS [PATH...]]", nargs=-1, type=click.Path())
 @click.option(
     "--format",
     "form",
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="text for a terminal, markdown for a pull request, json for programs.",
 )
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.option(
     "--color",
     type=click.Choice(["auto", "always", "never"]),
@@ -29,20 +31,34 @@ if TYPE_CHECKING:
     show_default=True,
     help="auto: on a terminal, where NO_COLOR is not set.",
 )
-def command(old: Path, new: Path, form: str, color: str) -> None:
-    """Compare OLD and NEW: rendered directories, or DeepSpeed JSON files of any origin.
+@click.option("-v", "--verbose", is_flag=True, help="Of whole trees, leave nothing out.")
+def command(sides: Sequence[str], form: str, as_json: bool, color: str, verbose: bool) -> None:
+    """Compare OLD and NEW: rendered directories, DeepSpeed JSON files of any origin, or whole trees of both;
+    each a path, or REVISION:PATH of a git repository. Or what git calls REVISIONS: A..B, A...B (since they
+    parted), A B, or A alone, against the working tree; without any, HEAD.
 
     Settings that differ in effect, by what they affect: the engine's defaults are filled in and old names
     read as new ones. Whether it fits, is faster, changes the loss curve, and whether a run can go on; risks;
-    predicted memory and time by part. Exits with 0 if they come to the same, with 1 if they differ, and with
-    2 where a side cannot be read.
+    predicted memory and time by part. Directories that were moved are paired by what is in them. Exits with
+    0 if both come to the same, with 1 if they differ, and with 2 where a side cannot be read.
     """
-    from vdsgen.review.diff import diff_sides
-    from vdsgen.review.side import read_side
+    from vdsgen.cli.progress import ProgressLine
+    from vdsgen.review.git.sides import sides as sides_of
+    from vdsgen.review.trees.compare import compare
 
-    result = diff_sides(read_side(old), read_side(new))
-    click.echo(formatted(result, form, color), nl=False, color=color != "never")
-    click.get_current_context().exit(0 if result.same else 1)
+    asked = sides_of(sides, Path())
+    progress = ProgressLine("Comparing")
+    try:
+        result = compare(asked.old, asked.new, asked.title, progress)
+    finally:
+        progress.erase()
+    form = "json" if as_json else form
+    if result.single is not None:
+        text = formatted(result.single, form, color)
+    else:
+        text = formatted_tree(result, form, color, verbose=verbose)
+    click.echo(text, nl=False, color=color != "never")
+    click.get_current_context().exit(result.exit_code)
 
 
 def formatted(result: Diff, form: str, color: str = "auto") -> str:
@@ -59,6 +75,22 @@ def formatted(result: Diff, form: str, color: str = "auto") -> str:
     from vdsgen.review.diff_text import as_text
 
     return as_text(result, colour=is_coloured(color))
+
+
+def formatted_tree(result: TreeDiff, form: str, color: str, *, verbose: bool) -> str:
+    """The same of many pairs."""
+    if form == "json":
+        from vdsgen.render.serialise import pretty_json
+        from vdsgen.review.trees.diff_document import tree_diff_document
+
+        return pretty_json(tree_diff_document(result))
+    if form == "markdown":
+        from vdsgen.review.trees.diff_document import tree_diff_markdown
+
+        return tree_diff_markdown(result, lambda diff: formatted(diff, "markdown"))
+    from vdsgen.review.trees.diff_text import tree_diff_text
+
+    return tree_diff_text(result, colour=is_coloured(color), verbose=verbose)
 
 
 def is_coloured(color: str) -> bool:
