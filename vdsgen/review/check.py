@@ -24,6 +24,9 @@ from vdsgen.spec.planned_keys import leaves
 from vdsgen.spec.secrets import masked
 from vdsgen.spec.source import dotted
 
+Rerender = Callable[[Plan, Experiment, "Path | None", Sequence[str]], Mapping[str, bytes]]
+"""Renders a plan and its experiment, with templates of a lab's own, and for other trainers too."""
+
 Replan = Callable[[Experiment, Pool], Plan]
 """Plans for a resolved experiment and a pool, as `vdsgen generate` does."""
 
@@ -85,12 +88,14 @@ def check(
     replan: Replan,
     template_dir: Path | None = None,
     sources: Sources | None = None,
+    rerender: Rerender | None = None,
 ) -> Checked:
     """Plans again, renders, and compares bytes: from the sources where they are known, else from train.yaml
     and the pool in plan.json.
 
     Raises InputError where these inputs cannot be planned for at all.
     """
+    rerender = rerender or rendered
     plan, experiment = directory.plan, directory.experiment
     changed = input_changes(plan, experiment)
     also = [OTHER_FILES[name] for name in directory.files if name in OTHER_FILES]
@@ -105,10 +110,13 @@ def check(
     except NoPlanFitsError as error:
         causes = (*causes, f"no plan fits any more: {error.message}")
         return Checked(directory.label, causes, tuple(Finding(name, "stale", ()) for name in files_of(plan)))
-    expected = render_plan(today, wanted, template_dir) | render_others(also, today, wanted)
+    expected = rerender(today, wanted, template_dir, also)
     other_version = plan.generator != today.generator
     differing = {name for name in expected if directory.files.get(name) not in (None, expected[name])}
-    edited, perhaps = _edited(directory, today, template_dir, also, changed, with_sources=sources is not None)
+    edited, perhaps = set[str](), set[str]()
+    if differing or expected.keys() - directory.files.keys():
+        recorded = None if changed else _recorded(directory, template_dir, also, rerender)
+        edited, perhaps = _edited(directory, today, recorded, changed, with_sources=sources is not None)
     if other_version:
         edited, perhaps = set(), perhaps | edited
     return Checked(
@@ -121,16 +129,23 @@ def check(
     )
 
 
+def rendered(
+    plan: Plan, experiment: Experiment, template_dir: Path | None, also: Sequence[str]
+) -> dict[str, bytes]:
+    """As `vdsgen generate` renders."""
+    return render_plan(plan, experiment, template_dir) | render_others(also, plan, experiment)
+
+
 def _edited(
     directory: RenderedDirectory,
     today: Plan,
-    template_dir: Path | None,
-    also: Collection[str],
+    recorded: Mapping[str, bytes] | None,
     changed: Sequence[str],
     *,
     with_sources: bool,
 ) -> tuple[set[str], set[str]]:
-    """(files that somebody edited, files that somebody may have edited)."""
+    """(files that somebody edited, files that somebody may have edited). `recorded` is what the directory's
+    own plan renders to."""
     plan, experiment = directory.plan, directory.experiment
     if changed:
         # With other inputs, what the plan once rendered to cannot be known. Where the inputs come from
@@ -143,7 +158,6 @@ def _edited(
             record.add("plan.json")
         return record, everything - record
     edited = {"plan.json"} if _was_edited(plan, today) else set()
-    recorded = _recorded(plan, experiment, template_dir, also)
     if recorded is None:
         return edited, set(directory.files)
     there = [name for name in recorded if name in directory.files or name not in OTHER_FILES]
@@ -189,11 +203,11 @@ def _short(value: object) -> str:
 
 
 def _recorded(
-    plan: Plan, experiment: Experiment, template_dir: Path | None, also: Collection[str]
-) -> dict[str, bytes] | None:
+    directory: RenderedDirectory, template_dir: Path | None, also: Sequence[str], rerender: Rerender
+) -> Mapping[str, bytes] | None:
     """What the plan renders to; None where somebody made figures of it that no plan has."""
     try:
-        return render_plan(plan, experiment, template_dir) | render_others(also, plan, experiment)
+        return rerender(directory.plan, directory.experiment, template_dir, also)
     except (VdsgenError, AssertionError, ArithmeticError, LookupError, TypeError, ValueError):
         return None
 

@@ -15,7 +15,7 @@ from vdsgen.review.directory import RenderedDirectory, rendered_directory
 from vdsgen.review.snapshot import Snapshot, snapshot_of_folder
 from vdsgen.review.trees.entries import Entry, Wanted, wanted_by
 from vdsgen.review.trees.find import Found, find
-from vdsgen.review.trees.plans import Plans
+from vdsgen.review.trees.plans import Plans, Renders
 from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.lab import Pool
 
@@ -84,6 +84,7 @@ class TreeCheck:
     template_dir: Path | None = None
     progress: Callable[[float], None] = lambda _share: None
     _plans: Plans = field(init=False)
+    _renders: Renders = field(init=False, default_factory=Renders)
 
     def __post_init__(self) -> None:
         self._plans = Plans(self.replan)
@@ -134,7 +135,8 @@ class TreeCheck:
                 return Verdicted(path, "orphaned", (because,), directory=opened)
         templates = self.template_dir if entry is None else entry.template_dir or self.template_dir
         try:
-            checked = check(opened, self._plans, templates, None if entry is None else entry.sources)
+            sources = None if entry is None else entry.sources
+            checked = check(opened, self._plans, templates, sources, self._renders)
         except VdsgenError as error:
             return _broken(path, _placed(error, path), entry)
         leftovers = tuple(name for name in opened.files if name in KNOWN_FILES and _is_left(name, checked))

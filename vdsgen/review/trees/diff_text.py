@@ -122,7 +122,8 @@ def _fits(summary: Summary) -> str:
         return f"not {len(unfit)} of {number}: {some([one.name for one in unfit])}"
     least = summary.headroom_bytes[0]
     before = "as before" if least.old == least.new else f"{gib(least.old)} before"
-    return f"{share(number, len(summary.pairs))}; least to spare {gib(least.new)}, {before}: {printable(least.name)}"
+    spare = f"{gib(least.new)}, {before}: {printable(least.name)}"
+    return f"{share(number, len(summary.pairs))}; least to spare {spare}"
 
 
 def _step_time(summary: Summary) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 from vdsgen.errors import VdsgenError
-from vdsgen.review.check import Replan
+from vdsgen.review.check import Replan, rendered
 from vdsgen.spec.canonical import sha256_of
 from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.lab import Pool
@@ -58,6 +59,22 @@ class Plans:
             for done, (key, outcome) in enumerate(zip(missing, outcomes, strict=True), start=1):
                 self._made[key] = outcome
                 progress(done / len(missing))
+
+
+class Renders:
+    """A renderer that remembers."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[object, ...], Mapping[str, bytes]] = {}
+
+    def __call__(
+        self, plan: Plan, experiment: Experiment, template_dir: Path | None, also: Sequence[str]
+    ) -> Mapping[str, bytes]:
+        """Raises what rendering raises."""
+        key = (sha256_of(plan), sha256_of(experiment), template_dir, tuple(also))
+        if key not in self._made:
+            self._made[key] = rendered(plan, experiment, template_dir, also)
+        return self._made[key]
 
 
 _in_workers: Replan | None = None
