@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cache
 
 from vdsgen.review.effect import ANYTHING, Effect, Group, effect_in, effects, fits, in_file
@@ -200,9 +201,17 @@ UNKNOWN = Effect(("unknown",), "identical")
 """DeepSpeed drops keys that it does not know."""
 
 
+OVERRIDDEN = "train.yaml:overrides.ds_config."
+"""A lab's own settings of ds_config.json."""
+
+
 @cache
 def effect_of(key: str) -> Effect:
     """The effect of `FILE:key.path`; `UNKNOWN` where the table has none."""
+    if key.startswith(OVERRIDDEN):
+        # What the merged config says there counts; that it stands in the experiment adds nothing.
+        there = f"ds_config.json:{key.removeprefix(OVERRIDDEN)}"
+        return replace(effect_of(there), mirrors=(there,))
     return effect_in(EFFECTS, key) or UNKNOWN
 
 
