@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Literal
 
@@ -31,13 +32,21 @@ def thousands(value: int) -> str:
 
 def markdown(text: object) -> str:
     """`text` as Markdown that shows it literally, on one line."""
-    one_line = " ".join(str(text).split())
+    one_line = _one_line(text)
     return MARKDOWN_SPECIAL.sub(lambda match: "\\" + match[0], one_line)
+
+
+def _one_line(text: object) -> str:
+    """Control characters as escapes: pages leave them out, and terminals obey them."""
+    one_line = " ".join(str(text).split())
+    if one_line.isprintable():
+        return one_line
+    return "".join(repr(c)[1:-1] if unicodedata.category(c) == "Cc" else c for c in one_line)
 
 
 def code(text: object) -> str:
     """`text` as a Markdown code span on one line, whatever backticks it holds."""
-    one_line = " ".join(str(text).split())
+    one_line = _one_line(text)
     longest = max((len(run) for run in re.findall("`+", one_line)), default=0)
     fence = "`" * (longest + 1)
     pad = " " if one_line.startswith("`") or one_line.endswith("`") else ""
