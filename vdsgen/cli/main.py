@@ -16,8 +16,15 @@ from vdsgen.errors import InputError, VdsgenError
 COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("vdsgen.cli.plan", "Print the best plan for a lab, its memory and time, and why it won."),
     "generate": ("vdsgen.cli.generate", "Plan, and render the files that training runs from."),
-    "check": ("vdsgen.cli.check", "Fail if a rendered directory is stale or was edited by hand."),
+    "check": (
+        "vdsgen.cli.check",
+        "Fail if rendered directories are stale or were edited by hand; render them anew.",
+    ),
     "diff": ("vdsgen.cli.diff", "Say what a change does to memory, speed and numerics."),
+    "git": (
+        "vdsgen.cli.git",
+        "Show changes of rendered directories in git diff; hooks that keep them fresh.",
+    ),
     "lint": ("vdsgen.cli.lint", "Say what is wrong with a DeepSpeed config, whoever wrote it."),
     "verify": ("vdsgen.cli.verify", "Prove a plan's memory: every stage on tensors without memory."),
     "cache": ("vdsgen.cli.cache", "Encode clips and captions once, into the cache that training reads."),

@@ -96,6 +96,21 @@ class Repository:
                 files[path.decode("utf-8", "surrogateescape")] = Blob(oid.decode(), int(size))
         return files
 
+    def read_index(self, folder: str) -> dict[str, bytes]:
+        """File name -> content of the files right in a folder, as they are staged."""
+        listed = git_output(
+            self.root, ["ls-files", "-z", "--stage", "--full-name", "--", f"{folder}/" if folder else "."]
+        )
+        blobs: dict[str, Blob] = {}
+        for line in listed.split(b"\0")[:-1]:
+            head, _, path = line.partition(b"\t")
+            mode, oid, stage = head.split()
+            name = path.decode("utf-8", "surrogateescape")
+            if mode in REGULAR and stage == b"0" and name.rpartition("/")[0] == folder:
+                blobs[name.rpartition("/")[2]] = Blob(oid.decode(), 0)
+        contents = self.read(blobs.values())
+        return {name: contents[blob.oid] for name, blob in blobs.items() if blob.oid in contents}
+
     def read(self, blobs: Iterable[Blob]) -> dict[str, bytes]:
         """Content by object name, through one process. Files that are too large are left out."""
         sizes = {blob.oid: blob.size_bytes for blob in blobs if blob.size_bytes <= MOST_FILE_BYTES}

@@ -163,7 +163,11 @@ def _changes(summary: Summary, paint: Paint, *, verbose: bool) -> Iterator[str]:
             yield ""
             yield paint(BOLD, title.capitalize() if title != "unknown" else "Unknown to vdsgen")
         line = f"  {key:<{widths[0]}}  {values:<{widths[1]}}  {where}".rstrip()
-        yield line if verbose or len(line) <= WIDTH else f"{line[: WIDTH - 3]}..."
+        if len(line) <= WIDTH:
+            yield line
+        else:
+            yield f"  {key:<{widths[0]}}  {values}"
+            yield f"      {where}"
     if len(own) > len(shown):
         yield f"  and {len(own) - len(shown)} more settings (--verbose)"
     if rest:
