@@ -28,14 +28,22 @@ scope_option = click.option(
 
 @command.command("install")
 @scope_option
-def install_command(everywhere: bool) -> None:
+@click.option("--hook", is_flag=True, help="A pre-commit hook too, which refuses stale directories.")
+def install_command(everywhere: bool, hook: bool) -> None:
     """Set up `git diff`, `git log -p --ext-diff` and `git difftool --tool=vdsgen`.
 
     Writes settings into git's configuration and patterns into .gitattributes, which can be committed: where
     the settings are missing, git shows the files as ever.
     """
-    from vdsgen.review.git.install import DRIVER, install
+    import shlex
 
+    from vdsgen.review.git.hook import install_hook
+    from vdsgen.review.git.install import DRIVER, install, program
+
+    if hook and everywhere:
+        raise click.UsageError("--hook is for one repository.")
+    if hook:
+        click.echo(f"{install_hook(Path(), shlex.join(program()))}: refuses stale directories")
     done = install(_scope(everywhere), Path())
     click.echo(
         f"{done.configuration}: diff.{DRIVER}, difftool.{DRIVER}\n{done.attributes}: which files they are for"
@@ -49,14 +57,51 @@ def install_command(everywhere: bool) -> None:
 @scope_option
 def uninstall_command(everywhere: bool) -> None:
     """Take away what `vdsgen git install` put there."""
+    from vdsgen.review.git.hook import uninstall_hook
     from vdsgen.review.git.install import uninstall
 
+    if not everywhere:
+        uninstall_hook(Path())
     done = uninstall(_scope(everywhere), Path())
     click.echo(f"{done.configuration} and {done.attributes}: as before")
 
 
 def _scope(everywhere: bool) -> Scope:
     return "global" if everywhere else "local"
+
+
+@command.command("hook")
+@click.option("--staged", is_flag=True, help="The files that git is about to commit.")
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+def hook_command(staged: bool, files: Sequence[Path]) -> None:
+    """Check the rendered directories that FILES bear on: their own, and those that a vdsgen.yaml renders from
+    them. What pre-commit and the hook of `vdsgen git install --hook` call. Exits as `vdsgen check` does.
+    """
+    from vdsgen.cli.check import plan_again
+    from vdsgen.cli.progress import ProgressLine
+    from vdsgen.errors import VdsgenError
+    from vdsgen.review.git.hook import bears_on, staged_files
+    from vdsgen.review.git.repository import Repository
+    from vdsgen.review.trees.check import TreeCheck
+    from vdsgen.review.trees.text import title_of, tree_text
+
+    repository = Repository.around(Path())
+    if staged and repository is None:
+        raise VdsgenError(f"{Path().absolute()} is in no git repository")
+    if staged and repository is not None:
+        os.chdir(repository.root)
+        files = [file.relative_to(repository.root) for file in staged_files(repository)]
+    paths = bears_on(files, Path())
+    if not paths:
+        return
+    progress = ProgressLine("Planning")
+    try:
+        tree = TreeCheck(plan_again, None, progress)(paths)
+    finally:
+        progress.erase()
+    if not tree.fresh:
+        click.echo(tree_text(tree, title_of(paths)), nl=False)
+    click.get_current_context().exit(tree.exit_code)
 
 
 @command.command("show-file", hidden=True)
