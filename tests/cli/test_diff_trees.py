@@ -194,7 +194,9 @@ def test_a_change_of_forty_directories_is_readable_on_one_screen(tmp_path: Path)
         "2 of 40 different (optimizer.params.lr): configs/team-0/run-08, configs/team-3/run-07"
         in result.stdout
     )
-    assert "0.0001 -> 0.0003 2: configs/team-0/run-08, configs/team-3/run-07" in " ".join(result.stdout.split())
+    assert "0.0001 -> 0.0003 2: configs/team-0/run-08, configs/team-3/run-07" in " ".join(
+        result.stdout.split()
+    )
     assert len(markdown) < 65_536
     assert "| `zero_optimization.stage`" in markdown and "<details><summary>configs/team-0/run-00" in markdown
 

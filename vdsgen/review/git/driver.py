@@ -11,9 +11,9 @@ import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from vdsgen.errors import VdsgenError
-from vdsgen.render.check_rendered import differences
 from vdsgen.render.engine_config import engine_config
 from vdsgen.render.serialise import pretty_json
 from vdsgen.review.diff import Diff, diff_sides
@@ -23,6 +23,7 @@ from vdsgen.review.printable import printable
 from vdsgen.review.side import DS_CONFIG, plain_config
 from vdsgen.review.snapshot import NEEDED, Snapshot
 from vdsgen.spec.canonical import sha256_of
+from vdsgen.spec.planned_keys import leaves
 
 LOOKED_AT = (*NEEDED, "PLAN.md")
 MOST_COMMITS = 40
@@ -58,8 +59,8 @@ def shown(
         if name == "plan.json":
             return _of_plans(path, old, new, repository)
         folder = path.rpartition("/")[0]
-        both = [_rendered_with(folder, name, content, repository) for content in (old, new)]
-        if all(both) and number > 1:
+        departures = [_departures(folder, name, content, repository) for content in (old, new)]
+        if number > 1 and departures[0] is not None and departures[0] == departures[1]:
             return Shown(
                 text=f"{printable(path)}: follows from plan.json beside it, whose change says it all\n"
             )
@@ -104,24 +105,32 @@ def _around(folder: str, plan: bytes, repository: Repository, label: str) -> Ren
     raise VdsgenError(f"git holds no train.yaml that {label}/plan.json was planned for")
 
 
-def _rendered_with(folder: str, name: str, content: bytes, repository: Repository) -> bool:
-    """Whether this is what a plan beside it rendered to, as far as it says anything."""
+def _departures(
+    folder: str, name: str, content: bytes, repository: Repository
+) -> dict[tuple[str, ...], tuple[Any, Any]] | None:
+    """What a file says otherwise than the plan beside it: nothing as a rule; what a lab's templates add, or
+    somebody by hand. None where git holds no plan that it lay beside."""
     for files in _beside(folder, repository):
         if files.get(name) != content or any(needed not in files for needed in NEEDED):
             continue
         if name not in (DS_CONFIG, "train.yaml"):
-            return True
+            return {}
         try:
             found = rendered_directory(Snapshot(folder, files))
         except VdsgenError:
             continue
         if sha256_of(found.experiment) != found.plan.inputs.experiment_sha256:
             continue
-        if name == "train.yaml" or not any(
-            differences(found.ds_config, engine_config(found.plan, found.experiment))
-        ):
-            return True
-    return False
+        if name == "train.yaml":
+            return {}
+        says = dict(leaves(found.ds_config))
+        planned = dict(leaves(engine_config(found.plan, found.experiment)))
+        return {
+            path: (says.get(path), planned.get(path))
+            for path in {**says, **planned}
+            if says.get(path) != planned.get(path)
+        }
+    return None
 
 
 def _beside(folder: str, repository: Repository) -> Iterator[Mapping[str, bytes]]:
