@@ -40,6 +40,7 @@ STARTED_ON_PURPOSE = {
     "launch/hosts/ask.py": "ssh to a host's probe, or the probe here: an argument list",
     "launch/hosts/devices.py": "nvidia-smi, an argument list",
     "launch/hosts/ranks.py": "this interpreter and a module of ours, a process a rank",
+    "vdsgen/review/git/command.py": "git, an argument list, without hooks or programs of the repository",
     "vdsgen/scan/hosts.py": "ssh HOST 'python3 -', which reads the probe from its standard input",
     "vdsgen/scan/slurm.py": "sinfo, an argument list",
 }

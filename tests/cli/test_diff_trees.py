@@ -213,11 +213,11 @@ def test_a_directory_that_cannot_be_read_hides_no_other(repo: Path) -> None:
     ("arguments", "message"),
     [
         (("nowhere..main",), "'nowhere' is no revision"),
-        (("main:nowhere", "configs/a"), "main:nowhere does not exist"),
+        (("main:nowhere", "configs/a"), "main:nowhere: does not exist"),
         (("nowhere:configs/a", "configs/a"), "'nowhere' is no revision"),
         (("--", "--output=stolen..main"), "is no revision"),
         (("--", "--output=stolen"), "is no revision"),
-        (("configs/a", "nowhere"), "nowhere does not exist"),
+        (("configs/a", "nowhere"), "nowhere: does not exist"),
     ],
 )
 def test_what_git_does_not_know_is_named(repo: Path, arguments: tuple[str, ...], message: str) -> None:

@@ -52,6 +52,8 @@ def command(sides: Sequence[str], form: str, as_json: bool, color: str, verbose:
         result = compare(asked.old, asked.new, asked.title, progress)
     finally:
         progress.erase()
+    if result.error is not None:
+        raise result.error
     form = "json" if as_json else form
     if result.single is not None:
         text = formatted(result.single, form, color)

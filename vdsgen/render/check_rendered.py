@@ -56,8 +56,7 @@ def check_experiment(text: str, experiment: Experiment) -> None:
     import yaml
 
     try:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a tenth of the time
-        loaded = Experiment.model_validate_json(json.dumps(yaml.load(text, Loader=loader)))  # noqa: S506
+        loaded = Experiment.model_validate_json(json.dumps(_plain_yaml(text)))
     except (yaml.YAMLError, ValidationError, TypeError, ValueError) as error:
         _raise("train.yaml.j2", [Problem(f"what it renders is no experiment: {error}")])
     else:
@@ -67,6 +66,17 @@ def check_experiment(text: str, experiment: Experiment) -> None:
             else [Problem("what it renders is another experiment than was planned")]
         )
         _raise("train.yaml.j2", other)
+
+
+def _plain_yaml(text: str) -> object:
+    """As yaml.safe_load, in a tenth of the time where libyaml is there."""
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def check_hostfile(text: str, place: Placement) -> None:

@@ -93,6 +93,7 @@ TRAIN = in_file(
     _same("training.linear_precision", "vdsgen.linear_precision", "numerics", "memory", "speed"),
     effects("training.ema training.ema.*", "numerics", "memory", "speed", curve="identical"),
     effects("constraints.* objective", "housekeeping"),
+    effects("overrides.ds_config", "housekeeping"),
 )
 
 PLAN = in_file(

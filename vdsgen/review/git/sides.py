@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from vdsgen.errors import VdsgenError
+from vdsgen.errors import InputError, Problem, VdsgenError
 from vdsgen.review.git.repository import Repository, no_revision
 from vdsgen.review.trees.files import (
     Files,
@@ -44,7 +44,7 @@ def sides(arguments: Sequence[str], here: Path) -> Sides:
     if _exists(first, here):
         if not rest:
             return _against_working_tree("HEAD", [first], here)
-        raise VdsgenError(f"{rest[0]} does not exist, a rendered directory is needed", remedy=REMEDY)
+        raise _nowhere(rest[0])
     if ".." in first and ":" not in first:
         return _range(first, rest, here)
     if rest and not _exists(rest[0], here) and _is_revision(rest[0], here):
@@ -57,6 +57,10 @@ def _exists(argument: str, here: Path) -> bool:
         return (here / argument).exists()
     except (OSError, ValueError):
         return False
+
+
+def _nowhere(argument: str) -> InputError:
+    return InputError([Problem("does not exist", argument, remedy=REMEDY)])
 
 
 def _is_side(argument: str, here: Path) -> bool:
@@ -104,7 +108,7 @@ def _between(
 
 def _against_working_tree(revision: str, paths: Sequence[str], here: Path) -> Sides:
     if Repository.around(here) is None or (not _is_revision(revision, here) and "/" in revision):
-        raise VdsgenError(f"{revision} does not exist, a rendered directory is needed", remedy=REMEDY)
+        raise _nowhere(revision)
     repository = _repository(here)
     tree = repository.tree_of(revision)
     if tree is None:

@@ -32,7 +32,7 @@ class Compared:
 
     @property
     def was_moved(self) -> bool:
-        names_one = "" in (self.old.path, self.new.path) or len(self.old.files.oids) == 1
+        names_one = "" in (self.old.path, self.new.path) or self.old.files.named
         return self.old.path != self.new.path and not names_one
 
 
@@ -52,6 +52,8 @@ class TreeDiff:
     """Pairs that say the same, also those whose files differ in spelling alone."""
     broken: tuple[str, ...]
     """Why a pair cannot be compared."""
+    error: VdsgenError | None = None
+    """Where the only pair cannot be."""
 
     @property
     def same(self) -> bool:
@@ -83,11 +85,13 @@ def compare(
     _read_ahead([unit for pair in changed for unit in pair])
     compared: list[Compared] = []
     broken = list(pairs.broken)
+    errors: list[VdsgenError] = []
     for number, (before, after) in enumerate(changed, start=1):
         try:
             diff = _diff(before, after)
         except VdsgenError as error:
             broken.append(str(error))
+            errors.append(error)
             continue
         finally:
             progress(number / len(changed))
@@ -105,6 +109,7 @@ def compare(
         removed=tuple(pairs.removed),
         unchanged=same,
         broken=tuple(broken),
+        error=errors[0] if len(changed) == 1 == len(errors) and not same else None,
     )
 
 

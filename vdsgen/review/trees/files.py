@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from vdsgen.errors import VdsgenError
+from vdsgen.errors import InputError, Problem
 from vdsgen.review.git.repository import MOST_FILE_BYTES, Blob, Repository, blob_oid
-from vdsgen.review.snapshot import RENDERED_FILES
+from vdsgen.review.snapshot import NEEDED, RENDERED_FILES
+
+STANDING = ("plan.json", "ds_config.json")
+"""Files of a rendered directory that stand for it where one of them is named."""
 
 Read = Callable[[Collection[str]], Mapping[str, bytes]]
 
@@ -24,6 +27,8 @@ class Files:
     """Path -> the name that git has, or would have, for its content: equal names are equal bytes."""
     read: Read
     """The contents of paths."""
+    named: bool = False
+    """Whether it is one file that somebody named: then it is to be a config, whatever it looks like."""
 
     def label_of(self, path: str) -> str:
         """What messages call a folder or file of it."""
@@ -33,15 +38,15 @@ class Files:
 
 
 def files_of_folder(folder: Path, label: str) -> Files:
-    """Of this machine. A file is a side of its own, under its name. Raises VdsgenError where there is
-    neither."""
+    """Of this machine. A file is a side of its own, under its name; one of a rendered directory stands for
+    that. Raises InputError where there is neither."""
     if folder.is_file():
-        return _of_paths({folder.name: folder}, os.path.dirname(label))  # noqa: PTH120 - "" stays ""
+        if folder.name in STANDING and all((folder.parent / name).is_file() for name in NEEDED):
+            return files_of_folder(folder.parent, _parent(label) or ".")
+        return replace(_of_paths({folder.name: folder}, _parent(label)), named=True)
     if not folder.is_dir():
-        raise VdsgenError(
-            f"{folder} does not exist, a rendered directory is needed",
-            remedy="name a rendered directory, a DeepSpeed JSON, a tree of them, or REVISION:PATH",
-        )
+        remedy = "name a rendered directory, a DeepSpeed JSON, a tree of them, or REVISION:PATH"
+        raise InputError([Problem("does not exist", label, remedy=remedy)])
     found: dict[str, Path] = {}
     for place, below, names in os.walk(folder):
         below[:] = sorted(name for name in below if not name.startswith("."))
@@ -52,16 +57,25 @@ def files_of_folder(folder: Path, label: str) -> Files:
     return _of_paths(found, label)
 
 
+def _parent(label: str) -> str:
+    return label.rpartition("/")[0]
+
+
 def files_of_revision_path(repository: Repository, tree: str, path: PurePosixPath, label: str) -> Files:
-    """`REVISION:PATH`: paths start at PATH; a file is a side of its own. Raises VdsgenError where it is not
+    """`REVISION:PATH`: paths start at PATH; a file is a side of its own. Raises InputError where it is not
     there."""
     listed = repository.files(tree, path)
     if not listed:
-        raise VdsgenError(f"{label} does not exist, a rendered directory is needed")
+        raise InputError([Problem("does not exist", label, remedy="see `git ls-tree`")])
     name = path.as_posix()
     if name in listed:
         revision, _, written = label.partition(":")
-        return _of_blobs(repository, {path.name: listed[name]}, f"{revision}:{written.rpartition('/')[0]}")
+        around = f"{revision}:{_parent(written)}"
+        if path.name in STANDING:
+            beside = repository.files(tree, path.parent)
+            if all((path.parent / needed).as_posix() in beside for needed in NEEDED):
+                return files_of_revision_path(repository, tree, path.parent, around)
+        return replace(_of_blobs(repository, {path.name: listed[name]}, around), named=True)
     below = 0 if name == "." else len(name) + 1
     return _of_blobs(
         repository, {whole[below:]: blob for whole, blob in listed.items() if is_wanted(whole)}, label

@@ -9,6 +9,7 @@ from typing import Any
 
 from vdsgen.errors import VdsgenError
 from vdsgen.review.side import DS_CONFIG, PlainConfig, alone
+from vdsgen.review.snapshot import NEEDED
 from vdsgen.review.trees.files import Files
 from vdsgen.review.trees.units import Unit, units_of
 from vdsgen.spec.planned_keys import leaves
@@ -36,6 +37,12 @@ class Pairs:
 
 def paired(old: Files, new: Files) -> Pairs:
     before, after = units_of(old), units_of(new)
+    for side, units, other in ((old, before, after), (new, after, before)):
+        if "" in other and "" not in units and not side.named:
+            raise VdsgenError(
+                f"{side.label} is no rendered directory, as the other side is: it has no {', '.join(NEEDED)}",
+                remedy="name a rendered directory or a DeepSpeed JSON; or trees of them on both sides",
+            )
     _beside_rendered(before, after)
     _beside_rendered(after, before)
     changed: list[tuple[Unit, Unit]] = []
@@ -58,7 +65,7 @@ def paired(old: Files, new: Files) -> Pairs:
 
 def _single(files: Files, units: Mapping[str, Unit], changed: Sequence[object]) -> bool:
     """Whether a side is one unit by itself: then what it is called does not matter."""
-    return not changed and len(units) == 1 and ("" in units or len(files.oids) == 1)
+    return not changed and len(units) == 1 and ("" in units or files.named)
 
 
 def _beside_rendered(units: dict[str, Unit], others: Mapping[str, Unit]) -> None:

@@ -64,7 +64,7 @@ class Unit:
     @property
     def is_config(self) -> bool:
         """Whether a JSON is a DeepSpeed config at all."""
-        return self.rendered or _is_config(next(iter(self.contents.values()), b""))
+        return self.rendered or self.files.named or _is_config(next(iter(self.contents.values()), b""))
 
 
 def units_of(files: Files) -> dict[str, Unit]:
@@ -77,7 +77,7 @@ def units_of(files: Files) -> dict[str, Unit]:
             found[folder] = Unit(files, folder, parts, rendered=True)
             continue
         for name in names:
-            if name.endswith(".json"):
+            if name.endswith(".json") or files.named:
                 found[prefix + name] = Unit(files, prefix + name, {name: prefix + name}, rendered=False)
     return found
 
