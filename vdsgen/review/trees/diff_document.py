@@ -32,7 +32,8 @@ def tree_diff_markdown(result: TreeDiff, one: Callable[[Diff], str]) -> str:
     """Verdicts, a table of settings, then every directory's own diff, folded; `one` is its Markdown. What
     would make the comment too long is counted."""
     summary = summary_of(result)
-    lines = [f"**vdsgen diff** {code(result.title)}: {markdown(counts(result))}", ""]
+    below = f", in {code(summary.prefix)}" if summary.prefix else ""
+    lines = [f"**vdsgen diff** {code(result.title)}: {markdown(counts(result))}{below}", ""]
     if summary.pairs:
         lines += [*_verdicts(summary), "", *_changes(summary)]
     lines += [*_came_and_went(result)]
@@ -64,7 +65,8 @@ def _changes(summary: Summary) -> Iterator[str]:
     if len(own) > MOST_ROWS:
         yield _folded(f"{len(own) - MOST_ROWS} more settings", _table(own[MOST_ROWS:], summary))
     if rest:
-        yield _folded(f"Housekeeping: {len(rest)} settings", _table(rest, summary))
+        noun = "setting" if len(rest) == 1 else "settings"
+        yield _folded(f"Housekeeping: {len(rest)} {noun}", _table(rest, summary))
 
 
 def _table(changes: list[KeyChange], summary: Summary) -> str:

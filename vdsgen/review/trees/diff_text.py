@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 
 from vdsgen.errors import VdsgenError
@@ -21,16 +22,30 @@ MOST_UNITS = 3
 FEW = 3
 """Directories that are named one by one: those alone in something, and those alone without it."""
 LONGEST_VALUE = 24
+LONGEST_RISK = 170
+NOTHING = 0.0005
+"""A relative change that is shown as none."""
 LOSS_CURVES = {"identical": "identical", "rounding": "the same but for rounding", "different": "different"}
 RESUMES = {"as_is": "as it is", "conversion": "only through conversion", "impossible": "not possible"}
+INDENT = 12
+"""Columns before a verdict."""
 BOLD, RED, YELLOW, GREEN = "1", "31;1", "33;1", "32;1"
+TONES = {
+    "identical": GREEN,
+    "as_is": GREEN,
+    "rounding": YELLOW,
+    "conversion": YELLOW,
+    "different": RED,
+    "impossible": RED,
+}
 
 
 def tree_diff_text(result: TreeDiff, *, colour: bool = False, verbose: bool = False) -> str:
     """`verbose` leaves nothing out."""
     paint = _painter(colour)
-    lines = [paint(BOLD, printable(result.title)), counts(result)]
     summary = summary_of(result)
+    below = f", in {printable(summary.prefix)}" if summary.prefix else ""
+    lines = [paint(BOLD, printable(result.title)), counts(result) + below]
     if summary.pairs:
         lines += ["", *_verdicts(summary, paint)]
         lines += _changes(summary, paint, verbose=verbose)
@@ -62,24 +77,27 @@ def counts(result: TreeDiff) -> str:
 
 
 def _verdicts(summary: Summary, paint: Paint) -> Iterator[str]:
-    rows: list[tuple[str, str]] = []
-    tones = {"identical": GREEN, "as_is": GREEN, "rounding": YELLOW, "conversion": YELLOW}
+    rows: list[tuple[str, str, str, str]] = []
+    """Title, colour, the words in that colour, and the rest of the line."""
     for title, classes, words in (
         ("Loss curve", summary.loss_curve, LOSS_CURVES),
         ("Resume", summary.resume, RESUMES),
     ):
         for number, (verdict, text) in enumerate(class_lines(classes, words, len(summary.pairs))):
             head, _, rest = text.partition("\0")
-            rows.append((title if number == 0 else "", paint(tones.get(verdict, RED), head) + rest))
-    rows += figure_lines(summary)
+            rows.append((title if number == 0 else "", TONES[verdict], head, rest))
+    rows += [(title, BOLD, "", text) for title, text in figure_lines(summary)]
     for number, risk in enumerate(summary.risks[:MOST_RISKS]):
         tone = RED if risk.severity == "error" else YELLOW
-        text = f"{paint(tone, risk.severity)} {risk_line(risk, summary)}"
-        rows.append(("Risks" if number == 0 else "", text))
+        rows.append(("Risks" if number == 0 else "", tone, risk.severity, f" {risk_line(risk, summary)}"))
     if len(summary.risks) > MOST_RISKS:
-        rows.append(("", f"and {len(summary.risks) - MOST_RISKS} more kinds of risk (--verbose)"))
-    for title, text in rows:
-        yield f"{title:<11} {text}".rstrip()
+        more = f"and {len(summary.risks) - MOST_RISKS} more kinds of risk (--verbose)"
+        rows.append(("", BOLD, "", more))
+    for title, tone, head, rest in rows:
+        lines = textwrap.wrap(f"{head}{rest}", WIDTH - INDENT, break_on_hyphens=False, break_long_words=False)
+        first = lines[0] if lines else ""
+        yield f"{title:<{INDENT}}{paint(tone, head) if head else ''}{first[len(head) :]}"
+        yield from (f"{'':<{INDENT + 2}}{line}" for line in lines[1:])
 
 
 def class_lines(classes: Classes, words: dict[str, str], pairs: int) -> Iterator[tuple[str, str]]:
@@ -107,7 +125,7 @@ def figure_lines(summary: Summary) -> list[tuple[str, str]]:
 
 def _memory(summary: Summary) -> str:
     most, least = summary.peak_bytes[0], summary.peak_bytes[-1]
-    if most.relative == least.relative == 0:
+    if max(abs(most.relative), abs(least.relative)) < NOTHING:
         return "peak as before"
     ends = (
         f"peak {span(least.relative, most.relative)}{_median(summary.median_peak, len(summary.peak_bytes))}"
@@ -128,7 +146,7 @@ def _fits(summary: Summary) -> str:
 
 def _step_time(summary: Summary) -> str:
     slowest, fastest = summary.step_seconds[0], summary.step_seconds[-1]
-    if slowest.relative == fastest.relative == 0:
+    if max(abs(slowest.relative), abs(fastest.relative)) < NOTHING:
         return "as before"
     ends = span(fastest.relative, slowest.relative) + _median(summary.median_step, len(summary.step_seconds))
     return f"{ends}; {seconds(slowest.old)} -> {seconds(slowest.new)}: {printable(slowest.name)}"
@@ -144,7 +162,7 @@ def risk_line(risk: RiskGroup, summary: Summary) -> str:
     text = risk.messages[0] if len(risk.messages) == 1 else risk.id
     names = "" if len(risk.names) == len(summary.pairs) else f": {some(risk.names)}"
     line = printable(f"{where}{text}{names}")
-    return line if len(line) <= WIDTH - 20 else f"{line[: WIDTH - 23]}..."
+    return line if len(line) <= LONGEST_RISK else f"{line[: LONGEST_RISK - 3]}..."
 
 
 def _changes(summary: Summary, paint: Paint, *, verbose: bool) -> Iterator[str]:
@@ -197,7 +215,7 @@ def _value(text: str) -> str:
 
 def where_of(change: KeyChange, summary: Summary, *, verbose: bool = False) -> str:
     """`all 40`, `39, not configs/x`, `2: configs/a, configs/b`."""
-    names, everywhere = change.names, [pair.name for pair in summary.pairs]
+    names, everywhere = change.names, summary.names
     if len(names) == len(everywhere):
         return f"all {len(names)}" if len(names) > 1 else printable(names[0])
     missing = [name for name in everywhere if name not in set(names)]
@@ -262,7 +280,7 @@ def listed(words: Sequence[str], most: int) -> str:
 
 
 def signed(fraction: float) -> str:
-    return f"{fraction * 100:+.1f} %"
+    return f"{fraction * 100:+.1f} %" if abs(fraction) >= NOTHING else "0 %"
 
 
 def span(low: float, high: float) -> str:

@@ -145,4 +145,4 @@ def _likeness(one: Mapping[tuple[str, ...], Any], other: Mapping[tuple[str, ...]
     keys = one.keys() | other.keys()
     missing = object()
     same = sum(one.get(key, missing) == other.get(key, missing) for key in keys)
-    return same / max(1, len(keys))
+    return float(same) / max(1, len(keys))

@@ -83,6 +83,10 @@ class Summary:
     """Of all pairs that do not say the same."""
 
     pairs: tuple[Compared, ...]
+    prefix: str
+    """The folder that all of them lie in, left out of their names; it ends in a slash, where there is one."""
+    names: tuple[str, ...]
+    """Of each pair."""
     changes: tuple[KeyChange, ...]
     loss_curve: Classes
     resume: Classes
@@ -103,31 +107,46 @@ class Summary:
         return median(one.relative for one in self.step_seconds)
 
 
+Named = Sequence[tuple[str, Compared]]
+
+
 def summary_of(result: TreeDiff) -> Summary:
     pairs = result.pairs
+    prefix = _common_folder([pair.name for pair in pairs])
+    named = [(pair.name.removeprefix(prefix), pair) for pair in pairs]
     return Summary(
         pairs=pairs,
-        changes=tuple(_changes(pairs)),
-        loss_curve=_classes(pairs, "loss_curve"),
-        resume=_classes(pairs, "resume"),
-        risks=tuple(_risks(pairs)),
-        peak_bytes=_extremes(pairs, "peak_bytes", lambda one: -one.relative),
-        headroom_bytes=_extremes(pairs, "headroom_bytes", lambda one: one.new),
-        step_seconds=_extremes(pairs, "step_seconds", lambda one: -one.relative),
+        prefix=prefix,
+        names=tuple(name for name, _ in named),
+        changes=tuple(_changes(named)),
+        loss_curve=_classes(named, "loss_curve"),
+        resume=_classes(named, "resume"),
+        risks=tuple(_risks(named)),
+        peak_bytes=_extremes(named, "peak_bytes", lambda one: -one.relative),
+        headroom_bytes=_extremes(named, "headroom_bytes", lambda one: one.new),
+        step_seconds=_extremes(named, "step_seconds", lambda one: -one.relative),
     )
 
 
-def _changes(pairs: Sequence[Compared]) -> Iterator[KeyChange]:
+def _common_folder(names: Sequence[str]) -> str:
+    if len(names) < 2:
+        return ""
+    folders = [name.split("/")[:-1] for name in names]
+    shared = 0
+    while all(len(one) > shared and one[shared] == folders[0][shared] for one in folders):
+        shared += 1
+    return "".join(f"{part}/" for part in folders[0][:shared])
+
+
+def _changes(pairs: Named) -> Iterator[KeyChange]:
     """Those that say something of their own, by group, the most frequent first."""
     found: dict[tuple[str, str, str], list[tuple[Any, Any, str]]] = {}
-    for pair in pairs:
+    for where, pair in pairs:
         for change in pair.document["changes"]:
             if change["follows_from"] is not None or not change["affects"]:
                 continue
             key = (change["affects"][0], change["file"], change["key"])
-            found.setdefault(key, []).append(
-                (change.get("old", _ABSENT), change.get("new", _ABSENT), pair.name)
-            )
+            found.setdefault(key, []).append((change.get("old", _ABSENT), change.get("new", _ABSENT), where))
     changes = [_key_change(*key, made) for key, made in found.items()]
     yield from sorted(changes, key=lambda one: (_rank(one.group), -len(one.names), one.file, one.key))
 
@@ -167,15 +186,15 @@ def _ratio(made: Sequence[tuple[Any, Any, str]]) -> float | None:
     return ratios.pop() if len(ratios) == 1 else None
 
 
-def _classes(pairs: Sequence[Compared], name: str) -> Classes:
+def _classes(pairs: Named, name: str) -> Classes:
     names: dict[str, list[str]] = {}
     because: dict[str, Counter[str]] = {}
-    for pair in pairs:
+    for where, pair in pairs:
         verdicts = pair.document.get("verdicts") or {}
         verdict = verdicts.get(name)
         if verdict is None:
             continue
-        names.setdefault(verdict, []).append(pair.name)
+        names.setdefault(verdict, []).append(where)
         because.setdefault(verdict, Counter()).update(verdicts.get(f"{name}_because", ()))
     return Classes(
         {verdict: tuple(found) for verdict, found in names.items()},
@@ -183,24 +202,22 @@ def _classes(pairs: Sequence[Compared], name: str) -> Classes:
     )
 
 
-def _risks(pairs: Sequence[Compared]) -> Iterator[RiskGroup]:
+def _risks(pairs: Named) -> Iterator[RiskGroup]:
     found: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for pair in pairs:
+    for where, pair in pairs:
         for risk in pair.document.get("risks") or ():
-            found.setdefault((risk["severity"], risk["id"]), []).append((risk["message"], pair.name))
+            found.setdefault((risk["severity"], risk["id"]), []).append((risk["message"], where))
     order = sorted(found.items(), key=lambda entry: (entry[0][0] != "error", -len(entry[1]), entry[0][1]))
     for (severity, name), told in order:
         messages = tuple(dict.fromkeys(message for message, _ in told))
         yield RiskGroup(name, severity, messages, tuple(dict.fromkeys(where for _, where in told)))
 
 
-def _extremes(
-    pairs: Sequence[Compared], figure: str, order: Callable[[Extreme], float]
-) -> tuple[Extreme, ...]:
+def _extremes(pairs: Named, figure: str, order: Callable[[Extreme], float]) -> tuple[Extreme, ...]:
     found = []
-    for pair in pairs:
+    for where, pair in pairs:
         predicted = pair.document.get("predicted") or {}
         old, new = predicted.get("old"), predicted.get("new")
         if old is not None and new is not None:
-            found.append(Extreme(pair.name, old[figure], new[figure]))
+            found.append(Extreme(where, old[figure], new[figure]))
     return tuple(sorted(found, key=lambda one: (order(one), one.name)))
