@@ -10,6 +10,7 @@ from pathlib import Path
 from vdsgen.catalog.inputs import open_experiment, open_lab
 from vdsgen.errors import InputError, Problem, VdsgenError
 from vdsgen.review.check import Sources
+from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.lab import Lab
 from vdsgen.spec.load import validated
 from vdsgen.spec.manifest import Manifest, Rendering
@@ -68,11 +69,11 @@ def wanted_by(manifests: tuple[Path, ...]) -> Wanted:
     entries: list[Entry] = []
     gone: list[Gone] = []
     problems: list[Problem] = []
-    labs: dict[Path, Lab] = {}
+    opened = Inputs()
     for path in manifests:
         for rendering in read_manifest(path).rendered:
             try:
-                for one in _entries(path.parent, rendering, labs):
+                for one in _entries(path.parent, rendering, opened):
                     (gone if isinstance(one, Gone) else entries).append(one)  # type: ignore[arg-type]
             except InputError as error:
                 problems += error.problems
@@ -81,21 +82,43 @@ def wanted_by(manifests: tuple[Path, ...]) -> Wanted:
     return Wanted(tuple(path.parent for path in manifests), tuple(entries), tuple(gone))
 
 
-def _entries(root: Path, rendering: Rendering, labs: dict[Path, Lab]) -> Iterator[Entry | Gone]:
+class Inputs:
+    """Experiments and labs, each read once."""
+
+    def __init__(self) -> None:
+        self._labs: dict[Path, Lab] = {}
+        self._experiments: dict[tuple[Path, tuple[str, ...]], Experiment] = {}
+
+    def lab(self, path: Path) -> Lab:
+        if path not in self._labs:
+            self._labs[path] = open_lab(path)
+        return self._labs[path]
+
+    def experiment(self, path: Path, overrides: tuple[str, ...]) -> Experiment:
+        key = (path, overrides)
+        if key not in self._experiments:
+            self._experiments[key] = open_experiment(path, overrides)
+        return self._experiments[key]
+
+
+def _entries(root: Path, rendering: Rendering, opened: Inputs) -> Iterator[Entry | Gone]:
     experiment_path, lab_path = beside(root, rendering.experiment), beside(root, rendering.lab)
     out = inside(root, rendering.out)
+    templates = None if rendering.templates is None else beside(root, rendering.templates)
     lost = [
         f"its {kind} {path} is gone"
-        for kind, path in (("experiment", experiment_path), ("lab", lab_path))
-        if not path.exists()
+        for kind, path in (
+            ("experiment", experiment_path),
+            ("lab", lab_path),
+            ("folder of templates", templates),
+        )
+        if path is not None and not path.exists()
     ]
     if lost:
         yield Gone(out, " and ".join(lost))
         return
-    if lab_path not in labs:
-        labs[lab_path] = open_lab(lab_path)
-    known = {pool.name: pool for pool in labs[lab_path].pools}
-    experiment = open_experiment(experiment_path, rendering.set)
+    known = {pool.name: pool for pool in opened.lab(lab_path).pools}
+    experiment = opened.experiment(experiment_path, rendering.set)
     names = rendering.pools or tuple(known)
     for name in names:
         directory = out if len(names) == 1 else out / name
@@ -103,7 +126,6 @@ def _entries(root: Path, rendering: Rendering, labs: dict[Path, Lab]) -> Iterato
             yield Gone(directory, f"{lab_path} has no pool {name} any more")
             continue
         sources = Sources(experiment, known[name], str(experiment_path), str(lab_path), rendering.also)
-        templates = None if rendering.templates is None else beside(root, rendering.templates)
         yield Entry(directory, sources, experiment_path, rendering.set, templates, alone=len(names) == 1)
 
 
