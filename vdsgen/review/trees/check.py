@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from vdsgen.errors import InputError, NoPlanFitsError, VdsgenError
-from vdsgen.render.render import KNOWN_FILES
+from vdsgen.render.file_names import KNOWN_FILES
 from vdsgen.review.adopt import Edit, edits_of
 from vdsgen.review.check import Checked, Replan, check
 from vdsgen.review.directory import RenderedDirectory, rendered_directory
