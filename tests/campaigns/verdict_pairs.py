@@ -144,6 +144,7 @@ def of_optimizers() -> Iterator[Pair]:
         ("weight_decay 0.01 written", ADAMW | {"weight_decay": 0.01}),
         ("weight_decay 0", ADAMW | {"weight_decay": 0.0}),
         ("weight_decay 0.1", ADAMW | {"weight_decay": 0.1}),
+        ("adam_w_mode false beside AdamW", ADAMW | {"adam_w_mode": False}),
     ):
         yield edit(what, base, {"optimizer.params": params}, "fp32")
     adam = {"optimizer": {"type": "Adam", "params": ADAMW}}
@@ -182,6 +183,7 @@ def of_schedules() -> Iterator[Pair]:
         ("warmup_num_steps 6 -> 60", {"scheduler.params.warmup_num_steps": 60}),
         ("warmup_max_lr doubled", {"scheduler.params.warmup_max_lr": 2e-3}),
         ("without a scheduler", {"scheduler": GONE}),
+        ("warmup_max_lr left out", {"scheduler.params.warmup_max_lr": GONE}),
         ("warmup_min_lr 0 left out", {"scheduler.params.warmup_min_lr": GONE}),
     ):
         yield edit(what, base, params, "fp32")
@@ -192,7 +194,9 @@ def of_schedules() -> Iterator[Pair]:
     cosine = changed(base, {"scheduler": {"type": "WarmupCosineLR", "params": params}})
     longer = {"scheduler.params.total_num_steps": 40}
     yield edit("total_num_steps of a cosine doubled", cosine, longer, "fp32")
-    yield edit("learning rate in `optimizer` under WarmupCosineLR", cosine, {"optimizer.params.lr": 3e-3}, "fp32")
+    yield edit(
+        "learning rate in `optimizer` under WarmupCosineLR", cosine, {"optimizer.params.lr": 3e-3}, "fp32"
+    )
     params = {"warmup_min_lr": 0, "warmup_max_lr": 1e-3, "warmup_num_steps": 2, "total_num_steps": 20}
     decaying = changed(base, {"scheduler": {"type": "WarmupDecayLR", "params": params}})
     yield edit("total_num_steps of a line doubled", decaying, longer, "fp32")
@@ -255,7 +259,10 @@ def of_the_rest() -> Iterator[Pair]:
         ("allgather_partitions off", {"zero_optimization.allgather_partitions": False}),
         ("multi-rank buckets off", {"zero_optimization.use_multi_rank_bucket_allreduce": False}),
         ("parameter_alignment", {"zero_optimization.parameter_alignment": True}),
-        ("comms_logger", {"comms_logger": {"enabled": True, "verbose": False, "prof_all": True, "debug": False}}),
+        (
+            "comms_logger",
+            {"comms_logger": {"enabled": True, "verbose": False, "prof_all": True, "debug": False}},
+        ),
     ):
         yield edit(what, base, changes, "bf16")
 

@@ -1,6 +1,6 @@
 """What a change of a config comes to: both sides trained, and the old one's checkpoint resumed under the new.
 
-python -m tests.campaigns.verdicts
+python -m tests.campaigns.verdicts [--only WORDS]
 
 For each pair of tests/campaigns/verdict_pairs.py: losses, gradient norms and, to the last bit, all weights after
 the same steps; then the checkpoint of the old side under the new config, once loaded by DeepSpeed itself and once
@@ -9,6 +9,7 @@ as `vdsgen launch --resume` does it, with all states against those that the old 
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import sys
@@ -18,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.campaigns.figures import REVIEWS, write
+from tests.campaigns.figures import REVIEWS, read, write
 from tests.campaigns.replans import TOLERANCES
 from tests.campaigns.verdict_pairs import Config, Pair, all_pairs
 from tests.campaigns.verdict_tables import LOADERS, section
@@ -158,13 +159,22 @@ def loaded(ranks: Sequence[Mapping[str, Any]], straight: Sequence[Sequence[float
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--only", default="", help="pairs with these words in their names; others keep their figures"
+    )
+    only = parser.parse_args().only
+    topics = all_pairs()
+    chosen = [pair for own in topics.values() for pair in own if only in str(pair)]
     folder = Path(tempfile.mkdtemp(prefix="verdicts-"))
     try:
-        topics = all_pairs()
-        found = rows([pair for own in topics.values() for pair in own], folder)
+        found = {one["pair"]: one for one in rows(chosen, folder)}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    by_name = {one["pair"]: one for one in found}
+    kept = read("verdicts", REVIEWS)["figures"]["topics"].values() if only else ()
+    by_name = {one["pair"]: one for own in kept for one in own} | found
     figures = {
         "steps": STEPS,
         "saved": SAVED,

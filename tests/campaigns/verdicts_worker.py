@@ -59,8 +59,9 @@ def gone_on(engine: TrainingEngine, case: dict[str, Any], run: Path) -> dict[str
         answer: dict[str, Any] = {"loaded": path is not None}
     else:
         before = rendered_of(case["old"])
-        with contextlib.redirect_stdout(said), mock.patch.object(
-            checkpoint, "plan_of_checkpoint", return_value=before
+        with (
+            contextlib.redirect_stdout(said),
+            mock.patch.object(checkpoint, "plan_of_checkpoint", return_value=before),
         ):
             checkpoint.resume(engine, run, rendered_of(case["config"]))
         answer = {"loaded": True, "converted": ELSEWHERE in said.getvalue()}

@@ -119,7 +119,9 @@ def _section(config: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
 def _rendered(pair: HeldOut, side: str, folder: Path) -> Path:
     """Planned and rendered by `vdsgen generate`; then edited, if the pair is of edits."""
     directory = folder / side / "plan"
-    experiment = yaml.safe_load((FOLDER / "inputs" / f"{pair['experiment'] or 'video-1.5b'}.yaml").read_text())
+    experiment = yaml.safe_load(
+        (FOLDER / "inputs" / f"{pair['experiment'] or 'video-1.5b'}.yaml").read_text()
+    )
     lab = yaml.safe_load((FOLDER / "inputs" / "four-24gb.yaml").read_text())
     new = side == "new"
     if new and pair["lab"]:
