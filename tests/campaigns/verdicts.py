@@ -2,9 +2,10 @@
 
 python -m tests.campaigns.verdicts [--only WORDS]
 
-For each pair of tests/campaigns/verdict_pairs.py: losses, gradient norms and, to the last bit, all weights after
-the same steps; then the checkpoint of the old side under the new config, once loaded by DeepSpeed itself and once
-as `vdsgen launch --resume` does it, with all states against those that the old side's ranks had in memory.
+For each pair of tests/campaigns/verdict_pairs.py: losses, gradient norms and, to the last bit, all weights
+after the same steps; then the checkpoint of the old side under the new config, once loaded by DeepSpeed itself
+and once as `vdsgen launch --resume` does it, with all states against those that the old side's ranks had in
+memory.
 """
 
 from __future__ import annotations
@@ -143,8 +144,8 @@ def differ(old: Sequence[Sequence[float]], new: Sequence[Sequence[float]], colum
 
 
 def loaded(ranks: Sequence[Mapping[str, Any]], straight: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """How going on from the checkpoint went: the states of all ranks against the saved ones, and what followed
-    against the old side's `straight` steps."""
+    """How going on from the checkpoint went: the states of all ranks against the saved ones, and what
+    followed against the old side's `straight` steps."""
     errors = [rank["error"] for rank in ranks if "error" in rank]
     if errors:
         return {"error": errors[0]}

@@ -1,9 +1,10 @@
-"""One rank that trains a tiny model under one config after another, and goes on from the checkpoints of others.
+"""One rank that trains a tiny model under one config after another, and goes on from checkpoints of others.
 
-Reads {"cases": [...], "folder": ...} from standard input and prints, as its last line, a result a case. A case
-has `name`, `config`, `steps`, and either `save_at` (a step to save a checkpoint after, with all states beside
-it) or `source`, the case whose checkpoint it goes on from: `by` DeepSpeed's own loader, or by what `vdsgen
-launch --resume` does. What a case raises is its result: every rank raises it alike, or the campaign's time runs out.
+Reads {"cases": [...], "folder": ...} from standard input and prints, as its last line, a result a case. A
+case has `name`, `config`, `steps`, and either `save_at` (a step to save a checkpoint after, with all states
+beside it) or `source`, the case whose checkpoint it goes on from: `by` DeepSpeed's own loader, or by what
+`vdsgen launch --resume` does. What a case raises is its result: every rank raises it alike, or the campaign's
+time runs out.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""The held-out pairs: configs that differ in something whose effect is known, from the engine's code, from papers
-or from really training both sides (tests/campaigns/verdicts.py). None of it was written from what `vdsgen diff` says.
+"""The held-out pairs: configs that differ in something whose effect is known, from the engine's code, from
+papers or from really training both sides (tests/campaigns/verdicts.py). None of it was written from what
+`vdsgen diff` says.
 """
 
 from __future__ import annotations
@@ -119,10 +120,8 @@ def _section(config: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
 def _rendered(pair: HeldOut, side: str, folder: Path) -> Path:
     """Planned and rendered by `vdsgen generate`; then edited, if the pair is of edits."""
     directory = folder / side / "plan"
-    experiment = yaml.safe_load(
-        (FOLDER / "inputs" / f"{pair['experiment'] or 'video-1.5b'}.yaml").read_text()
-    )
-    lab = yaml.safe_load((FOLDER / "inputs" / "four-24gb.yaml").read_text())
+    experiment = _input(pair["experiment"] or "video-1.5b")
+    lab = _input("four-24gb")
     new = side == "new"
     if new and pair["lab"]:
         lab["pools"][0] |= pair["lab"]
@@ -135,6 +134,11 @@ def _rendered(pair: HeldOut, side: str, folder: Path) -> Path:
         assert old in content, f"{pair.name}: {old!r} is not in {name}"
         (directory / name).write_text(content.replace(old, text, 1))
     return directory
+
+
+def _input(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((FOLDER / "inputs" / f"{name}.yaml").read_text())
+    return content
 
 
 @cache

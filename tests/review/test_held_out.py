@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.campaigns.figures import REVIEWS, read
+from tests.campaigns.verdict_tables import resumes
 from tests.review.held_out_pairs import HeldOut, held_out, written
 from vdsgen.cli.diff import command as diff
 
@@ -18,6 +19,13 @@ PAIRS = list(held_out())
 MEASURED = {
     row["pair"]: row for rows in read("verdicts", REVIEWS)["figures"]["topics"].values() for row in rows
 }
+RESUMES = {
+    "as it is": {"as_is"},
+    "converted": {"conversion"},
+    "refused": {"conversion", "impossible"},
+    "other states": {"conversion", "impossible"},
+}
+"""What training showed of a checkpoint, and the verdicts that are right about it."""
 HOUSEKEEPING = {"housekeeping"}
 TOLERANCE = 1e-6
 """Of learning rates, relative."""
@@ -130,3 +138,6 @@ def test_what_is_known_is_what_training_showed(pair: HeldOut) -> None:
         assert run["within_rounding"]
     elif known == ("different",):
         assert not run["same_weights"]
+    shown = resumes(run, "deepspeed" if pair.is_plain else "vdsgen")
+    resuming = pair.allowed("resume") if not pair.same else ("as_is",)
+    assert not resuming or set(resuming) & RESUMES[shown], shown
