@@ -14,7 +14,8 @@ OPENING = """\
 
 `vdsgen diff` says whether a loss curve changes and whether a run can be resumed. What it says is held against
 the pairs in `tests/review/held_out`, whose truth is in the engine's code, in papers, or here: measured, by
-training both sides. This page is made of the figures in `docs/measured/reviews` by `python -m tests.update_verdicts`.
+training both sides. This page is made of the figures in `docs/measured/reviews` by
+`python -m tests.update_verdicts`.
 
 """
 

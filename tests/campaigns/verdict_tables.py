@@ -20,7 +20,7 @@ def resumes(row: Row, by: str) -> str:
 
 
 def is_overruled(row: Row) -> bool:
-    """The change does something to a run, and nothing to one that is resumed: the checkpoint's value stays."""
+    """The change does something to a run, and nothing to one that is resumed."""
     return not row["same_weights"] and all(row["resumed"][by].get("as_before", False) for by in LOADERS)
 
 
@@ -29,12 +29,12 @@ def section(figures: Mapping[str, Any]) -> str:
     same = [row for row in trained if row["same_weights"]]
     count = sum(map(len, figures["topics"].values()))
     lines = [
-        f"{count} pairs of engine configs that differ in one thing, each trained for {figures['steps']} steps "
-        "on the same clips from the same weights: a tiny model, one to four ranks. *Weights*: all fp32 weights "
-        "after the last step, compared to the last bit. Differences are relative, the largest of all steps. "
-        f"Then the old side's checkpoint of step {figures['saved']} goes on under the new config, in engines "
-        "that began with other weights: loaded by DeepSpeed itself, and as `vdsgen launch --resume` loads it; "
-        "all weights and moments are compared with those that the old side's ranks had in memory.",
+        f"{count} pairs of engine configs that differ in one thing, each trained for {figures['steps']} "
+        "steps on the same clips from the same weights: a tiny model, one to four ranks. *Weights*: all fp32 "
+        "weights after the last step, compared to the last bit. Differences are relative, the largest of all "
+        f"steps. Then the old side's checkpoint of step {figures['saved']} goes on under the new config, in "
+        "engines that began with other weights: loaded by DeepSpeed itself, and as `vdsgen launch --resume` "
+        "loads it; all weights and moments are compared with those that the old side's ranks had in memory.",
         "",
         f"Of {count}, {len(same)} left every weight as it was, {len(trained) - len(same)} did not, and "
         f"{count - len(trained)} are refused by the engine.",
@@ -48,8 +48,8 @@ def section(figures: Mapping[str, Any]) -> str:
 
 def _noted(trained: Sequence[Row]) -> Iterator[str]:
     yield from _listed(
-        "Changes that do nothing to a run that is resumed, where the checkpoint's own values hold: it goes on "
-        "as the old side would have, to the last bit",
+        "Changes that do nothing to a run that is resumed, where the checkpoint's own values hold: it goes "
+        "on as the old side would have, to the last bit",
         trained,
         is_overruled,
     )
