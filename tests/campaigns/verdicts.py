@@ -4,8 +4,8 @@ python -m tests.campaigns.verdicts [--only WORDS]
 
 For each pair of tests/campaigns/verdict_pairs.py: losses, gradient norms and, to the last bit, all weights
 after the same steps; then the checkpoint of the old side under the new config, once loaded by DeepSpeed
-itself and once as `vdsgen launch --resume` does it, with all states against those that the old side's ranks had in
-memory.
+itself and once as `vdsgen launch --resume` does it, with all states against those that the old side's ranks
+had in memory.
 """
 
 from __future__ import annotations
