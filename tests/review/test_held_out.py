@@ -91,22 +91,30 @@ def _wrong_rates(pair: HeldOut, said: Mapping[str, float] | None) -> Iterator[st
 
 
 def _wrong_directions(pair: HeldOut, document: Mapping[str, Any]) -> Iterator[str]:
-    for part, known in (pair["memory"] or {}).items():
-        old, new = (memory_of(document, side, part) for side in ("old", "new"))
-        if direction(old, new) != known:
-            yield f"memory, {part}: {old} -> {new}, known: {known}"
-    if pair["time"]:
-        old, new = (document["predicted"][side]["step_seconds"] for side in ("old", "new"))
-        if direction(old, new) != pair["time"]:
-            yield f"time of a step: {old} -> {new}, known: {pair['time']}"
+    time = pair["time"] or {}
+    for what, known, figures in (
+        ("memory", pair["memory"] or {}, memory_of),
+        ("time", {"step": time} if isinstance(time, str) else time, time_of),
+    ):
+        for part, way in known.items():
+            old, new = (figures(document, side, part) for side in ("old", "new"))
+            if direction(old, new) != way:
+                yield f"{what}, {part}: {old} -> {new}, known: {way}"
 
 
-def memory_of(document: Mapping[str, Any], side: str, part: str) -> int:
+def memory_of(document: Mapping[str, Any], side: str, part: str) -> float:
     """Bytes of the fullest GPU, or of one component on the first stage."""
     if part == "peak":
-        return max(document["predicted"][side]["stage_peak_bytes"])
-    stage = json.loads(Path(document[side], "plan.json").read_text())["stages"][0]
-    return int(stage["memory"][f"{part}_bytes"])
+        return float(document["predicted"][side]["peak_bytes"])
+    stage = document["impact"]["memory"]["stages"][0]
+    return float(stage["components"][f"{part}_bytes"][side])
+
+
+def time_of(document: Mapping[str, Any], side: str, part: str) -> float:
+    """Seconds of a step, or of one cause in it."""
+    if part == "step":
+        return float(document["predicted"][side]["step_seconds"])
+    return float(document["impact"]["time"][f"{part}_seconds"][side])
 
 
 def direction(old: float, new: float) -> str:
