@@ -98,14 +98,22 @@ def of_communication() -> Iterator[Pair]:
             ("contiguous_gradients", False),
             ("round_robin_gradients", True),
         ):
-            change = {f"zero_optimization.{what}": value}
-            yield edit(f"{what} {json.dumps(value)}, ZeRO-{stage}", base, change, precision)
+            yield of_zero(what, value, base, precision, f"ZeRO-{stage}")
     # Sums of four have an order, which buckets may change; those of two have none.
     base = config(1, 4, 2, "fp32")
     for what, value in (("reduce_bucket_size", 1000), ("reduce_scatter", False), ("overlap_comm", True)):
-        change = {f"zero_optimization.{what}": value}
-        yield edit(f"{what} {json.dumps(value)}, ZeRO-2, four ranks", base, change, "fp32")
+        yield of_zero(what, value, base, "fp32", "ZeRO-2, four ranks")
     yield layouts("ZeRO 1 -> 2 without accumulation", (1, 4, 1), (1, 4, 2), "fp32")
+    yield from of_reduction()
+
+
+def of_zero(what: str, value: Any, base: Config, precision: str, where: str) -> Pair:
+    change = {f"zero_optimization.{what}": value}
+    return edit(f"{what} {json.dumps(value)}, {where}", base, change, precision)
+
+
+def of_reduction() -> Iterator[Pair]:
+    """What gradients are added in, and what of."""
     for stage, precision in ((0, "fp32"), (0, "bf16"), (2, "bf16")):
         base = changed(config(1, 2, stage, precision), {"zero_optimization.reduce_scatter": False})
         yield edit(f"prescale_gradients, ZeRO-{stage}", base, {"prescale_gradients": True}, precision)
@@ -119,16 +127,16 @@ def of_communication() -> Iterator[Pair]:
         )
     for stage in (0, 2):
         for to, precision in (("fp32", "bf16"), ("bf16", "fp32")):
+            sent = {"communication_data_type": to}
             base = config(1, 2, stage, precision)
-            change = {"communication_data_type": to}
-            yield edit(f"gradients travel in {to}, ZeRO-{stage}", base, change, precision)
+            yield edit(f"gradients travel in {to}, ZeRO-{stage}", base, sent, precision)
     for stage in (1, 2):
-        base = config(1, 2, stage, "bf16")
-        change = {"data_types": {"grad_accum_dtype": "fp32"}}
-        yield edit(f"gradients add up in fp32, ZeRO-{stage}", base, change, "bf16")
+        summed = {"data_types": {"grad_accum_dtype": "fp32"}}
+        what = f"gradients add up in fp32, ZeRO-{stage}"
+        yield edit(what, config(1, 2, stage, "bf16"), summed, "bf16")
     base = config(1, 2, 0, "bf16")
-    change = {"vdsgen": {"gradient_compression": "int8"}}
-    yield edit("gradients compressed to int8", base, change, "bf16")
+    packed = {"vdsgen": {"gradient_compression": "int8"}}
+    yield edit("gradients compressed to int8", base, packed, "bf16")
     yield edit("gradients added and not averaged", base, {"gradient_allreduce_op": "sum"}, "bf16")
 
 
@@ -285,8 +293,7 @@ def of_stage_3() -> Iterator[Pair]:
         ("stage3_gather_16bit_weights_on_model_save", True),
         ("memory_efficient_linear", False),
     ):
-        change = {f"zero_optimization.{what}": value}
-        yield edit(f"{what} {json.dumps(value)}, ZeRO-3", base, change, "fp32")
+        yield of_zero(what, value, base, "fp32", "ZeRO-3")
     yield edit("gradient_clipping 1.0 -> 0, ZeRO-3", base, {"gradient_clipping": 0.0}, "fp32")
 
 

@@ -49,7 +49,7 @@ def run(cases: Sequence[Case], folder: Path) -> dict[str, list[dict[str, Any]]]:
     by_kind: dict[Kind, list[Case]] = {}
     for case in cases:
         by_kind.setdefault(kind(case), []).append(case)
-    found = {}
+    found: dict[str, list[dict[str, Any]]] = {}
     for one, own in sorted(by_kind.items()):
         began = time.monotonic()
         said = run_ranks(WORKER, one.ranks, {"cases": own, "folder": str(folder)}, TIMEOUT_SECONDS)
@@ -127,7 +127,7 @@ def row(
         "loss_difference": differences[0],
         "norm_difference": differences[1],
         "same_rates": differences[3] == 0,
-        "within_rounding": differences[0] <= TOLERANCES[pair.precision],
+        "within_rounding": differences[0] is not None and differences[0] <= TOLERANCES[pair.precision],
         "optimizers": [side["optimizer"] for side in (before, after)],
         "resumed": {by: loaded(ranks, before["figures"][SAVED:]) for by, ranks in resumed.items()},
     }

@@ -91,7 +91,7 @@ def _plain(pair: HeldOut, side: str, folder: Path) -> Path:
 def plain_text(value: Any) -> str:
     if isinstance(value, str) and value.lstrip().startswith("{"):
         return value
-    change = {"base": value} if isinstance(value, str) else value
+    change: dict[str, Any] = {"base": value} if isinstance(value, str) else value
     text = (FOLDER / "bases" / f"{change['base']}.json").read_text()
     if change.keys() == {"base"}:
         return text
