@@ -29,6 +29,8 @@ def section(figures: Mapping[str, Any]) -> str:
     same = [row for row in trained if row["same_weights"]]
     count = sum(map(len, figures["topics"].values()))
     lines = [
+        "## Measured",
+        "",
         f"{count} pairs of engine configs that differ in one thing, each trained for {figures['steps']} "
         "steps on the same clips from the same weights: a tiny model, one to four ranks. *Weights*: all fp32 "
         "weights after the last step, compared to the last bit. Differences are relative, the largest of all "
@@ -42,7 +44,7 @@ def section(figures: Mapping[str, Any]) -> str:
         *_noted(trained),
     ]
     for topic, rows in figures["topics"].items():
-        lines += ["", f"## {topic}", "", *_table(rows)]
+        lines += ["", f"### {topic}", "", *_table(rows)]
     return "\n".join(lines)
 
 
