@@ -17,8 +17,8 @@ OPENING = """\
 # What a changed setting really does
 
 `vdsgen diff` says whether a change touches the loss curve, and whether a run can be resumed under it. What
-it says is held against pairs of configs in `tests/review/held_out` that were written without looking at it: their
-truth is in the engine's code, in papers, or measured here by training both sides.
+it says is held against pairs of configs in `tests/review/held_out` that were written without looking at it:
+their truth is in the engine's code, in papers, or measured here by training both sides.
 `tests/review/test_held_out.py` asks for all of them. This page is made by `python -m tests.update_verdicts`.
 """
 DEPENDS = "depends on more than the config says"
