@@ -1,6 +1,6 @@
 """What a change of a config comes to: both sides trained, and the old one's checkpoint resumed under the new.
 
-python -m tests.campaigns.verdicts [--only WORDS]
+python -m tests.campaigns.verdicts [--only WORDS]...
 
 For each pair of tests/campaigns/verdict_pairs.py: losses, gradient norms and, to the last bit, all weights
 after the same steps; then the checkpoint of the old side under the new config, once loaded by DeepSpeed
@@ -160,15 +160,14 @@ def loaded(ranks: Sequence[Mapping[str, Any]], straight: Sequence[Sequence[float
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser()
     parser.add_argument(
-        "--only", default="", help="pairs with these words in their names; others keep their figures"
+        "--only", action="append", default=[], metavar="WORDS", help="pairs with WORDS in their names alone"
     )
     only = parser.parse_args().only
     topics = all_pairs()
-    chosen = [pair for own in topics.values() for pair in own if only in str(pair)]
+    everything = [pair for own in topics.values() for pair in own]
+    chosen = [pair for pair in everything if not only or any(words in str(pair) for words in only)]
     folder = Path(tempfile.mkdtemp(prefix="verdicts-"))
     try:
         found = {one["pair"]: one for one in rows(chosen, folder)}
