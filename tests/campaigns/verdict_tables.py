@@ -19,6 +19,11 @@ def resumes(row: Row, by: str) -> str:
     return "converted" if found["converted"] else "as it is"
 
 
+def is_wrong(row: Row, by: str) -> bool:
+    """Other states, and nothing was said of it: what is converted is told to be."""
+    return resumes(row, by) == "other states" and not row["resumed"][by]["converted"]
+
+
 def is_overruled(row: Row) -> bool:
     """The change does something to a run, and nothing to one that is resumed."""
     return not row["same_weights"] and all(row["resumed"][by].get("as_before", False) for by in LOADERS)
@@ -59,7 +64,7 @@ def _noted(trained: Sequence[Row]) -> Iterator[str]:
         yield from _listed(
             f"{words} loads without a word what is not the saved states",
             trained,
-            lambda row, by=by: resumes(row, by) == "other states",  # type: ignore[misc]
+            lambda row, by=by: is_wrong(row, by),  # type: ignore[misc]
         )
 
 
