@@ -12,17 +12,19 @@ from typing import Any
 from vdsgen.files import write_atomically
 
 FOLDER = Path(__file__).parents[2] / "docs" / "measured" / "reliability"
+REVIEWS = FOLDER.with_name("reviews")
+"""What reviews of changes are held against."""
 
 
-def write(campaign: str, command: str, figures: dict[str, Any]) -> None:
+def write(campaign: str, command: str, figures: dict[str, Any], folder: Path = FOLDER) -> None:
     """`command`: as somebody would type it to measure the same again."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     document = {"command": command, "machine": _machine(), "figures": figures}
-    write_atomically(FOLDER / f"{campaign}.json", (json.dumps(document, indent=2) + "\n").encode())
+    write_atomically(folder / f"{campaign}.json", (json.dumps(document, indent=2) + "\n").encode())
 
 
-def read(campaign: str) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads((FOLDER / f"{campaign}.json").read_bytes())
+def read(campaign: str, folder: Path = FOLDER) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((folder / f"{campaign}.json").read_bytes())
     return document
 
 
