@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("vdsgen.cli.generate", "Plan, and render the files that training runs from."),
     "check": ("vdsgen.cli.check", "Fail if a rendered directory is stale or was edited by hand."),
     "diff": ("vdsgen.cli.diff", "Say what a change does to memory, speed and numerics."),
+    "report": ("vdsgen.cli.report", "Write one HTML file about a plan, or two side by side."),
     "lint": ("vdsgen.cli.lint", "Say what is wrong with a DeepSpeed config, whoever wrote it."),
     "verify": ("vdsgen.cli.verify", "Prove a plan's memory: every stage on tensors without memory."),
     "cache": ("vdsgen.cli.cache", "Encode clips and captions once, into the cache that training reads."),
