@@ -21,7 +21,12 @@ import click
     type=click.Path(path_type=Path, dir_okay=False),
     help="Also write the schedule for Perfetto and chrome://tracing (of DIR, where there are two).",
 )
-def command(directories: tuple[Path, ...], out: Path, trace: Path | None) -> None:
+@click.option(
+    "--all-alternatives",
+    is_flag=True,
+    help="Time every variant of every layout for the picture of alternatives: seconds to minutes.",
+)
+def command(directories: tuple[Path, ...], out: Path, trace: Path | None, all_alternatives: bool) -> None:
     """Write one HTML file about the rendered directory DIR, or about DIR and DIR2 side by side.
 
     Memory over the time of a step, the pipeline's schedule, where the time goes, the machines and their
@@ -35,7 +40,7 @@ def command(directories: tuple[Path, ...], out: Path, trace: Path | None) -> Non
         raise click.UsageError("one directory, or two to compare")
     progress = ProgressLine("Planning the alternatives")
     try:
-        content = plan_report(directories, progress)
+        content = plan_report(directories, progress, every_alternative=all_alternatives)
     finally:
         progress.erase()
     write_page(out, content)

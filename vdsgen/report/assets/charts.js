@@ -2,47 +2,26 @@
 // A series' tooltip is an element that report.tip made; `points` are rows of [series, index] for arrow keys.
 "use strict";
 (() => {
-  const { formats, axis, tip, DASHES, decal, builders } = report;
+  const { formats, axis, legend, tip, DASHES, decal, builders } = report;
 
-  const limitLine = (limits, page, vertical) => ({
+  // Lines across a chart: of a value's axis, and upright ones. `below`: where upright lines end at the bottom.
+  const limitLine = (limits, marks, page, below) => ({
     silent: true,
     symbol: "none",
     lineStyle: { color: page.capacity, type: [6, 4], width: 2 },
-    label: { color: page.capacity, fontSize: 11, position: vertical ? "end" : "insideEndTop" },
-    data: limits.map(({ at, label }) => ({ [vertical ? "xAxis" : "yAxis"]: at, label: { formatter: label } })),
+    data: [
+      ...limits.map(({ at, label }) => ({ yAxis: at, label: { formatter: label, color: page.capacity, fontSize: 11, position: "insideEndTop" } })),
+      ...marks.map(({ at, label }) => ({ xAxis: at, label: { formatter: label, color: page.capacity, fontSize: 11, rotate: 0, position: below ? "start" : "end" } })),
+    ],
   });
-  const legend = (page, names, narrow) => ({
-    type: narrow ? "scroll" : "plain",
-    data: names,
-    top: 0,
-    left: 0,
-    right: 0,
-    itemWidth: 18,
-    itemHeight: 11,
-    itemGap: 12,
-    textStyle: { color: page.text, fontSize: 12 },
-    inactiveColor: page.idle_edge,
-    pageTextStyle: { color: page.muted },
-  });
-  // A legend of several rows needs room: about seven pixels a letter.
-  const legendHeight = (names, width, narrow) => {
-    if (narrow) return 26;
-    let rows = 1;
-    let used = 0;
-    for (const name of names) {
-      const needed = 34 + 6.6 * name.length + 12;
-      if (used + needed > width) [rows, used] = [rows + 1, 0];
-      used += needed;
-    }
-    return rows * 21 + 8;
-  };
 
   // Curves. data: {x: {name, unit}, y: {name, unit, log?, min?, max?}, series: [{name, points: [[x, y], ...],
   // colour?: name or number, step?, quiet?}], limits?: [{at, label}] of y, marks?: [{at, label}] of x}
   builders.lines = (data, { colours, narrow, width }) => {
     const { page } = colours;
     const names = data.series.map((one) => one.name);
-    const top = names.length > 1 ? legendHeight(names, width, narrow) + 10 : 22;
+    const key = legend(names, width, page);
+    const top = names.length > 1 ? key.height + 20 : 24;
     const series = data.series.map((one, index) => {
       const colour = one.colour === undefined ? colours.of(index) : colours.of(one.colour);
       return {
@@ -60,17 +39,11 @@
         emphasis: { focus: "none" },
       };
     });
-    if (series.length) {
-      if (data.limits) series[0].markLine = limitLine(data.limits, page, false);
-      if (data.marks) {
-        const vertical = limitLine(data.marks, page, true);
-        if (series[0].markLine) series[0].markLine.data.push(...vertical.data);
-        else series[0].markLine = vertical;
-      }
-    }
+    if (series.length && (data.limits || data.marks)) series[0].markLine = limitLine(data.limits || [], data.marks || [], page, false);
     return {
+      extra: names.length > 1 ? key.height - 25 : 0,
       option: {
-        legend: names.length > 1 ? legend(page, names, narrow) : undefined,
+        legend: names.length > 1 ? key.option : undefined,
         grid: { top, left: 62, right: 22, bottom: 46 },
         xAxis: axis("value", { ...data.x, min: data.x.min ?? "dataMin", max: data.x.max ?? "dataMax" }, page, "x"),
         yAxis: axis(data.y.log ? "log" : "value", { ...data.y, scale: true }, page, "y"),
@@ -94,7 +67,8 @@
     const { page } = colours;
     const unit = data.value.unit || "number";
     const names = data.series.map((one) => one.name);
-    const top = names.length > 1 ? legendHeight(names, width, narrow) + 16 : 26;
+    const key = legend(names, width, page);
+    const top = (names.length > 1 ? key.height : 4) + (data.limits ? 20 : 8);
     const long = Math.max(...data.categories.map((one) => one.length));
     const labels = Math.min(narrow ? 110 : 190, 12 + 6.4 * long);
     const categories = axis(
@@ -123,11 +97,12 @@
         itemStyle: { color: colour, borderColor: page.page, borderWidth: data.stacked ? 0.8 : 0, decal: decal(index, page) },
       };
     });
-    if (data.limits && series.length) series[0].markLine = limitLine(data.limits, page, Boolean(data.horizontal));
+    if (data.limits && series.length) series[0].markLine = data.horizontal ? limitLine([], data.limits, page, true) : limitLine(data.limits, [], page, false);
     const many = data.categories.length > 24;
     return {
+      extra: names.length > 1 ? key.height - 25 : 0,
       option: {
-        legend: names.length > 1 ? legend(page, names, narrow) : undefined,
+        legend: names.length > 1 ? key.option : undefined,
         grid: { top, left: data.horizontal ? labels + 14 : 62, right: 28, bottom: many && !data.horizontal ? 78 : 46 },
         xAxis: data.horizontal ? values : categories,
         yAxis: data.horizontal ? categories : values,
@@ -143,6 +118,88 @@
           },
         },
         series,
+      },
+    };
+  };
+})();
+
+// A waterfall, and a plane of alternatives.
+(() => {
+  const { formats, axis, legend, tip, decal, builders } = report;
+
+  // data: {categories, bases, falls, rises, totals, value: {name, unit, max}, limits?, notes?}
+  builders.waterfall = (data, { colours, narrow, width }) => {
+    const { page } = colours;
+    const unit = data.value.unit || "number";
+    const labels = Math.min(narrow ? 130 : 240, 18 + 6.9 * Math.max(...data.categories.map((one) => one.length)));
+    const bar = (name, values, colour, pattern, sign) => ({
+      type: "bar", name, stack: "all", barMaxWidth: 30, barCategoryGap: "30%",
+      data: values.map((value, at) => ({ value: value || null, ...(data.colours && data.colours[at] ? { itemStyle: { color: colours.of(data.colours[at]) } } : {}) })),
+      itemStyle: { color: colour, decal: decal(pattern, page) },
+      label: { show: true, position: "right", color: page.text, fontSize: 11, formatter: ({ value }) => (value ? sign + formats[unit](value) : "") },
+    });
+    return {
+      points: [data.categories.map((_, at) => [0, at])],
+      option: {
+        grid: { top: 24, left: labels + 10, right: narrow ? 60 : 84, bottom: 46 },
+        xAxis: axis("value", { ...data.value, min: 0, splitLine: { show: true, lineStyle: { color: page.line } } }, page, "x"),
+        yAxis: axis("category", { data: data.categories, inverse: true, splitLine: { show: false }, axisTick: { show: false }, axisLabel: { color: page.text, fontSize: 12, width: labels, overflow: "truncate" } }, page, "x"),
+        tooltip: {
+          trigger: "axis",
+          axisPointer: { type: "shadow" },
+          formatter: (found) => {
+            const at = found[0].dataIndex;
+            const rows = [];
+            if (data.totals[at]) rows.push([null, data.value.name, formats[unit](data.totals[at])]);
+            if (data.falls[at]) rows.push([null, "takes off", formats[unit](data.falls[at])]);
+            if (data.rises[at]) rows.push([null, "adds", formats[unit](data.rises[at])]);
+            return tip(data.categories[at], rows, data.notes && data.notes[at] ? data.notes[at] : []);
+          },
+        },
+        series: [
+          { type: "bar", name: "base", stack: "all", silent: true, data: data.bases, itemStyle: { color: "transparent" }, tooltip: { show: false }, ...(data.limits ? { markLine: { silent: true, symbol: "none", lineStyle: { color: page.capacity, type: [6, 4], width: 2 }, data: data.limits.map(({ at, label }) => ({ xAxis: at, label: { formatter: label, position: "start", color: page.capacity, fontSize: 11 } })) } } : {}) },
+          bar("whole", data.totals, colours.of(0), 0, ""),
+          bar("less", data.falls, colours.of(2), 1, "-"),
+          bar("more", data.rises, colours.of(1), 3, data.limits ? "+" : ""),
+        ],
+      },
+    };
+  };
+
+  // data: {x: {name, unit}, y: {name, unit}, groups: [{name, points: [[x, y, label, why]]}], front: [[x, y]],
+  // winner: {at: [x, y], label}, limits: [{at, label}]}
+  builders.alternatives = (data, { colours, narrow, width }) => {
+    const { page } = colours;
+    const names = data.groups.map((one) => one.name);
+    const key = legend([...names, "none beats these"], width, page);
+    const groups = data.groups.map((one, index) => ({
+      type: "scatter", name: one.name, data: one.points, symbolSize: 9,
+      symbol: ["circle", "rect", "triangle", "diamond", "roundRect", "pin"][index % 6],
+      itemStyle: { color: colours.of(index), opacity: 0.85, borderColor: page.page, borderWidth: 0.8 },
+      tooltip: {
+        formatter: ({ value, seriesName }) => tip(value[2], [[colours.of(index), data.x.name, formats[data.x.unit](value[0])], [null, data.y.name, formats[data.y.unit](value[1])]], [seriesName, value[3]]),
+      },
+    }));
+    return {
+      points: groups.map((one, index) => one.data.map((_, at) => [index, at])),
+      extra: key.height - 25,
+      option: {
+        legend: key.option,
+        grid: { top: key.height + 20, left: 62, right: 30, bottom: 48 },
+        xAxis: axis("value", { ...data.x, scale: true, splitLine: { show: true, lineStyle: { color: page.line } } }, page, "x"),
+        yAxis: axis("value", { ...data.y, scale: true }, page, "y"),
+        dataZoom: [{ type: "inside", zoomOnMouseWheel: "ctrl", moveOnMouseWheel: false, filterMode: "none" }, { type: "inside", yAxisIndex: 0, zoomOnMouseWheel: "ctrl", moveOnMouseWheel: false, filterMode: "none" }],
+        tooltip: { trigger: "item" },
+        series: [
+          ...groups,
+          { type: "line", name: "none beats these", silent: true, step: "start", showSymbol: false, data: data.front, lineStyle: { color: page.muted, width: 1.5, type: [5, 4] }, itemStyle: { color: page.muted }, tooltip: { show: false } },
+          {
+            type: "scatter", name: "the plan", silent: true, data: [data.winner.at], symbol: "circle", symbolSize: 22, z: 9,
+            itemStyle: { color: "transparent", borderColor: page.text, borderWidth: 2.5 },
+            label: { show: true, formatter: data.winner.label, position: "top", distance: 6, color: page.text, textBorderColor: page.page, textBorderWidth: 3, fontWeight: 700, fontSize: 12 },
+            markLine: { silent: true, symbol: "none", lineStyle: { color: page.capacity, type: [6, 4], width: 2 }, label: { color: page.capacity, position: "insideEndTop", fontSize: 11 }, data: data.limits.map(({ at, label }) => ({ yAxis: at, label: { formatter: label } })) },
+          },
+        ],
       },
     };
   };

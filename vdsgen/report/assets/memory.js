@@ -1,7 +1,7 @@
 // Memory through a step: stacked by component, and of all stages as a heat map.
 "use strict";
 (() => {
-  const { formats, ticks, axis, tip, builders, decal } = report;
+  const { formats, ticks, axis, legend, tip, builders, decal } = report;
 
   // data: {components: [[name, words]], stages: [{capacity, times, end, values: one row a component, names, what}],
   // x_max, y_max}; one stage is shown at a time.
@@ -30,12 +30,13 @@
       data: [{ yAxis: stage.capacity }],
     };
     const names = data.components.map(([, words]) => words);
-    const rows = narrow ? 1 : Math.ceil(names.reduce((sum, one) => sum + 46 + 6.6 * one.length, 0) / width);
+    const key = legend(names, width, page, { icon: "roundRect" });
     return {
-      points: [stage.times.map((_, at) => [0, at])].map((row) => row.map(([one, at]) => [one, at])),
+      points: [stage.times.map((_, at) => [0, at])],
+      extra: key.height - 46,
       option: {
-        legend: { type: narrow ? "scroll" : "plain", data: names, top: 0, left: 0, right: 0, itemWidth: 18, itemHeight: 11, itemGap: 12, textStyle: { color: page.text, fontSize: 12 }, inactiveColor: page.idle_edge },
-        grid: { top: rows * 21 + 16, left: 58, right: 18, bottom: 46 },
+        legend: key.option,
+        grid: { top: key.height + 16, left: 58, right: 18, bottom: 46 },
         xAxis: axis("value", { name: "time in the step", unit: "seconds", min: 0, max: data.x_max }, page, "x"),
         yAxis: axis("value", { name: "GiB on each GPU", unit: "gib", min: 0, max: data.y_max, axisLabel: { color: page.muted, fontSize: 11, formatter: ticks.gib, showMaxLabel: false } }, page, "y"),
         dataZoom: [{ type: "inside", zoomOnMouseWheel: "ctrl", moveOnMouseWheel: false }],
@@ -72,7 +73,7 @@
       points: first,
       option: {
         grid: { top: 48, left: 70, right: 18, bottom: 46 },
-        xAxis: axis("category", { data: begins.map(ticks.seconds), name: "time in the step", splitLine: { show: false } }, page, "x"),
+        xAxis: axis("category", { data: begins.map((time) => (time ? ticks.seconds(+time.toPrecision(2)) : "0")), name: "time in the step", splitLine: { show: false } }, page, "x"),
         yAxis: axis("category", { data: data.cells.map((_, stage) => `stage ${stage}`), inverse: true, splitLine: { show: false } }, page, "x"),
         visualMap: {
           min: least, max: 100, orient: "horizontal", top: 0, right: 0, itemWidth: 12, itemHeight: 140, calculable: true,

@@ -57,6 +57,10 @@
   const refresh = (host, record) => {
     const made = build(host, record.entry, record.choice);
     record.points = pointsOf(made);
+    const height = (state.printing ? Math.min(420, Number(host.dataset.height)) : heightOf(host)) + (made.extra || 0);
+    host.style.height = `${height}px`;
+    record.chart.resize({ height });
+    if (state.printing) record.chart.getZr().flush();
     record.chart.setOption(made.option, { notMerge: true });
   };
   const chooser = (host, record) => {
@@ -77,7 +81,7 @@
     return label;
   };
   const redraw = () => drawn.forEach((record, host) => {
-    record.chart.resize({ height: heightOf(host) });
+    record.chart.resize();
     refresh(host, record);
   });
   const hosts = [...document.querySelectorAll(".chart")];
@@ -233,7 +237,7 @@
     opened.forEach((one) => { one.open = true; });
     drawn.forEach((record, host) => {
       host.style.width = `${PAPER_PX}px`;
-      record.chart.resize({ width: PAPER_PX, height: Math.min(420, Number(host.dataset.height)) });
+      record.chart.resize({ width: PAPER_PX });
       refresh(host, record);
     });
   };
@@ -242,7 +246,7 @@
     opened.forEach((one) => { one.open = false; });
     drawn.forEach((record, host) => {
       host.style.width = "";
-      record.chart.resize({ width: "auto", height: heightOf(host) });
+      record.chart.resize({ width: "auto" });
       refresh(host, record);
     });
   };

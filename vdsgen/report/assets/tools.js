@@ -84,11 +84,29 @@ const report = (() => {
     nameGap: place === "y" ? 46 : 28,
     nameTextStyle: { color: page.muted, fontSize: 12 },
     axisLine: { show: place === "x", lineStyle: { color: page.idle_edge } },
-    axisTick: { show: place === "x", lineStyle: { color: page.idle_edge } },
-    axisLabel: { color: page.muted, fontSize: 11, hideOverlap: true, ...(kind === "category" ? {} : { formatter: ticks[unit] }) },
+    axisTick: { show: place === "x" && kind !== "category", lineStyle: { color: page.idle_edge } },
+    // A limit that was given, not found, is no round number.
+    axisLabel: { color: page.muted, fontSize: 11, hideOverlap: true, ...(kind === "category" ? {} : { formatter: ticks[unit], showMaxLabel: more.max === undefined ? null : false, showMinLabel: more.min ? false : null }) },
     splitLine: { show: place === "y", lineStyle: { color: page.line } },
     ...more,
   });
+  /** A legend in as many rows as it needs, and their height: about seven pixels a letter. */
+  const legend = (names, width, page, more = {}) => {
+    let rows = 1;
+    let used = 0;
+    for (const name of names) {
+      const needed = 36 + 6.7 * name.length;
+      if (used && used + needed > width) [rows, used] = [rows + 1, 0];
+      used += needed;
+    }
+    return {
+      height: rows * 21 + 4,
+      option: {
+        type: "plain", data: names, top: 0, left: 0, right: 0, itemWidth: 18, itemHeight: 11, itemGap: 12,
+        textStyle: { color: page.text, fontSize: 12 }, inactiveColor: page.idle_edge, ...more,
+      },
+    };
+  };
   const DASHES = ["solid", [7, 4], [2, 3], [10, 3, 2, 3], [4, 2], [14, 4]];
   // Patterns tell areas and bars apart without colour; thin, so that colours stay what they are.
   const DECALS = [
@@ -101,5 +119,5 @@ const report = (() => {
   ];
   const decal = (number, page) => ({ color: `${page.page}8c`, backgroundColor: "transparent", symbolSize: 1, ...DECALS[number % DECALS.length] });
 
-  return { charts, builders: {}, formats, ticks, element, tip, spoken, colours, axis, DASHES, decal, themeName, systemIsDark, state };
+  return { charts, builders: {}, formats, ticks, element, tip, spoken, colours, axis, legend, DASHES, decal, themeName, systemIsDark, state };
 })();

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from vdsgen.cost.step_slices import StepSlices
 from vdsgen.cost.timeline import COMPONENTS
 from vdsgen.planner.words import COMPONENT_WORDS, gib, moment_words, percent, seconds
 from vdsgen.report.plan.held import Held, held_by_stage, reserve_bytes
@@ -43,10 +44,10 @@ def memory_section(subjects: Sequence[PlanSubject]) -> Section:
 def _summary(subject: PlanSubject) -> list[str]:
     stages = subject.plan.stages
     fullest = max(stages, key=lambda stage: stage.memory.peak_bytes / stage.capacity_bytes)
-    where = f"stage {fullest.index}" if len(stages) > 1 else "each GPU"
+    where = f"The fullest, stage {fullest.index}," if len(stages) > 1 else "Each GPU"
     share = fullest.memory.peak_bytes / fullest.capacity_bytes
     line = (
-        f"{subject.prefix}{'The fullest, ' if len(stages) > 1 else ''}{where} needs "
+        f"{subject.prefix}{where} needs "
         f"{gib(fullest.memory.peak_bytes)} of {gib(fullest.capacity_bytes)} ({percent(share)})"
     )
     if fullest.peak is not None:
@@ -163,19 +164,18 @@ def _note(subject: PlanSubject, stages: Sequence[int]) -> str:
     if len(stages) < len(subject.plan.stages):
         parts.append(f"{len(stages)} of {len(subject.plan.stages)} stages; the picture of all is below.")
     if subject.step.left_out:
-        parts.append(excerpt_words(subject))
+        parts.append(excerpt_words(subject.step, subject.plan.predicted.step_seconds))
     parts.append("Within an instruction, layers are spread evenly over its time.")
     return " ".join(parts)
 
 
-def excerpt_words(subject: PlanSubject) -> str:
-    """What is left out of a long step."""
-    step = subject.step
+def excerpt_words(step: StepSlices, step_seconds: float) -> str:
+    """What is left out of a long step, which takes `step_seconds` as a whole."""
     total = step.micro_batches + step.left_out
     return (
         f"An excerpt: the pipeline fills, runs steadily and drains with {step.micro_batches} of the step's "
         f"{total} micro-batches; the other {step.left_out} repeat its steady part. The whole step takes "
-        f"{seconds(subject.plan.predicted.step_seconds)}."
+        f"{seconds(step_seconds)}."
     )
 
 
