@@ -3,12 +3,14 @@
 (() => {
   const { formats, ticks, axis, legend, tip, builders, decal } = report;
 
-  // data: {components: [[name, words]], stages: [{capacity, times, end, values: one row a component, names, what}],
+  // data: {components: [[name, words]], stages: [{capacity, times, end, values: of each component in MiB, one number where
+  // it stays the same, names, what}],
   // x_max, y_max}; one stage is shown at a time.
   builders.memoryStep = (data, { colours, narrow, width, choice }) => {
     const { page } = colours;
     const stage = data.stages[choice];
     const last = stage.times.length - 1;
+    const held = (index, at) => (Array.isArray(stage.values[index]) ? stage.values[index][at] : stage.values[index]) / 1024;
     const series = data.components.map(([name, words], index) => ({
       type: "line",
       name: words,
@@ -16,7 +18,7 @@
       step: "end",
       showSymbol: false,
       symbol: "none",
-      data: [...stage.times.map((time, at) => [time, stage.values[index][at]]), [stage.end, stage.values[index][last]]],
+      data: [...stage.times.map((time, at) => [time, held(index, at)]), [stage.end, held(index, last)]],
       lineStyle: { width: 0.8, color: page.page },
       itemStyle: { color: colours.of(name), decal: decal(index, page) },
       areaStyle: { color: colours.of(name), opacity: 1, decal: decal(index, page) },
@@ -45,7 +47,7 @@
           axisPointer: { type: "line", lineStyle: { color: page.text } },
           formatter: (found) => {
             const at = Math.min(last, found[0].dataIndex);
-            const values = data.components.map(([name, words], index) => [colours.of(name), words, stage.values[index][at]]);
+            const values = data.components.map(([name, words], index) => [colours.of(name), words, held(index, at)]);
             const total = values.reduce((sum, one) => sum + one[2], 0);
             const rows = values.filter((one) => one[2] > 0).reverse().map(([colour, words, value]) => [colour, words, formats.gib(value)]);
             return tip(

@@ -1,26 +1,33 @@
-// A schedule as a Gantt chart: one row a stage. data: {tick_seconds, ticks, end, rows: [[letters, micro-batches (-1:
-// none), gaps before each in ticks, lengths, recomputation of a backward]], words: by letter}
+// A schedule as a Gantt chart: one row a stage. data: {longest, end, rows: [{letters: one a slice, lengths: by letter
+// or one a slice, gaps: waiting before slices, by place, again: recomputation in each backward}], words: by letter};
+// all in seconds. Micro-batches of a letter come in their order.
 "use strict";
 (() => {
   const { formats, axis, legend, tip, ticks, builders } = report;
   const COLOUR = { F: "forward", B: "backward", A: "recompute", s: "transfer", r: "transfer", t: "transfer", u: "transfer", R: "exchange", G: "exchange", O: "optimizer", H: "other", D: "other", V: "other", "-": "idle" };
   const SHORT = { F: "F", B: "B", A: "", R: "reduce", G: "gather", O: "step", D: "data", H: "host" };
-  // Letter, first and last tick, stage, micro-batch: recomputation and waiting are slices of their own.
+  // Letter, begin and end, stage, micro-batch: recomputation and waiting are slices of their own.
+  const ONCE = "ODHV"; // not of a micro-batch
   const sliced = (data) => {
     const found = [];
-    data.rows.forEach(([letters, batches, gaps, lengths, again], stage) => {
+    data.rows.forEach(({ letters, lengths, gaps, again }, stage) => {
       let now = 0;
+      const seen = {};
       for (let at = 0; at < letters.length; at += 1) {
-        const begin = now + gaps[at];
-        const end = begin + lengths[at];
-        if (gaps[at] > 0) found.push(["-", now, begin, stage, -1]);
-        if (letters[at] === "B" && again > 0) {
+        const letter = letters[at];
+        const begin = now + (gaps[at] || 0);
+        const end = begin + (Array.isArray(lengths) ? lengths[at] : lengths[letter]);
+        const several = letters.indexOf(letter) !== letters.lastIndexOf(letter);
+        seen[letter] = (seen[letter] ?? -1) + 1;
+        const batch = ONCE.includes(letter) || ("RG".includes(letter) && !several) ? -1 : seen[letter];
+        if (gaps[at]) found.push(["-", now, begin, stage, -1]);
+        if (letter === "B" && again > 0) {
           const middle = Math.min(end, begin + again);
-          found.push(["A", begin, middle, stage, batches[at]], ["B", middle, end, stage, batches[at]]);
-        } else if (end > begin) found.push([letters[at], begin, end, stage, batches[at]]);
+          found.push(["A", begin, middle, stage, batch], ["B", middle, end, stage, batch]);
+        } else if (end > begin) found.push([letter, begin, end, stage, batch]);
         now = end;
       }
-      if (now < data.end) found.push(["-", now, data.end, stage, -1]);
+      if (data.end - now > 1e-6 * data.end) found.push(["-", now, data.end, stage, -1]);
     });
     return found;
   };
@@ -31,7 +38,6 @@
     const words = { ...data.words, A: "recomputation, before the backward", "-": "waiting" };
     const slices = sliced(data);
     const stages = data.rows.length;
-    const scale = data.tick_seconds;
     const present = new Set(slices.map((one) => one[0]));
     const shown = LEGEND.filter(([letter]) => [...present].some((one) => COLOUR[one] === COLOUR[letter]));
     const fill = (letter) => (letter === "-" ? page.idle : work[COLOUR[letter]]);
@@ -42,8 +48,8 @@
     const draw = (params, api) => {
       const one = slices[params.dataIndex];
       const [letter, begin, end, stage, batch] = one;
-      const from = api.coord([begin * scale, stage]);
-      const to = api.coord([end * scale, stage]);
+      const from = api.coord([begin, stage]);
+      const to = api.coord([end, stage]);
       const left = Math.max(from[0], params.coordSys.x);
       const right = Math.min(to[0], params.coordSys.x + params.coordSys.width);
       if (right <= left || right - left < 0.15) return null;
@@ -81,7 +87,7 @@
       option: {
         legend: key.option,
         grid: { top: key.height + 8, left: 64, right: stages > 16 ? 36 : 18, bottom: 70 },
-        xAxis: axis("value", { name: "time in the step", unit: "seconds", min: 0, max: data.ticks * scale, splitLine: { show: true, lineStyle: { color: page.line } } }, page, "x"),
+        xAxis: axis("value", { name: "time in the step", unit: "seconds", min: 0, max: data.longest, splitLine: { show: true, lineStyle: { color: page.line } } }, page, "x"),
         yAxis: axis("category", { data: data.rows.map((_, stage) => `stage ${stage}`), inverse: true, splitLine: { show: false }, axisLine: { show: false }, axisTick: { show: false } }, page, "x"),
         dataZoom: [
           { type: "slider", xAxisIndex: 0, bottom: 6, height: 18, brushSelect: false, filterMode: "none", labelFormatter: ticks.seconds, borderColor: page.line, fillerColor: `${page.accent}22`, handleStyle: { color: page.page, borderColor: page.idle_edge }, moveHandleStyle: { color: page.idle_edge }, textStyle: { color: page.muted }, showDataShadow: false },
@@ -94,14 +100,14 @@
             const [letter, begin, end, stage, batch] = slices[dataIndex];
             const what = words[letter] + (batch >= 0 ? `, micro-batch ${batch}` : "");
             return tip(`stage ${stage}: ${what}`, [
-              [fill(letter), "takes", formats.seconds((end - begin) * scale)],
-              [null, "from", formats.seconds(begin * scale)],
-              [null, "to", formats.seconds(end * scale)],
+              [fill(letter), "takes", formats.seconds(end - begin)],
+              [null, "from", formats.seconds(begin)],
+              [null, "to", formats.seconds(end)],
             ]);
           },
         },
         series: [
-          { type: "custom", name: "schedule", renderItem: draw, clip: true, data: slices.map(([, begin, end, stage]) => [begin * scale, stage, end * scale]), encode: { x: [0, 2], y: 1 }, progressive: 0 },
+          { type: "custom", name: "schedule", renderItem: draw, clip: true, data: slices.map(([, begin, end, stage]) => [begin, stage, end]), encode: { x: [0, 2], y: 1 }, progressive: 0 },
           ...legends,
         ],
       },

@@ -30,8 +30,8 @@ KINDS = {
 COLUMNS = (
     "forward", "recomputation", "backward", "transfers", "collectives", "optimizer", "waiting",
 )  # fmt: skip
-TICKS = 200_000
-"""The longest step in whole numbers: finer than a pixel however far one zooms in."""
+SHORTEST = 1e-6
+"""Of a step: less is rounding."""
 
 
 class Way(NamedTuple):
@@ -122,7 +122,7 @@ def _summary(subject: PlanSubject, planned: Way, other: Way) -> list[str]:
 
 
 def _figure(subject: PlanSubject, way: Way, longest: float) -> Figure:
-    stages = way.step.stages
+    stages, end = way.step.stages, way.step.end_seconds
     name = "schedule-planned" if way.planned else "schedule-other"
     notes = ["Light, hatched stretches are waiting. A backward's recomputation is drawn at its beginning."]
     if way.step.left_out:
@@ -136,12 +136,12 @@ def _figure(subject: PlanSubject, way: Way, longest: float) -> Figure:
         description=(
             f"A Gantt chart: one row for each of {stages} stages, time to the right; forwards, backwards "
             "with their recomputation, transfers, reduction and the optimizer step of "
-            f"{way.step.micro_batches} micro-batches, ending after {seconds(way.step.end_seconds)}."
+            f"{way.step.micro_batches} micro-batches, ending after {seconds(end)}."
         ),
         data=schedule_data(way.step, longest),
         table=Table(
             head=["stage", *COLUMNS],
-            rows=[_row(way.step, stage) for stage in range(stages)],
+            rows=[_row(way.step, stage, end) for stage in range(stages)],
             caption="Seconds of each stage in the step shown",
         ),
         note=" ".join(notes),
@@ -149,31 +149,44 @@ def _figure(subject: PlanSubject, way: Way, longest: float) -> Figure:
 
 
 def schedule_data(step: StepSlices, longest_seconds: float) -> dict[str, Any]:
-    """What the chart takes: of each stage its slices' letters, micro-batches, and in ticks the gaps before
-    them and their lengths."""
-    tick = longest_seconds / TICKS
-    rows = []
-    for stage in range(step.stages):
-        letters, micro_batches, gaps, lengths = "", [], [], []
-        end = 0
-        for one in step.of_stage(stage):
-            begin, stop = round(one.begin_seconds / tick), round(one.end_seconds / tick)
-            letters += KINDS[one.name][0]
-            micro_batches.append(-1 if one.micro_batch is None else one.micro_batch)
-            gaps.append(begin - end)
-            lengths.append(stop - begin)
-            end = stop
-        rows.append([letters, micro_batches, gaps, lengths, round(step.recompute_seconds[stage] / tick)])
+    """What the chart takes, small: of each stage its slices' letters, how long each letter takes (or each
+    slice, where they differ), and where it waits. Micro-batches come in their order."""
     return {
-        "tick_seconds": tick,
-        "ticks": TICKS,
-        "end": round(step.end_seconds / tick),
-        "rows": rows,
+        "longest": longest_seconds,
+        "end": step.end_seconds,
+        "rows": [_slices(step, stage, longest_seconds) for stage in range(step.stages)],
         "words": dict(KINDS.values()),
     }
 
 
-def _row(step: StepSlices, stage: int) -> list[str]:
+def _slices(step: StepSlices, stage: int, longest_seconds: float) -> dict[str, Any]:
+    own, least = step.of_stage(stage), SHORTEST * longest_seconds
+    letters = "".join(KINDS[one.name][0] for one in own)
+    lengths = [one.end_seconds - one.begin_seconds for one in own]
+    each = dict(zip(letters, lengths, strict=True))
+    alike = all(abs(each[letter] - length) < least for letter, length in zip(letters, lengths, strict=True))
+    ends = [0.0, *(one.end_seconds for one in own)]
+    gaps = {
+        str(place): _short(one.begin_seconds - ends[place])
+        for place, one in enumerate(own)
+        if one.begin_seconds - ends[place] > least
+    }
+    return {
+        "letters": letters,
+        "lengths": {letter: _short(each[letter]) for letter in sorted(each)}
+        if alike
+        else [_short(length) for length in lengths],
+        "gaps": gaps,
+        "again": _short(step.recompute_seconds[stage]),
+    }
+
+
+def _short(seconds_taken: float) -> float:
+    """Seven digits: finer than a pixel however far one zooms in."""
+    return float(f"{seconds_taken:.7g}")
+
+
+def _row(step: StepSlices, stage: int, end_seconds: float) -> list[str]:
     spent = dict.fromkeys(("forward", "again", "backward", "transfer", "collective", "optimizer"), 0.0)
     kinds = {
         "ForwardPass": "forward",
@@ -195,5 +208,5 @@ def _row(step: StepSlices, stage: int) -> list[str]:
             spent["backward"] += length - again
         elif one.name in kinds:
             spent[kinds[one.name]] += length
-    waiting = step.end_seconds - busy
+    waiting = end_seconds - busy
     return [f"stage {stage}", *(seconds(value) for value in (*spent.values(), waiting))]

@@ -10,7 +10,7 @@ from vdsgen.cost.step_slices import StepSlices
 from vdsgen.cost.timeline import Moment
 from vdsgen.report.plan.subject import PlanSubject
 
-MOST_POINTS = 1200
+MOST_POINTS = 600
 """Of one stage's curve; with more, each instruction is shown by its fullest moment."""
 
 

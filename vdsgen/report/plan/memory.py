@@ -15,6 +15,7 @@ from vdsgen.units import GIB
 
 MOST_STAGES = 8
 """Shown by component; of more, these are chosen: the first, the last, the fullest, and some between."""
+MIB = 1024**2
 BINS = 160
 """Columns of the picture of all stages."""
 
@@ -114,7 +115,7 @@ def _total(held: Held) -> int:
 def _stage_data(
     subject: PlanSubject, stage: int, held: Sequence[Held], present: Sequence[str]
 ) -> dict[str, Any]:
-    """Times in seconds, bytes as GiB to the MiB; what happens, as an index into `names`."""
+    """Times in seconds, what is held in MiB; what happens, as an index into `names`."""
     names: list[str] = []
     what: list[int] = []
     for one in held:
@@ -123,17 +124,21 @@ def _stage_data(
             names.append(words)
         what.append(names.index(words))
     columns = [[one.moment.components()[name] for one in held] for name in present]
+    columns.insert(0, [reserve_bytes(subject, stage)] * len(held))
     return {
         "capacity": round(subject.plan.stages[stage].capacity_bytes / GIB, 4),
-        "times": [round(one.at_seconds, 6) for one in held],
-        "end": round(subject.step.end_seconds, 6),
-        "values": [
-            [round(reserve_bytes(subject, stage) / GIB, 3)] * len(held),
-            *[[round(value / GIB, 3) for value in column] for column in columns],
-        ],
+        "times": [round(one.at_seconds, 5) for one in held],
+        "end": round(subject.step.end_seconds, 5),
+        "values": [_column(column) for column in columns],
         "names": names,
         "what": what,
     }
+
+
+def _column(values: Sequence[int]) -> list[int] | int:
+    """In MiB; one number where nothing changes."""
+    short = [round(value / MIB) for value in values]
+    return short[0] if len(set(short)) == 1 else short
 
 
 def happening_words(held: Held) -> str:
@@ -184,11 +189,11 @@ def _all_stages(subject: PlanSubject, longest: float) -> Figure:
     count = len(subject.plan.stages)
     cells: list[list[int]] = []
     rows: list[list[str]] = []
-    width = longest / BINS
+    width, end = longest / BINS, subject.step.end_seconds
     for stage in range(count):
         capacity = subject.plan.stages[stage].capacity_bytes
         held = held_by_stage(subject, stage)
-        columns = _binned(held, width, subject.step.end_seconds)
+        columns = _binned(held, width, end)
         shares = [
             round(1000 * (value + reserve_bytes(subject, stage)) / capacity) if value is not None else -1
             for value in columns
