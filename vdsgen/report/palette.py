@@ -37,12 +37,12 @@ PAGE = {
 COMPONENTS = {
     "reserve": Colour("#7f8894", "#7c8896"),
     "parameters": Colour("#0072b2", "#4aa3e0"),
-    "optimizer": Colour("#d55e00", "#ff8a3d"),
     "gradients": Colour("#a67a00", "#f0c04a"),
-    "pipeline_buffers": Colour("#6e4b3a", "#c49a82"),
+    "optimizer": Colour("#b84300", "#ff8a3d"),
     "activations": Colour("#008a66", "#2fc79a"),
     "recomputation": Colour("#5c8a00", "#a8d94f"),
     "temporaries": Colour("#3d93c9", "#8fd0ff"),
+    "pipeline_buffers": Colour("#6e4b3a", "#c49a82"),
     "communication": Colour("#b8518c", "#f09ac8"),
     "workspace": Colour("#6a49b8", "#b29bff"),
 }
@@ -53,7 +53,7 @@ WORK = {
     "backward": Colour("#008a66", "#2fc79a"),
     "recompute": Colour("#a67a00", "#f0c04a"),
     "transfer": Colour("#b8518c", "#f09ac8"),
-    "exchange": Colour("#d55e00", "#ff8a3d"),
+    "exchange": Colour("#b84300", "#ff8a3d"),
     "optimizer": Colour("#6a49b8", "#b29bff"),
     "other": Colour("#7f8894", "#7c8896"),
 }
@@ -61,7 +61,7 @@ WORK = {
 
 SERIES = (
     Colour("#0072b2", "#4aa3e0"),
-    Colour("#d55e00", "#ff8a3d"),
+    Colour("#b84300", "#ff8a3d"),
     Colour("#008a66", "#2fc79a"),
     Colour("#b8518c", "#f09ac8"),
     Colour("#a67a00", "#f0c04a"),

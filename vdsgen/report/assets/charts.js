@@ -106,7 +106,7 @@
         grid: { top, left: data.horizontal ? labels + 14 : 62, right: 28, bottom: many && !data.horizontal ? 78 : 46 },
         xAxis: data.horizontal ? values : categories,
         yAxis: data.horizontal ? categories : values,
-        dataZoom: many ? [{ type: "slider", [data.horizontal ? "yAxisIndex" : "xAxisIndex"]: 0, bottom: 8, height: 18, brushSelect: false }] : [],
+        dataZoom: many ? [{ type: "slider", filterMode: "none", brushSelect: false, showDetail: false, ...(data.horizontal ? { yAxisIndex: 0, right: 2, width: 14 } : { xAxisIndex: 0, bottom: 8, height: 18 }) }] : [],
         tooltip: {
           trigger: "axis",
           axisPointer: { type: "shadow" },

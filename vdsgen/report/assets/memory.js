@@ -68,6 +68,7 @@
     const stages = data.cells.length;
     const known = data.cells.flatMap((row, stage) => row.map((share, bin) => [bin, stage, share / 10])).filter((cell) => cell[2] >= 0);
     const least = Math.floor(Math.min(...known.map((cell) => cell[2])) / 10) * 10;
+    const most = Math.min(100, Math.ceil(Math.max(...known.map((cell) => cell[2])) / 10) * 10);
     const begins = Array.from({ length: data.bins }, (_, bin) => bin * data.width_seconds);
     const first = [];
     known.forEach((cell, index) => (first[cell[1]] = first[cell[1]] || []).push([0, index]));
@@ -78,8 +79,8 @@
         xAxis: axis("category", { data: begins.map((time) => (time ? ticks.seconds(+time.toPrecision(2)) : "0")), name: "time in the step", splitLine: { show: false } }, page, "x"),
         yAxis: axis("category", { data: data.cells.map((_, stage) => `stage ${stage}`), inverse: true, splitLine: { show: false } }, page, "x"),
         visualMap: {
-          min: least, max: 100, orient: "horizontal", top: 0, right: 0, itemWidth: 12, itemHeight: 140, calculable: true,
-          text: ["full", `${least} %`], textStyle: { color: page.muted }, inRange: { color: colours.heat }, outOfRange: { color: page.capacity },
+          min: least, max: most, orient: "horizontal", top: 0, right: 0, itemWidth: 12, itemHeight: 140, calculable: true,
+          text: [`${most} % of its memory`, `${least} %`], textStyle: { color: page.muted }, inRange: { color: colours.heat }, outOfRange: { color: page.capacity },
           formatter: (value) => `${value.toFixed(0)} %`,
         },
         dataZoom: stages > 16 ? [{ type: "inside", yAxisIndex: 0, zoomOnMouseWheel: "ctrl", moveOnMouseWheel: false }] : [],
