@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -68,7 +69,7 @@ def test_a_stage_does_one_thing_at_a_time_and_both_sides_of_an_exchange_are_at_i
     for one in slices:
         by_stage[one.stage].append(one)
     for own in by_stage.values():
-        for before, after in zip(own, own[1:], strict=False):
+        for before, after in pairwise(own):
             assert before.end_seconds <= after.begin_seconds + 1e-9
     known = {(one.stage, one.name, one.micro_batch): one for one in slices}
     for one in slices:

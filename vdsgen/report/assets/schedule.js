@@ -58,9 +58,11 @@
       const idle = letter === "-";
       const small = COLOUR[letter] === "transfer";
       const shape = { x: left, y: small ? top + height * 0.2 : top, width: right - left, height: small ? height * 0.6 : height };
-      const children = [{ type: "rect", shape, style: { fill: fill(letter), stroke: right - left > 3 ? page.page : null, lineWidth: 0.6 } }];
+      const box = { type: "rect", shape, style: { fill: fill(letter), stroke: right - left > 3 ? page.page : null, lineWidth: 0.6 } };
+      if (height < 12 || right - left < 4) return box; // too small for lines and letters
+      const children = [box];
       // Hatched: waiting leans to the left, recomputation to the right; neither is told by colour alone.
-      if ((idle || letter === "A") && right - left > 4) {
+      if (idle || letter === "A") {
         const lines = [];
         const step = idle ? 9 : 6;
         for (let x = shape.x - shape.height; x < shape.x + shape.width; x += step) {
