@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, CDPSession, Page
 
 CHROMIUM = shutil.which("chromium")
 
@@ -42,8 +42,14 @@ class Opened:
     """A page that was opened, and what went wrong in it."""
 
     page: Page
+    session: CDPSession
     errors: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
+
+    def busy_seconds(self) -> float:
+        """Processor time of the page's main thread: what a busy machine does not add to."""
+        metrics = self.session.send("Performance.getMetrics")["metrics"]
+        return float(next(one["value"] for one in metrics if one["name"] == "TaskDuration"))
 
     def see_all(self) -> None:
         """Scrolls through, so that every chart is drawn."""
@@ -59,7 +65,8 @@ def opened(chromium: Browser, file: Path, **context: Any) -> Iterator[Opened]:
     """The file, in a context of its own that is offline."""
     own = chromium.new_context(offline=True, **{"viewport": {"width": 1280, "height": 900}, **context})
     page = own.new_page()
-    found = Opened(page)
+    found = Opened(page, own.new_cdp_session(page))
+    found.session.send("Performance.enable", {"timeDomain": "threadTicks"})
     page.on("console", lambda message: found.errors.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: found.errors.append(str(error)))
     page.on("request", lambda request: found.requests.append(request.url))

@@ -139,13 +139,14 @@ def test_two_plans_fit_a_phone(chromium: Browser, tmp_path: Path) -> None:
         assert found.errors == []
 
 
-def test_64_stages_are_small_and_are_all_drawn(chromium: Browser, tmp_path: Path) -> None:
-    """How soon is measured by tests/benchmarks/report_time.py: a busy machine says nothing of it."""
+def test_64_stages_are_small_and_soon_drawn(chromium: Browser, tmp_path: Path) -> None:
+    """In processor time, as benchmarks/report_time.py measures it."""
     file = tmp_path / "deep.html"
     sections = [memory_section([deep_subject()]), schedule_section([deep_subject()])]
     file.write_bytes(page(Report("64 stages", [], sections)))
     assert file.stat().st_size < 2_000_000
     with opened(chromium, file) as found:
+        assert found.busy_seconds() < 1
         found.see_all()
         assert found.page.evaluate(DRAWN)
         assert found.errors == []

@@ -6,12 +6,11 @@ from collections.abc import Iterable
 from itertools import groupby
 from typing import NamedTuple
 
-from vdsgen.cost.step_slices import StepSlices
 from vdsgen.cost.timeline import Moment
 from vdsgen.report.plan.subject import PlanSubject
 
-MOST_POINTS = 600
-"""Of one stage's curve; with more, each instruction is shown by its fullest moment."""
+MOST_POINTS = 4800
+"""Of all stages' curves that are shown; with more, each instruction is shown by its fullest moment."""
 
 
 class Held(NamedTuple):
@@ -27,14 +26,14 @@ def instruction_peaks(moments: Iterable[Moment]) -> tuple[Moment, ...]:
     return tuple([max(group, key=lambda moment: moment.total_bytes) for _, group in groups])
 
 
-def held_by_stage(subject: PlanSubject, stage: int, step: StepSlices | None = None) -> list[Held]:
+def held_by_stage(subject: PlanSubject, stage: int, shown_stages: int = 1) -> list[Held]:
     """One stage's step. An instruction's moments are spread evenly over its time; what takes none (loading)
     is where the next begins."""
-    step = subject.step if step is None else step
+    step = subject.step
     start, stop = subject.plan.stages[stage].layers
     timeline = subject.workload.timeline(subject.settings, stage, start, stop)
     moments = list(timeline.moments(step.micro_batches))
-    if len(moments) > MOST_POINTS:
+    if len(moments) * shown_stages > MOST_POINTS:
         moments = list(instruction_peaks(moments))
     spans = {
         (one.name, one.micro_batch): (one.begin_seconds, one.end_seconds) for one in step.of_stage(stage)

@@ -71,7 +71,7 @@ def shown_stages(subject: PlanSubject) -> list[int]:
 
 def _by_component(subject: PlanSubject, longest: float, fullest_bytes: int) -> Figure:
     stages = shown_stages(subject)
-    held = {stage: held_by_stage(subject, stage) for stage in stages}
+    held = {stage: held_by_stage(subject, stage, len(stages)) for stage in stages}
     present = [
         name
         for name in COMPONENTS
@@ -192,7 +192,7 @@ def _all_stages(subject: PlanSubject, longest: float) -> Figure:
     width, end = longest / BINS, subject.step.end_seconds
     for stage in range(count):
         capacity = subject.plan.stages[stage].capacity_bytes
-        held = held_by_stage(subject, stage)
+        held = held_by_stage(subject, stage, count)
         columns = _binned(held, width, end)
         shares = [
             round(1000 * (value + reserve_bytes(subject, stage)) / capacity) if value is not None else -1

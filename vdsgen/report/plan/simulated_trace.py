@@ -25,5 +25,5 @@ def trace_of(subject: PlanSubject) -> bytes:
 def _counted(subject: PlanSubject) -> Iterator[Counted]:
     for stage in range(subject.step.stages):
         reserve = reserve_bytes(subject, stage)
-        for one in held_by_stage(subject, stage):
+        for one in held_by_stage(subject, stage, subject.step.stages):
             yield Counted(stage, one.at_seconds, {"reserve": reserve, **one.moment.components()})
