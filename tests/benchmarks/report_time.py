@@ -1,9 +1,9 @@
 """Size of a report, and what showing it takes: `python -m tests.benchmarks.report_time`.
 
 The bars are 2 MB and one second for a plan of 64 stages and 256 micro-batches, until the page answers with
-what is in view drawn. Seconds are processor time of the page's main thread, which other work on the
-machine does not add to. Charts further down are drawn as they come into view; the largest are told. Needs chromium and
-playwright.
+what is in view drawn. Seconds are processor time of the page's main thread: other work on the machine adds
+nothing to them. Charts further down are drawn as they come into view; the largest are told. Needs chromium
+and playwright.
 """
 
 from __future__ import annotations

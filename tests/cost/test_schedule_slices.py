@@ -74,7 +74,7 @@ def test_a_stage_does_one_thing_at_a_time_and_both_sides_of_an_exchange_are_at_i
     known = {(one.stage, one.name, one.micro_batch): one for one in slices}
     for one in slices:
         if one.name in PARTNERS:
-            step, name = PARTNERS[one.name]  # type: ignore[index]
+            step, name = PARTNERS[one.name]
             other = known[one.stage + step, name, one.micro_batch]
             assert (one.begin_seconds, one.end_seconds) == (other.begin_seconds, other.end_seconds)
 

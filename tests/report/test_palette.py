@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import get_args
 
@@ -63,7 +64,7 @@ def difference(one: str, other: str, deficiency: str) -> float:
         rgb = linear(colour)
         r, g, b = (sum(row[k] * rgb[k] for k in range(3)) for row in matrix)
         seen.append(lab((r, g, b)))
-    return sum((a - b) ** 2 for a, b in zip(*seen, strict=True)) ** 0.5
+    return math.dist(*seen)
 
 
 @pytest.mark.parametrize("theme", THEMES)

@@ -27,10 +27,9 @@ def build() -> None:
         place = Path(scratch)
         for name in INPUTS:
             shutil.copy(VENDOR / name, place / name)
-        npm = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        subprocess.run(npm, cwd=place, check=True)  # noqa: S603
+        _run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], place)
         modules = place / "node_modules"
-        subprocess.run(  # noqa: S603
+        _run(
             [
                 str(modules / ".bin" / "esbuild"),
                 "entry.mjs",
@@ -42,8 +41,7 @@ def build() -> None:
                 "--legal-comments=eof",
                 "--outfile=echarts.js",
             ],
-            cwd=place,
-            check=True,
+            place,
         )
         script = (place / "echarts.js").read_bytes()
         texts = {name: (modules / source).read_bytes() for name, source in LICENSES.items()}
@@ -68,6 +66,10 @@ def build() -> None:
         },
     }
     write_atomically(VENDOR / "echarts.json", (json.dumps(record, indent=2) + "\n").encode())
+
+
+def _run(command: list[str], place: Path) -> None:
+    subprocess.run(command, cwd=place, check=True)  # noqa: S603
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ SCRIPTS = (
 STYLE = "assets/report.css"
 MARK = "<!-- made by vdsgen report -->"
 """The second line of every report: what may be overwritten is told by it."""
-CHANNEL = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,80}")
+ID = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,80}")
 
 
 def page(report: Report) -> bytes:
@@ -58,9 +58,10 @@ def page(report: Report) -> bytes:
 
 def _check_ids(report: Report) -> None:
     """Ids are written into attributes and looked up by scripts."""
-    ids = [section.id for section in report.sections]
-    ids += [part.id for section in report.sections for part in (*section.figures, *section.media)]
-    assert all(CHANNEL.fullmatch(one) for one in ids), "ids are letters, digits and hyphens"
+    ids: list[str] = []
+    for section in report.sections:
+        ids += [section.id, *(one.id for one in section.figures), *(one.id for one in section.media)]
+    assert all(ID.fullmatch(one) for one in ids), "ids are letters, digits and hyphens"
     twice = {one for one in ids if ids.count(one) > 1}
     if twice:
         raise VdsgenError(f"two parts of the report are called {', '.join(sorted(twice))}")

@@ -87,7 +87,7 @@
         tooltip: {
           formatter: ({ value }) => tip(`stage ${value[1]}, ${formats.seconds(begins[value[0]])}`, [[null, "of its capacity", `${value[2].toFixed(1)} %`]]),
         },
-        series: [{ type: "heatmap", data: known, itemStyle: { borderWidth: 0 }, emphasis: { itemStyle: { borderColor: page.text, borderWidth: 1.5 } }, progressive: 4000 }],
+        series: [{ type: "heatmap", data: known, itemStyle: { borderWidth: 0 }, emphasis: { itemStyle: { borderColor: page.text, borderWidth: 1.5 } }, progressive: 0 }],
       },
     };
   };

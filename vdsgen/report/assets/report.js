@@ -60,8 +60,21 @@
     const height = (state.printing ? Math.min(420, Number(host.dataset.height)) : heightOf(host)) + (made.extra || 0);
     host.style.height = `${height}px`;
     record.chart.resize({ height });
-    if (state.printing) record.chart.getZr().flush();
     record.chart.setOption(made.option, { notMerge: true });
+  };
+  // Now, and in one layer: browsers print the uppermost canvas alone.
+  const flatten = (host, record) => {
+    record.chart.getZr().refreshImmediately();
+    const [lowest, ...others] = host.querySelectorAll("canvas");
+    if (!others.length) return;
+    const brush = lowest.getContext("2d");
+    brush.save();
+    brush.setTransform(1, 0, 0, 1, 0, 0);
+    for (const one of others) {
+      brush.drawImage(one, 0, 0);
+      one.hidden = true;
+    }
+    brush.restore();
   };
   const chooser = (host, record) => {
     const label = element("label", "choice", record.entry.data.choices_label || "Stage");
@@ -239,12 +252,14 @@
       host.style.width = `${PAPER_PX}px`;
       record.chart.resize({ width: PAPER_PX });
       refresh(host, record);
+      flatten(host, record);
     });
   };
   const afterPrint = () => {
     state.printing = false;
     opened.forEach((one) => { one.open = false; });
     drawn.forEach((record, host) => {
+      for (const one of host.querySelectorAll("canvas")) one.hidden = false;
       host.style.width = "";
       record.chart.resize({ width: "auto" });
       refresh(host, record);

@@ -191,7 +191,7 @@ def _curves(subject: PlanSubject, found: Sweep, most_bytes: int) -> Figure:
         height_px=300,
         description="Peak memory of the fullest GPU over the checkpoint interval, the plan's, the capacity.",
         data={
-            "x": {"name": "blocks a segment", "unit": "number", "min": 1, "max": last},
+            "x": {"name": "blocks a segment", "min": 1, "max": last, "minInterval": 1},
             "y": {"name": "GiB", "unit": "gib", "min": 0, "max": round(most_bytes / GIB * 1.08, 2)},
             "series": [
                 {
@@ -233,7 +233,7 @@ def _times(subject: PlanSubject, found: Sweep, slowest: float) -> Figure:
         height_px=300,
         description="Seconds of a step over the checkpoint interval, with the plan's and those without it.",
         data={
-            "x": {"name": "blocks a segment", "unit": "number", "min": 1, "max": last},
+            "x": {"name": "blocks a segment", "min": 1, "max": last, "minInterval": 1},
             "y": {"name": "seconds a step", "unit": "seconds", "min": 0, "max": slowest * 1.1},
             "series": [
                 {"name": "step", "points": [[number, point.step_seconds] for number, point in numbered]},
