@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -50,6 +51,13 @@ class Opened:
         """Processor time of the page's main thread: what a busy machine does not add to."""
         metrics = self.session.send("Performance.getMetrics")["metrics"]
         return float(next(one["value"] for one in metrics if one["name"] == "TaskDuration"))
+
+    def until(self, expression: str, argument: object = None, seconds: float = 20) -> None:
+        """Waits until it is true. Playwright's own way evaluates text in the page, which its policy forbids."""
+        until = time.monotonic() + seconds
+        while not self.page.evaluate(expression, argument):
+            assert time.monotonic() < until, f"still not so: {expression}"
+            self.page.wait_for_timeout(50)
 
     def see_all(self) -> None:
         """Scrolls through, so that every chart is drawn."""

@@ -74,16 +74,16 @@ def test_a_chart_is_walked_by_keyboard_and_read_out(chromium: Browser, plan: Pat
         assert page.evaluate("document.activeElement.className") == "skip"
         page.locator("#memory-step").focus()
         page.keyboard.press("End")
-        page.wait_for_function("document.getElementById('said').textContent.includes('OptimizerStep')")
+        found.until("document.getElementById('said').textContent.includes('OptimizerStep')")
         page.keyboard.press("Home")
-        page.wait_for_function("document.getElementById('said').textContent.includes('micro-batch 0')")
+        found.until("document.getElementById('said').textContent.includes('micro-batch 0')")
         assert "together" in page.evaluate(TIP)
         page.keyboard.press("Enter")
         assert page.locator("#memory-step ~ details.table").evaluate("one => one.open")
         page.locator("#schedule-planned").focus()
         page.keyboard.press("ArrowRight")
         page.keyboard.press("ArrowDown")
-        page.wait_for_function("document.getElementById('said').textContent.includes('stage 1')")
+        found.until("document.getElementById('said').textContent.includes('stage 1')")
         page.keyboard.press("+")
         page.keyboard.press("0")
         page.keyboard.press("Escape")
@@ -101,20 +101,16 @@ def test_a_pointer_gets_figures_and_a_stage_is_chosen(chromium: Browser, plan: P
         chart = page.locator("#memory-step")
         chart.scroll_into_view_if_needed()
         chart.hover(position={"x": 400, "y": 250})
-        page.wait_for_function("document.querySelector('.tip')?.textContent.includes('GiB')")
+        found.until("document.querySelector('.tip')?.textContent.includes('GiB')")
         before = page.evaluate("document.querySelector('#memory-step canvas').toDataURL()")
         page.locator(".choice select").first.select_option(label="stage 3")
-        page.wait_for_function(
-            "before => document.querySelector('#memory-step canvas').toDataURL() !== before", arg=before
-        )
+        found.until("before => document.querySelector('#memory-step canvas').toDataURL() !== before", before)
         shown = page.evaluate("document.querySelector('#memory-step canvas').toDataURL()")
         chart.click(position={"x": 60, "y": 12})  # a name in the legend
-        page.wait_for_function(
-            "before => document.querySelector('#memory-step canvas').toDataURL() !== before", arg=shown
-        )
+        found.until("before => document.querySelector('#memory-step canvas').toDataURL() !== before", shown)
         page.locator("details.table summary").first.click()
         page.locator("details.table .copy").first.click()
-        page.wait_for_function("/Copied|Selected/.test(document.querySelector('.copy').textContent)")
+        found.until("/Copied|Selected/.test(document.querySelector('.copy').textContent)")
         assert found.errors == []
 
 
