@@ -30,6 +30,7 @@ STARTS = {f"subprocess.{name}" for name in ("run", "call", "check_call", "check_
 
 STARTED_ON_PURPOSE = {
     "vdsgen/render/check_rendered.py": "bash -n, which reads a rendered script without obeying it",
+    "vdsgen/report/build_charts.py": "npm and the esbuild that it installed, argument lists",
     "vdsgen/verify/run.py": "this interpreter and a module of ours, a process a stage",
     "model/data/fetch_demo.py": "ffmpeg, an argument list",
     "launch/hold.py": "the ranks of a host: the words behind `--`",

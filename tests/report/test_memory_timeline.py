@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from vdsgen.cost.timeline import Moment
-from vdsgen.report.memory_timeline import StageStep, instruction_peaks, memory_timeline, timeline_of
+from vdsgen.report.memory_timeline import StageStep, memory_timeline, timeline_of
+from vdsgen.report.plan.held import instruction_peaks
 
 EXAMPLE = Path(__file__).parents[2] / "examples/rendered/article-1.5b-pinned@four-24gb"
 SVG = "{http://www.w3.org/2000/svg}"

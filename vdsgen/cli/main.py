@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Show changes of rendered directories in git diff; hooks that keep them fresh.",
     ),
     "ci": ("vdsgen.cli.ci", "Review configurations in pull and merge requests."),
+    "report": ("vdsgen.cli.report", "Write one HTML file about a plan, or two side by side."),
     "lint": ("vdsgen.cli.lint", "Say what is wrong with a DeepSpeed config, whoever wrote it."),
     "verify": ("vdsgen.cli.verify", "Prove a plan's memory: every stage on tensors without memory."),
     "cache": ("vdsgen.cli.cache", "Encode clips and captions once, into the cache that training reads."),

@@ -6,9 +6,8 @@ python -m vdsgen.report.memory_timeline RENDERED_DIRECTORY FILE.svg
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
-from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ from vdsgen.cost.timeline import COMPONENTS, Moment
 from vdsgen.files import write_atomically
 from vdsgen.planner.plan_settings import settings_of
 from vdsgen.planner.words import moment_words
+from vdsgen.report.plan.held import instruction_peaks
 from vdsgen.report.planned import planned
 from vdsgen.units import GIB
 
@@ -42,12 +42,6 @@ class StageStep(NamedTuple):
     peaks: tuple[Moment, ...]
     """Each instruction's moment that holds most, in order."""
     reserve_bytes: int
-
-
-def instruction_peaks(moments: Iterable[Moment]) -> tuple[Moment, ...]:
-    """The moment of each instruction that holds most."""
-    groups = groupby(moments, key=lambda moment: (moment.instruction, moment.micro_batch))
-    return tuple([max(group, key=lambda moment: moment.total_bytes) for _, group in groups])
 
 
 def memory_timeline(title: str, stages: Sequence[StageStep], capacity_bytes: int) -> str:

@@ -1,0 +1,1 @@
+"""What a report tells of a plan: one file a section."""
