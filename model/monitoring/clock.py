@@ -11,10 +11,7 @@ from typing import Any
 import torch
 from deepspeed.accelerator import get_accelerator
 
-ACTIVITIES = ("forward", "backward", "bubble", "transfer", "reduce", "gather", "optimizer", "data", "other")
-"""forward, backward: computation. bubble: waiting for another stage. transfer: moving activations, their
-gradients and scalars between stages. reduce: gradients between ranks, and other sums. gather: parameters
-between ranks. optimizer: its own work. data: clips, and their way to the device. other: the rest."""
+from vdsgen.spec.run import ACTIVITIES as ACTIVITIES
 
 WAITS = "waits"
 """Stands for bubble and transfer until `finish` has told them apart."""

@@ -24,7 +24,7 @@ def vdsgen(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
 def test_the_commands_are_these() -> None:
     assert set(COMMANDS) == {
         "plan", "generate", "check", "diff", "lint", "verify", "validate", "launch", "export", "ablate",
-        "profile", "calibrate", "catalog", "cache", "scan", "preflight", "report",
+        "profile", "calibrate", "catalog", "cache", "scan", "preflight", "report", "watch",
     }  # fmt: skip
 
 
