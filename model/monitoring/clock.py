@@ -6,7 +6,7 @@ import time
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from deepspeed.accelerator import get_accelerator
@@ -15,6 +15,25 @@ from vdsgen.spec.run import ACTIVITIES as ACTIVITIES
 
 WAITS = "waits"
 """Stands for bubble and transfer until `finish` has told them apart."""
+
+
+class Stretch(NamedTuple):
+    """Of a step; seconds since its start."""
+
+    activity: str
+    begin: float
+    end: float
+
+
+class Timeline(NamedTuple):
+    """One step, moment by moment."""
+
+    began: float
+    """By time.perf_counter of this process."""
+    marks: tuple[float, ...]
+    """Seconds since then of each change of activity, in their order."""
+    stretches: tuple[Stretch, ...]
+    """One after the other, without gaps, those that took any time."""
 
 
 class StageClock:
@@ -32,15 +51,21 @@ class StageClock:
     def __init__(self) -> None:
         self.on_processor = get_accelerator().device_name() == "cpu"
         self.running = False
+        self._began = 0.0
         self._stack: list[tuple[str, Hashable]] = []
         self._marks: list[tuple[Any, str, Hashable]] = []
         """(stamp, activity, kind) from that stamp to the next."""
         self._spare: list[Any] = []
+        self.traced = False
+        """Keep `timeline` of the steps that `start` begins from now on."""
+        self.timeline: Timeline | None = None
+        """Of the last step, where it was traced."""
         self._quickest: dict[Hashable, float] = {}
 
     def start(self) -> None:
         self.running = True
         self._stack = [("other", None)]
+        self._began = time.perf_counter()
         self._marks = [(self._stamp(), "other", None)]
 
     @property
@@ -83,8 +108,10 @@ class StageClock:
             marks[-1][0].synchronize()
         seconds = dict.fromkeys(ACTIVITIES, 0.0)
         waits = []
+        lengths = []
         for (begin, activity, kind), (end, _, _) in pairwise(marks):
             spent = self._seconds_between(begin, end)
+            lengths.append(spent)
             if activity == WAITS:
                 waits.append((kind, spent))
                 self._quickest[kind] = min(spent, self._quickest.get(kind, spent))
@@ -93,10 +120,25 @@ class StageClock:
         for kind, spent in waits:
             seconds["transfer"] += self._quickest[kind]
             seconds["bubble"] += spent - self._quickest[kind]
+        self.timeline = self._timeline(marks, lengths) if self.traced else None
         if not self.on_processor:
             self._spare += [stamp for stamp, _, _ in marks]
         self._marks = []
         return seconds
+
+    def _timeline(self, marks: list[tuple[Any, str, Hashable]], lengths: list[float]) -> Timeline:
+        """A wait is first bubble, then transfer: what makes a message quick is that its peer is there."""
+        stretches: list[Stretch] = []
+        starts = [0.0]
+        for (_, activity, kind), spent in zip(marks, lengths, strict=False):
+            begin, end = starts[-1], starts[-1] + spent
+            starts.append(end)
+            if activity == WAITS:
+                met = end - min(spent, self._quickest[kind])
+                stretches += [Stretch("bubble", begin, met), Stretch("transfer", met, end)]
+            else:
+                stretches.append(Stretch(activity, begin, end))
+        return Timeline(self._began, tuple(starts), tuple(one for one in stretches if one.end > one.begin))
 
     def abandon(self) -> None:
         """Forgets a step that an error has ended."""

@@ -28,8 +28,12 @@ LOGS, SAMPLES = "logs", "samples"
 ACTIVITIES = ("forward", "backward", "bubble", "transfer", "reduce", "gather", "optimizer", "data", "other")
 """What metrics.jsonl says of a stage's seconds. forward, backward: computation. bubble: waiting for another
 stage. transfer: moving activations, their gradients and scalars between stages. reduce: gradients between
-ranks, and other sums. gather: parameters between ranks. optimizer: its own work. data: clips, and their way to
-the device. other: the rest."""
+ranks, and other sums. gather: parameters between ranks. optimizer: its own work. data: clips, and their way
+to the device. other: the rest."""
+TRACES = "traces"
+"""Folder of a run directory: a folder a capture of the schedule, in it a file a rank."""
+TRACE_REQUEST = "trace-request"
+"""As `profile-request`, for when each rank ran which instruction."""
 PROFILE_REQUEST = "profile-request"
 """File of a run directory: whoever writes it asks for a trace of the steps it names (`10:12`; empty: the next
 one)."""

@@ -118,7 +118,7 @@ def test_an_accelerators_clock_is_its_events(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_stage_is_the_mean_of_its_ranks_and_names_the_slowest() -> None:
     def row(rank: int, forward: float, peak: int) -> RankRow:
-        return RankRow(peak, 0, 1.0, 0, 0, 0, (forward, *[0.1] * (len(ACTIVITIES) - 1)), (), ())
+        return RankRow(peak, 0, 1.0, 0, 0, 0, 0, 0, (forward, *[0.1] * (len(ACTIVITIES) - 1)), (), ())
 
     rows = [row(0, 1.0, 5), row(1, 3.0, 4), row(2, 2.0, 9), row(3, 2.0, 1)]
     first, second = stage_times(rows, [0, 0, 1, 1])
