@@ -53,7 +53,7 @@ class ScheduleTrace:
 
     def step_begins(self, step: int) -> None:
         """Collective where a trace begins."""
-        if self.steps is None or step < self.steps.first:
+        if self.steps is None or step not in self.steps:
             return
         if not self.running:
             self._alignment = align()

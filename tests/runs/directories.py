@@ -13,6 +13,9 @@ from vdsgen.spec.heartbeat import Beat, beat_file
 from vdsgen.spec.rendered import read_rendered
 
 DEMO = Path(__file__).resolve().parents[2] / "examples" / "rendered" / "cpu-demo@cpu-demo"
+REAL = Path(__file__).parent / "data" / "demo-video"
+"""What a real run of four ranks left: 24 steps in bf16 on a processor, one rank killed after step 13, two
+steps traced. Without its checkpoints, and with names of files and hosts changed."""
 MIB = 1024**2
 ACTIVITIES = ("forward", "backward", "bubble", "transfer", "reduce", "gather", "optimizer", "data", "other")
 

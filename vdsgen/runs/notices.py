@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from vdsgen.planner.words import gib, percent, seconds
+from vdsgen.planner.words import percent, seconds
 from vdsgen.runs.memory import memory_of
 from vdsgen.runs.reader import RunData
 from vdsgen.runs.records import Step
 from vdsgen.runs.state import Standing
+from vdsgen.runs.words import size_words
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -85,8 +86,8 @@ def _memory(data: RunData) -> Iterator[Notice]:
             "error",
             "memory",
             None,
-            f"rank {worst.rank} has used {gib(worst.measured_bytes)}, {gib(worst.capacity_bytes or 0)} "
-            "are what the plan may take",
+            f"rank {worst.rank} has used {size_words(worst.measured_bytes)}, "
+            f"{size_words(worst.capacity_bytes or 0)} are what the plan may take",
             "plan with less memory, or a larger reserve",
         )
     if above:
@@ -96,8 +97,8 @@ def _memory(data: RunData) -> Iterator[Notice]:
             "warning",
             "memory",
             None,
-            f"rank {worst.rank}{more} has used {gib(worst.measured_bytes)}, "
-            f"{worst.ratio:.2f} x the planned {gib(worst.planned_bytes or 0)}",
+            f"rank {worst.rank}{more} has used {size_words(worst.measured_bytes)}, "
+            f"{worst.ratio:.2f} x the planned {size_words(worst.planned_bytes or 0)}",
             "vdsgen verify measures where the plan's memory goes",
         )
 

@@ -9,10 +9,9 @@ from vdsgen.planner.words import percent, rate, seconds
 from vdsgen.runs.memory import RankMemory
 from vdsgen.runs.notices import Notice
 from vdsgen.runs.state import State
-from vdsgen.units import GIB
+from vdsgen.runs.words import size_words
 from vdsgen.watch.frame import Frame
 
-MIB = 1024**2
 STATE_WORDS: dict[State, str] = {
     "waiting": "waiting for the run to start",
     "starting": "starting",
@@ -149,10 +148,6 @@ def figure(value: float | None) -> str:
     if 0.01 <= abs(value) < 10:
         return f"{value:.4f}"
     return f"{value:,.4g}" if 0.01 <= abs(value) < 1e6 else f"{value:.3g}"
-
-
-def size_words(size_bytes: float) -> str:
-    return f"{size_bytes / GIB:.2f} GiB" if size_bytes >= GIB / 2 else f"{size_bytes / MIB:.1f} MiB"
 
 
 def counted(number: int, what: str) -> str:

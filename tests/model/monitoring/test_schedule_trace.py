@@ -99,3 +99,12 @@ def test_ranks_of_one_host_have_one_clock_and_others_are_compared_at_meetings() 
     assert offset == pytest.approx(100.1)
     assert uncertainty == pytest.approx(0.1)
     assert alignment(found, 3) == alignment(found, 2)
+
+
+def test_steps_that_a_restart_has_left_behind_are_not_traced(tmp_path: Path, alone: None) -> None:
+    """Nor is the trace of the start that came to them written over."""
+    trace = ScheduleTrace()
+    trace.steps = Steps(12, 13)
+    trace.step_begins(21)
+    assert not trace.running
+    assert trace.step_ends(21, tmp_path, LAYOUT) is None
