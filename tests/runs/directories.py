@@ -86,7 +86,7 @@ def add(run: Path, name: str, *lines: dict[str, Any]) -> None:
 
 def beat(run: Path, rank: int, **changes: Any) -> Path:
     """A heartbeat of step 30."""
-    values = {
+    values: dict[str, Any] = {
         "rank": rank,
         "pid": 1000 + rank,
         "host": "node1",

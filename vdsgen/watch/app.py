@@ -132,7 +132,7 @@ class WatchApp(App[None]):
 
     def _draw(self) -> None:
         frame = self.frame
-        if frame is None or not self.is_mounted:
+        if frame is None:
             return
         width = self.size.width
         self._put("#head", head_text(frame, width, paused=self.paused))

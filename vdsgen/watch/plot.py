@@ -16,7 +16,7 @@ POINTS_A_CELL = 2
 """Braille has two columns of dots a cell."""
 
 
-class CurvePlot(PlotextPlot):
+class CurvePlot(PlotextPlot):  # type: ignore[misc]
     """Of one name; shows nothing until there is a curve."""
 
     def __init__(self, name: str, *, id: str) -> None:  # noqa: A002

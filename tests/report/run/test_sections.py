@@ -44,6 +44,7 @@ def test_the_headline_of_a_real_run() -> None:
         "learning",
         "samples",
         "speed",
+        "schedule",
         "memory-measured",
         "happenings",
     ]

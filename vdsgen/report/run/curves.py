@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -60,6 +61,7 @@ def line_figure(
     marks: list[dict[str, Any]] | None = None,
     limits: list[dict[str, Any]] | None = None,
     log: bool = False,
+    from_zero: bool = False,
     note: str = "",
     wide: bool = False,
     height_px: int = 320,
@@ -69,6 +71,13 @@ def line_figure(
     y: dict[str, Any] = {"name": name or title, "unit": unit}
     if logarithmic:
         y["log"] = True
+    if from_zero:
+        # Limits too: an axis follows its curves alone.
+        highest = [value for one in curves for _, value in one["points"] if value is not None]
+        y |= {
+            "min": 0,
+            "max": rounded_up(max([*highest, *(limit["at"] for limit in limits or [])], default=1)),
+        }
     data: dict[str, Any] = {"x": {"name": "step", "unit": "number"}, "y": y, "series": curves}
     if marks:
         data["marks"] = marks
@@ -95,6 +104,12 @@ def _table(curves: Sequence[dict[str, Any]]) -> Table:
     values = [dict(map(tuple, one["points"])) for one in curves]
     rows = [[f"{step:g}", *(_cell(one.get(step)) for one in values)] for step in dict.fromkeys(chosen)]
     return Table(head=["step", *(one["name"] for one in curves)], rows=rows)
+
+
+def rounded_up(value: float) -> float:
+    """A little more, to two figures: where an axis may end."""
+    step = 10.0 ** (math.floor(math.log10(value)) - 1) if value > 0 else 1.0
+    return float(f"{math.ceil(1.03 * value / step) * step:.6g}")
 
 
 def _cell(value: float | None) -> str:

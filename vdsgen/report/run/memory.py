@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
+from vdsgen.report.run.curves import rounded_up
 from vdsgen.report.run.subject import RunSubject
 from vdsgen.report.section import Figure, Section, Table
 from vdsgen.runs.memory import RankMemory, memory_of
@@ -84,7 +84,7 @@ def _figure(subject: RunSubject, subjects: Sequence[RunSubject]) -> Figure | Non
     data: dict[str, Any] = {
         "categories": names,
         "series": shown,
-        "value": {"name": unit, "unit": "gib" if scale == GIB else "number", "max": _rounded_up(top / scale)},
+        "value": {"name": unit, "unit": "gib" if scale == GIB else "number", "max": rounded_up(top / scale)},
     }
     if limits:
         data["limits"] = limits
@@ -126,9 +126,3 @@ def _figure(subject: RunSubject, subjects: Sequence[RunSubject]) -> Figure | Non
 
 def _scaled(size_bytes: int, scale: int) -> float:
     return round(size_bytes / scale, 4)
-
-
-def _rounded_up(value: float) -> float:
-    """To two figures, so that an axis ends at a number people know."""
-    step = 10.0 ** (math.floor(math.log10(value)) - 1) if value > 0 else 1.0
-    return float(f"{math.ceil(1.03 * value / step) * step:.6g}")

@@ -11,6 +11,7 @@ from vdsgen.report.run.happenings import happenings_section
 from vdsgen.report.run.learning import learning_section
 from vdsgen.report.run.memory import memory_section
 from vdsgen.report.run.samples import samples_section
+from vdsgen.report.run.schedule import schedule_section
 from vdsgen.report.run.speed import flops_utilization, speed_section, typical_seconds
 from vdsgen.report.run.subject import RunSubject, read_subjects
 from vdsgen.report.run.trace import run_trace
@@ -48,6 +49,7 @@ def report_of(subjects: Sequence[RunSubject]) -> Report:
         learning_section(subjects),
         samples_section(subjects),
         speed_section(subjects),
+        schedule_section(subjects),
         memory_section(subjects),
         happenings_section(subjects),
     ]

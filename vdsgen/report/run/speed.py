@@ -102,6 +102,7 @@ def _step_time(subjects: Sequence[RunSubject]) -> Figure:
         name="step",
         marks=restart_marks(subjects),
         limits=limits,
+        from_zero=True,
         note="The first steps allocate memory and fill caches; medians leave them out.",
     )
 
@@ -202,6 +203,7 @@ def _throughput(subjects: Sequence[RunSubject]) -> Figure:
         name="samples/s",
         marks=restart_marks(subjects),
         limits=limits,
+        from_zero=True,
     )
 
 
