@@ -43,9 +43,9 @@ class StageClock:
     which cost microseconds and no wait; what runs on other streams meanwhile is seen where that stream waits
     for it.
 
-    How bubble and transfer are told apart: a message between two stages takes at least as long as the
-    quickest of its kind and size that this run has seen; whatever a rank spends on one beyond that, it waits
-    for the other stage. Sends count too: one that the peer does not take yet waits for the peer.
+    How bubble and transfer are told apart: a message between two stages takes as long as the quickest of its
+    kind and of its size, or a larger one, that this run has seen; whatever a rank spends on one beyond that,
+    it waits for the other stage. Sends count too: one that the peer does not take yet waits for the peer.
     """
 
     def __init__(self) -> None:
@@ -117,16 +117,33 @@ class StageClock:
                 self._quickest[kind] = min(spent, self._quickest.get(kind, spent))
             else:
                 seconds[activity] += spent
+        quickest = self._quickest_of({kind for kind, _ in waits})
         for kind, spent in waits:
-            seconds["transfer"] += self._quickest[kind]
-            seconds["bubble"] += spent - self._quickest[kind]
-        self.timeline = self._timeline(marks, lengths) if self.traced else None
+            seconds["transfer"] += quickest[kind]
+            seconds["bubble"] += spent - quickest[kind]
+        self.timeline = self._timeline(marks, lengths, quickest) if self.traced else None
         if not self.on_processor:
             self._spare += [stamp for stamp, _, _ in marks]
         self._marks = []
         return seconds
 
-    def _timeline(self, marks: list[tuple[Any, str, Hashable]], lengths: list[float]) -> Timeline:
+    def _quickest_of(self, kinds: set[Hashable]) -> dict[Hashable, float]:
+        """What a message of each of these kinds takes at most: a larger one by the same call between the same
+        ranks has taken no less. It matters for messages that are rare, and may have waited every time."""
+        found = {}
+        for kind in kinds:
+            alike = [self._quickest[kind]]
+            if isinstance(kind, tuple):
+                alike += [spent for other, spent in self._quickest.items() if _is_no_smaller(other, kind)]
+            found[kind] = min(alike)
+        return found
+
+    def _timeline(
+        self,
+        marks: list[tuple[Any, str, Hashable]],
+        lengths: list[float],
+        quickest: dict[Hashable, float],
+    ) -> Timeline:
         """A wait is first bubble, then transfer: what makes a message quick is that its peer is there."""
         stretches: list[Stretch] = []
         starts = [0.0]
@@ -134,7 +151,7 @@ class StageClock:
             begin, end = starts[-1], starts[-1] + spent
             starts.append(end)
             if activity == WAITS:
-                met = end - min(spent, self._quickest[kind])
+                met = end - min(spent, quickest[kind])
                 stretches += [Stretch("bubble", begin, met), Stretch("transfer", met, end)]
             else:
                 stretches.append(Stretch(activity, begin, end))
@@ -156,6 +173,13 @@ class StageClock:
         if self.on_processor:
             return float(end - begin)
         return float(begin.elapsed_time(end)) / 1e3
+
+
+def _is_no_smaller(other: Hashable, kind: tuple[Any, ...]) -> bool:
+    """Kinds are (call, bytes, group, ...), of messages that are told apart by them."""
+    if not isinstance(other, tuple) or len(other) != len(kind) or len(kind) < 3:
+        return False
+    return bool(other[0] == kind[0] and other[2:] == kind[2:] and other[1] >= kind[1])
 
 
 def processes_in(group: Any) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 from tests.runs.directories import DEMO, add, beats, log, metrics_line, run_json, write_json, write_run
 from tests.runs.test_reader import HOSTILE
 from vdsgen.cli.main import cli
+from vdsgen.errors import VdsgenError
 from vdsgen.runs.reader import RunReader
 from vdsgen.watch.blocks import bar, sparkline
 from vdsgen.watch.frame import Frame, Watcher
@@ -132,3 +134,14 @@ def test_lines_of_blocks() -> None:
     assert sparkline([None], 5) == sparkline([], 5) == ""
     assert bar(0.5, 12) == "[#####.....]"
     assert bar(7.0, 4) == "[##]"
+
+
+def test_without_the_terminal_packages_it_is_said_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vdsgen.cli.watch import _show
+
+    monkeypatch.delitem(sys.modules, "vdsgen.watch.app", raising=False)
+    monkeypatch.setitem(sys.modules, "textual.app", None)
+    with pytest.raises(VdsgenError, match=r"pip install 'vdsgen\[watch\]'; or --once"):
+        _show(tmp_path, 1.0)

@@ -27,21 +27,27 @@ class Lines(Generic[Item]):
         self.items: list[Item] = []
         self.unreadable = 0
         """Whole lines that are none of ours."""
-        self.last_values: Mapping[str, Any] = {}
-        """Of the last item, as it was written."""
 
-    def look(self) -> bool:
-        """Whether anything has changed."""
-        lines = self._tail.lines()
-        if self._tail.began_anew:
-            self.items.clear()
-            self.unreadable, self.last_values = 0, {}
-        for line in lines:
-            values = object_of(line)
-            item = None if values is None else self._item_of(values)
-            if item is None or values is None:
-                self.unreadable += bool(line.strip())
-                continue
+    def look(self) -> None:
+        """Reads what is new, and everything where the file is another one."""
+        first = True
+        for lines in self._tail.batches():
+            if first and self._tail.began_anew:
+                self.clear()
+            first = False
+            for line in lines:
+                self._add(line)
+        if first and self._tail.began_anew:  # the file is gone
+            self.clear()
+
+    def clear(self) -> None:
+        self.items.clear()
+        self.unreadable = 0
+
+    def _add(self, line: str) -> None:
+        values = object_of(line)
+        item = None if values is None else self._item_of(values)
+        if item is None:
+            self.unreadable += bool(line.strip())
+        else:
             self.items.append(item)
-            self.last_values = values
-        return bool(lines) or self._tail.began_anew

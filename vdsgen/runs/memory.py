@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vdsgen.runs.reader import RunData
-from vdsgen.runs.records import Step
 from vdsgen.spec.run import WARM_UP_STEPS
 
 TOLERANCE, SLACK_BYTES = 1.05, 64 * 1024**2
@@ -39,7 +37,7 @@ class RankMemory:
 
 def memory_of(data: RunData) -> list[RankMemory]:
     """Rank by rank; [] before the first step."""
-    peaks = _highest(_measured(data))
+    peaks = _peaks(data)
     layout = None if data.record is None else data.record.layout
     plan = data.plan
     on_processor = data.record is not None and data.record.on_processors
@@ -59,21 +57,13 @@ def memory_of(data: RunData) -> list[RankMemory]:
     return found
 
 
-def _measured(data: RunData) -> Sequence[Step]:
-    """Steps of the last layout whose peaks count."""
+def _peaks(data: RunData) -> list[int]:
+    """Of each rank of the last layout, the highest that counts."""
     if data.record is None or not data.record.on_processors:
-        return _same_ranks(data.steps)
+        return data.highest_bytes
     sizes = 1 if data.experiment is None else len(data.experiment.data.sizes)
-    exact = WARM_UP_STEPS * sizes
     begun = max((start.from_step or 0 for start in data.record.starts), default=0)
-    return _same_ranks([step for step in data.steps if begun < step.step <= begun + exact])
-
-
-def _same_ranks(steps: Sequence[Step]) -> Sequence[Step]:
-    """Those with as many ranks as the last one: an earlier layout's are other ranks."""
-    ranks = len(steps[-1].peak_bytes) if steps else 0
-    return [step for step in steps if len(step.peak_bytes) == ranks]
-
-
-def _highest(steps: Sequence[Step]) -> list[int]:
-    return [max(peaks) for peaks in zip(*(step.peak_bytes for step in steps), strict=False)]
+    exact = [step for step in data.steps if begun < step.step <= begun + WARM_UP_STEPS * sizes]
+    ranks = len(exact[-1].peak_bytes) if exact else 0
+    same = [step.peak_bytes for step in exact if len(step.peak_bytes) == ranks]
+    return [max(peaks) for peaks in zip(*same, strict=True)]

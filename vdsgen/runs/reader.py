@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ from vdsgen.spec.plan import Plan
 from vdsgen.spec.run import ALARMS, METRICS, RECORD, SAVES, SUMMARY, VALIDATION
 from vdsgen.spec.run_plans import PLANS, recorded_plans
 
-RECENT_STAGES = 1_000
+RECENT_STAGES = 200
 """Steps whose stages' seconds are kept."""
 RANKS_A_SECOND = 100
 """Heartbeats that are read, at most."""
@@ -60,6 +60,8 @@ class RunData:
     steps: list[Step] = field(default_factory=list)
     stages: deque[tuple[StageSeconds, ...]] = field(default_factory=lambda: deque(maxlen=RECENT_STAGES))
     """Of the last steps."""
+    highest_bytes: list[int] = field(default_factory=list)
+    """Of each rank of the present layout, the highest peak of all steps."""
     held_out: list[HeldOutLoss] = field(default_factory=list)
     saves: list[Save] = field(default_factory=list)
     alarms: list[RunAlarm] = field(default_factory=list)
@@ -113,8 +115,17 @@ class RunReader:
     def _step(self, values: Mapping[str, Any]) -> Step | None:
         step = step_of(values)
         if step is not None:
+            highest = self.data.highest_bytes
             if not self._steps.items:  # the first one, perhaps of a file that was written anew
                 self._stages.clear()
+                highest.clear()
+            if len(highest) != len(step.peak_bytes):  # another layout's ranks are other ranks
+                highest[:] = step.peak_bytes
+            else:
+                highest[:] = map(max, highest, step.peak_bytes)
+            if self.data.record is not None and not self.data.record.on_processors:
+                # Thousands of ranks' figures of every step are of no use, but for a processor's first steps.
+                step = replace(step, peak_bytes=())
             if stages := stages_of(values):
                 self._stages.append(stages)
         return step

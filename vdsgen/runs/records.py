@@ -24,7 +24,7 @@ class Step:
     """In which a rank waited for clips."""
     samples_per_second: float | None
     peak_bytes: tuple[int, ...]
-    """Of each rank."""
+    """Of each rank; kept of runs on processors alone (RunData.highest_bytes has the others')."""
     overflow: bool
     """fp16 gradients overflowed, and the step was left out."""
     bucket: str | None

@@ -13,19 +13,27 @@ def half_life_of(steps: int) -> float:
     return max(2.0, steps / HALF_LIVES)
 
 
-def smoothed(values: Iterable[float | None], half_life: float) -> list[float | None]:
+class Smoother:
     """The exponential moving average of what came so far, without the pull towards 0 at its start (divided by
     the sum of the weights, as Adam's moments are: arXiv 1412.6980, section 3). Gaps stay gaps."""
-    keep = 0.5 ** (1 / half_life)
-    total = weight = 0.0
-    found: list[float | None] = []
-    for value in values:
+
+    def __init__(self, half_life: float) -> None:
+        self._keep = 0.5 ** (1 / half_life)
+        self._total = self._weight = 0.0
+
+    def __call__(self, value: float | None) -> float | None:
+        """The average with one value more."""
         if value is None:
-            found.append(None)
-            continue
-        total, weight = keep * total + (1 - keep) * value, keep * weight + (1 - keep)
-        found.append(total / weight)
-    return found
+            return None
+        keep = self._keep
+        self._total = keep * self._total + (1 - keep) * value
+        self._weight = keep * self._weight + (1 - keep)
+        return self._total / self._weight
+
+
+def smoothed(values: Iterable[float | None], half_life: float) -> list[float | None]:
+    """All of them."""
+    return list(map(Smoother(half_life), values))
 
 
 def thinned(points: Sequence[tuple[float, float | None]], most: int) -> list[tuple[float, float | None]]:

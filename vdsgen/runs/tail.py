@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 MOST_LINE_BYTES = 4 * 1024**2
@@ -33,6 +34,10 @@ class Tail:
 
     def lines(self) -> list[str]:
         """Complete lines only; what is after the last newline waits for the next look."""
+        return [line for batch in self.batches() for line in batch]
+
+    def batches(self) -> Iterator[list[str]]:
+        """The same, READ_BYTES at a time: large files need not be in memory. Go through all of them."""
         self.began_anew = False
         try:
             # Whoever opens a pipe waits for its writer.
@@ -40,32 +45,30 @@ class Tail:
         except FileNotFoundError:
             if self._file is not None:
                 self._begin_anew(None)
-            return []
+            return
         except OSError:
-            return []
+            return
         try:
-            return self._read(descriptor)
+            yield from self._read(descriptor)
         except OSError:
-            return []
+            return
         finally:
             os.close(descriptor)
 
-    def _read(self, descriptor: int) -> list[str]:
+    def _read(self, descriptor: int) -> Iterator[list[str]]:
         """Raises OSError."""
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            return []
+            return
         file = (status.st_dev, status.st_ino)
         if self._file is not None and (file != self._file or status.st_size < self._position):
             # A run that goes on drops the lines past its checkpoint: it writes a new file.
             self._begin_anew(file)
         self._file = file
         os.lseek(descriptor, self._position, os.SEEK_SET)
-        found: list[str] = []
         while content := os.read(descriptor, READ_BYTES):
             self._position += len(content)
-            found += self._complete(content)
-        return found
+            yield self._complete(content)
 
     def _begin_anew(self, file: tuple[int, int] | None) -> None:
         self._position, self._partial, self._file, self._skipping = 0, b"", file, False

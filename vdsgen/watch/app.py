@@ -12,7 +12,8 @@ from textual.containers import Grid, Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Footer, Static, TabbedContent, TabPane
 
-from vdsgen.watch.frame import CURVES, Frame, Watcher
+from vdsgen.watch.curves import CURVES
+from vdsgen.watch.frame import Frame, Watcher
 from vdsgen.watch.paint import alarm_text, figures_text, head_text, log_text, ranks_text
 from vdsgen.watch.plot import CurvePlot
 from vdsgen.watch.window import Window
@@ -78,7 +79,7 @@ class WatchApp(App[None]):
         self.frame: Frame | None = None
 
     def compose(self) -> ComposeResult:
-        yield Static(id="head")
+        yield Static("Reading the run directory.", id="head")
         with TabbedContent(id="views"):
             with TabPane("1 overview", id="overview"), Horizontal():
                 with VerticalScroll(id="glance", can_focus=False):

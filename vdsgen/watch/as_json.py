@@ -7,7 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from vdsgen.runs.smooth import thinned
-from vdsgen.watch.frame import Curve, Frame
+from vdsgen.watch.curves import Curve
+from vdsgen.watch.frame import Frame
 
 MOST_POINTS = 200
 """Of a curve."""
@@ -37,7 +38,7 @@ def as_json(frame: Frame) -> str:
         "overflows": frame.overflows,
         "restarts": frame.restarts,
         "last_failure": frame.last_failure,
-        "last": {name: curve.points[-1][1] for name, curve in frame.curves.items()},
+        "last": {name: curve.values[-1] for name, curve in frame.curves.items()},
         "smoothed": {name: curve.last_smooth for name, curve in frame.curves.items() if curve.smooth},
         "best_held_out": None
         if frame.best_held_out is None
@@ -54,4 +55,7 @@ def as_json(frame: Frame) -> str:
 
 def _points(curve: Curve) -> list[list[float | None]]:
     """[step, value] each; of long curves, the lowest and the highest of each stretch."""
-    return [[step, value] for step, value in thinned(list(curve.points), MOST_POINTS)]
+    return [
+        [step, value]
+        for step, value in thinned(list(zip(curve.steps, curve.values, strict=True)), MOST_POINTS)
+    ]

@@ -8,29 +8,11 @@ from vdsgen.runs.logs import LogLine
 from vdsgen.runs.memory import RankMemory, memory_of
 from vdsgen.runs.notices import Notice, data_wait_fraction, notices
 from vdsgen.runs.reader import RunData, RunReader
-from vdsgen.runs.smooth import half_life_of, smoothed
 from vdsgen.runs.stage_times import StageTime, stage_times
 from vdsgen.runs.state import RECENT_STEPS, Standing, next_save, standing
 from vdsgen.runs.values import one_line
+from vdsgen.watch.curves import Curve, Curves, held_out_weights
 from vdsgen.watch.pulse import Pulse
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """A number over steps; gaps are None."""
-
-    name: str
-    points: tuple[tuple[int, float | None], ...]
-    smooth: tuple[float | None, ...] = ()
-    """As many, where the curve has a smoothed one; else empty."""
-
-    @property
-    def last(self) -> float | None:
-        return next((value for _, value in reversed(self.points) if value is not None), None)
-
-    @property
-    def last_smooth(self) -> float | None:
-        return next((value for value in reversed(self.smooth) if value is not None), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,25 +59,25 @@ class Frame:
     log: tuple[LogLine, ...]
 
 
-CURVES = ("loss", "held_out_loss", "gradient_norm", "learning_rate", "loss_scale", "samples_per_second")
-SMOOTHED = ("loss", "gradient_norm", "samples_per_second")
-
-
 class Watcher:
     """Makes frames of one run directory."""
 
     def __init__(self, reader: RunReader) -> None:
         self._reader = reader
         self._pulse = Pulse()
+        self._curves = Curves()
 
     def look(self) -> Frame:
         data = self._reader.look()
         ranks = (data.record.world_size if data.record else None) or len(data.beats) or 1
         self._pulse.see(data.beats, ranks)
-        return frame_of(data, self._pulse.silent_seconds(), self._pulse.hang(data.beats))
+        silent_seconds, hang = self._pulse.silent_seconds(), self._pulse.hang(data.beats)
+        return frame_of(data, self._curves.look(data), silent_seconds, hang)
 
 
-def frame_of(data: RunData, silent_seconds: float | None, hang: str | None = None) -> Frame:
+def frame_of(
+    data: RunData, curves: dict[str, Curve], silent_seconds: float | None, hang: str | None = None
+) -> Frame:
     now = standing(data, silent_seconds=silent_seconds)
     plan, recent = data.plan, data.steps[-RECENT_STEPS:]
     predicted = None if plan is None else plan.predicted
@@ -124,7 +106,7 @@ def frame_of(data: RunData, silent_seconds: float | None, hang: str | None = Non
         last_failure=_last_failure(data),
         best_held_out=_best_held_out(data),
         saved=_saved(data, now),
-        curves=_curves(data),
+        curves=curves,
         memory=tuple(memory_of(data)),
         stages=tuple(stages),
         notices=tuple(notices(data, now, hang)),
@@ -140,12 +122,6 @@ def _bubble(stages: list[StageTime]) -> float | None:
 def _last_failure(data: RunData) -> str | None:
     starts = data.record.starts if data.record else ()
     return next((start.end for start in reversed(starts) if start.end and not start.was_stopped), None)
-
-
-def held_out_weights(data: RunData) -> str | None:
-    """The kind of weights whose held-out loss is shown: the average's, where there is one."""
-    kinds = {line.weights for line in data.held_out}
-    return "ema" if "ema" in kinds else next(iter(kinds), None)
 
 
 def _best_held_out(data: RunData) -> tuple[int, float] | None:
@@ -167,24 +143,3 @@ def _saved(data: RunData, now: Standing) -> Saved:
         following,
         until,
     )
-
-
-def _curves(data: RunData) -> dict[str, Curve]:
-    steps = data.steps
-    weights = held_out_weights(data)
-    points: dict[str, list[tuple[int, float | None]]] = {
-        "loss": [(step.step, step.loss) for step in steps],
-        "held_out_loss": [(line.step, line.loss) for line in data.held_out if line.weights == weights],
-        "gradient_norm": [(step.step, step.grad_norm) for step in steps],
-        "learning_rate": [(step.step, step.learning_rate) for step in steps],
-        "loss_scale": [(step.step, step.loss_scale) for step in steps],
-        "samples_per_second": [(step.step, step.samples_per_second) for step in steps],
-    }
-    if all(step.loss_scale in (1.0, None) for step in steps):
-        del points["loss_scale"]  # bf16 and fp32 have none
-    found = {}
-    for name in CURVES:
-        if own := points.get(name):
-            smooth = smoothed((value for _, value in own), half_life_of(len(own))) if name in SMOOTHED else ()
-            found[name] = Curve(name, tuple(own), tuple(smooth))
-    return found

@@ -76,8 +76,8 @@ def figures_text(frame: Frame, width: int, *, curves: bool) -> Text:
         text.append(f"   {beside}")
         curve = None if row.curve is None else frame.curves.get(row.curve)
         left = room - max(32, len(beside)) - 1
-        if curves and curve is not None and left >= 8 and len(curve.points) > 1:
-            values = list(curve.smooth) or [value for _, value in curve.points]
+        if curves and curve is not None and left >= 8 and len(curve.values) > 1:
+            values = curve.smooth or curve.values
             text.append(" " * (room - left - len(beside)) + sparkline(values, left), "cyan")
     return text
 

@@ -58,8 +58,8 @@ def _figures(frame: Frame, width: int, *, unicode: bool) -> list[str]:
     for row in rows_of(frame):
         line = f"{row.label:{LABEL}}{row.value:>{VALUE}}   {row.beside:{BESIDE}}"
         curve = None if row.curve is None else frame.curves.get(row.curve)
-        if curve is not None and room >= 8 and len(curve.points) > 1:
-            values = list(curve.smooth) or [value for _, value in curve.points]
+        if curve is not None and room >= 8 and len(curve.values) > 1:
+            values = curve.smooth or curve.values
             line += sparkline(values, room, unicode=unicode)
         lines.append(line)
     return lines

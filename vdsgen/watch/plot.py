@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from textual_plotext import PlotextPlot
 
 from vdsgen.runs.smooth import thinned
-from vdsgen.watch.frame import Curve
+from vdsgen.watch.curves import Curve
 from vdsgen.watch.window import Window
 from vdsgen.watch.words import CURVE_WORDS, value_words
 
@@ -27,8 +27,11 @@ class CurvePlot(PlotextPlot):  # type: ignore[misc]
     def show(self, curve: Curve | None, window: Window, *, logarithmic: bool) -> None:
         """Draws anew where anything is other than it was."""
         width = max(20, self.size.width)
-        points = () if curve is None else tuple(window.of(curve.points))
-        key = (points[-1:], len(points), window, logarithmic, self.size)
+        first, stop = window.bounds(0 if curve is None else len(curve.steps))
+        points = (
+            [] if curve is None else list(zip(curve.steps[first:stop], curve.values[first:stop], strict=True))
+        )
+        key = (tuple(points[-1:]), len(points), window, logarithmic, self.size)
         if key == self._shown:
             return
         self._shown = key
@@ -41,13 +44,10 @@ class CurvePlot(PlotextPlot):  # type: ignore[misc]
             plot.title(f"{label}: none yet")
             self.refresh()
             return
-        first, stop = window.bounds(len(curve.points))
         logarithmic = logarithmic and min(known) > 0 and self.curve_name != "learning_rate"
         if logarithmic:
             plot.yscale("log")
-        smooth = list(
-            zip((step for step, _ in points), curve.smooth[first:stop], strict=False) if curve.smooth else ()
-        )
+        smooth = list(zip(curve.steps[first:stop], curve.smooth[first:stop], strict=False))
         self._draw(points, width, "gray" if smooth else "cyan", "dot" if smooth else "braille")
         if smooth:
             self._draw(smooth, width, "cyan", "braille")

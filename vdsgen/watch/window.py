@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 FEWEST = 4
@@ -39,7 +38,3 @@ class Window:
         count = min(points, max(FEWEST, round(self.share * points)))
         first = max(0, stop - count)
         return first, min(points, first + count)
-
-    def of(self, points: Sequence[tuple[int, float | None]]) -> Sequence[tuple[int, float | None]]:
-        first, stop = self.bounds(len(points))
-        return points[first:stop]

@@ -59,7 +59,7 @@ def _losses(frame: Frame) -> list[Row | None]:
     return [
         Row(
             "loss",
-            UNKNOWN if loss is None else figure(loss.points[-1][1]),
+            UNKNOWN if loss is None else figure(loss.values[-1]),
             "" if smooth is None else f"{figure(smooth)} smoothed",
             "loss",
         ),
@@ -81,7 +81,7 @@ def _plain(frame: Frame, name: str) -> Row | None:
     curve = frame.curves.get(name)
     if curve is None:
         return None
-    value = curve.points[-1][1]
+    value = curve.values[-1]
     smooth = curve.last_smooth
     return Row(
         CURVE_WORDS[name],

@@ -25,7 +25,7 @@ LAYOUT = Layout(
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rank 3, whose clock is ten seconds ahead of the first rank's."""
     monkeypatch.setattr(schedule_trace, "align", lambda: Alignment(10.0, 0.25))
-    monkeypatch.setattr(schedule_trace.dist, "get_rank", lambda: 3)
+    monkeypatch.setattr("deepspeed.comm.get_rank", lambda: 3)
 
 
 def test_instructions_and_what_their_time_went_to(tmp_path: Path, stopwatch: Stopwatch, alone: None) -> None:
