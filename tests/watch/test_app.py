@@ -150,3 +150,18 @@ def test_a_window_stays_within_the_run() -> None:
     assert window.wider().bounds(100) == (0, 50)
     assert Window(2.0**-20).bounds(100) == (96, 100), "a few points stay"
     assert Window().bounds(0) == (0, 0)
+
+
+def test_any_number_is_drawn(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", steps=3)
+    extremes = (1e38, -1e38, 1e-40, 0, None)
+    lines = [metrics_line(4 + place, loss=value, grad_norm=value) for place, value in enumerate(extremes)]
+    add(run, "metrics", *lines, metrics_line(9, loss=None, samples_per_second=1e38))
+    beats(run)
+
+    async def act(app: WatchApp, pilot: Pilot[None]) -> None:
+        assert "no number" in screen(app)
+        for keys in (("2",), ("l",), ("up",), ("up", "up", "up", "left")):
+            assert "gradient norm" in await settled(pilot, *keys)
+
+    on(run, (130, 40), act)

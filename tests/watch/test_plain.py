@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -13,7 +14,9 @@ from tests.runs.directories import DEMO, add, beats, log, metrics_line, run_json
 from tests.runs.test_reader import HOSTILE
 from vdsgen.cli.main import cli
 from vdsgen.errors import VdsgenError
+from vdsgen.report.run.report import run_report
 from vdsgen.runs.reader import RunReader
+from vdsgen.watch.as_json import as_json
 from vdsgen.watch.blocks import bar, sparkline
 from vdsgen.watch.frame import Frame, Watcher
 from vdsgen.watch.plain import plain_text
@@ -145,3 +148,27 @@ def test_without_the_terminal_packages_it_is_said_what_to_install(
     monkeypatch.setitem(sys.modules, "textual.app", None)
     with pytest.raises(VdsgenError, match=r"pip install 'vdsgen\[watch\]'; or --once"):
         _show(tmp_path, 1.0)
+
+
+EXTREMES = (1e308, -1e308, 5e-324, 0, -1, 2**53, 10**400, "1", None, True, [], {})
+
+
+@pytest.mark.parametrize("extreme", EXTREMES, ids=lambda value: str(value)[:8])
+def test_any_number_anywhere_is_shown_or_left_out(tmp_path: Path, extreme: Any) -> None:
+    """In text, in JSON, on the screen's curves and in the report's page."""
+    run = write_run(tmp_path / "run", steps=3)
+    plain = metrics_line(4)
+    keys = [key for key in plain if key != "step"]
+    lines = [metrics_line(4 + place, **{key: extreme}) for place, key in enumerate(keys)]
+    stages = [dict.fromkeys(stage, extreme) for stage in plain["stages"]]
+    everything = dict.fromkeys(keys, extreme) | {"stages": stages, "peak_memory_bytes": [extreme] * 4}
+    add(run, "metrics", *lines, metrics_line(50, **everything), metrics_line(51))
+    add(run, "validation", {"step": 60, "weights": "trained", "loss": extreme, "quantiles": extreme})
+    add(run, "saves", {"step": 60, "bytes": extreme, "blocking_seconds": extreme})
+    for record in ({}, {"accelerator": "cuda"}):
+        write_json(run / "run.json", run_json() | record)
+        found = frame(run)
+        assert found.standing.step == 51
+        plain_text(found)
+        json.loads(as_json(found))
+        run_report([run])

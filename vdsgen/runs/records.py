@@ -10,6 +10,10 @@ from vdsgen.runs.values import mappings, number, numbers, text, whole, whole_num
 from vdsgen.spec.run import ACTIVITIES
 
 
+LEAST_SECONDS, MOST_SECONDS = 1e-9, 1e12
+"""Of a step: whatever is asked of it, it is divided by."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """An optimizer step. None: no finite number, or not known."""
@@ -76,7 +80,7 @@ class RunAlarm:
 def step_of(values: Mapping[str, Any]) -> Step | None:
     """None where it is no step: without its number or its seconds."""
     step, seconds = whole(values.get("step")), number(values.get("step_seconds"))
-    if step is None or seconds is None or seconds < 0:
+    if step is None or seconds is None or not 0 <= seconds <= MOST_SECONDS:
         return None
     return Step(
         step=step,
@@ -84,7 +88,7 @@ def step_of(values: Mapping[str, Any]) -> Step | None:
         grad_norm=number(values.get("grad_norm")),
         loss_scale=number(values.get("loss_scale")),
         learning_rate=number(values.get("learning_rate")),
-        step_seconds=seconds,
+        step_seconds=max(LEAST_SECONDS, seconds),
         data_seconds=max(0.0, number(values.get("data_seconds")) or 0.0),
         samples_per_second=number(values.get("samples_per_second")),
         peak_bytes=whole_numbers(values.get("peak_memory_bytes")),

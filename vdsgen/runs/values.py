@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
 LONGEST_TEXT = 2_000
 MOST_ITEMS = 100_000
+SMALLEST, LARGEST = 1e-45, 1e39
+"""Just beyond fp32's."""
 
 
 def number(value: Any) -> float | None:
-    """A finite number."""
+    """A finite number; one beyond all that fp32 holds is none, so that sums and quotients stay finite."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
         found = float(value)
     except OverflowError:
         return None
-    return found if math.isfinite(found) else None
+    if not abs(found) <= LARGEST:
+        return None
+    return found if abs(found) >= SMALLEST else 0.0
 
 
 def whole(value: Any) -> int | None:

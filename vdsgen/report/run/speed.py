@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from vdsgen.planner.words import percent, rate, seconds
-from vdsgen.report.run.curves import line_figure, raw_and_smoothed, restart_marks, series
+from vdsgen.report.run.curves import line_figure, raw_and_smoothed, restart_marks, rounded_up, series
 from vdsgen.report.run.subject import RunSubject
 from vdsgen.report.section import Figure, Section, Table
 from vdsgen.runs.notices import data_wait_fraction
@@ -37,7 +37,8 @@ COLOURS = {
 
 def speed_section(subjects: Sequence[RunSubject]) -> Section:
     figures = [_step_time(subjects), _distribution(subjects), _data_wait(subjects), _throughput(subjects)]
-    figures += [_stages(subject) for subject in subjects]
+    longest = max(map(_longest_stage, subjects))
+    figures += [_stages(subject, longest) for subject in subjects]
     return Section(
         id="speed",
         title="Speed",
@@ -207,8 +208,15 @@ def _throughput(subjects: Sequence[RunSubject]) -> Figure:
     )
 
 
-def _stages(subject: RunSubject) -> Figure | None:
-    """Each stage's seconds, measured; beside it the plan's forward and backward."""
+def _longest_stage(subject: RunSubject) -> float:
+    """Of what is drawn of it."""
+    measured = [sum(stage.seconds.values()) for stage in stage_times(subject.data)]
+    return max([*measured, subject.predicted_step_seconds or 0.0])
+
+
+def _stages(subject: RunSubject, longest: float) -> Figure | None:
+    """Each stage's seconds, measured; beside it the plan's forward and backward. The axis ends after
+    `longest`."""
     stages = stage_times(subject.data)
     if not stages:
         return None
@@ -240,7 +248,7 @@ def _stages(subject: RunSubject) -> Figure | None:
                 for name in ACTIVITIES
                 if any(values[name])
             ],
-            "value": {"name": "a step", "unit": "seconds"},
+            "value": {"name": "a step", "unit": "seconds", "max": rounded_up(longest)},
             "stacked": True,
             "horizontal": True,
         },

@@ -32,7 +32,9 @@ class RunSubject:
     def name(self) -> str:
         experiment = self.data.experiment
         folder = one_line(self.data.path.resolve().name, 60)
-        return folder if experiment is None else f"{experiment.name} ({folder})"
+        if experiment is None or experiment.name == folder:
+            return folder
+        return f"{experiment.name} ({folder})"
 
     @property
     def prefix(self) -> str:
