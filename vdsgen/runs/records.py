@@ -9,7 +9,6 @@ from typing import Any
 from vdsgen.runs.values import mappings, number, numbers, text, whole, whole_numbers
 from vdsgen.spec.run import ACTIVITIES
 
-
 LEAST_SECONDS, MOST_SECONDS = 1e-9, 1e12
 """Of a step: whatever is asked of it, it is divided by."""
 
