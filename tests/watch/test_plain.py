@@ -150,7 +150,7 @@ def test_without_the_terminal_packages_it_is_said_what_to_install(
         _show(tmp_path, 1.0)
 
 
-EXTREMES = (1e308, -1e308, 5e-324, 0, -1, 2**53, 10**400, "1", None, True, [], {})
+EXTREMES: tuple[Any, ...] = (1e308, -1e308, 5e-324, 0, -1, 2**53, 10**400, "1", None, True, [], {})
 
 
 @pytest.mark.parametrize("extreme", EXTREMES, ids=lambda value: str(value)[:8])

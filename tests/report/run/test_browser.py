@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.report.browser import browser, missing, opened
 from tests.runs.directories import REAL
 from vdsgen.report.run.report import run_report
 
-playwright = pytest.importorskip("playwright.sync_api")
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))),
-    None,
-)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+SKIP = missing()
+pytestmark = pytest.mark.skipif(SKIP is not None and "VDSGEN_REQUIRE_ALL" not in os.environ, reason=str(SKIP))
 UNTIL = """const until = async (done) => {
   const end = performance.now() + 5000;
   while (!done() && performance.now() < end) await new Promise((go) => setTimeout(go, 20));
@@ -53,17 +50,11 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     """The report of a real run, beside itself."""
     path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_bytes(run_report([REAL, REAL]))
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        complaints: list[str] = []
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("requestfailed", lambda request: complaints.append(request.url[:80]))
-        page.goto(path.as_uri())
-        yield page
-        browser.close()
-    assert complaints == []
+    with browser() as chromium, opened(chromium, path) as found:
+        yield found.page
+        assert found.errors == []
+        # Videos and pictures are in the page itself.
+        assert [url for url in found.requests if not url.startswith("data:")] == [path.as_uri()]
 
 
 def test_every_chart_is_drawn(page: Page) -> None:

@@ -97,6 +97,24 @@ def test_speed_beside_the_plan(tmp_path: Path) -> None:
     assert "utilisation" in facts(report(run)), "on GPUs alone"
 
 
+def test_the_measured_schedule_lies_beside_the_simulated_one() -> None:
+    found = report(REAL)
+    measured, simulated = (figure(found, f"schedule-{side}").data for side in ("measured", "simulated"))
+    assert measured["longest"] == simulated["longest"], "one axis of time"
+    assert measured["names"] == [f"stage {rank // 2}, rank {rank}" for rank in range(4)]
+    for rank, row in enumerate(measured["rows"]):
+        planned = simulated["rows"][rank // 2]
+        passes = [(letter, batch) for letter, batch in zip(row["letters"], row["batches"], strict=True)]
+        for letter in "FB":
+            assert [batch for one, batch in passes if one == letter] == [0, 1, 2, 3]
+        assert [one for one in row["letters"] if one in "FB"] == [
+            one for one in planned["letters"] if one in "FB"
+        ], "1F1B, as it was simulated"
+        spent = sum(row["lengths"]) + sum(row["gaps"].values())
+        assert 0.8 * measured["end"] < spent <= measured["end"] + 1e-6
+    assert len(figure(found, "schedule-measured").table.rows) == 4
+
+
 def test_memory_of_ranks_and_of_many_the_fullest_of_each_stage(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     memory = figure(report(run), "rank-memory")

@@ -6,13 +6,17 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from vdsgen.planner.words import percent, seconds
-from vdsgen.report.plan.gantt import KINDS, TICKS, schedule_data
+from vdsgen.report.plan.gantt import KINDS, schedule_data
 from vdsgen.report.plan.memory import excerpt_words
-from vdsgen.report.run.measured import began
+from vdsgen.report.run.measured import DIGITS, began
 from vdsgen.report.run.subject import RunSubject
 from vdsgen.report.section import Figure, Section, Table
-from vdsgen.runs.traces import ScheduleCapture, TracedRank, TracedStep
+from vdsgen.runs.traces import ScheduleCapture, TracedStep
 
+NAMES_PX = 120
+"""Room for rows' names, the same on both sides: their axes lie under each other."""
+MOST_ROWS = 16
+"""Ranks that are shown one by one."""
 OF_ACTIVITIES = {
     "forward": "ForwardPass",
     "backward": "BackwardPass",
@@ -70,14 +74,20 @@ def _longest(subject: RunSubject, step: int) -> float:
     return measured if subject.planned is None else max(measured, subject.planned.step.end_seconds)
 
 
-def rows_of(capture: ScheduleCapture, step: int) -> list[tuple[TracedRank, list[Stretch]]]:
-    """The first rank of each stage: ranks of a stage do the same at about the same time."""
-    pairs = capture.of_step(step)
+def rows_of(capture: ScheduleCapture, step: int) -> list[tuple[str, list[Stretch]]]:
+    """Of all ranks, stage by stage; where they are many, of the first rank of each stage. With names."""
+    pairs = sorted(capture.of_step(step), key=lambda pair: (pair[0].stage, pair[0].rank_in_stage))
     zero = began(pairs)
-    firsts: dict[int, tuple[TracedRank, TracedStep]] = {}
-    for rank, one in sorted(pairs, key=lambda pair: (pair[0].stage, pair[0].rank_in_stage)):
-        firsts.setdefault(rank.stage, (rank, one))
-    return [(rank, list(_stretches(one, one.began - zero))) for rank, one in firsts.values()]
+    every = len(pairs) <= MOST_ROWS
+    shown = [(rank, one) for rank, one in pairs if every or rank.rank_in_stage == 0]
+    several = every and any(rank.rank_in_stage for rank, _ in pairs)
+    return [
+        (
+            f"stage {rank.stage}" + (f", rank {rank.rank}" if several else ""),
+            list(_stretches(one, one.began - zero)),
+        )
+        for rank, one in shown
+    ]
 
 
 def _stretches(step: TracedStep, late: float) -> Iterator[Stretch]:
@@ -98,27 +108,34 @@ def _stretches(step: TracedStep, late: float) -> Iterator[Stretch]:
             yield Stretch(name, instruction.micro_batch, begin + late, end + late)
 
 
-def measured_data(rows: Sequence[tuple[TracedRank, list[Stretch]]], longest: float) -> dict[str, Any]:
-    """As the chart of schedules takes it (vdsgen.report.plan.gantt.schedule_data)."""
-    tick = longest / TICKS
-    drawn = []
-    last = 0
-    for _, stretches in rows:
-        letters, micro_batches, gaps, lengths = "", [], [], []
-        end = 0
-        for one in stretches:
-            begin, stop = max(end, round(one.begin / tick)), round(one.end / tick)
-            if stop <= begin:
-                continue
-            letters += KINDS[one.name][0]
-            micro_batches.append(-1 if one.micro_batch is None else one.micro_batch)
-            gaps.append(begin - end)
-            lengths.append(stop - begin)
-            end = stop
-        last = max(last, end)
-        drawn.append([letters, micro_batches, gaps, lengths, 0])
+def measured_data(rows: Sequence[tuple[str, list[Stretch]]], longest: float) -> dict[str, Any]:
+    """As the chart of schedules takes it (vdsgen.report.plan.gantt.schedule_data), with the length and the
+    micro-batch of each slice."""
     words = dict(KINDS.values()) | {KINDS["DataWait"][0]: "clips"}
-    return {"tick_seconds": tick, "ticks": TICKS, "end": last, "rows": drawn, "words": words}
+    return {
+        "longest": longest,
+        "end": max((one.end for _, stretches in rows for one in stretches), default=0.0),
+        "rows": [_row(stretches) for _, stretches in rows],
+        "words": words,
+        "names": [name for name, _ in rows],
+        "names_px": NAMES_PX,
+    }
+
+
+def _row(stretches: Sequence[Stretch]) -> dict[str, Any]:
+    ends = [0.0, *(one.end for one in stretches)]
+    gaps = {
+        str(place): round(one.begin - ends[place], DIGITS)
+        for place, one in enumerate(stretches)
+        if one.begin - ends[place] > 10**-DIGITS
+    }
+    return {
+        "letters": "".join(KINDS[one.name][0] for one in stretches),
+        "lengths": [round(one.end - one.begin, DIGITS) for one in stretches],
+        "gaps": gaps,
+        "again": 0,
+        "batches": [-1 if one.micro_batch is None else one.micro_batch for one in stretches],
+    }
 
 
 def _figures(subject: RunSubject, step: int, longest: float) -> Iterator[Figure]:
@@ -126,7 +143,9 @@ def _figures(subject: RunSubject, step: int, longest: float) -> Iterator[Figure]
     rows, end = rows_of(subject.capture, step), _end(subject.capture, step)
     height = max(190, min(760, 120 + 34 * len(rows)))
     uncertain = max(rank.clock_uncertainty_seconds for rank in subject.capture.ranks)
-    notes = ["One rank of each stage. Light, hatched stretches are waiting."]
+    notes = ["Light, hatched stretches are waiting for another stage; collectives include waiting for ranks."]
+    if len(rows) < len(subject.capture.ranks):
+        notes.insert(0, "One rank of each stage.")
     if uncertain:
         notes.append(f"Clocks of hosts were compared to {seconds(uncertain)}.")
     yield Figure(
@@ -135,12 +154,10 @@ def _figures(subject: RunSubject, step: int, longest: float) -> Iterator[Figure]
         chart="schedule",
         wide=True,
         height_px=height,
-        description="A Gantt chart of one measured step: a row for each stage, time to the right, with what "
-        "every moment of its first rank went to.",
+        description="A Gantt chart of one measured step: a row for each rank, time to the right, with what "
+        "every moment went to.",
         data=measured_data(rows, longest),
-        table=_table(
-            [(f"stage {rank.stage}", stretches) for rank, stretches in rows], _end(subject.capture, step)
-        ),
+        table=_table(rows, _end(subject.capture, step)),
         note=" ".join(notes),
     )
     planned = subject.planned
@@ -162,9 +179,9 @@ def _figures(subject: RunSubject, step: int, longest: float) -> Iterator[Figure]
             title=f"{subject.prefix}As simulated: {seconds(expected)}",
             chart="schedule",
             wide=True,
-            height_px=height,
+            height_px=max(190, min(760, 120 + 34 * simulated.stages)),
             description="A Gantt chart of the same step as the planner simulates it, on the same axis.",
-            data=schedule_data(simulated, longest),
+            data=schedule_data(simulated, longest) | {"names_px": NAMES_PX},
             table=_table(by_stage, simulated.end_seconds),
             note=excerpt_words(simulated, expected) if simulated.left_out else "",
         )
@@ -198,7 +215,7 @@ def _summary(subject: RunSubject, step: int) -> str:
         for _, stretches in rows_of(subject.capture, step)
     ]
     line = (
-        f"{subject.prefix}Step {step} took {seconds(end)}; the average stage computed in "
+        f"{subject.prefix}Step {step} took {seconds(end)}; the average rank computed in "
         f"{percent(sum(busy) / len(busy) / end)} of it"
     )
     planned = subject.planned
