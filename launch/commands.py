@@ -43,6 +43,8 @@ class Job:
     """Only metrics and a summary are wanted: no checkpoint, no sample."""
     profile_steps: str | None = None
     """Steps that a trace is wanted of, `FIRST:LAST`."""
+    trace_steps: str | None = None
+    """Steps whose schedule is wanted as it was run, `FIRST:LAST`."""
     slots: tuple[int, ...] = ()
     """What the hostfile gives each host: its ranks where `devices` is empty."""
 

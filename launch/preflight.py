@@ -173,6 +173,7 @@ def job_of(
     resume: bool,
     measure: bool,
     profile_steps: str | None = None,
+    trace_steps: str | None = None,
     environment: Mapping[str, str],
 ) -> Job:
     return Job(
@@ -188,4 +189,5 @@ def job_of(
         resume=resume,
         measure=measure,
         profile_steps=profile_steps,
+        trace_steps=trace_steps,
     )

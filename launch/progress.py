@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TextIO
 
-from vdsgen.launch.logs import Tail
+from vdsgen.runs.tail import Tail
 from vdsgen.spec.base import LARGEST
 from vdsgen.spec.run import MESSAGE, STEP
 
@@ -85,7 +85,7 @@ class Display:
         self._stream = stream
         self._steps = steps
         self._terminal = stream.isatty()
-        self._tail = Tail(metrics, from_end=True)
+        self._tail = Tail(metrics, last_bytes=0)
         self._recent: deque[float] = deque(maxlen=RECENT_STEPS)
         self._bar = ""
         self._said: dict[str, int] = {}

@@ -16,10 +16,11 @@ from vdsgen.launch.commands import Command, Job
 from vdsgen.launch.hang import Hang
 from vdsgen.launch.hang_guard import HangGuard
 from vdsgen.launch.hold import RankState, parse_death, parse_state
-from vdsgen.launch.logs import RankLogs, Tail, last_lines
+from vdsgen.launch.logs import RankLogs
 from vdsgen.launch.progress import Shows
 from vdsgen.launch.tie import LaunchersEnd
 from vdsgen.launch.watch import Death, RankWatch, kill_all
+from vdsgen.runs.tail import Tail, last_lines
 from vdsgen.spec.run import LAUNCHER_PROCESS, MESSAGE, STEP, STOP_REQUEST
 
 LOOK_SECONDS = 0.2
@@ -96,7 +97,7 @@ class Processes:
 
     def __init__(self, commands: Sequence[Command], log: Path) -> None:
         """Their output goes to the end of `log`."""
-        self._reports = Tail(log, from_end=True)
+        self._reports = Tail(log, last_bytes=0)
         self._first_code: int | None = None
         """Of the command that was first to end badly."""
         self.deaths: list[Death] = []

@@ -48,6 +48,8 @@ class Request:
     """Neither checkpoint nor sample: metrics and a summary only."""
     profile_steps: str | None = None
     """`FIRST:LAST`: a trace is written of these steps."""
+    trace_steps: str | None = None
+    """`FIRST:LAST`: when each rank runs which instruction is written of these steps."""
     launcher: str | None = None
     """One of `BACKENDS`; None: as the plan's pool says."""
     restarts: int | None = None
@@ -138,6 +140,7 @@ def prepare(request: Request) -> Prepared:
         resume=request.resume,
         measure=request.measure,
         profile_steps=request.profile_steps,
+        trace_steps=request.trace_steps,
         environment=os.environ,
     )
     machine = this_machine(os.environ)

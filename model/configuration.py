@@ -37,6 +37,8 @@ class Configuration:
     """Only metrics and a summary are wanted: no checkpoint, no sample, no picture of the loss."""
     profile_steps: Steps | None = None
     """That a trace is wanted of."""
+    trace_steps: Steps | None = None
+    """Of which it is wanted when each rank ran which instruction."""
     save_on_sigterm: bool = False
     """A run that trains finishes its step and saves before that signal ends it."""
     begun_size_units: int | None = None
@@ -103,6 +105,7 @@ def read_configuration(arguments: Sequence[str] | None, environment: Mapping[str
         measure=parsed.measure,
         save_on_sigterm=parsed.save_on_sigterm,
         profile_steps=None if parsed.profile_steps is None else parse_steps(parsed.profile_steps),
+        trace_steps=None if parsed.trace_steps is None else parse_steps(parsed.trace_steps),
         begun_size_units=_begun_size_units(parsed.output, rendered) if parsed.resume else None,
     )
 
@@ -160,6 +163,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--profile-steps", metavar="FIRST:LAST", help="write a trace of these steps, a rank a file"
+    )
+    parser.add_argument(
+        "--trace-steps",
+        metavar="FIRST:LAST",
+        help="write when each rank runs which instruction in these steps",
     )
     parser.add_argument(
         "--save-on-sigterm",

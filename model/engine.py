@@ -128,14 +128,14 @@ class TrainingEngine:
         steps = self.engine.gradient_accumulation_steps()
         during = self.instruments.during
         for micro_batch in range(steps):
-            with during("data", f"LoadMicroBatch {micro_batch}"):
+            with during("data", "LoadMicroBatch", f" {micro_batch}"):
                 inputs, target = next(batches)
                 placed, wanted = self._placed(inputs), self._placed(target)
-            with during("forward", f"ForwardPass {micro_batch}"):
+            with during("forward", "ForwardPass", f" {micro_batch}"):
                 loss = self.engine(placed, wanted)
-            with during("backward", f"BackwardPass {micro_batch}"):
+            with during("backward", "BackwardPass", f" {micro_batch}"):
                 self.engine.backward(corrections.scaled_loss(self.engine, loss))
-            with during("optimizer", f"OptimizerStep {micro_batch}"):
+            with during("optimizer", "OptimizerStep", f" {micro_batch}"):
                 if self.engine.is_gradient_accumulation_boundary():
                     self._before_optimizer_step()
                 self.engine.step()

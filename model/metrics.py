@@ -9,8 +9,9 @@ from typing import Any
 
 from vdsgen.errors import VdsgenError
 from vdsgen.model.json_lines import LinesFile, as_line, read_lines
+from vdsgen.spec.run import METRICS
 
-FILE = "metrics.jsonl"
+FILE = METRICS
 NON_FINITE_LIMIT = 5
 """Steps in a row without a finite loss after which training has no chance left."""
 ONLY_WHERE_KNOWN = (

@@ -22,9 +22,10 @@ from vdsgen.model.json_lines import LinesFile, as_line, read_lines
 from vdsgen.model.metrics import DivergedError
 from vdsgen.spec.checkpoints import CHECKPOINTS, tag_of
 from vdsgen.spec.rendered import Rendered
+from vdsgen.spec.run import SAVES
 from vdsgen.spec.training import Saving
 
-FILE = "saves.jsonl"
+FILE = SAVES
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,10 +37,10 @@ from vdsgen.model.sources import AnySource
 from vdsgen.spec.architecture import Vdt
 from vdsgen.spec.experiment import Experiment
 from vdsgen.spec.geometry import geometry_of
-from vdsgen.spec.run import Layout
+from vdsgen.spec.run import VALIDATION, Layout
 from vdsgen.spec.training import Diffusion
 
-FILE = "validation.jsonl"
+FILE = VALIDATION
 
 
 def shared_held_out(experiment: Experiment, index: Index) -> tuple[Index, Index | None]:

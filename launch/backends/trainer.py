@@ -24,6 +24,8 @@ def run_arguments(job: Job) -> list[str]:
         arguments.append("--measure")
     if job.profile_steps is not None:
         arguments += ["--profile-steps", job.profile_steps]
+    if job.trace_steps is not None:
+        arguments += ["--trace-steps", job.trace_steps]
     return arguments
 
 

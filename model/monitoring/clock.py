@@ -6,18 +6,34 @@ import time
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from deepspeed.accelerator import get_accelerator
 
-ACTIVITIES = ("forward", "backward", "bubble", "transfer", "reduce", "gather", "optimizer", "data", "other")
-"""forward, backward: computation. bubble: waiting for another stage. transfer: moving activations, their
-gradients and scalars between stages. reduce: gradients between ranks, and other sums. gather: parameters
-between ranks. optimizer: its own work. data: clips, and their way to the device. other: the rest."""
+from vdsgen.spec.run import ACTIVITIES as ACTIVITIES
 
 WAITS = "waits"
 """Stands for bubble and transfer until `finish` has told them apart."""
+
+
+class Stretch(NamedTuple):
+    """Of a step; seconds since its start."""
+
+    activity: str
+    begin: float
+    end: float
+
+
+class Timeline(NamedTuple):
+    """One step, moment by moment."""
+
+    began: float
+    """By time.perf_counter of this process."""
+    marks: tuple[float, ...]
+    """Seconds since then of each change of activity, in their order."""
+    stretches: tuple[Stretch, ...]
+    """One after the other, without gaps, those that took any time."""
 
 
 class StageClock:
@@ -27,23 +43,29 @@ class StageClock:
     which cost microseconds and no wait; what runs on other streams meanwhile is seen where that stream waits
     for it.
 
-    How bubble and transfer are told apart: a message between two stages takes at least as long as the
-    quickest of its kind and size that this run has seen; whatever a rank spends on one beyond that, it waits
-    for the other stage. Sends count too: one that the peer does not take yet waits for the peer.
+    How bubble and transfer are told apart: a message between two stages takes as long as the quickest of its
+    kind and of its size, or a larger one, that this run has seen; whatever a rank spends on one beyond that,
+    it waits for the other stage. Sends count too: one that the peer does not take yet waits for the peer.
     """
 
     def __init__(self) -> None:
         self.on_processor = get_accelerator().device_name() == "cpu"
         self.running = False
+        self._began = 0.0
         self._stack: list[tuple[str, Hashable]] = []
         self._marks: list[tuple[Any, str, Hashable]] = []
         """(stamp, activity, kind) from that stamp to the next."""
         self._spare: list[Any] = []
+        self.traced = False
+        """Keep `timeline` of the steps that `start` begins from now on."""
+        self.timeline: Timeline | None = None
+        """Of the last step, where it was traced."""
         self._quickest: dict[Hashable, float] = {}
 
     def start(self) -> None:
         self.running = True
         self._stack = [("other", None)]
+        self._began = time.perf_counter()
         self._marks = [(self._stamp(), "other", None)]
 
     @property
@@ -86,20 +108,54 @@ class StageClock:
             marks[-1][0].synchronize()
         seconds = dict.fromkeys(ACTIVITIES, 0.0)
         waits = []
+        lengths = []
         for (begin, activity, kind), (end, _, _) in pairwise(marks):
             spent = self._seconds_between(begin, end)
+            lengths.append(spent)
             if activity == WAITS:
                 waits.append((kind, spent))
                 self._quickest[kind] = min(spent, self._quickest.get(kind, spent))
             else:
                 seconds[activity] += spent
+        quickest = self._quickest_of({kind for kind, _ in waits})
         for kind, spent in waits:
-            seconds["transfer"] += self._quickest[kind]
-            seconds["bubble"] += spent - self._quickest[kind]
+            seconds["transfer"] += quickest[kind]
+            seconds["bubble"] += spent - quickest[kind]
+        self.timeline = self._timeline(marks, lengths, quickest) if self.traced else None
         if not self.on_processor:
             self._spare += [stamp for stamp, _, _ in marks]
         self._marks = []
         return seconds
+
+    def _quickest_of(self, kinds: set[Hashable]) -> dict[Hashable, float]:
+        """What a message of each of these kinds takes at most: a larger one by the same call between the same
+        ranks has taken no less. It matters for messages that are rare, and may have waited every time."""
+        found = {}
+        for kind in kinds:
+            alike = [self._quickest[kind]]
+            if isinstance(kind, tuple):
+                alike += [spent for other, spent in self._quickest.items() if _is_no_smaller(other, kind)]
+            found[kind] = min(alike)
+        return found
+
+    def _timeline(
+        self,
+        marks: list[tuple[Any, str, Hashable]],
+        lengths: list[float],
+        quickest: dict[Hashable, float],
+    ) -> Timeline:
+        """A wait is first bubble, then transfer: what makes a message quick is that its peer is there."""
+        stretches: list[Stretch] = []
+        starts = [0.0]
+        for (_, activity, kind), spent in zip(marks, lengths, strict=False):
+            begin, end = starts[-1], starts[-1] + spent
+            starts.append(end)
+            if activity == WAITS:
+                met = end - min(spent, quickest[kind])
+                stretches += [Stretch("bubble", begin, met), Stretch("transfer", met, end)]
+            else:
+                stretches.append(Stretch(activity, begin, end))
+        return Timeline(self._began, tuple(starts), tuple(one for one in stretches if one.end > one.begin))
 
     def abandon(self) -> None:
         """Forgets a step that an error has ended."""
@@ -117,6 +173,13 @@ class StageClock:
         if self.on_processor:
             return float(end - begin)
         return float(begin.elapsed_time(end)) / 1e3
+
+
+def _is_no_smaller(other: Hashable, kind: tuple[Any, ...]) -> bool:
+    """Kinds are (call, bytes, group, ...), of messages that are told apart by them."""
+    if not isinstance(other, tuple) or len(other) != len(kind) or len(kind) < 3:
+        return False
+    return bool(other[0] == kind[0] and other[2:] == kind[2:] and other[1] >= kind[1])
 
 
 def processes_in(group: Any) -> tuple[int, ...]:

@@ -22,6 +22,9 @@ class RankRow:
     asked_first: int
     asked_last: int
     """Steps that rank 0 was asked to profile; 0: none."""
+    trace_first: int
+    trace_last: int
+    """The same, for a trace of the schedule."""
     wish: int
     """What is to become of the run after this step: one of vdsgen.model.stopping.Wish."""
     activities: tuple[float, ...]
@@ -35,7 +38,7 @@ class RankRow:
 def gather_rows(row: RankRow, most_layers: int, device: torch.device) -> list[RankRow]:
     """Rank by rank. Collective. `most_layers`: that a rank holds; `squares` come back padded to it."""
     padded = (*row.squares, *[0.0] * (most_layers - len(row.squares)))
-    asked = (row.asked_first, row.asked_last, row.wish)
+    asked = (row.asked_first, row.asked_last, row.trace_first, row.trace_last, row.wish)
     head = (row.peak_bytes, row.held_bytes, row.step_seconds, *asked)
     values = (*head, *row.activities, *row.counts, *padded)
     # float64 holds bytes exactly up to 8 PiB.
@@ -46,7 +49,7 @@ def gather_rows(row: RankRow, most_layers: int, device: torch.device) -> list[Ra
 
 
 def _row(values: Sequence[float], counts: int) -> RankRow:
-    peak, held, seconds, first, last, wish, *rest = values
+    peak, held, seconds, first, last, trace_first, trace_last, wish, *rest = values
     own = len(ACTIVITIES) + counts
     return RankRow(
         peak_bytes=int(peak),
@@ -54,6 +57,8 @@ def _row(values: Sequence[float], counts: int) -> RankRow:
         step_seconds=seconds,
         asked_first=int(first),
         asked_last=int(last),
+        trace_first=int(trace_first),
+        trace_last=int(trace_last),
         wish=int(wish),
         activities=tuple(rest[: len(ACTIVITIES)]),
         counts=tuple(int(count) for count in rest[len(ACTIVITIES) : own]),

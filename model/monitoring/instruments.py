@@ -12,6 +12,7 @@ from deepspeed.runtime.pipe.engine import PipelineEngine
 from vdsgen.model.monitoring.clock import ACTIVITIES, StageClock
 from vdsgen.model.monitoring.communication import watch_communication
 from vdsgen.model.monitoring.layers import LayerWatch, layers_of
+from vdsgen.model.monitoring.schedule_trace import ScheduleTrace
 from vdsgen.model.monitoring.trace import Tracer
 
 INSTRUCTIONS = {
@@ -38,6 +39,7 @@ class Instruments:
         self.engine = engine
         self.clock = StageClock()
         self.tracer = Tracer()
+        self.schedule = ScheduleTrace()
         pipelined = isinstance(engine, PipelineEngine)
         self.stage = int(engine.stage_id) if pipelined else 0
         indices, layers = layers_of(engine.module)
@@ -65,6 +67,7 @@ class Instruments:
             yield
             return
         self.layers.begin(self.engine.gradient_accumulation_steps(), suspicious=self.suspicious)
+        self.clock.traced = self.schedule.running
         self.clock.start()
         try:
             yield
@@ -74,14 +77,17 @@ class Instruments:
         finally:
             self.layers.end()
         self.seconds = self.clock.finish()
+        self.schedule.step_ended(self.clock.timeline)
 
     @contextmanager
-    def during(self, activity: str, name: str) -> Iterator[None]:
-        """`name` is what a trace shows."""
+    def during(self, activity: str, name: str, more: str = "") -> Iterator[None]:
+        """`name`, with `more` after it, is what a trace shows."""
         with ExitStack() as around:
             around.enter_context(self.clock.during(activity))
+            if self.schedule.running:
+                around.enter_context(self.schedule.span(name, self.clock))
             if self.tracer.running:
-                around.enter_context(self.tracer.span(f"stage {self.stage}: {name}"))
+                around.enter_context(self.tracer.span(f"stage {self.stage}: {name}{more}"))
             yield
 
     def _timed(self, instruction: type, handler: Handler) -> Handler:
@@ -89,8 +95,7 @@ class Instruments:
 
         def timed(engine: Any, *args: Any, **kwargs: Any) -> None:
             buffer = kwargs.get("buffer_id", args[0] if args else None)
-            name = instruction.__name__ if buffer is None else f"{instruction.__name__} buffer {buffer}"
-            with self.during(activity, name):
+            with self.during(activity, instruction.__name__, "" if buffer is None else f" buffer {buffer}"):
                 handler(engine, *args, **kwargs)
 
         return timed

@@ -33,6 +33,7 @@ from vdsgen.model.monitoring.trace import take_request
 from vdsgen.model.monitoring.where import first_finding, words
 from vdsgen.model.stopping import Wish, take_stop_request, wish_of
 from vdsgen.spec.monitoring import Alarms
+from vdsgen.spec.run import TRACE_REQUEST
 from vdsgen.spec.steps import Steps
 
 
@@ -46,6 +47,7 @@ class RunMonitor:
         training = configuration.rendered.experiment.training
         self.instruments.layers.enabled = training.alarms.layers
         self.instruments.tracer.steps = configuration.profile_steps
+        self.instruments.schedule.steps = configuration.trace_steps
         self._places = self._all_places()
         self._most_layers = max(len(places) for places in self._places)
         self._skipped = int(engine.engine.skipped_steps)
@@ -77,7 +79,9 @@ class RunMonitor:
         ]
 
     def step_begins(self, step: int) -> None:
+        """Collective where the first step of a trace begins."""
         self.instruments.tracer.step_begins(step)
+        self.instruments.schedule.step_begins(step)
 
     def gather(
         self, step: int, memory: PeakMemory, step_seconds: float, counts: Sequence[int]
@@ -85,6 +89,7 @@ class RunMonitor:
         """What every rank measured of the step that has just ended; `counts` are as many on every rank.
         Collective."""
         asked = take_request(self.run, step + 1) if is_first_rank() else None
+        trace = take_request(self.run, step + 1, TRACE_REQUEST) if is_first_rank() else None
         watch, seconds = self.instruments.layers, self.instruments.seconds
         row = RankRow(
             peak_bytes=memory.take(),
@@ -92,6 +97,8 @@ class RunMonitor:
             step_seconds=step_seconds,
             asked_first=0 if asked is None else asked.first,
             asked_last=0 if asked is None else asked.last,
+            trace_first=0 if trace is None else trace.first,
+            trace_last=0 if trace is None else trace.last,
             wish=wish_of(self.run, first_rank=is_first_rank()),
             activities=tuple(seconds[name] for name in ACTIVITIES),
             counts=tuple(counts),
@@ -101,6 +108,10 @@ class RunMonitor:
         self.wish = Wish(max(row.wish for row in rows))
         if rows[0].asked_first:
             self.instruments.tracer.steps = Steps(rows[0].asked_first, rows[0].asked_last)
+        if rows[0].trace_first:
+            self.instruments.schedule.steps = Steps(rows[0].trace_first, rows[0].trace_last)
+        if path := self.instruments.schedule.step_ends(step, self.run, self.layout):
+            say_first(f"Wrote the schedule of each rank into {path.parent}; vdsgen report shows it")
         if path := self.instruments.tracer.step_ends(step, self.run, dist.get_rank()):
             say_first(f"Wrote a trace of each rank into {path.parent}; open one at https://ui.perfetto.dev")
         self._squares = self._squares_by_layer(rows)

@@ -18,10 +18,10 @@ from vdsgen.spec.run import PROFILE_REQUEST, PROFILES
 from vdsgen.spec.steps import Steps, parse_steps
 
 
-def take_request(run: Path, next_step: int) -> Steps | None:
-    """What RUN/profile-request asks for, and removes it; None where there is none, or it says nothing that
-    can be done. Rank 0 alone reads it."""
-    path = run / PROFILE_REQUEST
+def take_request(run: Path, next_step: int, name: str = PROFILE_REQUEST) -> Steps | None:
+    """What RUN/profile-request, or another of that kind, asks for, and removes it; None where there is none,
+    or it says nothing that can be done. Rank 0 alone reads it."""
+    path = run / name
     try:
         text = path.read_text(encoding="utf-8", errors="replace")[:100]
         path.unlink()

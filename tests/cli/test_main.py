@@ -25,6 +25,7 @@ def test_the_commands_are_these() -> None:
     assert set(COMMANDS) == {
         "plan", "generate", "check", "diff", "lint", "verify", "validate", "launch", "export", "ablate",
         "profile", "calibrate", "catalog", "cache", "scan", "preflight", "git", "ci", "report",
+        "watch",
     }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from vdsgen.model.export.export import export
 from vdsgen.model.folder import load_model
 from vdsgen.model.metrics import read_metrics
 from vdsgen.model.validation import Rows, batches_of, held_out_of, read_validation
+from vdsgen.runs.traces import read_trace
 from vdsgen.spec.architecture import Vdt
 from vdsgen.spec.checkpoints import read_checkpoints
 from vdsgen.spec.data import ClipSize
@@ -75,7 +77,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def uninterrupted(lab: Path) -> Finished:
-    return launch(lab / "plan", lab / "run")
+    return launch(lab / "plan", lab / "run", "--trace-steps", "2:3")
 
 
 def numerics(run: Path) -> list[tuple[Any, ...]]:
@@ -128,6 +130,52 @@ def test_a_run_directory_is_complete(lab: Path, uninterrupted: Finished) -> None
     assert [record.step for record in complete.values()] == [6, STEPS], "the last two are kept"
     assert not incomplete
     assert (run / "checkpoints" / "latest").read_text() == f"step-{STEPS:08d}"
+
+
+def test_the_schedule_is_traced_as_it_was_run(lab: Path, uninterrupted: Finished) -> None:
+    """Each instruction of each rank, by one clock: a message is over on both sides at about the same time."""
+    folder = lab / "run" / "traces" / "step-00000002-to-00000003"
+    assert f"Wrote the schedule of each rank into {folder}" in uninterrupted.shown
+    assert [path.name for path in sorted(folder.iterdir())] == [f"rank_{rank:05d}.jsonl" for rank in range(4)]
+    traced = read_trace(folder)
+    assert [(rank.rank, rank.stage, rank.rank_in_stage) for rank in traced.ranks] == [
+        (0, 0, 0),
+        (1, 0, 1),
+        (2, 1, 0),
+        (3, 1, 1),
+    ]
+    metrics = {line["step"]: line["step_seconds"] for line in read_metrics(lab / "run")}
+    for rank in traced.ranks:
+        assert [step.step for step in rank.steps] == [2, 3]
+        for step in rank.steps:
+            assert step.seconds <= metrics[step.step] * 1.001
+            count = Counter(one.name for one in step.instructions)
+            exchanged = ("SendActivation", "RecvGrad") if rank.stage == 0 else ("RecvActivation", "SendGrad")
+            assert {name: count[name] for name in ("ForwardPass", "BackwardPass", *exchanged)} == {
+                "ForwardPass": 2,
+                "BackwardPass": 2,
+                exchanged[0]: 2,
+                exchanged[1]: 2,
+            }
+            assert count["OptimizerStep"] == 1
+            assert sum(one.end - one.begin for one in step.activities) == pytest.approx(
+                step.seconds, rel=1e-3
+            )
+    ends = [
+        {
+            one.micro_batch: step.began + one.end
+            for one in step.instructions
+            if one.name in ("SendActivation", "RecvActivation")
+        }
+        for step in (traced.ranks[0].steps[0], traced.ranks[2].steps[0])
+    ]
+    starts = {
+        one.micro_batch: traced.ranks[0].steps[0].began + one.begin
+        for one in traced.ranks[0].steps[0].instructions
+        if one.name == "SendActivation"
+    }
+    for micro_batch in (0, 1):
+        assert ends[1][micro_batch] > starts[micro_batch], "received before it was sent"
 
 
 def test_held_out_losses_are_told_while_it_trains(lab: Path, uninterrupted: Finished) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TextIO, TypeVar
 
 from vdsgen.ablate.records import RunEnded
-from vdsgen.launch.logs import Tail
 from vdsgen.launch.progress import duration
+from vdsgen.runs.tail import Tail
 from vdsgen.spec.run import MESSAGE, STEP
 
 Item = TypeVar("Item")

@@ -55,6 +55,13 @@ def _steps(_context: click.Context, _parameter: click.Parameter, text: str | Non
     callback=_steps,
     help="Write a trace of these steps for Perfetto, a file a rank; later, by writing RUN/profile-request.",
 )
+@click.option(
+    "--trace-steps",
+    metavar="FIRST:LAST",
+    callback=_steps,
+    help="Write when each rank runs which instruction of the schedule in these steps, for `vdsgen report`; "
+    "later, by writing RUN/trace-request.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the command and change nothing.")
 @click.option(
     "--launcher",
@@ -92,6 +99,7 @@ def command(
     out: Path | None,
     measure: bool,
     profile_steps: str | None,
+    trace_steps: str | None,
     dry_run: bool,
     launcher: str | None,
     restarts: int | None,
@@ -120,6 +128,7 @@ def command(
         resume=resume,
         measure=measure,
         profile_steps=profile_steps,
+        trace_steps=trace_steps,
         launcher=launcher,
         restarts=restarts,
         hang_seconds=hang_seconds,

@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cache": ("vdsgen.cli.cache", "Encode clips and captions once, into the cache that training reads."),
     "preflight": ("vdsgen.cli.preflight", "Look at every host of a job before it starts, and rehearse it."),
     "launch": ("vdsgen.cli.launch", "Train what a rendered directory says."),
+    "watch": ("vdsgen.cli.watch", "Show a run in the terminal: progress, curves, memory, alarms."),
     "export": ("vdsgen.cli.export", "Write a checkpoint's weights as a folder that others load."),
     "ablate": ("vdsgen.cli.ablate", "Run plans for a few steps each, and rank them by what is measured."),
     "profile": ("vdsgen.cli.profile", "Trace a model's layers into a layer profile."),

@@ -24,6 +24,7 @@ SCRIPTS = (
     "assets/charts.js",
     "assets/memory.js",
     "assets/schedule.js",
+    "assets/events.js",
     "assets/report.js",
 )
 """In the order in which they run."""

@@ -98,7 +98,8 @@ def _slice_event(one: Slice) -> dict[str, Any]:
         "pid": one.stage,
         "tid": one.rank,
         "ts": _microseconds(one.begin_seconds),
-        "dur": _microseconds(one.end_seconds - one.begin_seconds),
+        # Of what is rounded: a slice ends where the next one begins, and not a nanosecond later.
+        "dur": round(_microseconds(one.end_seconds) - _microseconds(one.begin_seconds), 3),
     }
     if one.micro_batch is not None:
         event["args"] = {"micro_batch": one.micro_batch}

@@ -17,8 +17,23 @@ from vdsgen.spec.shown import shown
 
 TENSORBOARD, CSV = "tensorboard", "csv"
 """Folders of a run directory: the curves, for other programs."""
+METRICS, VALIDATION, SAVES = "metrics.jsonl", "validation.jsonl", "saves.jsonl"
+"""Files of a run directory: an object a step, a held-out loss, a checkpoint."""
 ALARMS = "alarms.jsonl"
 """File of a run directory: an object an alarm."""
+RECORD, SUMMARY = "run.json", "summary.json"
+"""Files of a run directory: what runs on what, with every start; planned beside measured, at the end."""
+LOGS, SAMPLES = "logs", "samples"
+"""Folders of a run directory: a log a rank and start; sample videos."""
+ACTIVITIES = ("forward", "backward", "bubble", "transfer", "reduce", "gather", "optimizer", "data", "other")
+"""What metrics.jsonl says of a stage's seconds. forward, backward: computation. bubble: waiting for another
+stage. transfer: moving activations, their gradients and scalars between stages. reduce: gradients between
+ranks, and other sums. gather: parameters between ranks. optimizer: its own work. data: clips, and their way
+to the device. other: the rest."""
+TRACES = "traces"
+"""Folder of a run directory: a folder a capture of the schedule, in it a file a rank."""
+TRACE_REQUEST = "trace-request"
+"""As `profile-request`, for when each rank ran which instruction."""
 PROFILE_REQUEST = "profile-request"
 """File of a run directory: whoever writes it asks for a trace of the steps it names (`10:12`; empty: the next
 one)."""

@@ -67,6 +67,18 @@ def test_a_message_takes_as_long_as_the_quickest_of_its_kind_and_the_rest_is_bub
     assert (second["transfer"], second["bubble"]) == (1 + 2.5, 1)
 
 
+def test_a_rare_message_that_always_waited_takes_no_longer_than_a_larger_one(stopwatch: Stopwatch) -> None:
+    """The description of a stage's first activation comes once, and waits for the first forward."""
+    clock = StageClock()
+    clock.start()
+    messages = (("recv", 8, "a"), 5.0), (("recv", 1000, "a"), 2.0), (("recv", 10, "b"), 1.0)
+    for kind, seconds in messages:
+        with clock.during(WAITS, kind):
+            stopwatch.passes(seconds)
+    found = clock.finish()
+    assert (found["transfer"], found["bubble"]) == (2 + 2 + 1, 3)
+
+
 def test_nothing_is_counted_between_steps(stopwatch: Stopwatch) -> None:
     clock = StageClock()
     with clock.during("forward"):
@@ -118,7 +130,7 @@ def test_an_accelerators_clock_is_its_events(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_stage_is_the_mean_of_its_ranks_and_names_the_slowest() -> None:
     def row(rank: int, forward: float, peak: int) -> RankRow:
-        return RankRow(peak, 0, 1.0, 0, 0, 0, (forward, *[0.1] * (len(ACTIVITIES) - 1)), (), ())
+        return RankRow(peak, 0, 1.0, 0, 0, 0, 0, 0, (forward, *[0.1] * (len(ACTIVITIES) - 1)), (), ())
 
     rows = [row(0, 1.0, 5), row(1, 3.0, 4), row(2, 2.0, 9), row(3, 2.0, 1)]
     first, second = stage_times(rows, [0, 0, 1, 1])

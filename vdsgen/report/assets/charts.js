@@ -16,7 +16,7 @@
   });
 
   // Curves. data: {x: {name, unit}, y: {name, unit, log?, min?, max?}, series: [{name, points: [[x, y], ...],
-  // colour?: name or number, step?, quiet?}], limits?: [{at, label}] of y, marks?: [{at, label}] of x}
+  // colour?: name or number, step?, quiet?, points_only?, dash?}], limits?: [{at, label}] of y, marks?: [{at, label}] of x}
   builders.lines = (data, { colours, narrow, width }) => {
     const { page } = colours;
     const names = data.series.map((one) => one.name);
@@ -29,13 +29,13 @@
         name: one.name,
         data: one.points,
         step: one.step ? "end" : false,
-        showSymbol: one.points.length < 40,
+        showSymbol: one.points_only || one.points.length < 40,
         symbol: ["circle", "rect", "triangle", "diamond"][index % 4],
         symbolSize: 6,
         sampling: "lttb",
         connectNulls: false,
         itemStyle: { color: colour },
-        lineStyle: { color: colour, width: one.quiet ? 1 : 2, type: DASHES[index % DASHES.length], opacity: one.quiet ? 0.6 : 1 },
+        lineStyle: { color: colour, width: one.points_only ? 0 : one.quiet ? 1 : 2, type: DASHES[(one.dash ?? index) % DASHES.length], opacity: one.quiet ? 0.6 : 1 },
         emphasis: { focus: "none" },
       };
     });

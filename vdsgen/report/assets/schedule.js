@@ -1,6 +1,7 @@
 // A schedule as a Gantt chart: one row a stage. data: {longest, end, rows: [{letters: one a slice, lengths: by letter
 // or one a slice, gaps: waiting before slices, by place, again: recomputation in each backward}], words: by letter};
-// all in seconds. Micro-batches of a letter come in their order.
+// all in seconds. Micro-batches of a letter come in their order, unless a row has batches: one a slice, -1 for none.
+// Rows are called after stages, unless data has names (names_px: room for them).
 "use strict";
 (() => {
   const { formats, axis, legend, tip, ticks, builders } = report;
@@ -10,7 +11,7 @@
   const ONCE = "ODHV"; // not of a micro-batch
   const sliced = (data) => {
     const found = [];
-    data.rows.forEach(({ letters, lengths, gaps, again }, stage) => {
+    data.rows.forEach(({ letters, lengths, gaps, again, batches }, stage) => {
       let now = 0;
       const seen = {};
       for (let at = 0; at < letters.length; at += 1) {
@@ -19,7 +20,7 @@
         const end = begin + (Array.isArray(lengths) ? lengths[at] : lengths[letter]);
         const several = letters.indexOf(letter) !== letters.lastIndexOf(letter);
         seen[letter] = (seen[letter] ?? -1) + 1;
-        const batch = ONCE.includes(letter) || ("RG".includes(letter) && !several) ? -1 : seen[letter];
+        const batch = batches ? batches[at] : ONCE.includes(letter) || ("RG".includes(letter) && !several) ? -1 : seen[letter];
         if (gaps[at]) found.push(["-", now, begin, stage, -1]);
         if (letter === "B" && again > 0) {
           const middle = Math.min(end, begin + again);
@@ -35,6 +36,7 @@
 
   builders.schedule = (data, { colours, narrow, width }) => {
     const { page, work } = colours;
+    const rowName = (row) => (data.names ? data.names[row] : `stage ${row}`);
     const words = { ...data.words, A: "recomputation, before the backward", "-": "waiting" };
     const slices = sliced(data);
     const stages = data.rows.length;
@@ -88,9 +90,9 @@
       extra: key.height - 25,
       option: {
         legend: key.option,
-        grid: { top: key.height + 8, left: 64, right: stages > 16 ? 36 : 18, bottom: 70 },
+        grid: { top: key.height + 8, left: data.names_px || 64, right: stages > 16 ? 36 : 18, bottom: 70 },
         xAxis: axis("value", { name: "time in the step", unit: "seconds", min: 0, max: data.longest, splitLine: { show: true, lineStyle: { color: page.line } } }, page, "x"),
-        yAxis: axis("category", { data: data.rows.map((_, stage) => `stage ${stage}`), inverse: true, splitLine: { show: false }, axisLine: { show: false }, axisTick: { show: false } }, page, "x"),
+        yAxis: axis("category", { data: data.rows.map((_, stage) => rowName(stage)), inverse: true, splitLine: { show: false }, axisLine: { show: false }, axisTick: { show: false } }, page, "x"),
         dataZoom: [
           { type: "slider", xAxisIndex: 0, bottom: 6, height: 18, brushSelect: false, filterMode: "none", labelFormatter: ticks.seconds, borderColor: page.line, fillerColor: `${page.accent}22`, handleStyle: { color: page.page, borderColor: page.idle_edge }, moveHandleStyle: { color: page.idle_edge }, textStyle: { color: page.muted }, showDataShadow: false },
           { type: "inside", xAxisIndex: 0, zoomOnMouseWheel: "ctrl", moveOnMouseWheel: false, filterMode: "none" },
@@ -101,7 +103,7 @@
           formatter: ({ dataIndex }) => {
             const [letter, begin, end, stage, batch] = slices[dataIndex];
             const what = words[letter] + (batch >= 0 ? `, micro-batch ${batch}` : "");
-            return tip(`stage ${stage}: ${what}`, [
+            return tip(`${rowName(stage)}: ${what}`, [
               [fill(letter), "takes", formats.seconds(end - begin)],
               [null, "from", formats.seconds(begin)],
               [null, "to", formats.seconds(end)],

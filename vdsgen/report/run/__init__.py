@@ -1,0 +1,1 @@
+"""Sections of a report about runs: what they measured, beside what was planned."""

@@ -1,0 +1,1 @@
+"""`vdsgen watch`: a run in a terminal, while it goes on and after it has ended."""
