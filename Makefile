@@ -65,9 +65,7 @@ examples: $(BIN)/.installed
 	$(BIN)/python -m tests.update_examples
 	$(BIN)/python -m tests.update_article
 	$(BIN)/python -m vdsgen.report.memory_chart examples/rendered/article-1.5b@four-24gb docs/images/memory-1.5b.svg
-	$(BIN)/python -m tests.update_readme
-	$(BIN)/python -m tests.update_labs
-	$(BIN)/python -m tests.update_offload_page
+	$(BIN)/python -m tests.update_docs
 	$(BIN)/python -m tests.update_reliability
 
 clean:
