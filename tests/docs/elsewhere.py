@@ -1,8 +1,7 @@
 """Commands of pages that start ranks, measure, or need hosts: the tests that execute each.
 
 The words of a command (its subcommand, and every option) must stand in the sources of its tests, as they are
-or as `said_as` has them: where a test calls what is behind the command line, or forks ranks instead of starting
-them.
+or as `said_as` has them: where a test calls what is behind the command line, or forks ranks.
 """
 
 from __future__ import annotations
