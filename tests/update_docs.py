@@ -2,8 +2,8 @@
 
     python -m tests.update_docs [PAGE...]
 
-Those that tests/docs/test_commands.py runs, where the page shows their output. A line `[...]` stands for what is
-left out; what comes after it is found by its first line, with today's figures.
+Those that tests/docs/test_commands.py runs, where the page shows their output. A line `[...]` stands for what
+is left out; what comes after it is found by its first line, with today's figures.
 """
 
 from __future__ import annotations

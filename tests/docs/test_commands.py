@@ -6,6 +6,7 @@ print what the page shows. `python -m tests.update_docs` writes today's output i
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,8 @@ from tests.docs.running import (
     runs_here,
 )
 
+MOST_SECONDS = 10.0
+"""Of the processor, for one command that runs here."""
 ALL = {path.relative_to(ROOT).as_posix(): commands_of(path) for path in pages()}
 
 
@@ -36,7 +39,9 @@ def test_commands_print_what_their_page_shows(
     monkeypatch.chdir(tmp_path)
     outcome: Outcome | None = None
     for command in filter(runs_here, ALL[page]):
+        began = time.process_time()
         outcome = run(command, outcome)
+        assert time.process_time() - began < MOST_SECONDS, f"{command.place} takes too long: see elsewhere.py"
         where = f"{command.place}: {command.text}"
         assert outcome.code in expected_codes(command), f"{where}\nexit code {outcome.code}\n{outcome.output}"
         if command.output is not None:
