@@ -72,7 +72,7 @@ SUBJECTS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 UNITS = {
     "bytes": "bytes", "seconds": "s", "gib": "GiB", "tflops": "10¹² FLOP/s", "flops": "FLOP", "fraction": "share",
-    "elements": "elements", "microseconds": "µs", "gb_per_second": "GB/s", "parameters": "elements",
+    "elements": "elements", "microseconds": "µs", "gb_per_second": "GB/s", "bytes_per_second": "bytes/s", "parameters": "elements",
     "efficiency": "share", "share": "share", "ranks": "ranks", "layers": "layers",
 }  # fmt: skip
 SOURCE = re.compile(
@@ -154,7 +154,7 @@ def _constants(tree: ast.Module) -> Iterator[tuple[str, str, str, str]]:
         if isinstance(target, ast.Name) and target.id.isupper():
             value = ast.unparse(node.value)
             shown = code(value) if len(value) <= LONGEST_VALUE else "(see the source)"
-            yield code(target.id), shown, _unit(target.id.lower()), _said(after)
+            yield code(target.id), shown, _unit(target.id.lower()) if "_" in target.id else "", _said(after)
 
 
 def _said(node: ast.stmt | None) -> str:
