@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from click.testing import CliRunner
 
-from tests.docs.blocks import ROOT, Command, files_of
+from tests.docs.blocks import ROOT, Command, commands_of, files_of
 from tests.docs.elsewhere import COMMANDS
 from vdsgen.cli.main import cli
 
@@ -49,8 +49,14 @@ def runs_here(command: Command) -> bool:
 
 
 def begin(page: str, folder: Path) -> None:
-    """The reader's directory: the repository's examples, and the files that the page shows."""
+    """The reader's directory: the repository's examples, data of its tests that commands name, and the files
+    that the page shows."""
     shutil.copytree(ROOT / "examples", folder / "examples")
+    for word in {
+        word for command in commands_of(ROOT / page) if runs_here(command) for word in command.words
+    }:
+        if word.startswith("tests/") and (ROOT / word).is_dir() and ".." not in word:
+            shutil.copytree(ROOT / word, folder / word, dirs_exist_ok=True)
     for name, source in GIVEN.get(page, {}).items():
         shutil.copyfile(ROOT / source, folder / name)
     for name, text in files_of(ROOT / page):
