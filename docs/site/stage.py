@@ -26,8 +26,8 @@ MADE = {
     "Formulas": "reference/formulas.md",
 }
 """Rows of docs/reference.md that name pages which are there on the site alone."""
-FILE_LINK = re.compile(r"\]\(\.\./([A-Za-z0-9@_./-]+)\)")
-"""A link from a page of docs/ to another file of the repository."""
+FILE_LINK = re.compile(r"(?<!!)\[(?P<text>[^\]\n]+)\]\((?P<to>(?:\.\./|measured/)[A-Za-z0-9@_./-]+)\)")
+"""A link from a page of docs/ to a file or folder of the repository that is no page."""
 COMMENT = re.compile(r"^<!--.*?-->\n", re.MULTILINE | re.DOTALL)
 LANGUAGES = {
     ".yaml": "yaml",
@@ -45,8 +45,8 @@ def staged(root: Path = ROOT) -> dict[str, str]:
     pages = {
         path.name: _without_comments(path.read_text("utf-8")) for path in sorted((root / "docs").glob("*.md"))
     }
-    files = sorted({match[1] for text in pages.values() for match in FILE_LINK.finditer(text)})
-    pages = {path: FILE_LINK.sub(r"](files/\1.md)", text) for path, text in pages.items()}
+    files = sorted({_target(match) for text in pages.values() for match in FILE_LINK.finditer(text)})
+    pages = {path: FILE_LINK.sub(_to_file_page, text) for path, text in pages.items()}
     pages |= {f"files/{name}.md": _file_page(root, name) for name in files}
     pages["reference.md"] = _with_made_pages(pages["reference.md"])
     made = [
@@ -73,8 +73,23 @@ def _without_comments(text: str) -> str:
     return COMMENT.sub("", text)
 
 
+def _target(link: re.Match[str]) -> str:
+    """Below the repository's root."""
+    return link["to"].removeprefix("../") if link["to"].startswith("../") else f"docs/{link['to']}"
+
+
+def _to_file_page(link: re.Match[str]) -> str:
+    return f"[{link['text']}](files/{_target(link)}.md)"
+
+
 def _file_page(root: Path, name: str) -> str:
+    """The file, or the names of what a folder holds."""
     path = root / name
-    if not path.is_file():
-        raise FileNotFoundError(f"a page of docs/ links to {name}, which is no file of the repository")
-    return f"---\norphan: true\n---\n\n# {path.name}\n\n`{name}`\n\n{fence(path.read_text('utf-8'), LANGUAGES.get(path.suffix, ''))}"
+    if path.is_dir():
+        held = sorted(one.relative_to(path).as_posix() for one in path.rglob("*") if one.is_file())
+        shown = fence("\n".join(held))
+    elif path.is_file():
+        shown = fence(path.read_text("utf-8"), LANGUAGES.get(path.suffix, ""))
+    else:
+        raise FileNotFoundError(f"a page of docs/ links to {name}, which is not in the repository")
+    return f"---\norphan: true\n---\n\n# {path.name}\n\n`{name}`\n\n{shown}"
