@@ -18,7 +18,7 @@ NOTE = re.compile(r"<!-- (run|file): ?([^\n]*?) ?-->|<!-- (run) -->")
 SHELL_LANGUAGES = ("", "console", "bash", "sh")
 PROGRAMS = re.compile(r"(?:vdsgen|make|python -m|\./vdsgen) ")
 """What a line without a prompt starts with where it is a command."""
-SYNOPSIS = re.compile(r"(?<![\w=./-])[A-Z][A-Z_]{2,}(?![\w=.-])|\[--|\.\.\.")
+SYNOPSIS = re.compile(r"(?<![\w=./-])[A-Z][A-Z_]{2,}(?![\w=.-])|\[--|\.\.\.(?!\w)")
 """A command that says how it is called: words in capitals stand for values."""
 
 
