@@ -39,18 +39,25 @@ With `--json`, standard output is one JSON document and nothing else; notes and 
 def command_pages() -> dict[str, str]:
     """Every command's page and their index, by path below the site's sources."""
     context = click.Context(cli, info_name="vdsgen")
-    pages = {}
+    pages: dict[str, str] = {}
     for name in COMMANDS:
         found = cli.get_command(context, name)
         assert found is not None
-        for words, one in _with_subcommands((name,), found):
-            pages[f"reference/commands/{'-'.join(words)}.md"] = _page(words, one)
+        pages |= pages_of(name, found)
     rows = [
         (f"[`vdsgen {name}`](commands/{name}.md)", cell(help_text))
         for name, (_, help_text) in COMMANDS.items()
     ]
     pages["reference/commands.md"] = INTRODUCTION + table(["command", "does"], rows) + "\n" + EXIT_CODES
     return pages
+
+
+def pages_of(name: str, command: click.Command) -> dict[str, str]:
+    """Of one command, and of those within it."""
+    return {
+        f"reference/commands/{'/'.join(words)}.md": _page(words, one)
+        for words, one in _with_subcommands((name,), command)
+    }
 
 
 def _with_subcommands(
@@ -61,7 +68,7 @@ def _with_subcommands(
         context = click.Context(command, info_name=words[-1])
         for name in command.list_commands(context):
             found = command.get_command(context, name)
-            if found is not None:
+            if found is not None and not found.hidden:
                 yield from _with_subcommands((*words, name), found)
 
 
@@ -78,9 +85,9 @@ def _page(words: tuple[str, ...], command: click.Command) -> str:
             table(
                 ["command", "does"],
                 [
-                    (f"[`{path} {name}`]({'-'.join((*words, name))}.md)", cell(one.get_short_help_str(200)))
+                    (f"[`{path} {name}`]({words[-1]}/{name}.md)", cell(one.get_short_help_str(200)))
                     for name, one in inner.items()
-                    if one is not None
+                    if one is not None and not one.hidden
                 ],
             )
         )

@@ -10,8 +10,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import click
 import pytest
 
+from docs.site.commands import pages_of
 from docs.site.contents import with_contents
 from docs.site.stage import staged
 
@@ -133,6 +135,22 @@ def test_a_page_that_nothing_leads_to_is_named() -> None:
     pages["index.md"] = "".join(f"[x]({page})" for page in list(pages)[1:])
     with pytest.raises(ValueError, match=r"links to lonely\.md"):
         with_contents({**pages, "lonely.md": "# Lonely"})
+
+
+def test_commands_within_a_command_have_pages_below_its_own() -> None:
+    @click.group()
+    def outer() -> None:
+        """Outer."""
+
+    @outer.command()
+    @click.option("--depth", type=click.IntRange(min=1), default=2, show_default=True, help="How deep.")
+    def inner(depth: int) -> None:
+        """Inner."""
+
+    pages = pages_of("outer", outer)
+    assert list(pages) == ["reference/commands/outer.md", "reference/commands/outer/inner.md"]
+    assert "[`vdsgen outer inner`](outer/inner.md) | Inner." in pages["reference/commands/outer.md"]
+    assert "| `--depth` | whole number, ≥ 1 | `2` | How deep. |" in pages["reference/commands/outer/inner.md"]
 
 
 def test_sources_hold_no_directives() -> None:
