@@ -1,5 +1,6 @@
 # make demo   set up, plan for this machine, train a small video diffusion model on its processor
 # make test   set up and run every test
+# make docs   build the documentation site into build/docs, without a network once it is set up
 PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= runs/demo
@@ -8,15 +9,15 @@ BIN := $(VENV)/bin
 DEMO_RANKS := 4
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint examples clean
+.PHONY: help demo test test-fast lint docs examples clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
 $(BIN)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,pretrained,test,dev]'
-	@touch $@
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,pretrained,test,docs,dev]'
+	@touch $@ $(BIN)/.installed-docs
 
 $(BIN)/.installed-demo: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -48,6 +49,14 @@ lint: $(BIN)/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+$(BIN)/.installed-docs: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
+docs: $(BIN)/.installed-docs
+	$(BIN)/python -m docs.site.build --out build/docs
+
 # What is committed and generated: run after a change to planning, rendering or specs.
 examples: $(BIN)/.installed
 	$(BIN)/python -m vdsgen.spec.export_schemas
@@ -56,9 +65,7 @@ examples: $(BIN)/.installed
 	$(BIN)/python -m tests.update_examples
 	$(BIN)/python -m tests.update_article
 	$(BIN)/python -m vdsgen.report.memory_chart examples/rendered/article-1.5b@four-24gb docs/images/memory-1.5b.svg
-	$(BIN)/python -m tests.update_readme
-	$(BIN)/python -m tests.update_labs
-	$(BIN)/python -m tests.update_offload_page
+	$(BIN)/python -m tests.update_docs
 	$(BIN)/python -m tests.update_reliability
 
 clean:

@@ -11,9 +11,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.article_claims import pipeline_rows, scale_rows, square_root_rows, unet_rows, workload
+from tests.article_measured import MEASURED, command_rows
 from tests.article_setups import saved_by_plan, saved_words, sections
+from vdsgen.catalog.inputs import open_inputs
+from vdsgen.cli.profiles import find_profile
 from vdsgen.planner.baseline import Baseline, naive_baseline
+from vdsgen.planner.plan import make_plan
 from vdsgen.planner.plan_settings import settings_of
+from vdsgen.planner.resolve import workload_of
 from vdsgen.planner.words import checkpoint_words
 from vdsgen.spec.plan import Plan
 from vdsgen.spec.rendered import Rendered, read_rendered
@@ -132,7 +137,13 @@ def rows() -> list[tuple[str, str, str]]:
             "guide by profiling; ablation studies",
             "`vdsgen calibrate` measures the machine, `vdsgen verify` proves a plan's memory in DeepSpeed's own engine "
             "without a GPU, `vdsgen ablate` measures and ranks a set of plans; how well predictions agree is in "
-            "`docs/planner.md` (time), `docs/engine.md` (memory) and `docs/published.md` (others' GPUs)",
+            "[planner.md](planner.md) (time), [engine.md](engine.md) (memory) and [published.md](published.md) (others' GPUs)",
+        ),
+        (
+            "A20",
+            "figures: memory hierarchy and timeline, checkpointing before and after, topology, precision, profiling",
+            "memory of a plan beside plain data parallelism, drawn from its own figures "
+            "([the 1.5 B plan](images/memory-1.5b.svg)); samples after training ([training.md](training.md))",
         ),
         (
             "A21",
@@ -165,8 +176,31 @@ def _interval(plan: Plan) -> str:
     return "no checkpointing" if not interval else "every block" if interval == 1 else f"every {interval}"
 
 
+def one_gpu_row() -> tuple[str, str, str]:
+    """A12: planned here, since no rendered directory is of it."""
+    lab, experiment = open_inputs(
+        ROOT / "examples/labs/one-16gb.yaml", ROOT / "examples/experiments/wan-14b-lora.yaml"
+    )
+    (pool,) = lab.pools
+    plan = make_plan(experiment, pool, find_profile(experiment))
+    naive = naive_baseline(workload_of(experiment, pool, find_profile(experiment), plan.nodes)).memory
+    return (
+        "A12",
+        "LoRA, checkpointing and activation offload on one 16 GB GPU",
+        f"all three, planned together: adapters of Wan 2.1 with {plan.model.parameters / 1e9:.1f} B parameters, clips of "
+        f"81 frames of 480 × 832, on one {plan.inputs.pool.gpu}: {gib(peak_bytes(plan))} of "
+        f"{gib(plan.stages[0].capacity_bytes)}, {gib(naive.peak_bytes)} without a plan. It fits; at "
+        f"{plan.predicted.step_seconds:,.0f} s a step nobody would wait for it: 1.3 B, or more GPUs, are for that",
+    )
+
+
+def by_row(row: tuple[str, str, str]) -> int:
+    return int(row[0].removeprefix("A"))
+
+
 def page() -> str:
-    table = "\n".join(f"| {row} | {said} | {answer} |" for row, said, answer in rows())
+    answers = sorted([*rows(), one_gpu_row(), *(one.cells for one in MEASURED)], key=by_row)
+    table = "\n".join(f"| {row} | {said} | {answer} |" for row, said, answer in answers)
     return f"""# The article beside vdsgen
 
 Written by `python -m tests.update_article` from `examples/rendered`; a test fails when it is stale.
@@ -174,12 +208,18 @@ Written by `python -m tests.update_article` from `examples/rendered`; a test fai
 vdsgen began as an implementation of *Computational Optimization Techniques for Video Generation Model
 Development*. This page holds its figures beside ours. Memory and time are **predictions**: memory from traces
 of the model's layers and from what DeepSpeed's optimizers allocate (held against the real engine on CPU ranks,
-`docs/memory.md`), time from published rates of the GPUs; nobody has run these plans on these cards for this
+[memory.md](memory.md)), time from published rates of the GPUs; nobody has run these plans on these cards for this
 page. GB is 10⁹ bytes, GiB is 2³⁰; the article does not say which it means.
 
 | row | the article says | vdsgen answers |
 |---|---|---|
 {table}
+
+## The commands
+
+What prints the figures of a row, or measures them again; rows with a page have more there.
+
+{command_rows()}
 
 ## Its choices beside the planner's
 

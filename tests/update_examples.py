@@ -38,7 +38,7 @@ NOT_RENDERED = (
     ("article-1.5b", "two-hosts"),
 )
 """Planned where they are used: README.md, `python -m tests.benchmarks.verify_table`, docs/offload.md,
-`python -m tests.benchmarks.convergence`, `python -m tests.update_labs`."""
+`python -m tests.benchmarks.convergence`, `python -m tests.update_docs`."""
 
 
 def rendered_directory(experiment: str, lab: str) -> Path:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 import pytest
+from click.testing import CliRunner
 
+from tests.article_measured import COMMANDS, MEASURED, Measured
 from tests.article_setups import LEAST_SECONDS, SETUPS, difference_sentences, sections, setup
 from tests.update_article import PAGE, page
+from vdsgen.cli.main import cli
 from vdsgen.planner.compare import PARTS
 from vdsgen.planner.explanations.differences import Planned, differences
 from vdsgen.planner.space import layout_of
@@ -15,6 +19,30 @@ from vdsgen.planner.space import layout_of
 
 def test_article_page_is_fresh() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "stale: run `python -m tests.update_article`"
+
+
+def test_every_row_is_answered_with_a_command() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    for number in range(1, 22):
+        assert text.count(f"\n| A{number} |") >= 2, f"A{number}: an answer, and a command"
+
+
+@pytest.mark.parametrize("measured", MEASURED, ids=[f"{one.row} {one.page}" for one in MEASURED])
+def test_figures_stand_on_the_page_that_measured_them(measured: Measured) -> None:
+    text = " ".join((PAGE.parent / measured.page).read_text(encoding="utf-8").split())
+    for figure in measured.figures:
+        assert figure in measured.answer and figure in text, figure
+
+
+@pytest.mark.parametrize(
+    "command", sorted({one for all_of in COMMANDS.values() for one in all_of if one.startswith("vdsgen ")})
+)
+def test_commands_of_rows_run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that need no ranks; of the others `--help` says what they need."""
+    monkeypatch.chdir(PAGE.parent.parent)
+    words = shlex.split(command)[1:]
+    result = CliRunner().invoke(cli, words if len(words) > 1 else [*words, "--help"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
 
 
 @pytest.fixture(scope="module", params=SETUPS, ids=[experiment for experiment, _, _ in SETUPS])

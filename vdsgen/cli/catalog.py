@@ -142,7 +142,7 @@ _ROWS = {"gpus": _gpu_rows, "links": _link_rows, "models": _model_rows, "rules":
 
 
 _LEGENDS = {
-    "models": "\nLayers of these are traced; this version does not train them:\n\n",
+    "models": "\nModels of diffusers (`family: diffusers`, docs/models.md):\n\n",
     "gpus": "\nfp32 to fp8: dense matrix rates, TFLOPS. `vdsgen catalog gpus NAME` shows the sources.\n",
     "rules": (
         "\nrefused: the engine raises. ignored: it does nothing with the setting. overridden: it does "
