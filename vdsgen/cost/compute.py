@@ -76,11 +76,13 @@ def layer_times(
     geometry: Geometry,
     rates: Rates,
     layer: LayerType | None = None,
+    engine_seconds: float = 0.0,
 ) -> LayerTimes:
     """Sum of matrix products, attention and element-wise work, each at its own rate.
 
     They add up, rather than overlap, since kernels run one after another on one stream. `layer` gives the
     shapes and the number of kernels; without it, products are large and kernels cost nothing to launch.
+    `engine_seconds` are the host's besides, in backward, while a GPU computes.
     """
     element_bytes = 2 if layer is None or costs is layer.half else 4
     spent = _product_seconds(costs, micro_batch_size, geometry, rates, layer, element_bytes)
@@ -95,7 +97,7 @@ def layer_times(
     kept = rates.training_fraction
     spent = _Seconds(spent.forward / kept, spent.backward / kept)
     if layer is not None:
-        spent = _dispatched(spent, layer, rates)
+        spent = _dispatched(spent, layer, rates, engine_seconds)
     matmul = costs.matmul_flops.at(micro_batch_size, geometry)
     attention = costs.attention_flops.at(micro_batch_size, geometry)
     at = (micro_batch_size, geometry)
@@ -137,9 +139,9 @@ def _selective_seconds(
     return seconds + launched if rates.dispatch_adds_up else max(seconds, launched)
 
 
-def _dispatched(spent: _Seconds, layer: LayerType, rates: Rates) -> _Seconds:
+def _dispatched(spent: _Seconds, layer: LayerType, rates: Rates, engine_seconds: float) -> _Seconds:
     forward = layer.forward_kernels * rates.kernel_seconds
-    backward = layer.backward_kernels * rates.kernel_seconds
+    backward = layer.backward_kernels * rates.kernel_seconds + engine_seconds
     if rates.dispatch_adds_up:
         return spent.plus(forward, backward)
     return _Seconds(max(spent.forward, forward), max(spent.backward, backward))

@@ -196,6 +196,8 @@ def _calibrated(rates: Rates, calibration: Calibration, dtype: Dtype) -> Rates:
         changes["bytes_per_second"] = middle(calibration.memory_bandwidth_gb_per_second) * GB
     if calibration.optimizer_bandwidth_gb_per_second is not None:
         changes["adamw_bytes_per_second"] = middle(calibration.optimizer_bandwidth_gb_per_second) * GB
+    if calibration.layer_rates and not rates.dispatch_adds_up:
+        changes["training_fraction"] = 1.0  # whole layers were measured, one after another
     if calibration.kernel_microseconds is not None:
         changes["kernel_seconds"] = middle(calibration.kernel_microseconds) * MICROSECONDS
     return rates._replace(**changes)  # type: ignore[arg-type]
