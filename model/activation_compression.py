@@ -55,7 +55,7 @@ class Codec:
             yield
 
     def _pack_first(self, tensor: Tensor) -> Packed | Tensor:
-        """Before a segment's arguments torch up to 2.12 saves an empty tensor of its own."""
+        """Before a segment's arguments earlier torch (2.11) saves an empty tensor of its own."""
         if not self._packs_next or not tensor.numel():
             return tensor
         self._packs_next = False

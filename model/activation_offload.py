@@ -54,7 +54,7 @@ class ActivationOffload:
 
     def _pack(self, tensor: Tensor) -> Tensor | Kept:
         """Called with each tensor of a segment's input, in order; what runs inside has checkpointing's own
-        hooks. Before them torch up to 2.12 saves an empty tensor of its own (_NoopSaveInputs)."""
+        hooks. Before them earlier torch (2.11) saves an empty tensor of its own."""
         if not self._packs_hidden or not tensor.numel():
             return tensor
         self._packs_hidden = False

@@ -65,21 +65,6 @@ def test_measured_rates_replace_estimates() -> None:
     assert Rates.of(pool(calibration=calibration), "fp32") != plain
 
 
-def test_layers_that_were_measured_on_the_gpu_need_no_allowance_for_training() -> None:
-    """On an H200 whole steps took as long as blocks measured by themselves (docs/gpu.md)."""
-    layer = LayerRate(
-        dtype="bf16", tokens=4096, forward_gb_per_second=900.0, backward_gb_per_second=2000.0,
-        forward_block_microseconds=1.0, backward_block_microseconds=1.0,
-    )  # fmt: skip
-    here = of_catalogue("h200-141gb-sxm")
-
-    def kept(calibration: Calibration | None) -> float:
-        return Rates.of(here.model_copy(update={"calibration": calibration}), "bf16").training_fraction
-
-    assert kept(None) == kept(Calibration(bf16_matmul_tflops=700.0)) == 0.8
-    assert kept(Calibration(layer_rates=(layer,))) == 1.0
-
-
 def test_a_processors_figures_are_taken_as_they_are() -> None:
     processor = Gpu(fp32_tflops=0.1, memory_bandwidth_gb_per_second=20.0)
     rates = Rates.of(pool().model_copy(update={"gpu": processor}), "fp32")

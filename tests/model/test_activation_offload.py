@@ -69,7 +69,7 @@ def test_every_segment_but_the_one_with_the_latents_leaves_the_device(interval: 
 
 
 class SavesAsTorchDidBefore(torch.autograd.Function):
-    """What checkpointing of torch up to 2.12 does with a segment's arguments (_NoopSaveInputs): an empty
+    """What checkpointing of torch 2.11 does with a segment's arguments (_NoopSaveInputs): an empty
     tensor of its own is saved before them."""
 
     @staticmethod

@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Literal
 
-from vdsgen.cost.compute import LayerTimes, accumulation_seconds, costs_of, layer_times, slowest_times
+from vdsgen.cost.compute import (
+    LayerTimes,
+    accumulation_seconds,
+    costs_of,
+    layer_times,
+    slowest_times,
+)
 from vdsgen.cost.devices import Kinds
 from vdsgen.cost.hardware import Hardware, step_factors
 from vdsgen.cost.schedule import StageTimes
@@ -20,6 +26,16 @@ from vdsgen.spec.profile import ModelProfile
 
 Again = Literal["nothing", "products aside", "everything"]
 """What of a layer's forward runs once more in backward."""
+
+
+def waited_seconds(times: LayerTimes, again: Again) -> float:
+    """That a GPU waits for its host, which starts the kernels of a selectively recomputed layer more slowly,
+    both times; the second time it may be ahead by what backward takes longer to compute than to start."""
+    if again != "products aside":
+        return 0.0
+    started = times.selective_dispatch_seconds
+    second = times.selective_seconds + times.backward_slack_seconds
+    return max(0.0, started - times.forward_seconds) + max(0.0, started - second)
 
 
 class MicroBatchTimes:
@@ -151,6 +167,7 @@ class MicroBatchTimes:
             self._seconds[key] = tuple(
                 times.forward_seconds
                 + self._hardware.again * self._again_seconds(times, again, settings)
+                + waited_seconds(times, again)
                 + times.backward_seconds
                 + slower
                 * max(

@@ -80,7 +80,7 @@ class Rates(NamedTuple):
     eight_bit_speedups: Mapping[EightBit, float] = MappingProxyType({})
     """Of products in 8 bits, over those in this dtype; without an entry they are emulated in it."""
     training_fraction: float = 1.0
-    """Of these rates, what a layer within a training step keeps (lab.py, Gpu)."""
+    """Of these rates, what a layer within a training step keeps (lab.py, Gpu) where none was measured."""
 
     @classmethod
     def of(cls, pool: Pool, dtype: Dtype) -> Rates:
@@ -196,8 +196,6 @@ def _calibrated(rates: Rates, calibration: Calibration, dtype: Dtype) -> Rates:
         changes["bytes_per_second"] = middle(calibration.memory_bandwidth_gb_per_second) * GB
     if calibration.optimizer_bandwidth_gb_per_second is not None:
         changes["adamw_bytes_per_second"] = middle(calibration.optimizer_bandwidth_gb_per_second) * GB
-    if calibration.layer_rates and not rates.dispatch_adds_up:
-        changes["training_fraction"] = 1.0  # whole layers were measured, one after another
     if calibration.kernel_microseconds is not None:
         changes["kernel_seconds"] = middle(calibration.kernel_microseconds) * MICROSECONDS
     return rates._replace(**changes)  # type: ignore[arg-type]

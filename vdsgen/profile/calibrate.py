@@ -20,8 +20,8 @@ from vdsgen.profile.machine import Machine
 from vdsgen.spec.calibration import Calibration
 
 RATES_SECONDS = 20.0
-GPU_SAMPLE_SECONDS = 2e-3
-"""Of calls in a row: a hundred times what waiting for a GPU takes."""
+GPU_SAMPLE_SECONDS = 10e-3
+"""Of calls in a row: fifty times what waiting for a GPU takes where its host is slow."""
 ALONE_SECONDS = 2.0
 CROWDED_SECONDS = 4.0
 EXPECTED_SECONDS = 60.0

@@ -42,7 +42,7 @@ which keeps the weight's gradient in the model's dtype: its sum runs over all to
 hold."""
 
 
-OPERATORS: dict[EightBit, int] = {"fp8": 25, "int8": 27}
+OPERATORS: dict[EightBit, int] = {"fp8": 25, "int8": 26}
 """That the host starts for one product with a bias: for each operand a dozen, and the product's own. A model
 of many small products waits for them: on an H200 the 1.5 B one was twice as slow in fp8 as in bf16
 (docs/gpu.md)."""
