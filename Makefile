@@ -60,6 +60,8 @@ examples: $(BIN)/.installed
 	$(BIN)/python -m tests.update_labs
 	$(BIN)/python -m tests.update_offload_page
 	$(BIN)/python -m tests.update_reliability
+	$(BIN)/python -m tests.gpu_predictions
+	$(BIN)/python -m tests.update_gpu
 
 clean:
 	rm -rf $(VENV) runs build dist .cache
