@@ -133,8 +133,10 @@ def test_each_segment_packs_its_hidden_state_alone(monkeypatch: pytest.MonkeyPat
 def test_an_empty_tensor_that_torch_saves_first_is_not_taken_for_the_hidden_state() -> None:
     codec, hidden = Codec("int8"), torch.randn(4, 32)
     with codec.first_tensor():
-        saved = SavesAsTorchDidBefore.apply(torch.empty(0, requires_grad=True), hidden)
-    came_back = saved.grad_fn.saved_tensors[1]  # type: ignore[no-untyped-call]
+        saved: Any = SavesAsTorchDidBefore.apply(  # type: ignore[no-untyped-call]
+            torch.empty(0, requires_grad=True), hidden
+        )
+    came_back = saved.grad_fn.saved_tensors[1]
     assert not torch.equal(came_back, hidden)
     assert torch.allclose(came_back, hidden, atol=0.02)
 

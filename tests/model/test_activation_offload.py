@@ -85,9 +85,11 @@ class SavesAsTorchDidBefore(torch.autograd.Function):
 def test_an_empty_tensor_that_torch_saves_first_is_not_taken_for_the_hidden_state() -> None:
     offload, hidden = ActivationOffload(), torch.ones(4, 8)
     with offload.forward(), offload.segment():
-        saved = SavesAsTorchDidBefore.apply(torch.empty(0, requires_grad=True), hidden, torch.ones(2))
+        saved: Any = SavesAsTorchDidBefore.apply(  # type: ignore[no-untyped-call]
+            torch.empty(0, requires_grad=True), hidden, torch.ones(2)
+        )
     assert offload.buffers.allocated_bytes == hidden.nbytes
-    assert torch.equal(saved.grad_fn.saved_tensors[1], hidden)  # type: ignore[no-untyped-call]
+    assert torch.equal(saved.grad_fn.saved_tensors[1], hidden)
 
 
 def test_in_a_later_pipeline_stage_the_first_segments_input_leaves_too() -> None:

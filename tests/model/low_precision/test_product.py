@@ -160,11 +160,11 @@ def test_layers_of_odd_sizes_are_left_alone() -> None:
     assert takes(64, 32) and not takes(64, 24) and not takes(40, 32)
 
 
-class Operators(TorchDispatchMode):
+class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts what computes: no view, no empty tensor."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.counted = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
