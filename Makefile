@@ -67,6 +67,8 @@ examples: $(BIN)/.installed
 	$(BIN)/python -m vdsgen.report.memory_chart examples/rendered/article-1.5b@four-24gb docs/images/memory-1.5b.svg
 	$(BIN)/python -m tests.update_docs
 	$(BIN)/python -m tests.update_reliability
+	$(BIN)/python -m tests.gpu_predictions
+	$(BIN)/python -m tests.update_gpu
 
 clean:
 	rm -rf $(VENV) runs build dist .cache

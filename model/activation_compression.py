@@ -55,7 +55,8 @@ class Codec:
             yield
 
     def _pack_first(self, tensor: Tensor) -> Packed | Tensor:
-        if not self._packs_next:
+        """Before a segment's arguments earlier torch (2.11) saves an empty tensor of its own."""
+        if not self._packs_next or not tensor.numel():
             return tensor
         self._packs_next = False
         return self.pack(tensor)

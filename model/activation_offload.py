@@ -54,8 +54,8 @@ class ActivationOffload:
 
     def _pack(self, tensor: Tensor) -> Tensor | Kept:
         """Called with each tensor of a segment's input, in order; what runs inside has checkpointing's own
-        hooks."""
-        if not self._packs_hidden:
+        hooks. Before them earlier torch (2.11) saves an empty tensor of its own."""
+        if not self._packs_hidden or not tensor.numel():
             return tensor
         self._packs_hidden = False
         self._settle()

@@ -1,4 +1,5 @@
-"""The engine's own Python: only where it was measured, by parameter tensor, micro-batch and step."""
+"""The engine's own Python: only where it was measured, by parameter tensor, micro-batch and step; on a GPU
+while that computes."""
 
 from __future__ import annotations
 
@@ -7,8 +8,10 @@ import pytest
 from tests.cost.test_communication import settings
 from tests.planner.examples import pool, workload
 from vdsgen.cost.engine_overhead import EngineOverhead, gathered_sizes
+from vdsgen.cost.settings import Settings
 from vdsgen.cost.step import StepTimeModel
 from vdsgen.spec.calibration import Calibration, EngineRate
+from vdsgen.spec.lab import Gpu
 
 EXAMPLE = workload(8, 512)
 CALIBRATION = Calibration(
@@ -21,13 +24,25 @@ CALIBRATION = Calibration(
 )
 
 
-def added_seconds(pipeline: int, zero: int, micro_batches: int) -> float:
-    """What the calibration adds to a step of ten layers with one parameter tensor each."""
+PROCESSOR = Gpu(fp32_tflops=30.0, fp16_tflops=120.0, bf16_tflops=120.0, memory_bandwidth_gb_per_second=900.0)
+LAYERS = 10
+
+
+def step_seconds(layout: Settings, *, on_gpu: bool, calibration: Calibration | None) -> float:
+    """Ten layers with one parameter tensor each."""
+    partition = (0, 10) if layout.pipeline_parallel_size == 1 else (0, 5, 10)
+    here = pool(4, calibration=calibration)
+    here = here if on_gpu else here.model_copy(update={"gpu": PROCESSOR})
+    return StepTimeModel(EXAMPLE.profile, EXAMPLE.geometry, here).step(layout, partition).step_seconds
+
+
+def added_seconds(pipeline: int, zero: int, micro_batches: int, *, on_gpu: bool = False) -> float:
+    """What the calibration adds to a step."""
     layout = settings(pipeline, 2, zero, gradient_accumulation_steps=micro_batches)
-    partition = (0, 10) if pipeline == 1 else (0, 5, 10)
-    measured = StepTimeModel(EXAMPLE.profile, EXAMPLE.geometry, pool(4, calibration=CALIBRATION))
-    plain = EXAMPLE.times.step(layout, partition).step_seconds
-    return measured.step(layout, partition).step_seconds - plain
+    with_it, without = (
+        step_seconds(layout, on_gpu=on_gpu, calibration=known) for known in (CALIBRATION, None)
+    )
+    return with_it - without
 
 
 def test_nothing_is_counted_that_was_not_measured() -> None:
@@ -50,3 +65,15 @@ def test_zero_3_gathers_what_it_does_not_keep() -> None:
 def test_a_pipelines_instructions_take_time_on_every_stage() -> None:
     """Five layers a stage: 5 s of tensors and 5 s of instructions a micro-batch, filled and emptied once."""
     assert added_seconds(2, 1, 4) == pytest.approx((4 + 1) * (5 * 1.0 + 5.0) + 5 * 10.0, rel=1e-6)
+
+
+def test_a_gpu_computes_while_the_engine_runs() -> None:
+    """A second of Python for each layer is so much that the GPU is done before; a microsecond is hidden. What
+    a step takes once is never hidden."""
+    layout = settings(1, 2, 1, gradient_accumulation_steps=3)
+    plain = step_seconds(layout, on_gpu=True, calibration=None)
+    slow = added_seconds(1, 1, 3, on_gpu=True)
+    assert 3 * LAYERS * 1.0 + LAYERS * 10.0 - plain < slow < 3 * LAYERS * 1.0 + LAYERS * 10.0
+    rate = EngineRate(zero_stage=1, micro_batch_microseconds=1.0, step_microseconds=5.0)
+    quick = step_seconds(layout, on_gpu=True, calibration=Calibration(engine_rates=(rate,)))
+    assert quick - plain == pytest.approx(LAYERS * 5e-6, rel=1e-3)

@@ -6,6 +6,14 @@ import pytest
 
 from tests.cost.test_communication import settings
 from tests.cost.test_step import MODEL, PARTITIONS
+from tests.planner.examples import pool
+from vdsgen.catalog.load import models
+from vdsgen.catalog.profiles import profile_for
+from vdsgen.cost.compute import LayerTimes, layer_times
+from vdsgen.cost.micro_batch import waited_seconds
+from vdsgen.cost.rates import Rates
+from vdsgen.spec.architecture import Geometry
+from vdsgen.spec.calibration import Calibration, LayerRate
 
 
 def test_checkpointing_runs_every_forward_once_more() -> None:
@@ -30,3 +38,31 @@ def test_plain_layers_do_not_run_again() -> None:
     staged = settings(2, 2).with_intervals((1, 0), (1, 0))
     forward = staged.gradient_accumulation_steps * sum(MODEL.forward_seconds(staged)[:4])
     assert MODEL.step(staged, PARTITIONS[2]).recompute_seconds == pytest.approx(forward / 2)
+
+
+def test_selective_recomputation_waits_for_a_slow_host_alone() -> None:
+    """Its forward is started twice, in five times a plain one's time; backward may hide the second."""
+    plain = LayerTimes(forward_seconds=3.0, backward_seconds=6.0, model_flops=1.0, selective_seconds=1.0)
+    quick = plain._replace(selective_dispatch_seconds=2.0, backward_slack_seconds=5.0)
+    slow = plain._replace(selective_dispatch_seconds=10.0, backward_slack_seconds=4.0)
+    assert waited_seconds(quick, "products aside") == 0.0
+    assert waited_seconds(slow, "products aside") == (10 - 3) + (10 - 1 - 4)
+    assert waited_seconds(slow, "everything") == waited_seconds(slow, "nothing") == 0.0
+
+
+def test_only_the_bundled_familys_layers_have_the_rate_that_was_measured_for_them() -> None:
+    """On a GPU: those of other models, whose products no profile tells by shape, run at memory bandwidth."""
+    rate = LayerRate(
+        dtype="bf16", tokens=512, forward_gb_per_second=90.0, backward_gb_per_second=90.0,
+        forward_block_microseconds=1.0, backward_block_microseconds=1.0,
+    )  # fmt: skip
+    profile = profile_for(models()["vdt-1.5b"].sizes)
+    assert profile is not None
+    layer = profile.layer_types["block"]
+    where = Geometry(frames=16, patches=256, text_tokens=77, latent_height=32, latent_width=32)
+    measured = Rates.of(pool(calibration=Calibration(layer_rates=(rate,))), "bf16")
+    known = layer_times(layer.half, 4, where, measured, layer).forward_seconds
+    other = layer_times(
+        layer.half, 4, where, measured, layer.model_copy(update={"products": ()})
+    ).forward_seconds
+    assert known > 2 * other

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.model.sizes import geometry, random_batch, randomise, tiny
+from tests.model.test_activation_offload import SavesAsTorchDidBefore
 from vdsgen.errors import VdsgenError
 from vdsgen.model.activation_compression import BLOCK, Codec, Format, Packed
 from vdsgen.model.build import build_engine
@@ -127,6 +128,17 @@ def test_each_segment_packs_its_hidden_state_alone(monkeypatch: pytest.MonkeyPat
     shapes.clear()
     trained("int8", 6)
     assert shapes.count(hidden) == 5 and len(shapes) > 5 * 8
+
+
+def test_an_empty_tensor_that_torch_saves_first_is_not_taken_for_the_hidden_state() -> None:
+    codec, hidden = Codec("int8"), torch.randn(4, 32)
+    with codec.first_tensor():
+        saved: Any = SavesAsTorchDidBefore.apply(  # type: ignore[no-untyped-call]
+            torch.empty(0, requires_grad=True), hidden
+        )
+    came_back = saved.grad_fn.saved_tensors[1]
+    assert not torch.equal(came_back, hidden)
+    assert torch.allclose(came_back, hidden, atol=0.02)
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,30 @@ def test_every_segment_but_the_one_with_the_latents_leaves_the_device(interval: 
     assert offload.buffers.allocated_bytes == offloaded * hidden_bytes(), "buffers are used again"
 
 
+class SavesAsTorchDidBefore(torch.autograd.Function):
+    """What checkpointing of torch 2.11 does with a segment's arguments (_NoopSaveInputs): an empty
+    tensor of its own is saved before them."""
+
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor) -> Tensor:
+        ctx.save_for_backward(*tensors)
+        return torch.empty(0)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> None:
+        raise AssertionError("nothing comes back through it")
+
+
+def test_an_empty_tensor_that_torch_saves_first_is_not_taken_for_the_hidden_state() -> None:
+    offload, hidden = ActivationOffload(), torch.ones(4, 8)
+    with offload.forward(), offload.segment():
+        saved: Any = SavesAsTorchDidBefore.apply(  # type: ignore[no-untyped-call]
+            torch.empty(0, requires_grad=True), hidden, torch.ones(2)
+        )
+    assert offload.buffers.allocated_bytes == hidden.nbytes
+    assert torch.equal(saved.grad_fn.saved_tensors[1], hidden)
+
+
 def test_in_a_later_pipeline_stage_the_first_segments_input_leaves_too() -> None:
     """What a stage received needs a gradient, unlike latents."""
     offload = ActivationOffload()

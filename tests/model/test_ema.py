@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from safetensors.torch import load_file
 from tests.model.ranks import run_ranks
 from tests.model.test_checkpoint import BF16, FP16, case
 from vdsgen.errors import VdsgenError
-from vdsgen.model.ema import decay_at
+from vdsgen.model.ema import Arriving, _pieces, decay_at
 from vdsgen.spec.trainer_section import ema_of
 from vdsgen.spec.training import Ema
 
@@ -118,6 +119,44 @@ def test_the_average_forgets_its_first_steps_sooner_with_warm_up() -> None:
 
 def test_averaging_seldom_keeps_the_same_of_each_step() -> None:
     assert decay_at(Ema(decay=0.99, warmup=False, every_steps=3), 3) == pytest.approx(0.99**3)
+
+
+class FakeStream:
+    """Copies arrive when they are waited for, and no sooner."""
+
+    def __init__(self) -> None:
+        self.waited = 0
+
+    def current_stream(self) -> FakeStream:
+        return self
+
+    def record_event(self) -> FakeStream:
+        return self
+
+    def synchronize(self) -> None:
+        self.waited += 1
+
+
+def test_weights_come_to_the_host_a_piece_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In two buffers, the next piece under way while one is averaged."""
+    stream, empty = FakeStream(), torch.empty
+    monkeypatch.setattr("vdsgen.model.ema.PIECE_ELEMENTS", 4)
+    monkeypatch.setattr(torch, "get_device_module", lambda _: stream)
+    monkeypatch.setattr(torch, "empty", lambda *a, pin_memory=False, **k: empty(*a, **k))
+    average, weights = torch.zeros(10), torch.arange(10.0)
+    asked: list[int] = []
+
+    def noted() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for old, new in _pieces(average, weights):
+            asked.append(stream.waited)
+            yield old, new
+
+    arriving = Arriving()
+    for old, new in arriving.on_host(noted()):
+        old.lerp_(new, 0.5)
+    assert torch.equal(average, weights / 2)
+    assert asked == [0, 0, 1]
+    assert stream.waited == 3
 
 
 def test_the_config_says_how_weights_are_averaged() -> None:

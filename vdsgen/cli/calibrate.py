@@ -59,7 +59,7 @@ def command(ranks: int | None, out: Path | None, lab: Path | None, checkpoints: 
     machine = this_machine()
     if lab is not None and machine.accelerator is not None:
         message = f"writes lab files for processors only; this machine has {machine.accelerator}"
-        remedy = "write the pool yourself (see examples/labs), with `calibration: FILE` in it"
+        remedy = "vdsgen scan --out LAB writes one of its GPUs; put `calibration: FILE` into its pool"
         raise InputError([Problem(message, key="--lab", remedy=remedy)])
     count = ranks or max(1, machine.accelerators)
     text = fragment(calibrate(machine, count, _reporter(), checkpoints=checkpoints))

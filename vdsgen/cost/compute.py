@@ -11,7 +11,7 @@ from vdsgen.cost.rates import BACKWARD_ATTENTION_FACTOR, Rates
 from vdsgen.cost.settings import BYTES_PER_ELEMENT, Settings
 from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.dtypes import Dtype
-from vdsgen.spec.linear_precision import FORMATS
+from vdsgen.spec.linear_precision import FORMATS, OPERATORS
 from vdsgen.spec.profile import LayerCosts, LayerType, ModelProfile, SelectiveRecomputation
 
 BACKWARD_MATMUL_FACTOR = 2.0
@@ -22,6 +22,12 @@ INT8_STEP_BYTES = 160
 """Of memory traffic an element of AdamW with moments in int8, operator by operator (model/adamw_8bit.py):
 codes to fp32 (1 + 4 read, 4 + 4 written, and a product 8 + 4) twice, the step (48), and back again
 (magnitudes 8, quotient 8, code 8 + 1) twice, rounded up."""
+
+
+SELECTIVE_DISPATCH = 5.0
+"""Time that the host takes to start a selectively recomputed layer's forward, over a plain one's: a Python
+mode sees every operator (model/selective.py). A block of a few tokens took 5.1 to 5.7 times as long on a
+processor (torch 2.13), and 4.4 times beside an H200 (docs/gpu.md)."""
 
 
 class LayerTimes(NamedTuple):
@@ -38,6 +44,11 @@ class LayerTimes(NamedTuple):
     """Packing the hidden state that the layer hands on, and unpacking it."""
     packed_selective_seconds: float = 0.0
     """Packing the products, and recomputing all else from them."""
+    selective_dispatch_seconds: float = 0.0
+    """That a GPU's host takes to start the kernels of a forward that is recomputed selectively, each time,
+    while the GPU computes; 0 on a processor, which does both in turn."""
+    backward_slack_seconds: float = 0.0
+    """By which the host is ahead of a GPU at the end of a backward."""
 
     def slowed(self, factor: float) -> LayerTimes:
         """The same work in `factor` times the time."""
@@ -47,6 +58,8 @@ class LayerTimes(NamedTuple):
             selective_seconds=factor * self.selective_seconds,
             packing_seconds=factor * self.packing_seconds,
             packed_selective_seconds=factor * self.packed_selective_seconds,
+            selective_dispatch_seconds=factor * self.selective_dispatch_seconds,
+            backward_slack_seconds=factor * self.backward_slack_seconds,
         )
 
 
@@ -59,6 +72,8 @@ def slowest_times(times: Sequence[LayerTimes]) -> LayerTimes:
         max(one.selective_seconds for one in times),
         max(one.packing_seconds for one in times),
         max(one.packed_selective_seconds for one in times),
+        max(one.selective_dispatch_seconds for one in times),
+        min(one.backward_slack_seconds for one in times),
     )
 
 
@@ -76,26 +91,25 @@ def layer_times(
     geometry: Geometry,
     rates: Rates,
     layer: LayerType | None = None,
+    engine_seconds: float = 0.0,
 ) -> LayerTimes:
     """Sum of matrix products, attention and element-wise work, each at its own rate.
 
     They add up, rather than overlap, since kernels run one after another on one stream. `layer` gives the
     shapes and the number of kernels; without it, products are large and kernels cost nothing to launch.
+    `engine_seconds` are the host's besides, in backward, while a GPU computes.
     """
     element_bytes = 2 if layer is None or costs is layer.half else 4
     spent = _product_seconds(costs, micro_batch_size, geometry, rates, layer, element_bytes)
     spent = spent.plus(*_attention_seconds(costs, micro_batch_size, geometry, rates, layer))
-    forward_rate, backward_rate = rates.element_wise_bytes_per_second(
-        micro_batch_size * geometry.frames * geometry.patches
-    )
+    forward_rate, backward_rate, kept = _element_wise(micro_batch_size, geometry, rates, layer)
     spent = spent.plus(
         costs.forward_traffic_bytes.at(micro_batch_size, geometry) / forward_rate,
         costs.backward_traffic_bytes.at(micro_batch_size, geometry) / backward_rate,
     )
-    kept = rates.training_fraction
     spent = _Seconds(spent.forward / kept, spent.backward / kept)
     if layer is not None:
-        spent = _dispatched(spent, layer, rates)
+        spent = _dispatched(spent, layer, rates, engine_seconds)
     matmul = costs.matmul_flops.at(micro_batch_size, geometry)
     attention = costs.attention_flops.at(micro_batch_size, geometry)
     at = (micro_batch_size, geometry)
@@ -112,7 +126,41 @@ def layer_times(
         selective_seconds=_selective_seconds(costs.selective, *at, rates, layer),
         packing_seconds=packing,
         packed_selective_seconds=packed_selective,
+        selective_dispatch_seconds=_selective_dispatch_seconds(layer, rates),
+        backward_slack_seconds=0.0
+        if layer is None
+        else spent.backward - layer.backward_kernels * rates.kernel_seconds - engine_seconds,
     )
+
+
+def _selective_dispatch_seconds(layer: LayerType | None, rates: Rates) -> float:
+    """A product in 8 bits is one operator to the mode, whatever it starts. Of blocks alone: the first and the
+    last layer are so small that the host makes up for them at the next."""
+    if layer is None or not layer.is_block or rates.dispatch_adds_up:
+        return 0.0
+    within = sum(
+        product.count * (OPERATORS[product.precision] - 1)
+        for product in layer.products
+        if product.precision != "exact"
+    )
+    seen = layer.forward_kernels - within
+    return (SELECTIVE_DISPATCH * seen + within) * rates.kernel_seconds
+
+
+def _element_wise(
+    micro_batch_size: int, geometry: Geometry, rates: Rates, layer: LayerType | None
+) -> tuple[float, float, float]:
+    """(forward bytes a second, backward, the share of all rates that training keeps) of a layer.
+
+    What a GPU was measured to do for a block of the bundled family is that family's: half of it is a kernel
+    that normalises each head by itself. Other models' layers run at memory bandwidth (docs/gpu.md).
+    """
+    tokens = micro_batch_size * geometry.frames * geometry.patches
+    if rates.dispatch_adds_up or (layer is not None and layer.products):
+        measured = rates.measured.element_wise is not None
+        kept = 1.0 if measured else rates.training_fraction
+        return (*rates.element_wise_bytes_per_second(tokens), kept)
+    return rates.bytes_per_second, rates.bytes_per_second, rates.training_fraction
 
 
 def _selective_seconds(
@@ -126,20 +174,18 @@ def _selective_seconds(
     if kept is None:
         return 0.0
     at = (micro_batch_size, geometry)
-    forward_rate, _ = rates.element_wise_bytes_per_second(
-        micro_batch_size * geometry.frames * geometry.patches
-    )
+    forward_rate, _, training = _element_wise(micro_batch_size, geometry, rates, layer)
     seconds = kept.recomputed_traffic_bytes.at(*at) / forward_rate
     seconds += kept.recomputed_matmul_flops.at(*at) / rates.matmul_flops_per_second
     seconds += kept.recomputed_attention_flops.at(*at) / rates.plain_attention_flops_per_second()
-    seconds /= rates.training_fraction
+    seconds /= training
     launched = kept.recomputed_kernels * rates.kernel_seconds if layer is not None else 0.0
     return seconds + launched if rates.dispatch_adds_up else max(seconds, launched)
 
 
-def _dispatched(spent: _Seconds, layer: LayerType, rates: Rates) -> _Seconds:
+def _dispatched(spent: _Seconds, layer: LayerType, rates: Rates, engine_seconds: float) -> _Seconds:
     forward = layer.forward_kernels * rates.kernel_seconds
-    backward = layer.backward_kernels * rates.kernel_seconds
+    backward = layer.backward_kernels * rates.kernel_seconds + engine_seconds
     if rates.dispatch_adds_up:
         return spent.plus(forward, backward)
     return _Seconds(max(spent.forward, forward), max(spent.backward, backward))

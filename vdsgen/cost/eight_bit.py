@@ -15,7 +15,16 @@ from typing import NamedTuple
 from vdsgen.cost.rates import eight_bit_speedups
 from vdsgen.spec.dtypes import Dtype
 from vdsgen.spec.lab import Gpu
-from vdsgen.spec.linear_precision import FORMATS, EightBit, Format, Terms, hidden_terms, takes, traffic_terms
+from vdsgen.spec.linear_precision import (
+    FORMATS,
+    OPERATORS,
+    EightBit,
+    Format,
+    Terms,
+    hidden_terms,
+    takes,
+    traffic_terms,
+)
 from vdsgen.spec.profile import (
     EightBitProducts,
     LayerCosts,
@@ -84,9 +93,11 @@ def _layer(layer: LayerType, how: How) -> LayerType:
         product.model_copy(update={"precision": how.kind}) if product in products else product
         for product in layer.products
     ]
+    counted = sum(product.count for product in products)
     return layer.model_copy(
         update={
             "products": tuple(marked),
+            **_more_kernels(layer, how.kind, counted),
             "half": _costs(layer.half, products, how, "half"),
             "single": _costs(layer.single, products, how, "single"),
             "other_attention": other,
@@ -113,7 +124,19 @@ def _by_weights(layer: LayerType, how: How) -> LayerType:
 
     other = {key: changed(costs, key.split("/")[0]) for key, costs in layer.other_attention.items()}
     half, single = changed(layer.half, "half"), changed(layer.single, "single")
-    return layer.model_copy(update={"half": half, "single": single, "other_attention": other})
+    update = {"half": half, "single": single, "other_attention": other}
+    return layer.model_copy(update={**update, **_more_kernels(layer, how.kind, len(shapes))})
+
+
+def _more_kernels(layer: LayerType, kind: EightBit, products: int) -> dict[str, int]:
+    """The host starts the kernels that quantise, one after the other, where an exact product is one."""
+    more = OPERATORS[kind] - 1
+    trains = layer.half.backward_matmul_flops is None
+    backward = 2 if trains and FORMATS[kind].weight_gradient else 1
+    return {
+        "forward_kernels": layer.forward_kernels + more * products,
+        "backward_kernels": layer.backward_kernels + more * backward * products,
+    }
 
 
 def _linear_shapes(layer: LayerType) -> list[tuple[int, int]]:

@@ -1,6 +1,7 @@
-"""What the engine's own Python costs on a processor, where it runs in turn with the layers.
+"""What the engine's own Python costs the host: on a processor it runs in turn with the layers, on a GPU while
+those are computed.
 
-Only measured figures: on a GPU the host runs ahead of the device, and nothing of it is counted.
+Only measured figures. Without a calibration nothing of it is counted.
 """
 
 from __future__ import annotations

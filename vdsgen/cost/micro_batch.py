@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Literal
 
-from vdsgen.cost.compute import LayerTimes, accumulation_seconds, costs_of, layer_times, slowest_times
+from vdsgen.cost.compute import (
+    LayerTimes,
+    accumulation_seconds,
+    costs_of,
+    layer_times,
+    slowest_times,
+)
 from vdsgen.cost.devices import Kinds
 from vdsgen.cost.hardware import Hardware, step_factors
 from vdsgen.cost.schedule import StageTimes
@@ -22,6 +28,16 @@ Again = Literal["nothing", "products aside", "everything"]
 """What of a layer's forward runs once more in backward."""
 
 
+def waited_seconds(times: LayerTimes, again: Again) -> float:
+    """That a GPU waits for its host, which starts the kernels of a selectively recomputed layer more slowly,
+    both times; the second time it may be ahead by what backward takes longer to compute than to start."""
+    if again != "products aside":
+        return 0.0
+    started = times.selective_dispatch_seconds
+    second = times.selective_seconds + times.backward_slack_seconds
+    return max(0.0, started - times.forward_seconds) + max(0.0, started - second)
+
+
 class MicroBatchTimes:
     """Of one rank's part of a model; remembers layer times, so that many plans are cheap to time."""
 
@@ -32,7 +48,7 @@ class MicroBatchTimes:
         self._devices = hardware.devices
         self._exchanges: dict[tuple[int, Dtype], tuple[Exchange, ...]] = {}
         self._sequence: dict[tuple[int, Dtype], tuple[Exchange, ...]] = {}
-        self._layers: dict[tuple[int, Dtype, Kinds], tuple[LayerTimes, ...]] = {}
+        self._layers: dict[tuple[int, Dtype, Kinds, int], tuple[LayerTimes, ...]] = {}
         self._seconds: dict[tuple[object, ...], tuple[float, ...]] = {}
         self._forward: dict[tuple[int, Dtype, Kinds], tuple[float, ...]] = {}
         types = [profile.layer_types[name] for name in profile.layers]
@@ -69,22 +85,28 @@ class MicroBatchTimes:
             self._sequence[key] = tuple(by_type[name] for name in self._profile.layers)
         return self._sequence[key]
 
-    def layers(self, micro_batch_size: int, dtype: Dtype, kinds: Kinds = (0,)) -> tuple[LayerTimes, ...]:
-        """Every layer's times for one micro-batch, on the slowest of these kinds of GPU."""
-        key = (micro_batch_size, dtype, kinds)
+    def layers(
+        self, micro_batch_size: int, dtype: Dtype, kinds: Kinds = (0,), zero_stage: int = 0
+    ) -> tuple[LayerTimes, ...]:
+        """Every layer's times for one micro-batch, on the slowest of these kinds of GPU. A GPU computes while
+        the engine's Python runs, so that only the longer of the two counts."""
+        key = (micro_batch_size, dtype, kinds, zero_stage)
         if key not in self._layers:
             if len(kinds) > 1:
-                each = zip(*(self.layers(micro_batch_size, dtype, (kind,)) for kind in kinds), strict=True)
-                self._layers[key] = tuple(slowest_times(times) for times in each)
+                alone = (self.layers(micro_batch_size, dtype, (kind,), zero_stage) for kind in kinds)
+                self._layers[key] = tuple(slowest_times(times) for times in zip(*alone, strict=True))
                 return self._layers[key]
             factors = step_factors(self._devices.views[kinds[0]])
+            rates = self._hardware.rates(dtype, kinds[0])
+            engine = self._hardware.engine
             by_type = {
                 name: layer_times(
                     costs_of(self._profile, name, dtype),
                     micro_batch_size,
                     self._geometry,
-                    self._hardware.rates(dtype, kinds[0]),
+                    rates,
                     layer,
+                    0.0 if rates.dispatch_adds_up else engine.layer_seconds(zero_stage, layer),
                 ).slowed(factors.compute_factor)
                 for name, layer in self._profile.layer_types.items()
             }
@@ -97,7 +119,9 @@ class MicroBatchTimes:
         if key not in self._forward:
             self._forward[key] = tuple(
                 times.forward_seconds + one.forward_seconds
-                for times, one in zip(self.layers(*key), self.exchanges(settings), strict=True)
+                for times, one in zip(
+                    self.layers(*key, settings.zero_stage), self.exchanges(settings), strict=True
+                )
             )
         return self._forward[key]
 
@@ -134,14 +158,16 @@ class MicroBatchTimes:
         if key not in self._seconds:
             slower = self._hardware.factors.compute_factor
             every = [self._hardware.rates(settings.dtype, kind) for kind in kinds]
+            in_turn = all(rates.dispatch_adds_up for rates in every)
             engine = {
-                name: self._hardware.engine.layer_seconds(zero, layer)
+                name: self._hardware.engine.layer_seconds(zero, layer) if in_turn else 0.0
                 for name, layer in self._profile.layer_types.items()
             }
             exchanges = self._exchange_seconds(settings, again)
             self._seconds[key] = tuple(
                 times.forward_seconds
                 + self._hardware.again * self._again_seconds(times, again, settings)
+                + waited_seconds(times, again)
                 + times.backward_seconds
                 + slower
                 * max(
@@ -150,7 +176,9 @@ class MicroBatchTimes:
                 )
                 + slower * engine[self._profile.layers[index]]
                 + exchanges[index]
-                for index, times in enumerate(self.layers(settings.micro_batch_size, settings.dtype, kinds))
+                for index, times in enumerate(
+                    self.layers(settings.micro_batch_size, settings.dtype, kinds, zero)
+                )
             )
         return self._seconds[key]
 

@@ -80,7 +80,7 @@ class Rates(NamedTuple):
     eight_bit_speedups: Mapping[EightBit, float] = MappingProxyType({})
     """Of products in 8 bits, over those in this dtype; without an entry they are emulated in it."""
     training_fraction: float = 1.0
-    """Of these rates, what a layer within a training step keeps (lab.py, Gpu)."""
+    """Of these rates, what a layer within a training step keeps (lab.py, Gpu) where none was measured."""
 
     @classmethod
     def of(cls, pool: Pool, dtype: Dtype) -> Rates:

@@ -20,6 +20,8 @@ from vdsgen.profile.machine import Machine
 from vdsgen.spec.calibration import Calibration
 
 RATES_SECONDS = 20.0
+GPU_SAMPLE_SECONDS = 10e-3
+"""Of calls in a row: fifty times what waiting for a GPU takes where its host is slow."""
 ALONE_SECONDS = 2.0
 CROWDED_SECONDS = 4.0
 EXPECTED_SECONDS = 60.0
@@ -177,7 +179,7 @@ def _samples_of_rank(task: Task, messages: Any) -> dict[str, list[float]]:
     torch.set_num_threads(task.threads)
     if task.on_gpu:
         torch.cuda.set_device(task.rank)
-        device = Device(f"cuda:{task.rank}", torch.cuda.synchronize)
+        device = Device(f"cuda:{task.rank}", torch.cuda.synchronize, least_seconds=GPU_SAMPLE_SECONDS)
     else:
         device = Device("cpu", clock=time.process_time if task.threads == 1 else time.perf_counter)
     backend = "nccl" if task.on_gpu else "gloo"
@@ -212,9 +214,8 @@ def _samples_of_rank(task: Task, messages: Any) -> dict[str, list[float]]:
     if task.ranks > task.busy_ranks:
         begin("more ranks than cores")
         samples |= compute.block_samples("crowded", device, CROWDED_SECONDS)
-    if not task.on_gpu:
-        begin("the engine's own overhead")
-        samples |= engine.engine_samples(task.ranks, device)
+    begin("the engine's own overhead")
+    samples |= engine.engine_samples(task.ranks, device)
     begin("links between ranks")
     if task.ranks > 1:
         samples |= links.link_samples(task.rank, task.ranks, device)

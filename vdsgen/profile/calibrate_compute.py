@@ -12,7 +12,6 @@ from vdsgen.catalog.load import models
 from vdsgen.model.pipeline import layer_specs
 from vdsgen.profile.calibrate_samples import Device, Samples, sample
 from vdsgen.profile.calibrate_shapes import (
-    ADAMW_PARAMETERS,
     BATCHES,
     BUNDLED_MODEL,
     CLIP,
@@ -46,24 +45,21 @@ def rate_samples(dtypes: list[Dtype], device: Device, sizes: Sizes, budget_secon
     where = device.name
     for dtype in dtypes:
         for shape in product_shapes(sizes):
-            calls[f"product {dtype} {' '.join(map(str, shape))}"] = _product(
-                shape, DTYPES[dtype], device.name
-            )
+            calls[f"product {dtype} {' '.join(map(str, shape))}"] = _product(shape, DTYPES[dtype], where)
         for sequences, length, head_size in attention_shapes(sizes):
             calls |= _attention(dtype, sequences, length, head_size, where)
-        for batch in BATCHES:
-            calls |= _block(
-                f"block {dtype} {batch * CLIP.frames * CLIP.patches}", batch, CLIP, dtype, device.name
-            )
-    calls |= _block("speck", 1, SPECK, "fp32", where)
+        tokens = sizes.clip.frames * sizes.clip.patches
+        for batch in sizes.batches:
+            calls |= _block(f"block {dtype} {batch * tokens}", sizes.model, batch, sizes.clip, dtype, where)
+    calls |= _block("speck", BUNDLED_MODEL, 1, SPECK, "fp32", where)
     calls["stream"] = _stream(sizes.stream_elements, where)
-    calls["adamw"] = _adamw(where)
+    calls["adamw"] = _adamw(sizes.adamw_parameters, where)
     return sample(calls, budget_seconds, device)
 
 
 def block_samples(name: str, device: Device, budget_seconds: float) -> Samples:
     """The block under this name, to compare one rank alone, or more ranks than cores, with a rank a core."""
-    calls = dict(_block(name, BATCHES[0], CLIP, "fp32", device.name))
+    calls = dict(_block(name, BUNDLED_MODEL, BATCHES[0], CLIP, "fp32", device.name))
     return sample(calls, budget_seconds, device)
 
 
@@ -91,10 +87,10 @@ def _attention(
 
 
 def _block(
-    name: str, batch: int, geometry: Geometry, dtype: Dtype, device: str
+    name: str, bundled: str, batch: int, geometry: Geometry, dtype: Dtype, device: str
 ) -> Iterator[tuple[str, Callable[[], object]]]:
     """Forward, and forward with backward: the graph of a backward cannot run twice as training runs it."""
-    model: Vdt = models()[BUNDLED_MODEL].sizes
+    model: Vdt = models()[bundled].sizes
     layer = layer_specs(model, geometry, seed=0)[1].build().to(device=device, dtype=DTYPES[dtype])
     shapes = [tensor.shape for tensor in empty_inputs(model, batch, geometry, "block", torch.float32)]
     inputs = tuple(torch.randn(shape, device=device).to(DTYPES[dtype]).requires_grad_() for shape in shapes)
@@ -117,9 +113,9 @@ def _stream(elements: int, device: str) -> Callable[[], object]:
     return lambda: torch.add(left, right, out=out)
 
 
-def _adamw(device: str) -> Callable[[], object]:
+def _adamw(parameters: int, device: str) -> Callable[[], object]:
     """The step that training takes (render/engine_config.py, optimizer_section)."""
-    parameter = torch.zeros(ADAMW_PARAMETERS, device=device, requires_grad=True)
+    parameter = torch.zeros(parameters, device=device, requires_grad=True)
     parameter.grad = torch.full_like(parameter, 1e-3)
     optimizer = torch.optim.AdamW([parameter], lr=1e-4, fused=True)
     return optimizer.step

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from vdsgen.profile.calibrate_engine_figures import engine_figures
 from vdsgen.profile.calibrate_samples import Samples
 from vdsgen.profile.calibrate_shapes import (
-    ADAMW_PARAMETERS,
     BATCHES,
     CHECKPOINT,
     CHECKPOINT_BYTES,
@@ -18,8 +17,10 @@ from vdsgen.profile.calibrate_shapes import (
     ON_GPU,
     ON_PROCESSOR,
     SMALL_BYTES,
+    Sizes,
     block_type,
 )
+from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.calibration import (
     AttentionRate,
     Calibration,
@@ -53,16 +54,18 @@ def calibration_of(samples: Sequence[Samples], *, ranks: int, busy_ranks: int, o
     figures |= {
         "matrix_rates": tuple(_matrix_rates(seconds)),
         "attention_rates": tuple(_attention_rates(seconds)),
-        "layer_rates": tuple(_layer_rates(seconds, 0.0 if on_gpu else statistics.median(kernel))),
+        "layer_rates": tuple(_layer_rates(seconds, sizes, 0.0 if on_gpu else statistics.median(kernel))),
         "kernel_microseconds": _spread([value / MICRO for value in kernel]),
         "memory_bandwidth_gb_per_second": seconds.rate("stream", 12 * sizes.stream_elements / GIGA),
-        "optimizer_bandwidth_gb_per_second": seconds.rate("adamw", ADAMW_BYTES * ADAMW_PARAMETERS / GIGA),
+        "optimizer_bandwidth_gb_per_second": seconds.rate(
+            "adamw", ADAMW_BYTES * sizes.adamw_parameters / GIGA
+        ),
     }
     if not on_gpu:
         figures["alone_speedup"] = _alone_speedup(seconds)
         if "crowded both" in seconds:
             figures["crowded_slowdown"] = _crowded_slowdown(seconds)
-        figures |= engine_figures(seconds.all, statistics.median(kernel))
+    figures |= engine_figures(seconds.all, statistics.median(kernel))
     if ranks > 1:
         figures |= _link_figures(seconds, ranks)
     if on_gpu:
@@ -155,20 +158,20 @@ def _attention_rates(seconds: _Seconds) -> list[AttentionRate]:
     return found
 
 
-def _layer_rates(seconds: _Seconds, kernel_seconds: float) -> list[LayerRate]:
+def _layer_rates(seconds: _Seconds, sizes: Sizes, kernel_seconds: float) -> list[LayerRate]:
     """What a block takes beside its products, attentions and dispatch, over the bytes that it moves.
 
     On a GPU dispatch runs ahead of the work, and is not taken off.
     """
-    layer = block_type()
+    layer = block_type(sizes.model)
     found = []
     for name in seconds.names("block"):
         if not name.endswith("forward"):
             continue
         _, dtype, tokens, _ = name.split()
-        batch = int(tokens) // (CLIP.frames * CLIP.patches)
-        assert batch in BATCHES
-        forward, backward = _known_parts(seconds, layer, dtype, batch)
+        batch = int(tokens) // (sizes.clip.frames * sizes.clip.patches)
+        assert batch in sizes.batches
+        forward, backward = _known_parts(seconds, layer, dtype, batch, sizes.clip)
         forward += layer.forward_kernels * kernel_seconds
         backward += layer.backward_kernels * kernel_seconds
         costs = layer.single if dtype == "fp32" else layer.half
@@ -180,10 +183,10 @@ def _layer_rates(seconds: _Seconds, kernel_seconds: float) -> list[LayerRate]:
                     "dtype": dtype,
                     "tokens": int(tokens),
                     "forward_gb_per_second": _rest_rate(
-                        ahead, forward, costs.forward_traffic_bytes.at(batch, CLIP)
+                        ahead, forward, costs.forward_traffic_bytes.at(batch, sizes.clip)
                     ),
                     "backward_gb_per_second": _rest_rate(
-                        behind, backward, costs.backward_traffic_bytes.at(batch, CLIP)
+                        behind, backward, costs.backward_traffic_bytes.at(batch, sizes.clip)
                     ),
                     "forward_block_microseconds": _spread([value / MICRO for value in ahead]),
                     "backward_block_microseconds": _spread([value / MICRO for value in behind]),
@@ -193,19 +196,21 @@ def _layer_rates(seconds: _Seconds, kernel_seconds: float) -> list[LayerRate]:
     return found
 
 
-def _known_parts(seconds: _Seconds, layer: LayerType, dtype: str, batch: int) -> tuple[float, float]:
+def _known_parts(
+    seconds: _Seconds, layer: LayerType, dtype: str, batch: int, clip: Geometry
+) -> tuple[float, float]:
     """Seconds of a block's products and attentions, forward and backward, as measured by themselves."""
     forward = backward = 0.0
     for product in layer.products:
-        m, n, k = product.rows.at(batch, CLIP), product.columns, product.depth
+        m, n, k = product.rows.at(batch, clip), product.columns, product.depth
         forward += product.count * seconds.median(f"product {dtype} {m} {n} {k}")
         backward += product.count * seconds.median(f"product {dtype} {m} {k} {n}")
         backward += product.count * seconds.median(f"product {dtype} {n} {k} {m}")
     for name in seconds.names("attention"):
         _, own, sequences, length, head_size, direction = name.split()
         for attention in layer.attentions:
-            scores = attention.flops.at(batch, CLIP) // (4 * attention.head_size)
-            queries = attention.heads * attention.query_rows.at(batch, CLIP)
+            scores = attention.flops.at(batch, clip) // (4 * attention.head_size)
+            queries = attention.heads * attention.query_rows.at(batch, clip)
             if own != dtype or (scores // queries, attention.head_size) != (int(length), int(head_size)):
                 continue
             # Measured with one batch's sequences.

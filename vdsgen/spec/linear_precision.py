@@ -42,6 +42,12 @@ which keeps the weight's gradient in the model's dtype: its sum runs over all to
 hold."""
 
 
+OPERATORS: dict[EightBit, int] = {"fp8": 25, "int8": 26}
+"""That the host starts for one product with a bias: for each operand a dozen, and the product's own. A model
+of many small products waits for them: on an H200 the 1.5 B one was twice as slow in fp8 as in bf16
+(docs/gpu.md)."""
+
+
 def takes(outputs: int, inputs: int) -> bool:
     """Whether a linear layer of these sizes is computed in 8 bits."""
     return outputs % SIZE_MULTIPLE == 0 and inputs % SIZE_MULTIPLE == 0

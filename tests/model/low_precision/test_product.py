@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from vdsgen.model.low_precision import product
 from vdsgen.model.low_precision.product import (
     QUANTIZED_MM,
     emulated_fp8_product,
@@ -18,7 +22,14 @@ from vdsgen.model.low_precision.product import (
 from vdsgen.model.low_precision.quantised import Quantised, quantised
 from vdsgen.profile.ledger import Ledger
 from vdsgen.profile.live_bytes import LiveBytes
-from vdsgen.spec.linear_precision import Format, hidden_terms, takes, traffic_terms
+from vdsgen.spec.linear_precision import (
+    OPERATORS,
+    EightBit,
+    Format,
+    hidden_terms,
+    takes,
+    traffic_terms,
+)
 
 PAIRS: list[tuple[Format, Format]] = [("int8", "int8"), ("e4m3", "e4m3"), ("e5m2", "e4m3")]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -147,3 +158,28 @@ def test_the_books_know_what_a_product_holds_and_moves(
 
 def test_layers_of_odd_sizes_are_left_alone() -> None:
     assert takes(64, 32) and not takes(64, 24) and not takes(40, 32)
+
+
+class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts what computes: no view, no empty tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.counted = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        views = ("aten.empty", "aten.t.", "aten.view", "aten.slice", "aten.detach")
+        self.counted += not str(func).startswith(views)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("kind", "form"), [("fp8", "e4m3"), ("int8", "int8")])
+def test_the_host_starts_as_many_operators_as_plans_count(
+    monkeypatch: pytest.MonkeyPatch, kind: EightBit, form: Format
+) -> None:
+    monkeypatch.setattr(product, "has_fp8", lambda *_: True)
+    left, right, bias = torch.ones(64, 32), torch.ones(32, 48), torch.ones(48)
+    half = (left.bfloat16(), right.bfloat16(), bias.bfloat16())
+    with Operators() as operators:
+        product._compute(*half, form, form)
+    assert operators.counted == OPERATORS[kind]
