@@ -21,6 +21,7 @@ from vdsgen.model import corrections
 from vdsgen.model.console import is_first_rank, say_first
 from vdsgen.model.engine import TrainingEngine
 from vdsgen.model.masters import are_shared_out, trainable
+from vdsgen.model.optimizer_settings import put_in_force, settings_in_force
 from vdsgen.model.safe_loading import only_plain_data
 from vdsgen.model.soundness import last_sound, vouch
 from vdsgen.model.universal.resume import resume_elsewhere
@@ -119,8 +120,10 @@ def resume(engine: TrainingEngine, run: Path, rendered: Rendered) -> int:
     if before is not None:
         for sentence in check_continues(before, rendered):
             say_first(f"warning: {sentence}")
+    settings = settings_in_force(engine.engine)
     if record.layout != rendered.layout or needs_conversion(before, rendered):
         resume_elsewhere(engine, run, folder, record, rendered)
+        put_in_force(engine.engine, settings)
         return record.step
     if record.plan_sha256 != rendered.plan_sha256:
         say_first(f"warning: the plan has changed since {folder} was written; its layout has not")
@@ -128,6 +131,7 @@ def resume(engine: TrainingEngine, run: Path, rendered: Rendered) -> int:
         loaded = corrections.load_checkpoint(engine.engine, folder)
     if not loaded:
         raise VdsgenError(f"DeepSpeed could not load {folder}; its warnings are in the rank's log")
+    put_in_force(engine.engine, settings)
     _load_errors(engine, folder)
     _load_average(engine, folder)
     return record.step

@@ -116,8 +116,6 @@ def _load_trained(engine: Any, stored: _Parameters, progress: Progress) -> None:
         for key, moment in zip(MOMENTS, moments, strict=True):
             stored.fill(moment, slices, key)
         _set_moments(optimizer, master, moments, progress.optimizer_steps)
-    for group in optimizer.param_groups:
-        group["lr"] = progress.learning_rate
 
 
 def _set_moments(optimizer: Any, master: Tensor, moments: Sequence[Tensor], steps: int) -> None:

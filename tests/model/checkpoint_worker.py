@@ -19,11 +19,14 @@ from vdsgen.model import checkpoint
 from vdsgen.model.build import build_engine
 from vdsgen.model.console import is_first_rank
 from vdsgen.model.engine import TrainingEngine
+from vdsgen.model.masters import base_optimizer
 from vdsgen.model.saves import Saves, read_saves
 from vdsgen.spec.checkpoints import damage, read_checkpoints, sha256_of
 from vdsgen.spec.rendered import Rendered
 from vdsgen.spec.run import layout_of
 from vdsgen.spec.training import Saving
+
+OTHER_SETTINGS = {"betas": (0.8, 0.95), "eps": 1e-6, "weight_decay": 0.3}
 
 
 def rendered_of(config: dict[str, Any], plan_sha256: str = "0" * 64) -> Rendered:
@@ -77,6 +80,7 @@ def run_case(case: dict[str, Any], folder: Path) -> dict[str, Any]:
     resumed = trained(again, config, step, 4)
     return {
         "straight": straight, "resumed": resumed, "step": step, "kept": kept,
+        "other settings": settings_after_resuming(again, run, rendered),
         "latest": (run / "checkpoints" / "latest").read_text(), "asynchronous": asynchronous,
         "tensor_bytes": tensor_bytes(run / "checkpoints" / "step-00000002"),
         "obeying": obeying_files_refused(again, run, rendered),
@@ -144,6 +148,16 @@ def _same(one: Any, other: Any) -> bool:
     if type(one).__module__.startswith("deepspeed"):
         return type(one) is type(other) and _same(vars(one), vars(other))
     return bool(one == other)
+
+
+def settings_after_resuming(engine: TrainingEngine, run: Path, rendered: Rendered) -> dict[str, Any]:
+    """What an engine goes by that was built with other settings than the checkpoint was trained with."""
+    groups = base_optimizer(engine.engine).param_groups
+    for group in groups:
+        group.update(OTHER_SETTINGS)
+    checkpoint.resume(engine, run, rendered)
+    found = {key: base_optimizer(engine.engine).param_groups[0][key] for key in OTHER_SETTINGS}
+    return found | {"betas": list(found["betas"]), "rate": engine.learning_rate}
 
 
 class Obeyed:

@@ -120,6 +120,17 @@ def test_a_resumed_run_has_the_rates_of_its_schedule(
         assert [step[3] for step in rank["resumed"]] == pytest.approx(expected)
 
 
+def test_settings_of_the_optimizer_are_those_of_the_engine_that_goes_on(
+    answers: dict[str, list[dict[str, Any]]],
+) -> None:
+    """DeepSpeed's loading brings those of the checkpoint."""
+    for ranks in answers.values():
+        for rank in ranks:
+            assert rank["other settings"] == {
+                "betas": [0.8, 0.95], "eps": 1e-6, "weight_decay": 0.3, "rate": rank["resumed"][0][3],
+            }  # fmt: skip
+
+
 def test_the_last_two_are_kept_and_latest_is_the_newest(answers: dict[str, list[dict[str, Any]]]) -> None:
     for ranks in answers.values():
         assert ranks[0]["kept"] == [2, 4]
