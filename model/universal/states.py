@@ -131,6 +131,7 @@ def _of_zero_3(folder: Path, record: CheckpointRecord, tensor_rank: int, common:
 def _of_shares(folder: Path, files: Sequence[str], common: Mapping[str, Any]) -> _Files:
     """Data ranks hold equal stretches of all parameters of a stage, one after the other
     (zero/stage_1_and_2.py:3358, bf16_optimizer.py:629)."""
+    _refuse_round_robin(folder, common)
     held: list[Held] = []
     behind: dict[str, int] = {}
     """Elements of each parameter that the ranks so far hold."""
@@ -146,6 +147,17 @@ def _of_shares(folder: Path, files: Sequence[str], common: Mapping[str, Any]) ->
                 behind[name] = start + place.numel
     groups = optimizers[0]["base_optimizer_state"]["param_groups"]
     return _Files(held, groups, _loss_scaling(optimizers[0]), common)
+
+
+def _refuse_round_robin(folder: Path, common: Mapping[str, Any]) -> None:
+    """Where the engine deals parameters out to ranks in turn (zero/stage_1_and_2.py:901), the places that it
+    writes down are those of parameters in their own order (:580): other values would be read."""
+    zero = common.get("ds_config", {}).get("zero_optimization", {})
+    if zero.get("round_robin_gradients"):
+        raise VdsgenError(
+            f"{folder} was written with zero_optimization.round_robin_gradients, and says wrong places",
+            remedy="resume with the ds_config.json that it had; leave round_robin_gradients out of new runs",
+        )
 
 
 def _of_whole(folder: Path, files: Sequence[str], module: Weights, common: Mapping[str, Any]) -> _Files:

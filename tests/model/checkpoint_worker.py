@@ -152,12 +152,28 @@ def _same(one: Any, other: Any) -> bool:
 
 def settings_after_resuming(engine: TrainingEngine, run: Path, rendered: Rendered) -> dict[str, Any]:
     """What an engine goes by that was built with other settings than the checkpoint was trained with."""
-    groups = base_optimizer(engine.engine).param_groups
-    for group in groups:
+    optimizer = engine.engine.optimizer
+    for group in base_optimizer(engine.engine).param_groups:
         group.update(OTHER_SETTINGS)
+    others = [
+        (holder, name, value)
+        for holder, name, value in [
+            (optimizer, "clip_grad", 0.25),
+            (getattr(optimizer, "loss_scaler", None), "scale_window", 7),
+            (getattr(optimizer, "loss_scale_config", None), "scale_window", 7),
+        ]
+        if getattr(holder, name, None) is not None
+    ]
+    for holder, name, value in others:
+        setattr(holder, name, value)
+    scale = engine.loss_scale
     checkpoint.resume(engine, run, rendered)
     found = {key: base_optimizer(engine.engine).param_groups[0][key] for key in OTHER_SETTINGS}
-    return found | {"betas": list(found["betas"]), "rate": engine.learning_rate}
+    scaler = getattr(optimizer, "loss_scaler", None) or getattr(optimizer, "loss_scale_config", None)
+    return found | {
+        "betas": list(found["betas"]), "rate": engine.learning_rate, "scale": (scale, engine.loss_scale),
+        "clip_grad": getattr(optimizer, "clip_grad", None), "window": getattr(scaler, "scale_window", None),
+    }  # fmt: skip
 
 
 class Obeyed:

@@ -124,11 +124,15 @@ def test_settings_of_the_optimizer_are_those_of_the_engine_that_goes_on(
     answers: dict[str, list[dict[str, Any]]],
 ) -> None:
     """DeepSpeed's loading brings those of the checkpoint."""
-    for ranks in answers.values():
+    for name, ranks in answers.items():
         for rank in ranks:
-            assert rank["other settings"] == {
-                "betas": [0.8, 0.95], "eps": 1e-6, "weight_decay": 0.3, "rate": rank["resumed"][0][3],
-            }  # fmt: skip
+            found, first = rank["other settings"], rank["resumed"][0]
+            assert {key: found[key] for key in ("betas", "eps", "weight_decay")} == {
+                "betas": [0.8, 0.95], "eps": 1e-6, "weight_decay": 0.3,
+            }, name  # fmt: skip
+            assert found["rate"] == first[3], name
+            assert found["clip_grad"] == (None if name in ("data-zero0-fp32", "tensor-zero0-fp32") else 0.25)
+            assert found["window"] == (7 if "fp16" in name else None), name
 
 
 def test_the_last_two_are_kept_and_latest_is_the_newest(answers: dict[str, list[dict[str, Any]]]) -> None:

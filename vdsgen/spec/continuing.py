@@ -27,6 +27,10 @@ NO_MATTER = (
 """Keys that change nothing of what is trained, or are compared where they have become figures."""
 
 OFFLOAD_DEVICE = "zero_optimization.offload_optimizer.device"
+ROUND_ROBIN = "zero_optimization.round_robin_gradients"
+SUB_GROUP = "zero_optimization.sub_group_size"
+DEFAULT_SUB_GROUP_ELEMENTS = 1_000_000_000
+"""DeepSpeed 0.19.8, runtime/zero/config.py."""
 
 
 class Side(Protocol):
@@ -128,6 +132,9 @@ def _engine_sections(ds_config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "zero_optimization.stage": zero.get("stage", 0),
         OFFLOAD_DEVICE: (zero.get("offload_optimizer") or {}).get("device", "none"),
+        # Parameters lie otherwise: dealt out to ranks in turn, or in groups of another size.
+        ROUND_ROBIN: bool(zero.get("round_robin_gradients", False)),
+        SUB_GROUP: zero.get("sub_group_size", DEFAULT_SUB_GROUP_ELEMENTS) if zero.get("stage") == 3 else None,
         "data_types.grad_accum_dtype": (ds_config.get("data_types") or {}).get("grad_accum_dtype"),
         "vdsgen.optimizer_state_dtype": quantises_moments(ds_config),
     }

@@ -150,9 +150,13 @@ def _positive(ds_config: Mapping[str, Any], key: str) -> int:
     return value
 
 
+BF16_SECTIONS = ("bf16", "bfloat16")
+"""The engine reads the first that is there, under its old name too (runtime/config.py)."""
+
+
 def dtype_of(ds_config: Mapping[str, Any]) -> Dtype:
     """What the engine computes in."""
-    if section_of(ds_config, "bf16").get("enabled"):
+    if any(section_of(ds_config, name).get("enabled") for name in BF16_SECTIONS):
         return "bf16"
     return "fp16" if section_of(ds_config, "fp16").get("enabled") else "fp32"
 
