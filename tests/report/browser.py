@@ -53,7 +53,7 @@ class Opened:
         return float(next(one["value"] for one in metrics if one["name"] == "TaskDuration"))
 
     def until(self, expression: str, argument: object = None, seconds: float = 20) -> None:
-        """Waits until it is true. Playwright's own way evaluates text in the page, which its policy forbids."""
+        """Waits until it is true. Playwright evaluates text in the page for that: its policy forbids it."""
         until = time.monotonic() + seconds
         while not self.page.evaluate(expression, argument):
             assert time.monotonic() < until, f"still not so: {expression}"

@@ -97,6 +97,9 @@ def _bars(subject: PlanSubject, most_bytes: int) -> Figure:
                 for (label, memory), part in zip(bars, parts, strict=True)
             ],
         ),
+        note=""
+        if len({stage.capacity_bytes for stage in subject.plan.stages}) == 1
+        else "GPUs differ: the line is the smallest one's.",
     )
 
 

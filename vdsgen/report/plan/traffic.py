@@ -166,6 +166,12 @@ def _rings(subject: PlanSubject) -> Iterator[Flow]:
                 for kind, volume in volumes.items():
                     if volume:
                         yield Flow(rank, ring[(place + 1) % count], kind, volume)
+        held = settings.hierarchical_partition_size
+        again = traffic.secondary_gathers * (held - 1) / held * traffic.gather_bytes
+        if again:  # ZeRO++'s second copy, among neighbours
+            for first in range(stage * size, (stage + 1) * size, held):
+                for place in range(held):
+                    yield Flow(first + place, first + (place + 1) % held, "gather", again)
 
 
 def _tensor(subject: PlanSubject) -> Iterator[Flow]:
