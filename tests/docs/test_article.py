@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from tests.article_measured import COMMANDS, MEASURED, Measured
 from tests.article_setups import LEAST_SECONDS, SETUPS, difference_sentences, sections, setup
+from tests.docs.running import begin
 from tests.update_article import PAGE, page
 from vdsgen.cli.main import cli
 from vdsgen.planner.compare import PARTS
@@ -37,9 +39,10 @@ def test_figures_stand_on_the_page_that_measured_them(measured: Measured) -> Non
 @pytest.mark.parametrize(
     "command", sorted({one for all_of in COMMANDS.values() for one in all_of if one.startswith("vdsgen ")})
 )
-def test_commands_of_rows_run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_of_rows_run(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that need no ranks; of the others `--help` says what they need."""
-    monkeypatch.chdir(PAGE.parent.parent)
+    begin("docs/article.md", tmp_path)
+    monkeypatch.chdir(tmp_path)
     words = shlex.split(command)[1:]
     result = CliRunner().invoke(cli, words if len(words) > 1 else [*words, "--help"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
