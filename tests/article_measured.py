@@ -129,7 +129,7 @@ COMMANDS = {
         "python -m tests.benchmarks.precision_consistency --dtype bf16",
     ),
     "A20": (
-        "python -m vdsgen.report.memory_chart examples/rendered/article-1.5b@four-24gb docs/images/memory-1.5b.svg",
+        "vdsgen report examples/rendered/article-1.5b@four-24gb --out report.html",
     ),
     "A21": ("vdsgen check examples/rendered/article-1.5b@four-24gb",),
 }

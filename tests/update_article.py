@@ -142,8 +142,8 @@ def rows() -> list[tuple[str, str, str]]:
         (
             "A20",
             "figures: memory hierarchy and timeline, checkpointing before and after, topology, precision, profiling",
-            "memory of a plan beside plain data parallelism, drawn from its own figures "
-            "([the 1.5 B plan](images/memory-1.5b.svg)); samples after training ([training.md](training.md))",
+            "`vdsgen report` draws them from the figures of a plan ([report.md](report.md)) or a run "
+            "([run_report.md](run_report.md)) in one HTML file; samples after training: [training.md](training.md)",
         ),
         (
             "A21",

@@ -151,6 +151,42 @@ COMMANDS = (
         ("tests/cli/test_validate.py::test_rows_can_be_chosen",),
     ),
     Elsewhere(
+        r"vdsgen check configs",
+        ("tests/cli/test_check_trees.py::test_an_edit_that_can_be_an_override_is_told_so_with_its_lines",),
+    ),
+    Elsewhere(
+        r"vdsgen check configs --fix --adopt",
+        ("tests/cli/test_check_trees.py::test_adopted_edits_go_into_the_experiment_and_survive_the_next_change",),
+    ),
+    Elsewhere(
+        r"vdsgen plan experiments/mine\.yaml .*",
+        ("tests/review/test_overridden.py::test_generate_names_the_line_of_the_experiment",),
+        said_as={"plan": "generate(tmp_path", "--lab": "experiment=own"},
+    ),
+    Elsewhere(
+        r"vdsgen diff (main\.\.\.larger-batch|main\.\.\.?feature( configs)?|HEAD~3)",
+        (
+            "tests/cli/test_diff_trees.py"
+            "::test_two_dots_compare_two_revisions_and_three_what_one_did_since_they_parted",
+        ),
+    ),
+    Elsewhere(
+        r"vdsgen diff planned edited",
+        ("tests/review/test_repredict.py::test_offload_moves_optimizer_states_and_takes_time",),
+        said_as={"diff": "offload_optimizer"},
+    ),
+    Elsewhere(
+        r"git diff main\.\.larger-batch .*",
+        ("tests/cli/test_git.py::test_git_shows_a_directory_s_change_once",),
+    ),
+    Elsewhere(
+        r"vdsgen git (un)?install( --hook)?",
+        (
+            "tests/cli/test_git.py"
+            "::test_installing_twice_changes_nothing_and_uninstalling_takes_everything_away",
+        ),
+    ),
+    Elsewhere(
         r"python -m tests\.campaigns\.fuzz .*",
         ("tests/campaigns/test_fuzz.py::test_a_slice_of_the_campaign_breaks_no_promise",),
     ),
