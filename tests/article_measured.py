@@ -128,9 +128,7 @@ COMMANDS = {
         "python -m tests.benchmarks.adamw_8bit --videos data/clips --steps 40",
         "python -m tests.benchmarks.precision_consistency --dtype bf16",
     ),
-    "A20": (
-        "vdsgen report examples/rendered/article-1.5b@four-24gb --out report.html",
-    ),
+    "A20": ("vdsgen report examples/rendered/article-1.5b@four-24gb --out report.html",),
     "A21": ("vdsgen check examples/rendered/article-1.5b@four-24gb",),
 }
 """What prints, or measures again, the figures of a row."""

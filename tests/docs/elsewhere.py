@@ -156,7 +156,9 @@ COMMANDS = (
     ),
     Elsewhere(
         r"vdsgen check configs --fix --adopt",
-        ("tests/cli/test_check_trees.py::test_adopted_edits_go_into_the_experiment_and_survive_the_next_change",),
+        (
+            "tests/cli/test_check_trees.py::test_adopted_edits_go_into_the_experiment_and_survive_the_next_change",
+        ),
     ),
     Elsewhere(
         r"vdsgen plan experiments/mine\.yaml .*",

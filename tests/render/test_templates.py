@@ -191,7 +191,7 @@ def test_a_template_that_is_no_text_is_refused(tmp_path: Path) -> None:
 
 def test_there_is_one_template_for_each_file_and_no_other() -> None:
     bundled = Path(__file__).parents[2] / "templates"
-    assert sorted(path.name for path in bundled.glob("*.j2")) == sorted(TEMPLATES)
+    assert sorted(path.name for path in bundled.glob("*.j2")) == sorted([*TEMPLATES, "report.html.j2"])
 
 
 def test_errors_of_templates_are_input_errors_with_their_line(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from vdsgen.review.absent import ABSENT
 from vdsgen.review.directory import RenderedDirectory
-from vdsgen.review.effect import ANYTHING, GROUPS, Curve, Group
+from vdsgen.review.effect import ANYTHING, GROUPS, Curve, Effect, Group
 from vdsgen.review.effective import EffectiveConfig
 from vdsgen.review.effects import effect_of, follows_from
 from vdsgen.review.engine_changes import engine_differences
@@ -20,6 +20,8 @@ NOT_SETTINGS = ("stages", "predicted")
 ONE_VALUE = ("reasons", "search", "explanations")
 """Parts of plan.json that are compared as a whole."""
 TEXT_FILES = ("launch.sh", "hostfile", "train.sbatch", "pytorchjob.yaml", "PLAN.md")
+HOLDING_OUT = "train.yaml:training.validation"
+"""Held-out clips of a folder of their own change nothing for those that are trained on."""
 HIDDEN_BEFORE, HIDDEN_NOW = "(a secret before)", "(a secret now)"
 
 
@@ -97,9 +99,17 @@ def _of_plans(old: Side, new: Side) -> Iterator[Change]:
         idle = _idle(key, old, new)
         if idle is None:
             effect = effect_of(key)
+            if key.startswith(HOLDING_OUT) and _held_out(old) == _held_out(new):
+                effect = Effect(("housekeeping",), "identical")
             yield Change(file, path, was, now, effect.affects, None, effect.curve)
         else:
             yield Change(file, path, was, now, (), None, note=f"not read: {idle}")
+
+
+def _held_out(side: RenderedDirectory) -> float:
+    """Share of the training clips that are not trained on."""
+    validation = side.experiment.training.validation
+    return 0.0 if validation is None or validation.fraction is None else validation.fraction
 
 
 def _idle(key: str, old: RenderedDirectory, new: RenderedDirectory) -> str | None:

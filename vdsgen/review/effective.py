@@ -215,6 +215,10 @@ class EffectiveConfig:
                 return f"{switch} is false"
         if key == "optimizer.params.lr" and self._rate_is_the_schedules:
             return f"{self.value('scheduler.type')} sets the learning rate"
+        if key == "pipeline.seed_layers":
+            return "PipelineModule takes it where it is built, not from here"
+        if key == "gradient_predivide_factor" and self.value("prescale_gradients") is True:
+            return "prescale_gradients divides by the number of ranks first"
         if key == "optimizer.params.adam_w_mode" and self.value("optimizer.type") == "adamw":
             return "type says so"
         for device in ("offload_optimizer", "offload_param"):

@@ -17,7 +17,7 @@ from vdsgen.review.absent import ABSENT
 from vdsgen.review.directory import RenderedDirectory
 from vdsgen.review.effective import EffectiveConfig
 from vdsgen.review.side import DS_CONFIG
-from vdsgen.spec.continuing import converting_keys, refusals, stuck_on_flash
+from vdsgen.spec.continuing import converting_keys, never_converted, refusals
 
 Resume = Literal["as_is", "conversion", "impossible"]
 STAGE = "zero_optimization.stage"
@@ -55,8 +55,7 @@ def of_directories(old: RenderedDirectory, new: RenderedDirectory, changed: Coll
         if refused:
             names = tuple(f"{one.file}:{one.key}" for one in refused)
             return Resuming("impossible", names, tuple(f"{one.key}: {one.why}" for one in refused))
-        if converting and stuck_on_flash(old, new):
-            why = "states that are offloaded to NVMe are not converted for another layout"
+        if converting and (why := never_converted(old, new)) is not None:
             return Resuming("impossible", (*converting, f"{DS_CONFIG}:{DEVICE}"), (why,))
     except (VdsgenError, LookupError) as error:
         return Resuming("impossible", (f"{DS_CONFIG}:train_batch_size",), (str(error),))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from vdsgen.planner.words import gib
-from vdsgen.review.effective import EffectiveConfig
+from vdsgen.review.effective import BATCH, EffectiveConfig
 from vdsgen.review.impact import host_bytes
 from vdsgen.review.risk import Risk, Rule, Sides, engine_key
 from vdsgen.units import GIB
@@ -145,7 +145,10 @@ def _saved_weights(sides: Sides) -> Iterator[Risk]:
 
 
 def _resumed(sides: Sides) -> Iterator[Risk]:
-    if sides.verdicts.resume.verdict != "as_is":
+    ours = (
+        sides.experiments is not None
+    )  # whose training puts the new values in force (model/optimizer_settings.py)
+    if ours or sides.verdicts.resume.verdict != "as_is":
         return
     scheduled = sides.new.value("scheduler.type") is not None and "scheduler.type" in sides.new.settings
     kept = {
@@ -162,6 +165,24 @@ def _resumed(sides: Sides) -> Iterator[Risk]:
             "takes them from the checkpoint",
             "start another run from the weights where the new values are to count",
             tuple(engine_key(key) for key in kept),
+        )  # fmt: skip
+
+
+def _batch(sides: Sides) -> Iterator[Risk]:
+    def is_left_over(config: EffectiveConfig) -> bool:
+        sizes = [config.settings[key].value if key in config.settings else None for key in BATCH]
+        if not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in sizes):
+            return False
+        total, micro, steps = sizes
+        return bool(total % (micro * steps))
+
+    if is_left_over(sides.new) and not is_left_over(sides.old):
+        total, micro, steps = (sides.new.settings[key].value for key in BATCH)
+        yield Risk(
+            "batch-does-not-divide", "error",
+            f"a batch of {total} is no multiple of micro-batch {micro} x {steps} accumulation steps: "
+            "DeepSpeed refuses it with any number of ranks",
+            "make train_batch_size their product times the number of ranks", tuple(map(engine_key, BATCH)),
         )  # fmt: skip
 
 
@@ -190,5 +211,6 @@ RUNNING: tuple[Rule, ...] = (
     _checkpointing,
     _saved_weights,
     _resumed,
+    _batch,
     _universal,
 )

@@ -6,13 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vdsgen.review.absent import ABSENT
 from vdsgen.review.changes import Change
 from vdsgen.review.directory import RenderedDirectory
 from vdsgen.review.effect import CURVES, Curve
-from vdsgen.review.effective import EffectiveConfig
+from vdsgen.review.effective import BATCH, EffectiveConfig
 from vdsgen.review.engine_changes import batch_ratio
 from vdsgen.review.resume import Resuming, of_configs, of_directories
-from vdsgen.review.side import Side
+from vdsgen.review.side import DS_CONFIG, Side
 
 ORDER_OF_RANKS = frozenset(
     {"ds_config.json:zero_optimization.reduce_bucket_size", "ds_config.json:zero_optimization.reduce_scatter"}
@@ -70,7 +71,15 @@ def loss_curve(
         return "identical", ()
     all_of_it = [change for change in changes if curve_of(change) == CURVES[most]]
     own = [change for change in all_of_it if change.follows_from is None]
-    return CURVES[most], tuple(change.name for change in own or all_of_it)
+    return CURVES[most], tuple(name for change in own or all_of_it for name in _names(change, changes))
+
+
+def _names(change: Change, changes: Sequence[Change]) -> list[str]:
+    """The change, or where nobody wrote the whole batch, what makes it another."""
+    if change.name != f"{DS_CONFIG}:{BATCH[0]}" or not change.old is change.new is ABSENT:
+        return [change.name]
+    factors = [f"{DS_CONFIG}:{key}" for key in BATCH[1:]]
+    return [one.name for one in changes if one.name in factors and one.affects] or [change.name]
 
 
 def scaled_rate(old: EffectiveConfig, new: EffectiveConfig) -> ScaledRate | None:

@@ -140,8 +140,16 @@ def _engine_sections(ds_config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def stuck_on_flash(before: Side, now: Side) -> bool:
-    """Whether optimizer states are on NVMe on either side: such checkpoints are not converted."""
+def never_converted(before: Side, now: Side) -> str | None:
+    """Why a checkpoint of `before` cannot be converted for `now`, whatever differs; None where it can."""
+    if _engine_sections(before.ds_config)[ROUND_ROBIN]:
+        return "round_robin_gradients makes DeepSpeed write wrong places of parameters"
+    if _on_flash(before, now):
+        return "states that are offloaded to NVMe are not converted for another layout"
+    return None
+
+
+def _on_flash(before: Side, now: Side) -> bool:
     return "nvme" in [_engine_sections(side.ds_config)[OFFLOAD_DEVICE] for side in (before, now)]
 
 

@@ -39,6 +39,9 @@ def plain_text(frame: Frame, width: int = 100, *, unicode: bool = True) -> str:
 def _head(frame: Frame, width: int) -> list[str]:
     name = frame.name or frame.run
     state = state_words(frame)
+    room = max(8, width - len(state) - 2)
+    if len(name) > room:
+        name = f"...{name[3 - room :]}"  # what a path ends with tells runs apart
     gap = max(2, width - len(name) - len(state))
     lines = [f"{name}{' ' * gap}{state}"]
     now = frame.standing

@@ -79,8 +79,8 @@ def compare(
     """A pair that cannot be read is named, and hides no other."""
     pairs = paired(old, new)
     changed, same = list(pairs.changed), len(pairs.unchanged)
-    alone_in_it = same == 1 and not (changed or pairs.moved or pairs.added or pairs.removed)
-    if alone_in_it:
+    alone_in_it = len(changed) + same == 1 and not (pairs.moved or pairs.added or pairs.removed)
+    if alone_in_it and same:
         changed, same = list(pairs.unchanged), 0
     _read_ahead([unit for pair in changed for unit in pair])
     compared: list[Compared] = []
