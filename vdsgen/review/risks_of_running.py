@@ -145,9 +145,8 @@ def _saved_weights(sides: Sides) -> Iterator[Risk]:
 
 
 def _resumed(sides: Sides) -> Iterator[Risk]:
-    ours = (
-        sides.experiments is not None
-    )  # whose training puts the new values in force (model/optimizer_settings.py)
+    # Our own training puts the new values in force (model/optimizer_settings.py).
+    ours = sides.experiments is not None
     if ours or sides.verdicts.resume.verdict != "as_is":
         return
     scheduled = sides.new.value("scheduler.type") is not None and "scheduler.type" in sides.new.settings
