@@ -9,8 +9,7 @@ from tests.cost.test_step import MODEL, PARTITIONS
 from tests.planner.examples import pool
 from vdsgen.catalog.load import models
 from vdsgen.catalog.profiles import profile_for
-from vdsgen.cost.compute import LayerTimes, layer_times
-from vdsgen.cost.micro_batch import waited_seconds
+from vdsgen.cost.compute import layer_times
 from vdsgen.cost.rates import Rates
 from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.calibration import Calibration, LayerRate
@@ -38,16 +37,6 @@ def test_plain_layers_do_not_run_again() -> None:
     staged = settings(2, 2).with_intervals((1, 0), (1, 0))
     forward = staged.gradient_accumulation_steps * sum(MODEL.forward_seconds(staged)[:4])
     assert MODEL.step(staged, PARTITIONS[2]).recompute_seconds == pytest.approx(forward / 2)
-
-
-def test_selective_recomputation_waits_for_a_slow_host_alone() -> None:
-    """Its forward is started twice, in five times a plain one's time; backward may hide the second."""
-    plain = LayerTimes(forward_seconds=3.0, backward_seconds=6.0, model_flops=1.0, selective_seconds=1.0)
-    quick = plain._replace(selective_dispatch_seconds=2.0, backward_slack_seconds=5.0)
-    slow = plain._replace(selective_dispatch_seconds=10.0, backward_slack_seconds=4.0)
-    assert waited_seconds(quick, "products aside") == 0.0
-    assert waited_seconds(slow, "products aside") == (10 - 3) + (10 - 1 - 4)
-    assert waited_seconds(slow, "everything") == waited_seconds(slow, "nothing") == 0.0
 
 
 def test_only_the_bundled_familys_layers_have_the_rate_that_was_measured_for_them() -> None:

@@ -11,7 +11,7 @@ from vdsgen.cost.rates import BACKWARD_ATTENTION_FACTOR, Rates
 from vdsgen.cost.settings import BYTES_PER_ELEMENT, Settings
 from vdsgen.spec.architecture import Geometry
 from vdsgen.spec.dtypes import Dtype
-from vdsgen.spec.linear_precision import FORMATS, OPERATORS
+from vdsgen.spec.linear_precision import FORMATS
 from vdsgen.spec.profile import LayerCosts, LayerType, ModelProfile, SelectiveRecomputation
 
 BACKWARD_MATMUL_FACTOR = 2.0
@@ -22,12 +22,6 @@ INT8_STEP_BYTES = 160
 """Of memory traffic an element of AdamW with moments in int8, operator by operator (model/adamw_8bit.py):
 codes to fp32 (1 + 4 read, 4 + 4 written, and a product 8 + 4) twice, the step (48), and back again
 (magnitudes 8, quotient 8, code 8 + 1) twice, rounded up."""
-
-
-SELECTIVE_DISPATCH = 5.0
-"""Time that the host takes to start a selectively recomputed layer's forward, over a plain one's: a Python
-mode sees every operator (model/selective.py). A block of a few tokens took 5.1 to 5.7 times as long on a
-processor (torch 2.13), and 4.4 times beside an H200 (docs/gpu.md)."""
 
 
 class LayerTimes(NamedTuple):
@@ -44,11 +38,6 @@ class LayerTimes(NamedTuple):
     """Packing the hidden state that the layer hands on, and unpacking it."""
     packed_selective_seconds: float = 0.0
     """Packing the products, and recomputing all else from them."""
-    selective_dispatch_seconds: float = 0.0
-    """That a GPU's host takes to start the kernels of a forward that is recomputed selectively, each time,
-    while the GPU computes; 0 on a processor, which does both in turn."""
-    backward_slack_seconds: float = 0.0
-    """By which the host is ahead of a GPU at the end of a backward."""
 
     def slowed(self, factor: float) -> LayerTimes:
         """The same work in `factor` times the time."""
@@ -58,8 +47,6 @@ class LayerTimes(NamedTuple):
             selective_seconds=factor * self.selective_seconds,
             packing_seconds=factor * self.packing_seconds,
             packed_selective_seconds=factor * self.packed_selective_seconds,
-            selective_dispatch_seconds=factor * self.selective_dispatch_seconds,
-            backward_slack_seconds=factor * self.backward_slack_seconds,
         )
 
 
@@ -72,8 +59,6 @@ def slowest_times(times: Sequence[LayerTimes]) -> LayerTimes:
         max(one.selective_seconds for one in times),
         max(one.packing_seconds for one in times),
         max(one.packed_selective_seconds for one in times),
-        max(one.selective_dispatch_seconds for one in times),
-        min(one.backward_slack_seconds for one in times),
     )
 
 
@@ -126,25 +111,7 @@ def layer_times(
         selective_seconds=_selective_seconds(costs.selective, *at, rates, layer),
         packing_seconds=packing,
         packed_selective_seconds=packed_selective,
-        selective_dispatch_seconds=_selective_dispatch_seconds(layer, rates),
-        backward_slack_seconds=0.0
-        if layer is None
-        else spent.backward - layer.backward_kernels * rates.kernel_seconds - engine_seconds,
     )
-
-
-def _selective_dispatch_seconds(layer: LayerType | None, rates: Rates) -> float:
-    """A product in 8 bits is one operator to the mode, whatever it starts. Of blocks alone: the first and the
-    last layer are so small that the host makes up for them at the next."""
-    if layer is None or not layer.is_block or rates.dispatch_adds_up:
-        return 0.0
-    within = sum(
-        product.count * (OPERATORS[product.precision] - 1)
-        for product in layer.products
-        if product.precision != "exact"
-    )
-    seen = layer.forward_kernels - within
-    return (SELECTIVE_DISPATCH * seen + within) * rates.kernel_seconds
 
 
 def _element_wise(

@@ -28,16 +28,6 @@ Again = Literal["nothing", "products aside", "everything"]
 """What of a layer's forward runs once more in backward."""
 
 
-def waited_seconds(times: LayerTimes, again: Again) -> float:
-    """That a GPU waits for its host, which starts the kernels of a selectively recomputed layer more slowly,
-    both times; the second time it may be ahead by what backward takes longer to compute than to start."""
-    if again != "products aside":
-        return 0.0
-    started = times.selective_dispatch_seconds
-    second = times.selective_seconds + times.backward_slack_seconds
-    return max(0.0, started - times.forward_seconds) + max(0.0, started - second)
-
-
 class MicroBatchTimes:
     """Of one rank's part of a model; remembers layer times, so that many plans are cheap to time."""
 
@@ -167,7 +157,6 @@ class MicroBatchTimes:
             self._seconds[key] = tuple(
                 times.forward_seconds
                 + self._hardware.again * self._again_seconds(times, again, settings)
-                + waited_seconds(times, again)
                 + times.backward_seconds
                 + slower
                 * max(
