@@ -6,6 +6,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -59,11 +60,14 @@ def test_the_first_death_is_named_with_its_signal(launch_id: str, start: Start) 
     watch.close()
 
 
-def test_a_clean_end_is_no_failure(launch_id: str, start: Start) -> None:
-    go = "import os, time; print(flush=True); time.sleep(0.5); os._exit({})"
-    ranks = [start(0, go.format(0)), start(1, go.format(3))]
+def test_a_clean_end_is_no_failure(launch_id: str, start: Start, tmp_path: Path) -> None:
+    go = "import os, time\nprint(flush=True)\nwhile not os.path.exists({!r}): time.sleep(0.01)\nos._exit({})"
+    seen = tmp_path / "seen"
+    ranks = [start(0, go.format(str(seen), 0)), start(1, go.format(str(seen), 3))]
     watch = RankWatch(launch_id, 2)
-    watch.wait(0.01)
+    while len(watch.alive) < 2:
+        watch.wait(0.01)
+    seen.touch()
     while not watch.all_ended:
         watch.wait(5)
     assert watch.first_failure == Death(1, ranks[1].pid, 3 << 8)

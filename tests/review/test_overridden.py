@@ -23,16 +23,16 @@ def overriding(**ds_config: Any) -> Experiment:
 
 
 def test_they_are_merged_into_the_config_recorded_and_told() -> None:
-    experiment = overriding(steps_per_print=10, zero_optimization={"round_robin_gradients": True})
+    experiment = overriding(steps_per_print=10, zero_optimization={"overlap_comm": True})
     files = render_plan(plan_for(experiment), experiment)
     config = json.loads(files["ds_config.json"])
     assert config["steps_per_print"] == 10
-    assert config["zero_optimization"]["round_robin_gradients"] is True
+    assert config["zero_optimization"]["overlap_comm"] is True
     assert config["zero_optimization"]["stage"] == 1
     assert b"overrides:\n  ds_config:\n    steps_per_print: 10\n" in files["train.yaml"]
     page = files["PLAN.md"].decode()
-    assert "| `steps_per_print`                         | `100`" in page
-    assert "`zero_optimization.round_robin_gradients` | `false` | `true`" in page
+    assert "| `steps_per_print`                | `100`" in page
+    assert "`zero_optimization.overlap_comm` | `false` | `true`" in page
 
 
 def test_without_overrides_nothing_is_told_of_them() -> None:

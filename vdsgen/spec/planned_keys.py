@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 SIZED = "leave it out: it is sized by the memory that the plan leaves"
+UNREADABLE = "leave it out: DeepSpeed writes checkpoints with it that no other layout can read"
 ENTRYPOINT = "leave it out: the training entrypoint rests on it"
 
 
@@ -40,6 +41,7 @@ PLANNED: Mapping[str, str] = {
     "zero_optimization.cpu_offload": _pin("offload_optimizer"),
     "zero_optimization.offload_param": _pin("offload_parameters"),
     "zero_optimization.cpu_offload_params": _pin("offload_parameters"),
+    "zero_optimization.round_robin_gradients": UNREADABLE,
     "zero_optimization.reduce_bucket_size": SIZED,
     "zero_optimization.allgather_bucket_size": SIZED,
     "zero_optimization.zero_quantized_weights": _pin("zero_quantized_weights"),
