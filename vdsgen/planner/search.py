@@ -17,7 +17,7 @@ from vdsgen.planner.boundaries import TooSlow
 from vdsgen.planner.bounds import LayoutBounds, settings_bound
 from vdsgen.planner.buckets import fitted_buckets, with_small_buckets
 from vdsgen.planner.legality import Legality
-from vdsgen.planner.numerics import dtypes, sets_aside
+from vdsgen.planner.numerics import adds_up_inexactly, dtypes, sets_aside
 from vdsgen.planner.place import Miss, Placed, fastest, nearest_to_fitting, spread
 from vdsgen.planner.space import ZERO_STAGES, Family, Layout, batch_splits, families, intervals
 from vdsgen.planner.stages import Stages
@@ -113,11 +113,18 @@ class _Searching:
     """A search under way."""
 
     def __init__(
-        self, workload: Workload, *, exact_sums: bool, time_all: bool = False, by_gpu_seconds: bool = False
+        self,
+        workload: Workload,
+        *,
+        exact_sums: bool,
+        only_exact: bool = False,
+        time_all: bool = False,
+        by_gpu_seconds: bool = False,
     ) -> None:
         self.workload = workload
         self.legality = Legality(workload)
         self.exact_sums = exact_sums
+        self.only_exact = only_exact
         self.by_gpu_seconds = by_gpu_seconds
         self.time_all = time_all
         self.result = Search(layouts=())
@@ -185,7 +192,7 @@ class _Searching:
         if bound > self.worth_idling(layout.world_size):
             self._count(layout)
             return
-        inner = _Searching(self.workload, exact_sums=self.exact_sums)
+        inner = _Searching(self.workload, exact_sums=self.exact_sums, only_exact=self.only_exact)
         inner.legality = self.legality
         missed, fitting = Tally(), Tally()
         for variant in inner._variants(layout):
@@ -222,7 +229,9 @@ class _Searching:
             if broken is not None:
                 tally = result.refused.setdefault(broken.rule.id, Tally(violation=broken, settings=settings))
                 tally.count += count
-            elif self.exact_sums and sets_aside(self.workload.experiment, settings):
+            elif (self.exact_sums and sets_aside(self.workload.experiment, settings)) or (
+                self.only_exact and adds_up_inexactly(settings)
+            ):
                 result.inexact_sums += count
             else:
                 least = family.at(family.intervals[0])
@@ -312,6 +321,7 @@ def search(
     layouts: Sequence[Layout],
     *,
     exact_sums: bool = True,
+    only_exact: bool = False,
     time_all: bool = False,
     by_gpu_seconds: bool = False,
     progress: Progress | None = None,
@@ -319,10 +329,17 @@ def search(
     """Searches these layouts; those of fewer GPUs than others only as far as they may be faster.
 
     exact_sums: leave out candidates that add up gradients in bf16, where neither the accumulation dtype
-    nor ZeRO stage 0 was asked for. time_all: rank every settings variant, not just those that
-    can win, also with all stages recomputing. by_gpu_seconds: the best needs least of them, not least time.
+    nor ZeRO stage 0 was asked for. only_exact: leave them out whatever was asked for. time_all: rank every
+    settings variant, not just those that can win, also with all stages recomputing. by_gpu_seconds: the best
+    needs least of them, not least time.
     """
-    searching = _Searching(workload, exact_sums=exact_sums, time_all=time_all, by_gpu_seconds=by_gpu_seconds)
+    searching = _Searching(
+        workload,
+        exact_sums=exact_sums,
+        only_exact=only_exact,
+        time_all=time_all,
+        by_gpu_seconds=by_gpu_seconds,
+    )
     most = max((layout.world_size for layout in layouts), default=0)
     whole = [layout for layout in layouts if layout.world_size == most]
     bounds = LayoutBounds(workload)

@@ -150,17 +150,22 @@ def nearest(family: Family, winner: Candidate) -> NearestMiss | None:
         messages = "; ".join(problem.message for problem in error.problems)
         return NearestMiss(family=family.name, outcome="refused", detail=f"is refused: {messages}")
     found = search(family.workload, layouts)
-    fits = sorted(
-        (one for one in found.ranked if family.holds(one.settings)), key=lambda one: one.time.step_seconds
-    )
-    either = adds_up_inexactly(winner.settings)
-    exact = [one for one in fits if either or not adds_up_inexactly(one.settings)]
+    fits = _by_time(family, found)
+    exact = fits
+    if not adds_up_inexactly(winner.settings) and any(adds_up_inexactly(one.settings) for one in fits):
+        # A pin may ask for inexact sums; faster ones then end the search for others too early.
+        exact = _by_time(family, search(family.workload, layouts, only_exact=True))
     if exact:
         return _slower(family.name, exact[0], winner)
     if fits:
         return _inexactly(family.name, fits[0], winner)
     miss = nearest_of(found, family.holds)
     return _too_large(family.name, miss) if miss else _refused(family, found)
+
+
+def _by_time(family: Family, found: Search) -> list[Candidate]:
+    held = (one for one in found.ranked if family.holds(one.settings))
+    return sorted(held, key=lambda one: one.time.step_seconds)
 
 
 def nearest_of(found: Search, holds: Callable[[Settings], bool] = _any) -> Miss | None:
