@@ -131,7 +131,7 @@ COMMANDS = (
     Elsewhere(
         r"vdsgen profile \S+",
         (
-            "tests/cli/test_profile.py::test_standard_output_carries_the_profile_alone_and_it_is_the_committed_one",
+            "tests/cli/test_profile.py::test_standard_output_carries_the_profile_alone_and_it_is_the_committed_one_to_the_letter",
         ),
     ),
     Elsewhere(
