@@ -7,7 +7,8 @@ it must, of its first layers, in the segments that need least memory. The other 
 A layer is kept, recomputed selectively (its products are kept) or recomputed whole: each holds less than the
 one before, and takes longer. As both add up over a stage's layers, the fastest mixture that fits has two of
 the three: kept and selective layers, kept and whole ones, or selective and whole ones. Each is a ladder, on
-which every step recomputes one layer more.
+which every step recomputes one layer more. (Of layers so small that starting operators is what takes long,
+selective ones can be slower than whole ones: the mixture is then not the fastest.)
 
 With more kept layers a stage mostly needs more memory, but not always: a last segment that is not recomputed
 may need less than one that is. What it needs without recomputation does rise with them, and is a bound: the
