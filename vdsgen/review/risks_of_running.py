@@ -169,11 +169,9 @@ def _resumed(sides: Sides) -> Iterator[Risk]:
 
 def _batch(sides: Sides) -> Iterator[Risk]:
     def is_left_over(config: EffectiveConfig) -> bool:
-        sizes = [config.settings[key].value if key in config.settings else None for key in BATCH]
-        if not all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in sizes):
-            return False
-        total, micro, steps = sizes
-        return bool(total % (micro * steps))
+        written = [config.settings[key].value for key in BATCH if key in config.settings]
+        sizes = [one for one in written if isinstance(one, int) and not isinstance(one, bool) and one > 0]
+        return len(sizes) == len(BATCH) and bool(sizes[0] % (sizes[1] * sizes[2]))
 
     if is_left_over(sides.new) and not is_left_over(sides.old):
         total, micro, steps = (sides.new.settings[key].value for key in BATCH)
