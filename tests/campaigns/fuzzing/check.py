@@ -34,6 +34,7 @@ LIMIT_SECONDS = 5.0
 PLANNING_LIMIT_SECONDS = 10.0
 """Where commands that plan are cut off, and counted: a search for hundreds of GPUs takes as long as it takes, and so
 does tracing a model that nobody has traced."""
+AGAIN_SECONDS = 0.1
 IDLE_SECONDS, BUSY_SECONDS = 30.0, 0.02
 """Who has not computed for BUSY_SECONDS in so many seconds waits for something."""
 PLANNING = ("plan", "generate", "check")
@@ -224,7 +225,8 @@ def _limited(seconds: float) -> Iterator[None]:
             raise TooLongError(False)
 
     previous = [signal.signal(signal.SIGPROF, used_up), signal.signal(signal.SIGALRM, look)]
-    signal.setitimer(signal.ITIMER_PROF, seconds)
+    # Again and again: what is raised while Python cleans up after something is dropped there.
+    signal.setitimer(signal.ITIMER_PROF, seconds, AGAIN_SECONDS)
     signal.setitimer(signal.ITIMER_REAL, IDLE_SECONDS, IDLE_SECONDS)
     try:
         yield
