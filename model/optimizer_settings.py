@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 
 from vdsgen.model.learning_rate import InverseSqrt
 from vdsgen.model.masters import base_optimizer
+from vdsgen.model.universal.states import SCALER
 
 GROUP_STATES = ("params", "step")
 """Of a parameter group, what training changes."""
-SCALER_STATES = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
-"""Of a dynamic loss scaler, the same."""
 NO_CLIPPING = 0.0
 
 
@@ -66,7 +65,7 @@ def _going_on(loaded: Any, own: Any) -> Any:
     """A scaler as configured, at the scale that was loaded unless one of both is fixed."""
     going_on = copy.copy(own)
     if _is_dynamic(loaded) and _is_dynamic(own):
-        vars(going_on).update({key: vars(loaded)[key] for key in SCALER_STATES if key in vars(loaded)})
+        vars(going_on).update({key: vars(loaded)[key] for key in SCALER if key in vars(loaded)})
     return going_on
 
 

@@ -185,6 +185,7 @@ def _of_whole(folder: Path, files: Sequence[str], module: Weights, common: Mappi
 
 
 SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
+"""What training changes of a dynamic loss scaler."""
 
 
 def _loss_scaling(optimizer: Mapping[str, Any]) -> dict[str, float]:

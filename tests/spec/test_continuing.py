@@ -9,9 +9,10 @@ import pytest
 from tests.model.training import render_tiny
 from vdsgen.errors import VdsgenError
 from vdsgen.spec.checkpoints import CheckpointRecord
-from vdsgen.spec.continuing import check_continues, needs_conversion
+from vdsgen.spec.continuing import check_continues, needs_conversion, never_converted
 from vdsgen.spec.optimization import AdamW
 from vdsgen.spec.rendered import Rendered, read_rendered
+from vdsgen.spec.run import dtype_of
 from vdsgen.spec.run_plans import next_plan, plan_of_checkpoint, record_plan, recorded_plans
 
 
@@ -75,6 +76,41 @@ def test_another_optimizer_around_the_same_layout_needs_a_conversion(
     config["data_types"] = {"grad_accum_dtype": "bf16"}
     path.write_text(json.dumps(config))
     assert needs_conversion(before, read_rendered(now.path))
+
+
+def with_zero(directory: Rendered, **zero: Any) -> Rendered:
+    path = directory.path / "ds_config.json"
+    config = json.loads(path.read_text())
+    config["zero_optimization"] = {**config.get("zero_optimization", {}), **zero}
+    path.write_text(json.dumps(config))
+    return read_rendered(directory.path)
+
+
+def test_what_lies_otherwise_is_converted_unless_its_places_are_wrong(
+    tmp_path: Path, before: Rendered
+) -> None:
+    dealt = with_zero(other(tmp_path), round_robin_gradients=True)
+    assert needs_conversion(before, dealt) and needs_conversion(dealt, before)
+    assert never_converted(before, dealt) is None
+    obstacle = never_converted(dealt, before)
+    assert obstacle is not None and obstacle[0] == "zero_optimization.round_robin_gradients"
+
+
+@pytest.mark.parametrize(
+    ("sections", "dtype"),
+    [
+        ({"bf16": {"enabled": True}}, "bf16"),
+        ({"bfloat16": {"enabled": True}}, "bf16"),
+        ({"bf16": {"enabled": False}, "bfloat16": {"enabled": True}}, "fp32"),
+        ({"bf16": None, "bfloat16": {"enabled": True}}, "bf16"),
+        ({"fp16": {"enabled": True}}, "fp16"),
+    ],
+)
+def test_the_old_name_of_bf16_counts_where_the_new_one_is_not_there(
+    sections: dict[str, Any], dtype: str
+) -> None:
+    """As the engine reads them (runtime/precision_config.py:34)."""
+    assert dtype_of(sections) == dtype
 
 
 def test_a_run_keeps_each_plan_once(tmp_path: Path, before: Rendered) -> None:

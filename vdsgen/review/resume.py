@@ -17,12 +17,10 @@ from vdsgen.review.absent import ABSENT
 from vdsgen.review.directory import RenderedDirectory
 from vdsgen.review.effective import EffectiveConfig
 from vdsgen.review.side import DS_CONFIG
-from vdsgen.spec.continuing import converting_keys, never_converted, refusals
+from vdsgen.spec.continuing import OFFLOAD_DEVICE, ROUND_ROBIN, converting_keys, never_converted, refusals
 
 Resume = Literal["as_is", "conversion", "impossible"]
 STAGE = "zero_optimization.stage"
-DEVICE = "zero_optimization.offload_optimizer.device"
-ROUND_ROBIN = "zero_optimization.round_robin_gradients"
 ADAMS = frozenset({"adam", "adamw", "Adam", "AdamW"})
 """Their states are alike, whichever class is built."""
 
@@ -55,8 +53,10 @@ def of_directories(old: RenderedDirectory, new: RenderedDirectory, changed: Coll
         if refused:
             names = tuple(f"{one.file}:{one.key}" for one in refused)
             return Resuming("impossible", names, tuple(f"{one.key}: {one.why}" for one in refused))
-        if converting and (why := never_converted(old, new)) is not None:
-            return Resuming("impossible", (*converting, f"{DS_CONFIG}:{DEVICE}"), (why,))
+        if converting and (obstacle := never_converted(old, new)) is not None:
+            key, why = obstacle
+            names = tuple(dict.fromkeys((*converting, f"{DS_CONFIG}:{key}")))
+            return Resuming("impossible", names, (why,))
     except (VdsgenError, LookupError) as error:
         return Resuming("impossible", (f"{DS_CONFIG}:train_batch_size",), (str(error),))
     turns = [side.ds_config["gradient_accumulation_steps"] for side in (old, new)]
@@ -138,9 +138,9 @@ def _refused(old: EffectiveConfig, new: EffectiveConfig) -> Iterator[tuple[str, 
                 "load_lr_scheduler_states=False"
             ),
         )
-    devices = [config.value(DEVICE) for config in (old, new)]
+    devices = [config.value(OFFLOAD_DEVICE) for config in (old, new)]
     if "nvme" in devices and devices[0] != devices[1]:
-        yield DEVICE, "states on NVMe are copied as files, not loaded"
+        yield OFFLOAD_DEVICE, "states on NVMe are copied as files, not loaded"
 
 
 def _converted(old: EffectiveConfig, new: EffectiveConfig) -> Iterator[tuple[str, str]]:

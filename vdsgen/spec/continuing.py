@@ -140,12 +140,13 @@ def _engine_sections(ds_config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def never_converted(before: Side, now: Side) -> str | None:
-    """Why a checkpoint of `before` cannot be converted for `now`, whatever differs; None where it can."""
+def never_converted(before: Side, now: Side) -> tuple[str, str] | None:
+    """The key that keeps a checkpoint of `before` from being converted for `now`, whatever differs, and why;
+    None where it can be."""
     if _engine_sections(before.ds_config)[ROUND_ROBIN]:
-        return "round_robin_gradients makes DeepSpeed write wrong places of parameters"
+        return ROUND_ROBIN, "round_robin_gradients makes DeepSpeed write wrong places of parameters"
     if _on_flash(before, now):
-        return "states that are offloaded to NVMe are not converted for another layout"
+        return OFFLOAD_DEVICE, "states that are offloaded to NVMe are not converted for another layout"
     return None
 
 

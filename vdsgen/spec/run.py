@@ -151,12 +151,13 @@ def _positive(ds_config: Mapping[str, Any], key: str) -> int:
 
 
 BF16_SECTIONS = ("bf16", "bfloat16")
-"""The engine reads the first that is there, under its old name too (runtime/config.py)."""
+"""The engine reads the first that is there, under its old name too (runtime/precision_config.py:34)."""
 
 
 def dtype_of(ds_config: Mapping[str, Any]) -> Dtype:
     """What the engine computes in."""
-    if any(section_of(ds_config, name).get("enabled") for name in BF16_SECTIONS):
+    named = next((name for name in BF16_SECTIONS if ds_config.get(name) is not None), BF16_SECTIONS[0])
+    if section_of(ds_config, named).get("enabled"):
         return "bf16"
     return "fp16" if section_of(ds_config, "fp16").get("enabled") else "fp32"
 

@@ -35,6 +35,7 @@ PLANNING_LIMIT_SECONDS = 10.0
 """Where commands that plan are cut off, and counted: a search for hundreds of GPUs takes as long as it takes, and so
 does tracing a model that nobody has traced."""
 AGAIN_SECONDS = 0.1
+"""Between interruptions of a command whose time is up."""
 IDLE_SECONDS, BUSY_SECONDS = 30.0, 0.02
 """Who has not computed for BUSY_SECONDS in so many seconds waits for something."""
 PLANNING = ("plan", "generate", "check")
