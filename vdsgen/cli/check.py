@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vdsgen.cli.options import review_options
+
 if TYPE_CHECKING:
     from vdsgen.review.trees.check import CheckedTree
     from vdsgen.review.trees.fix import Adopted, Fixed
@@ -36,15 +38,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="The templates of your own that they were rendered with.",
 )
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["text", "markdown", "json"]),
-    default="text",
-    show_default=True,
-    help="text for a terminal, markdown for a pull request, json for programs.",
-)
-@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@review_options
 @click.option("-v", "--verbose", is_flag=True, help="Every directory by name, and the lines that differ.")
 def command(
     paths: Sequence[Path],

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vdsgen.cli.options import review_options
+
 if TYPE_CHECKING:
     from vdsgen.review.diff import Diff
     from vdsgen.review.trees.compare import TreeDiff
@@ -15,15 +17,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("sides", metavar="[OLD NEW | REVISIONS [PATH...]]", nargs=-1, type=click.Path())
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["text", "markdown", "json"]),
-    default="text",
-    show_default=True,
-    help="text for a terminal, markdown for a pull request, json for programs.",
-)
-@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@review_options
 @click.option(
     "--color",
     type=click.Choice(["auto", "always", "never"]),

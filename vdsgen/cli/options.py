@@ -1,4 +1,4 @@
-"""What every command that plans is given: the experiment, the lab, and changes to them."""
+"""Options that several commands have: what is planned for, and how a review is shown."""
 
 from __future__ import annotations
 
@@ -27,5 +27,25 @@ PLANNING = (
 def planning_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Adds EXPERIMENT, --lab, --pool and --set: parameters experiment, lab, pools and overrides."""
     for option in reversed(PLANNING):
+        function = option(function)
+    return function
+
+
+REVIEWS = (
+    click.option(
+        "--format",
+        "form",
+        type=click.Choice(["text", "markdown", "json"]),
+        default="text",
+        show_default=True,
+        help="text for a terminal, markdown for a pull request, json for programs.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="The same as --format json."),
+)
+
+
+def review_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --format and --json: parameters form and as_json."""
+    for option in reversed(REVIEWS):
         function = option(function)
     return function
