@@ -52,12 +52,8 @@ class Opened:
         metrics = self.session.send("Performance.getMetrics")["metrics"]
         return float(next(one["value"] for one in metrics if one["name"] == "TaskDuration"))
 
-    def until(self, expression: str, argument: object = None, seconds: float = 20) -> None:
-        """Waits until it is true. Playwright evaluates text in the page for that: its policy forbids it."""
-        until = time.monotonic() + seconds
-        while not self.page.evaluate(expression, argument):
-            assert time.monotonic() < until, f"still not so: {expression}"
-            self.page.wait_for_timeout(50)
+    def until(self, expression: str, argument: object = None) -> None:
+        until(self.page, expression, argument)
 
     def see_all(self) -> None:
         """Scrolls through, so that every chart is drawn."""
@@ -84,3 +80,11 @@ def opened(chromium: Browser, file: Path, **context: Any) -> Iterator[Opened]:
         yield found
     finally:
         own.close()
+
+
+def until(page: Page, expression: str, argument: object = None, seconds: float = 20) -> None:
+    """Waits until it is true. Playwright evaluates text in the page for that: its policy forbids it."""
+    end = time.monotonic() + seconds
+    while not page.evaluate(expression, argument):
+        assert time.monotonic() < end, f"still not so: {expression}"
+        page.wait_for_timeout(50)

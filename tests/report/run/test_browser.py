@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.report.browser import browser, missing, opened
+from tests.report.browser import browser, missing, opened, until
 from tests.runs.directories import REAL
 from vdsgen.report.run.report import run_report
 
@@ -77,7 +77,7 @@ def test_a_curve_is_walked_with_the_arrow_keys(page: Page) -> None:
     page.focus("#loss")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("document.getElementById('said').textContent.includes('step 2')")
+    until(page, "document.getElementById('said').textContent.includes('step 2')")
     assert "A: loss: " in page.inner_text("#said")
 
 
@@ -85,4 +85,4 @@ def test_events_say_what_happened(page: Page) -> None:
     page.focus("#events-a")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("document.getElementById('said').textContent.includes('was killed by SIGKILL')")
+    until(page, "document.getElementById('said').textContent.includes('was killed by SIGKILL')")
